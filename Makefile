@@ -1,0 +1,43 @@
+# Everything a fresh machine needs: Linux, Python 3.11+, make and git. `make help` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
+PY = $(VENV)/bin/python
+
+.PHONY: help quickstart test test-fast lint bench install dev clean
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+quickstart: install  ## train, pack and score a small byte-level H-Net on this machine's own text (under 5 minutes)
+	@$(VENV)/bin/niblick quickstart
+
+test: dev  ## the whole suite
+	@$(PY) -m pytest --durations=15
+
+test-fast: dev  ## the inner loop: without the tests that train, kill or compile for real
+	@$(PY) -m pytest -m "not slow"
+
+lint: dev  ## ruff and mypy
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+bench: dev  ## speed against peers, in one run
+	@$(PY) benchmarks/bench.py
+
+install: $(VENV)/.installed  ## the package and what it needs, into .venv
+dev: $(VENV)/.dev  ## the same with the tools for tests, lint and benchmarks
+
+# torch first and pinned by itself: a looser request fetches gigabytes of CUDA libraries.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "niblick needs Python 3.11 or newer; this is " + sys.version.split()[0])'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "installing niblick into $(VENV) (once)"
+	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+clean:  ## remove the environment and caches (never runs or data)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

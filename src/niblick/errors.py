@@ -1,0 +1,39 @@
+"""Exceptions that niblick raises on purpose. Each message is one clear sentence: found, expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NiblickError(Exception):
+    """Base of all. The command line prints the message to stderr and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class ConfigError(NiblickError):
+    """A preset, key or value that does not exist or does not fit."""
+
+
+class DataError(NiblickError):
+    """Text, tokenizer, shard or index that is missing, damaged or does not fit."""
+
+
+class ArtifactError(NiblickError):
+    """An artifact, weight file or checkpoint that cannot be read or written safely."""
+
+
+class TrainingError(NiblickError):
+    """Training that had to stop: the loss is not finite, or the run is in no state to go on."""
+
+    exit_code = 1
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Return " (nearest: a, b)" for the known names most like `name`, or all of them when few: for messages."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=count, cutoff=0.5)
+    if close:
+        return f" (nearest: {', '.join(close)})"
+    return f" (known: {', '.join(names)})" if len(names) <= 12 else ""

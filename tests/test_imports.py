@@ -1,0 +1,101 @@
+"""Who may import whom, and what the core may import: the layout of the design, held by reading the sources."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "niblick"
+
+# Left may not import right; names of one layer do not import each other.
+LAYERS = [
+    {"errors", "challenge"},
+    {"data", "model"},
+    {"artifact"},
+    {"score"},
+    {"pack"},
+    {"train"},
+    {"study", "audit"},
+    {"config", "tracks", "bundle"},
+    {"presets"},
+    {"pipeline"},
+    {"lab"},
+    {"quickstart", "monitor", "remote"},
+    {"cli"},
+]
+CORE = {"errors", "challenge", "data", "model", "artifact", "score", "pack", "train"}
+CORE_PACKAGES = {"torch", "numpy", "safetensors", "sentencepiece", "zstandard", "brotli", "constriction"}
+# Only to read or fetch a user's files, inside a function, and never part of a submission.
+LAZY = {"data/documents.py": {"pyarrow"}}
+
+
+def part(path: Path) -> str:
+    relative = path.relative_to(SRC)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Absolute names of all modules that `path` imports, and whether at module level."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = set(map(id, tree.body))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) in top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports inside niblick are absolute"
+            if node.module == "niblick":
+                found += [(f"niblick.{alias.name}", id(node) in top) for alias in node.names]
+            else:
+                found.append((node.module or "", id(node) in top))
+    return found
+
+
+SOURCES = sorted(
+    p for p in SRC.rglob("*.py") if p.relative_to(SRC).as_posix() not in ("__init__.py", "__main__.py")
+)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(SRC).as_posix())
+def test_import_order(path: Path) -> None:
+    rank = {name: i for i, layer in enumerate(LAYERS) for name in layer}
+    own = part(path)
+    assert own in rank, f"{own} has no place in LAYERS"
+    for name, _ in imports(path):
+        pieces = name.split(".")
+        if pieces[0] != "niblick" or len(pieces) == 1 or pieces[1] == own or pieces[1].startswith("__"):
+            continue
+        assert rank[pieces[1]] < rank[own], f"{own} may not import {name}"
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if part(p) in CORE], ids=lambda p: p.relative_to(SRC).as_posix()
+)
+def test_core_imports(path: Path) -> None:
+    lazy = LAZY.get(path.relative_to(SRC).as_posix(), set())
+    for name, top in imports(path):
+        root = name.split(".")[0]
+        if root in sys.stdlib_module_names or root == "niblick" or root in CORE_PACKAGES:
+            continue
+        assert root in lazy, f"{path.name} imports {root}: the core keeps to {sorted(CORE_PACKAGES)}"
+        assert not top, f"{path.name} imports {root} at module level"
+
+
+def test_core_runs_without_the_rest() -> None:
+    """Importing every core module loads none of the packages that only the edges need."""
+    names = [
+        "niblick." + p.relative_to(SRC).with_suffix("").as_posix().replace("/", ".")
+        for p in SOURCES
+        if part(p) in CORE
+    ]
+    code = (
+        f"import sys, importlib\nfor n in {names!r}: importlib.import_module(n.removesuffix('.__init__'))\n"
+        + (
+            "bad = {'pydantic', 'typer', 'rich', 'matplotlib', 'pyarrow'} & set(sys.modules)\nassert not bad, bad"
+        )
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
