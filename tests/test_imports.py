@@ -55,9 +55,7 @@ def imports(path: Path) -> list[tuple[str, bool]]:
     return found
 
 
-SOURCES = sorted(
-    p for p in SRC.rglob("*.py") if p.relative_to(SRC).as_posix() not in ("__init__.py", "__main__.py")
-)
+SOURCES = sorted(p for p in SRC.rglob("*.py") if p.relative_to(SRC).as_posix() not in ("__init__.py", "__main__.py"))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(SRC).as_posix())
@@ -72,9 +70,7 @@ def test_import_order(path: Path) -> None:
         assert rank[pieces[1]] < rank[own], f"{own} may not import {name}"
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in SOURCES if part(p) in CORE], ids=lambda p: p.relative_to(SRC).as_posix()
-)
+@pytest.mark.parametrize("path", [p for p in SOURCES if part(p) in CORE], ids=lambda p: p.relative_to(SRC).as_posix())
 def test_core_imports(path: Path) -> None:
     lazy = LAZY.get(path.relative_to(SRC).as_posix(), set())
     for name, top in imports(path):
@@ -88,14 +84,9 @@ def test_core_imports(path: Path) -> None:
 def test_core_runs_without_the_rest() -> None:
     """Importing every core module loads none of the packages that only the edges need."""
     names = [
-        "niblick." + p.relative_to(SRC).with_suffix("").as_posix().replace("/", ".")
-        for p in SOURCES
-        if part(p) in CORE
+        "niblick." + p.relative_to(SRC).with_suffix("").as_posix().replace("/", ".") for p in SOURCES if part(p) in CORE
     ]
-    code = (
-        f"import sys, importlib\nfor n in {names!r}: importlib.import_module(n.removesuffix('.__init__'))\n"
-        + (
-            "bad = {'pydantic', 'typer', 'rich', 'matplotlib', 'pyarrow'} & set(sys.modules)\nassert not bad, bad"
-        )
+    code = f"import sys, importlib\nfor n in {names!r}: importlib.import_module(n.removesuffix('.__init__'))\n" + (
+        "bad = {'pydantic', 'typer', 'rich', 'matplotlib', 'pyarrow'} & set(sys.modules)\nassert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
