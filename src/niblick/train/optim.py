@@ -1,0 +1,164 @@
+"""Muon for matrices, Adam for the rest, exactly as published.
+
+torch's own Muon differs from the published one in momentum and weight decay, so this one is ours. Matrices of equal
+shape are orthogonalized together, as one batched product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from niblick.errors import ArtifactError
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration that pushes singular values towards 1 (Jordan et al., Muon, 2024)."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Learning rates and moments. Defaults: the challenge baseline."""
+
+    matrix_lr: float = 0.04
+    """Muon, on the weight of every linear map inside the body."""
+    vector_lr: float = 0.04
+    """Adam, on everything else inside the body."""
+    embed_lr: float = 0.05
+    """Adam, on the embedding (0.6 is the published value where the head is not tied to it)."""
+    head_lr: float = 0.008
+    """Adam, on a head of its own."""
+    muon_momentum: float = 0.95
+    muon_momentum_start: float = 0.85
+    muon_momentum_steps: int = 500
+    """The momentum rises linearly from its start over so many steps."""
+    muon_iterations: int = 5
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    grad_clip: float = 0.0
+    """Largest norm of all gradients together; 0 leaves them alone."""
+
+
+def orthogonalize(update_NRC: Tensor, iterations: int) -> Tensor:
+    """Push the singular values of each matrix of a stack (N, rows, columns) towards 1, in bfloat16."""
+    a, b, c = NEWTON_SCHULZ
+    x = update_NRC.to(torch.bfloat16)
+    tall = x.shape[1] > x.shape[2]
+    if tall:
+        x = x.transpose(1, 2)
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        gram = torch.bmm(x, x.transpose(1, 2))
+        x = a * x + torch.bmm(b * gram + torch.bmm(c * gram, gram), x)  # rounded in the published order
+    return x.transpose(1, 2) if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum with Nesterov's look-ahead, orthogonalized, scaled by √max(1, rows/columns) (challenge baseline)."""
+
+    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float, iterations: int) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "iterations": iterations})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update every matrix that has a gradient."""
+        for group in self.param_groups:
+            stacks: dict[torch.Size, list[Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    stacks.setdefault(p.shape, []).append(p)
+            for shape, params in stacks.items():
+                momenta = [self._momentum(p) for p in params]
+                grads = [p.grad for p in params]
+                torch._foreach_mul_(momenta, group["momentum"])
+                torch._foreach_add_(momenta, grads)
+                update_NRC = torch.stack(grads).add_(torch.stack(momenta), alpha=group["momentum"])
+                update_NRC = orthogonalize(update_NRC, group["iterations"]).to(params[0].dtype)
+                scale = max(1.0, shape[0] / shape[1]) ** 0.5
+                torch._foreach_add_(params, list(update_NRC.unbind()), alpha=-group["lr"] * scale)
+
+    def _momentum(self, p: Tensor) -> Tensor:
+        state = self.state[p]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(p)
+        return state["momentum"]
+
+
+class Optimizers:
+    """The optimizers of one model as one object: a step at a scaled rate, and state as named tensors."""
+
+    def __init__(self, model: nn.Module, config: OptimConfig) -> None:
+        self.config = config
+        self.names = {p: name for name, p in model.named_parameters()}
+        groups = parameter_groups(model)
+        self.muon = Muon(groups["matrix"], config.matrix_lr, config.muon_momentum_start, config.muon_iterations)
+        rates = {"vector": config.vector_lr, "embed": config.embed_lr, "head": config.head_lr}
+        self.adam = torch.optim.Adam(
+            [{"params": groups[kind], "lr": lr, "base_lr": lr} for kind, lr in rates.items() if groups[kind]],
+            betas=(config.beta1, config.beta2),
+            eps=config.eps,
+            fused=True,
+        )
+
+    def step(self, step: int, lr_scale: float) -> None:
+        """Update the weights from their gradients; `step` counts from 0 and sets Muon's momentum."""
+        c = self.config
+        share = min(step / c.muon_momentum_steps, 1.0) if c.muon_momentum_steps else 1.0
+        for group in self.muon.param_groups:
+            group["momentum"] = (1 - share) * c.muon_momentum_start + share * c.muon_momentum
+            group["lr"] = c.matrix_lr * lr_scale
+        for group in self.adam.param_groups:
+            group["lr"] = group["base_lr"] * lr_scale
+        if c.grad_clip > 0:
+            nn.utils.clip_grad_norm_(list(self.names), c.grad_clip)
+        self.muon.step()
+        self.adam.step()
+
+    def _states(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for optimizer in (self.muon, self.adam):
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    yield self.names[p], optimizer.state[p]
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return the state as tensors named `<parameter>/<entry>`."""
+        return {f"{name}/{key}": value for name, state in self._states() for key, value in state.items()}
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `state_tensors` gave. Raises ArtifactError for a tensor of a parameter that is not here."""
+        states = {name: (state, p) for (name, state), p in zip(self._states(), self._params(), strict=True)}
+        for state, _ in states.values():
+            state.clear()
+        for full, value in tensors.items():
+            name, _, key = full.rpartition("/")
+            if name not in states:
+                raise ArtifactError(f"the checkpoint has optimizer state for {name!r}, which this model does not have")
+            state, p = states[name]
+            state[key] = value.clone() if key == "step" else value.to(p.device, copy=True)
+
+    def _params(self) -> Iterator[nn.Parameter]:
+        for optimizer in (self.muon, self.adam):
+            for group in optimizer.param_groups:
+                yield from group["params"]
+
+
+def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Sort parameters into `matrix` (weights of linear maps), `embed`, `head` and `vector` (all others).
+
+    A linear map named `unembed` is the head; everything that is no weight of a linear map or an embedding is a vector,
+    whatever its shape.
+    """
+    kind: dict[nn.Parameter, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            kind[module.weight] = "head" if name == "unembed" else "matrix"
+        elif isinstance(module, nn.Embedding):
+            kind[module.weight] = "embed"
+    groups: dict[str, list[nn.Parameter]] = {"matrix": [], "vector": [], "embed": [], "head": []}
+    for p in model.parameters():
+        groups[kind.get(p, "vector")].append(p)
+    return groups
