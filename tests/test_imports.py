@@ -21,9 +21,9 @@ LAYERS = [
     {"train"},
     {"study", "audit"},
     {"config", "tracks", "bundle"},
-    {"presets"},
+    {"presets", "runs"},
     {"pipeline"},
-    {"lab"},
+    {"lab", "console"},
     {"quickstart", "monitor", "remote"},
     {"cli"},
 ]

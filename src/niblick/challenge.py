@@ -5,6 +5,8 @@ Source: the challenge's published scripts (March to April 2026). Nothing here is
 
 from __future__ import annotations
 
+from typing import Any
+
 CAP_BYTES = 16_000_000
 """Code and artifact together must not be larger."""
 
@@ -29,3 +31,45 @@ SHARD_TOKENS = 100_000_000
 def shard_name(split: str, number: int) -> str:
     """Return the file name of shard `number` of `split` ("train" or "val")."""
     return f"fineweb_{split}_{number:06d}.bin"
+
+
+def log_lines(event: dict[str, Any]) -> list[str]:
+    """Render an event as lines of the challenge's own training log; events that it has no line for give none."""
+    kind = event["event"]
+    if kind == "start":
+        return [
+            f"model_params:{event['parameters']}",
+            f"world_size:1 grad_accum_steps:{event['accumulate']}",
+            f"train_batch_tokens:{event['batch_tokens']} train_seq_len:{event['seq_len']} iterations:{event['steps']} "
+            f"warmup_steps:{event['warmup_steps']} max_wallclock_seconds:{event['max_seconds'] or 0:.3f}",
+            f"seed:{event['seed']}",
+        ]
+    if kind == "warmup":
+        return [f"warmup_step:{event['step']}/{event['steps']}"]
+    if kind in ("step", "validation"):
+        clock = 1000 * event["train_seconds"]
+        what = (
+            f"train_loss:{event['loss']:.4f}"
+            if kind == "step"
+            else f"val_loss:{event['loss']:.4f} val_bpb:{event['bpb']:.4f}"
+        )
+        average = clock / max(event["step"], 1)
+        return [f"step:{event['step']}/{event['steps']} {what} train_time:{clock:.0f}ms step_avg:{average:.2f}ms"]
+    if kind == "stop":
+        clock = 1000 * event["train_seconds"]
+        return [f"stopping_early: {event['reason']} train_time:{clock:.0f}ms step:{event['step']}/{event['steps']}"]
+    if kind == "export":
+        name = event["name"]
+        return [
+            f"Serialized model {name}: {event['artifact_bytes']} bytes",
+            f"Code size: {event['code_bytes']} bytes",
+            f"Total submission size {name}: {event['total_bytes']} bytes",
+        ]
+    if kind == "score":
+        name = f"final_{event['name'].replace('+', '_')}_roundtrip"
+        loss, bpb, clock = event["loss"], event["bpb"], 1000 * event["seconds"]
+        return [
+            f"{name} val_loss:{loss:.4f} val_bpb:{bpb:.4f} eval_time:{clock:.0f}ms",
+            f"{name}_exact val_loss:{loss:.8f} val_bpb:{bpb:.8f}",
+        ]
+    return []

@@ -12,14 +12,18 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from niblick.data.dataset import Split
+from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError, DataError
 from niblick.model.lm import LM
+
+ReportProgress = Callable[[int, int, float], None]
+"""Called with (targets done, all targets, BPB so far)."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +38,6 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         if self.seq_len < 1:
             raise ConfigError(f"score.seq_len={self.seq_len} must be at least 1")
-
-
-class TokenSplit(Protocol):
-    """What a scorer needs of a split."""
-
-    @property
-    def tokens(self) -> int:
-        """Length of the stream."""
-
-    def slice(self, start: int, length: int) -> np.ndarray:
-        """`length` tokens from `start` on."""
-
-
-TokenBytes = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From (previous tokens, tokens) to the bytes each token stands for."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +76,17 @@ def windows(tokens: int, seq_len: int) -> Iterator[tuple[int, int]]:
 
 def contiguous(
     model: LM,
-    split: TokenSplit,
-    token_bytes: TokenBytes,
+    split: Split,
+    tokenizer: Tokenizer,
     config: ScoreConfig,
     *,
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: ReportProgress | None = None,
 ) -> Score:
     """Score every target of the split once, in windows that do not overlap; each starts with empty context.
 
     The challenge drops what is left after the last whole window; here it is scored too, as a shorter window.
-    `progress(done, all, bpb so far)` is called after each batch. Runs under the caller's autocast, on the model's
-    device. Raises DataError if the split is too short to hold a target.
+    Runs under the caller's autocast, on the model's device. Raises DataError if the split is too short to hold a
+    target or holds a token outside the vocabulary.
     """
     if split.tokens < 2:
         raise DataError(f"the split holds {split.tokens} tokens, and a score needs at least 2: prepare more documents")
@@ -115,9 +104,10 @@ def contiguous(
                 if batch:
                     start, length = batch[0][0], sum(w[1] for w in batch)
                     span = split.slice(start, length + 1)
+                    split.check_vocabulary(span, start, model.config.vocab_size)
                     loss_BL = _batch_losses(model, span, len(batch), device)
                     nats += float(loss_BL.double().sum())
-                    count += int(token_bytes(span[:-1], span[1:]).sum())
+                    count += int(tokenizer.token_bytes(span[:-1], span[1:]).sum())
             if progress and count:
                 done = part[-1][0] + part[-1][1]
                 progress(done, split.tokens - 1, nats / math.log(2) / count)

@@ -1,0 +1,5 @@
+"""`python -m niblick` is the command line."""
+
+from niblick.cli import main
+
+main()

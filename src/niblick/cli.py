@@ -1,0 +1,302 @@
+"""The command line: parse, call, print. Heavy imports wait until a command needs them, so that --help answers at once.
+
+People read stderr and tables on stdout; with --json stdout is exactly one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from niblick.errors import ConfigError, NiblickError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="The laboratory for small language models under a byte cap, and for learned tokenization.\n\n"
+    "Try `niblick quickstart`: it trains, packs and scores a small byte-level H-Net in under five minutes.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Make and check token shards. Example: `niblick data check DIR`")
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of the runs.")]
+Data = Annotated[str, typer.Option("--data", help="Folder made by `niblick data prepare`.")]
+RUNS = Path("runs")
+
+
+def main() -> None:
+    """Run the command line; a NiblickError becomes one sentence on stderr and its exit code."""
+    try:
+        app()
+    except NiblickError as error:
+        print(f"niblick: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("niblick: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        numeric = bool(rows) and all(r[i].replace(",", "").replace(".", "").isdigit() for r in rows)
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def _resolve(target: str, overrides: list[str]) -> tuple[Any, Path | None]:
+    """Return the config of a preset or recipe file with overrides applied, and the recipe's path if it is one."""
+    from niblick.config import override
+    from niblick.presets import get_preset, load_recipe
+
+    recipe = Path(target) if target.endswith(".py") else None
+    config = load_recipe(recipe) if recipe else get_preset(target)
+    return override(config, overrides), recipe
+
+
+@app.command()
+def presets(json_: Json = False) -> None:
+    """List the presets. Example: `niblick presets`"""
+    from niblick.pipeline import parameter_count
+    from niblick.presets import PRESETS
+
+    rows = [
+        {"name": name, "parameters": parameter_count(recipe().model), "summary": (recipe.__doc__ or "").splitlines()[0]}
+        for name, recipe in PRESETS.items()
+    ]
+    if json_:
+        _print_json({"presets": rows})
+    else:
+        _table(["preset", "parameters", "what it is"], [[r["name"], f"{r['parameters']:,}", r["summary"]] for r in rows])
+
+
+@app.command()
+def show(
+    target: Annotated[str, typer.Argument(help="A preset, a recipe file, a run, RUN:NAME or an artifact.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, for a preset or recipe.")] = None,
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Show a preset's config, a run's result or an artifact's bytes. Example: `niblick show hnet-byte260`"""
+    from niblick.config import to_dict
+    from niblick.pipeline import describe_artifact, find_artifact, parameter_count
+    from niblick.presets import PRESETS
+    from niblick.runs import is_run, open_run
+
+    if target in PRESETS or target.endswith(".py"):
+        config, _ = _resolve(target, overrides or [])
+        facts = {"parameters": parameter_count(config.model), "config": to_dict(config)}
+    elif target.endswith(".nib") or ":" in target:
+        facts = describe_artifact(find_artifact(target, runs)[0])
+    elif is_run(target, runs):
+        run = open_run(target, runs)
+        facts = {"run": str(run.path), "config": to_dict(run.config()), "result": run.result()}
+        facts["artifacts"] = {name: describe_artifact(run.artifact(name)) for name in run.artifact_names()}
+    else:
+        raise unknown_target(target, runs)
+    if json_:
+        _print_json(facts)
+    else:
+        _print_facts(facts)
+
+
+def unknown_target(target: str, runs: Path) -> ConfigError:
+    """The error for a name that is neither preset nor run nor artifact."""
+    from niblick.errors import nearest
+    from niblick.presets import PRESETS
+
+    known = [*PRESETS, *(p.parent.name for p in runs.glob("*/config.json"))]
+    return ConfigError(f"there is no preset, run or artifact {target!r}{nearest(target, known)}")
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    if "parameters" in facts:
+        print(f"parameters  {facts['parameters']:,}\n")
+    if "config" in facts:
+        _table(["key", "value"], [[k, v] for k, v in _flat(facts["config"])])
+    if facts.get("result"):
+        wanted = ("artifact", "bpb", "bytes", "artifact_bytes", "code_bytes", "total_bytes", "step", "train_seconds")
+        print()
+        _table(["result", ""], [[k, _number(facts["result"][k])] for k in wanted if k in facts["result"]])
+    elif "result" in facts:
+        print("\nnot finished")
+    for name, artifact in (facts.get("artifacts") or ({"": facts} if "tensors" in facts else {})).items():
+        print(f"\nartifact {name or artifact['path']}")
+        _table(
+            ["tensor", "shape", "scheme", "bytes before coding"],
+            [[t["name"], "×".join(map(str, t["shape"])), t["scheme"], f"{t['raw_bytes']:,}"] for t in artifact["tensors"]],
+        )
+        parts = artifact["bytes"]
+        print(f"\n{parts['total']:,} bytes: header {parts['header']:,}, payload {parts['payload']:,} ({artifact['codec']})")
+
+
+def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested config as dotted keys: what overrides are written with."""
+    if isinstance(value, dict) or (isinstance(value, list) and value):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return [row for k, v in items for row in _flat(v, f"{prefix}.{k}" if prefix else str(k))]
+    return [(prefix, json.dumps(value) if not isinstance(value, str) else value)]
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    source: Annotated[
+        str, typer.Option(help="pydocs, pysource, FILE.jsonl[.zst|.gz], FILE.parquet, FILE.txt or a folder of such.")
+    ],
+    out: Annotated[Path, typer.Option(help="New folder for shards, index and manifest.")],
+    tokenizer: Annotated[str, typer.Option(help="Tokenizer.")] = "byte260",
+    val_docs: Annotated[int | None, typer.Option(help="The first N documents are the validation split.")] = None,
+    max_docs: Annotated[int | None, typer.Option(help="Read no more than N documents.")] = None,
+    shard_tokens: Annotated[int, typer.Option(help="Tokens per shard.")] = 100_000_000,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one per core.")] = None,
+    json_: Json = False,
+) -> None:
+    """Turn text into token shards. Example: `niblick data prepare --source pydocs --out data/pydocs`"""
+    from niblick.data.prepare import prepare
+
+    manifest = prepare(
+        source, tokenizer, out, val_docs=val_docs, max_docs=max_docs, shard_tokens=shard_tokens, workers=workers
+    )
+    if json_:
+        _print_json(manifest)
+    else:
+        _print_data(manifest)
+        print(f"\n{out} is ready: niblick train quickstart --data {out}")
+
+
+@data_app.command("check")
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="What `niblick data prepare` made.")],
+    json_: Json = False,
+) -> None:
+    """Check headers, sizes, tokens, hashes and index of a dataset. Example: `niblick data check data/pydocs`"""
+    from niblick.data.check import check
+
+    report = check(folder)
+    if json_:
+        _print_json(report)
+    else:
+        _table(["checked", ""], [[k, v] for k, v in _flat(report)])
+
+
+@app.command()
+def train(
+    target: Annotated[str | None, typer.Argument(help="A preset, or a recipe file such as my_recipe.py.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, such as model.width=128.")] = None,
+    data: Data = "",
+    resume: Annotated[str | None, typer.Option(help="Go on with this run (path, id or `latest`).")] = None,
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Train, pack and score. Example: `niblick train hnet-byte260 --data data/web train.batch_tokens=65536`"""
+    from niblick import pipeline
+    from niblick.config import override
+    from niblick.console import RunConsole
+    from niblick.runs import open_run
+
+    with RunConsole() as console:
+        if resume:
+            if target or overrides:
+                raise ConfigError("--resume takes the config of the run: leave the preset and the overrides away")
+            result = pipeline.resume(open_run(resume, runs), console)
+        elif not target:
+            raise ConfigError("name a preset or a recipe file: `niblick presets` lists the presets")
+        else:
+            config, recipe = _resolve(target, overrides or [])
+            if data:
+                config = override(config, [f"data.path={json.dumps(data)}"])
+            result = pipeline.run(config, runs, console, recipe=recipe)
+    if json_:
+        _print_json(result)
+    else:
+        _print_score(result)
+        print(f"run       {result['run']}")
+
+
+@app.command("eval")
+def evaluate(
+    target: Annotated[str, typer.Argument(help="RUN, RUN:NAME or the path of an artifact.")],
+    data: Data = "",
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Score an artifact on the validation split. Example: `niblick eval latest`"""
+    from niblick.console import RunConsole
+    from niblick.pipeline import find_artifact, score_artifact
+
+    path, run = find_artifact(target, runs)
+    if not data:
+        if run is None:
+            raise ConfigError(f"{path} belongs to no run, so its text is unknown: pass --data DIR")
+        data = run.config().data.path
+    with RunConsole() as console:
+        record = score_artifact(
+            path, data, run=run, progress=lambda done, total, bpb: console.progress("scoring", done, total, bpb)
+        )
+    if json_:
+        _print_json(record)
+    else:
+        _print_score(record)
+
+
+@app.command()
+def quickstart(
+    folder: Annotated[Path, typer.Option(help="Where data and runs go.")] = Path(),
+    seconds: Annotated[float, typer.Option(help="Seconds of training.")] = 150,
+    json_: Json = False,
+) -> None:
+    """Train, pack and score a small byte-level H-Net on this machine's own text. Example: `niblick quickstart`"""
+    from niblick.quickstart import quickstart, render
+
+    facts = quickstart(folder, seconds)
+    if json_:
+        _print_json(facts)
+    else:
+        print(render(facts))
+
+
+def _print_data(manifest: dict[str, Any]) -> None:
+    splits = manifest["niblick"]["splits"]
+    _table(
+        ["split", "documents", "bytes", "tokens", "text hash"],
+        [
+            [n, f"{s['documents']:,}", f"{s['bytes']:,}", f"{s['tokens']:,}", str(s["text_hash"])[:16]]
+            for n, s in splits.items()
+        ],
+    )
+
+
+def _print_score(record: dict[str, Any]) -> None:
+    legal = record["legality"]
+    print(f"BPB       {record['bpb']:.4f}   {record['bytes']:,} bytes of text, {record['seconds']:.1f} s")
+    print(
+        f"bytes     {legal['total_bytes']:,} of 16,000,000: artifact {legal['artifact_bytes']:,}, "
+        f"code {legal['code_bytes']:,}" + ("" if legal["under_cap"] else "  OVER THE CAP")
+    )
+    if legal["reasons"]:
+        print(f"track     not the record track: {'; '.join(legal['reasons'])}")

@@ -1,0 +1,147 @@
+"""The config of a run: composed of the configs of its parts, checked at the edge, overridden by `key=value`.
+
+The parts are frozen dataclasses beside the code they configure; this file only puts them together. Pydantic checks
+what comes from files and the command line; the core never sees it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from niblick.errors import ConfigError, nearest
+from niblick.model.lm import ModelConfig
+from niblick.score.scorers import ScoreConfig
+from niblick.train.optim import OptimConfig
+from niblick.train.schedule import ScheduleConfig
+from niblick.train.trainer import TrainConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which text, and in what order."""
+
+    path: str = ""
+    """A folder made by `niblick data prepare`."""
+    order: Literal["stream", "shuffle"] = "stream"
+    """`stream` as published: the shards from start to end; `shuffle`: windows in an order drawn from the seed."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """How weights become an artifact."""
+
+    scheme: str = "int8"
+    codec: str = "zlib"
+
+    @property
+    def name(self) -> str:
+        """Name of the artifact inside its run."""
+        return f"{self.scheme}+{self.codec}"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run depends on, but the code and the machine."""
+
+    preset: str
+    """Name of the recipe it came from; run directories are named after it."""
+    tokenizer: str = "byte260"
+    """The tokenizer that the model is meant for."""
+    seed: int = 1337
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config as plain data (JSON types; tuples become lists)."""
+    return json.loads(json.dumps(asdict(config)))
+
+
+def run_config(data: dict[str, Any]) -> RunConfig:
+    """Build a RunConfig from plain data. Raises ConfigError for a key or value that does not fit."""
+    return _build(RunConfig, data)
+
+
+def model_config(data: dict[str, Any]) -> ModelConfig:
+    """Build a ModelConfig from plain data. Raises ConfigError for a key or value that does not fit."""
+    return _build(ModelConfig, data)
+
+
+def _build(cls: type, data: dict[str, Any]) -> Any:
+    try:
+        config = TypeAdapter(cls).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{key}={first.get('input')!r} does not fit: {first['msg'].lower()}") from error
+    for key, known in _unknown(data, to_dict(config)):
+        raise ConfigError(f"unknown key {key!r}{nearest(key.rpartition('.')[2], known)}")
+    return config
+
+
+def _unknown(given: Any, resolved: Any, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Keys of `given` that the resolved config does not have, each with the keys it could have meant."""
+    if isinstance(given, dict) and isinstance(resolved, dict):
+        for key, value in given.items():
+            if key not in resolved:
+                yield prefix + key, list(resolved)
+            else:
+                yield from _unknown(value, resolved[key], f"{prefix}{key}.")
+    elif isinstance(given, list | tuple) and isinstance(resolved, list):
+        for i, (a, b) in enumerate(zip(given, resolved, strict=False)):
+            yield from _unknown(a, b, f"{prefix}{i}.")
+
+
+def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
+    """Apply assignments such as `model.width=128` or `model.levels.0.target_length=9`; values are JSON or plain words.
+
+    Raises ConfigError for what is no assignment, an unknown key (with the nearest ones) or a value that does not fit.
+    """
+    data = to_dict(config)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{assignment!r} is no override: write key=value, as in train.seq_len=512")
+        *path, last = key.split(".")
+        node = data
+        for depth, name in enumerate(path):
+            node = _descend(node, name, path[:depth], key)
+        where = _place(node, last, path, key)
+        try:
+            node[where] = json.loads(text)
+        except ValueError:
+            node[where] = text
+    return run_config(data)
+
+
+def _descend(node: Any, name: str, before: list[str], key: str) -> Any:
+    value = node[_place(node, name, before, key)]
+    if not isinstance(value, dict | list):
+        raise ConfigError(f"unknown key {key!r}: {'.'.join([*before, name])} is a plain value ({value!r})")
+    return value
+
+
+def _place(node: Any, name: str, before: list[str], key: str) -> Any:
+    """Key or index of `name` in `node`; the error offers full keys, so that they can be copied."""
+    if isinstance(node, list):
+        if name.isdigit() and int(name) < len(node):
+            return int(name)
+        raise ConfigError(
+            f"unknown key {key!r}: {'.'.join(before)} has {len(node)} entries, numbered from 0"
+            if node
+            else f"unknown key {key!r}: {'.'.join(before)} is empty"
+        )
+    if name not in node:
+        prefix = "".join(f"{b}." for b in before)
+        raise ConfigError(f"unknown key {key!r}{nearest(prefix + name, [prefix + k for k in node])}")
+    return name

@@ -1,0 +1,104 @@
+"""The live line of a run in the terminal, and how numbers are written for people. Everything goes to stderr."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+PLAIN_SECONDS = 10.0
+"""Seconds between lines where there is no terminal to rewrite a line on."""
+
+
+def human_bytes(count: float) -> str:
+    """Write a number of bytes with a decimal unit, as the cap is decimal: 17_575_720 as `17.58 MB`."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(count) >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count:.0f} B"
+
+
+def human_seconds(seconds: float) -> str:
+    """Write a duration as `42s`, `2m05s` or `3h07m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+class RunConsole:
+    """Shows the events of a run as one live line, and as plain lines every few seconds where output is no terminal."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._live: Live | None = None
+        self._bytes_per_token = 1.0
+        self._last_plain = 0.0
+        self._smooth: float | None = None
+
+    def __enter__(self) -> RunConsole:
+        if self.console.is_terminal:
+            self._live = Live(Text(""), console=self.console, refresh_per_second=8, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a line that stays."""
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        kind = event["event"]
+        if kind == "start":
+            self._bytes_per_token = event["bytes_per_token"]
+            self.say(
+                f"{event['preset']}: {event['parameters']:,} parameters on {event['device']}, "
+                f"{human_bytes(event['train_tokens'] * self._bytes_per_token)} of training text → {event['run']}"
+            )
+        elif kind == "step":
+            self._step(event)
+        elif kind == "warmup":
+            self._line(f"warmup {event['step']}/{event['steps']}", event["step"] / event["steps"])
+        elif kind == "validation":
+            self.say(f"step {event['step']}  validation {event['bpb']:.4f} BPB (float weights)")
+        elif kind == "compile":
+            self.say(f"compiling {event['stages']} stages (first steps are slow)")
+        elif kind == "resume":
+            self.say(f"resumed after step {event['step']} from {event['checkpoint']}")
+        elif kind == "export":
+            self.say(f"packed as {event['name']}: {human_bytes(event['artifact_bytes'])}; scoring it in a fresh process")
+
+    def progress(self, what: str, done: int, total: int, bpb: float) -> None:
+        """Show how far a scorer is."""
+        self._line(f"{what} {done / total:4.0%}  {bpb:.4f} BPB", done / total)
+
+    def _step(self, event: dict[str, Any]) -> None:
+        loss = event["loss"]
+        self._smooth = loss if self._smooth is None else 0.95 * self._smooth + 0.05 * loss
+        bpb = self._smooth / math.log(2) / self._bytes_per_token
+        speed = event["tokens_per_second"] * self._bytes_per_token
+        eta = f"ETA {human_seconds(event['eta_seconds'])}" if event["eta_seconds"] is not None else ""
+        text = f"step {event['step']:>5}  loss {loss:.4f}  {bpb:.3f} BPB  {human_bytes(speed)}/s  {eta}"
+        self._line(text, event["progress"])
+
+    def _line(self, text: str, share: float) -> None:
+        if self._live:
+            filled = round(24 * share)
+            bar = Text("━" * filled, style="green") + Text("━" * (24 - filled), style="bright_black")
+            self._live.update(Text.assemble(bar, f" {share:4.0%}  ", text))
+            return
+        now = time.monotonic()
+        if now - self._last_plain >= PLAIN_SECONDS:
+            self._last_plain = now
+            self.say(f"{share:4.0%}  {text}")

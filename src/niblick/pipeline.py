@@ -1,0 +1,342 @@
+"""From a config to a score, top to bottom: train → pack → score, each step leaving files in the run directory.
+
+The official score is computed from the artifact file, read back by a fresh process, on the whole validation split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from niblick.artifact.container import Artifact, read_artifact, write_artifact
+from niblick.bundle import CodeSize, code_bytes
+from niblick.config import RunConfig, model_config, to_dict
+from niblick.data.dataset import Dataset
+from niblick.data.loader import Batches
+from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.errors import ArtifactError, ConfigError, NiblickError
+from niblick.model.lm import LM, ModelConfig
+from niblick.pack.quantize import pack
+from niblick.presets import load_recipe
+from niblick.runs import Run, append_line, create_run, machine, open_run, read_json, write_json
+from niblick.score.scorers import ReportProgress, Score, ScoreConfig, contiguous
+from niblick.tracks import legality
+from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors, save_tensors
+from niblick.train.trainer import Outcome, autocast, pick_device, train
+
+Listener = Callable[[dict[str, Any]], None]
+
+CODE_ROOTS = (
+    "niblick.train.trainer",
+    "niblick.pack.quantize",
+    "niblick.artifact.container",
+    "niblick.data.dataset",
+)
+"""Modules that a submission of any config needs; what they import comes along."""
+
+
+class Stopped(NiblickError):
+    """A run ended by a signal, with a checkpoint to go on from."""
+
+    def __init__(self, run: Run, outcome: Outcome) -> None:
+        self.exit_code = 130 if outcome.stopped == "SIGINT" else 143
+        super().__init__(
+            f"stopped by {outcome.stopped} after step {outcome.progress.step}; "
+            f"resume with: niblick train --resume {run.path}"
+        )
+
+
+def build_model(config: ModelConfig, seed: int) -> LM:
+    """Return the untrained model of a seed, on the CPU: the same weights every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LM(config)
+
+
+def parameters(model: LM) -> int:
+    """Number of weights; tied ones count once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Number of weights of a model that is never made."""
+    with torch.device("meta"):
+        return parameters(LM(config))
+
+
+def open_data(config: RunConfig) -> Dataset:
+    """Open the config's data. Raises ConfigError if its tokenizer does not fit the model."""
+    if not config.data.path:
+        raise ConfigError(
+            "no data is named: pass --data DIR; "
+            f"`niblick data prepare --source pydocs --tokenizer {config.tokenizer} --out DIR` makes one"
+        )
+    dataset = Dataset.open(config.data.path)
+    if dataset.tokenizer.vocab_size != config.model.vocab_size:
+        raise ConfigError(
+            f"{config.data.path} holds tokens of {dataset.tokenizer.name} ({dataset.tokenizer.vocab_size} of them), the "
+            f"model expects vocab_size={config.model.vocab_size}: prepare the text with --tokenizer {config.tokenizer}"
+        )
+    return dataset
+
+
+def bytes_per_token(dataset: Dataset) -> float:
+    """Bytes that a token of the training text stands for on average, from its first million tokens."""
+    sample = dataset.train.slice(0, min(dataset.train.tokens, 1_000_000))
+    return float(dataset.tokenizer.token_bytes(sample[:-1], sample[1:]).mean())
+
+
+def run(config: RunConfig, runs: Path, listen: Listener, *, recipe: Path | None = None) -> dict[str, Any]:
+    """Train, pack and score a config in a new run directory. Returns what result.json holds.
+
+    Raises Stopped if a signal ended it; a NiblickError before anything is written if config and data do not fit.
+    """
+    dataset = open_data(config)
+    pick_device(config.train.device)
+    return _carry_on(create_run(runs, config, recipe), config, dataset, listen)
+
+
+def resume(run: Run, listen: Listener) -> dict[str, Any]:
+    """Go on with a run that was stopped. Raises ConfigError if there is nothing to go on with."""
+    if run.result():
+        raise ConfigError(f"{run.path} is finished already: `niblick show {run.path}` shows its result")
+    if run.recipe.is_file():
+        load_recipe(run.recipe)
+    config = run.config()
+    if not run.weights.is_file() and not list_checkpoints(run.checkpoints):
+        raise ConfigError(f"{run.path} has no checkpoint: start it anew with `niblick train {config.preset}`")
+    return _carry_on(run, config, open_data(config), listen)
+
+
+def _carry_on(run: Run, config: RunConfig, dataset: Dataset, listen: Listener) -> dict[str, Any]:
+    def emit(event: dict[str, Any]) -> None:
+        every = config.train.log_every
+        if event["event"] != "step" or event["step"] <= 10 or event["step"] % every == 0:
+            run.log(event)
+        listen(event | {"run": str(run.path)})
+
+    if not run.weights.is_file():
+        _train(run, config, dataset, emit)
+    name = config.export.name
+    exported = export(run, config, emit)
+    record = official_score(run, name)
+    emit({"event": "score", "name": name} | record)
+    result = {"run": str(run.path), "artifact": name} | exported | record | {"files": _digests(run)}
+    write_json(run.path / "result.json", result)
+    return result
+
+
+def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> None:
+    device = pick_device(config.train.device)
+    model = build_model(config.model, config.seed).to(device)
+    rows = config.train.micro_batch_tokens // config.train.seq_len
+    batches = Batches(
+        dataset.train,
+        vocab_size=config.model.vocab_size,
+        seq_len=config.train.seq_len,
+        rows=rows,
+        order=config.data.order,
+        seed=config.seed,
+    )
+    emit(
+        {
+            "event": "start",
+            "preset": config.preset,
+            "parameters": parameters(model),
+            "seed": config.seed,
+            "steps": config.schedule.steps,
+            "max_seconds": config.schedule.max_seconds,
+            "batch_tokens": config.train.batch_tokens,
+            "accumulate": config.train.batch_tokens // config.train.micro_batch_tokens,
+            "seq_len": config.train.seq_len,
+            "warmup_steps": config.train.warmup_steps,
+            "device": str(device),
+            "train_tokens": dataset.train.tokens,
+            "bytes_per_token": bytes_per_token(dataset),
+            "train_text_hash": dataset.train.text_hash,
+            "text_hash": dataset.val.text_hash,
+        }
+    )
+    outcome = train(
+        model,
+        batches,
+        config.train,
+        config.schedule,
+        config.optim,
+        checkpoints=run.checkpoints,
+        validate=lambda model: score_model(model, dataset, config.score, config.train.dtype),
+        emit=emit,
+        resume=bool(list_checkpoints(run.checkpoints)),
+    )
+    progress = outcome.progress
+    clocks = {"train_seconds": progress.train_seconds, "wall_seconds": progress.wall_seconds}
+    facts = {"step": progress.step, "steps": config.schedule.steps} | clocks
+    if outcome.stopped:
+        emit({"event": "stop", "reason": outcome.stopped} | facts)
+        raise Stopped(run, outcome)
+    if progress.step < config.schedule.steps:
+        emit({"event": "stop", "reason": "wallclock_cap"} | facts)
+    save_tensors(run.weights, dict(model.state_dict()), {"clocks": json.dumps(facts)})
+
+
+def score_model(
+    model: LM, dataset: Dataset, config: ScoreConfig, dtype: str, progress: ReportProgress | None = None
+) -> Score:
+    """Score a model on the whole validation split of a dataset."""
+    device = next(model.parameters()).device
+    with autocast(device, dtype):
+        return contiguous(model, dataset.val, dataset.tokenizer, config, progress=progress)
+
+
+def load_run(run: Run) -> tuple[LM, Tokenizer]:
+    """Return the model of a run's final float weights, and its tokenizer."""
+    if run.recipe.is_file():
+        load_recipe(run.recipe)
+    config = run.config()
+    model = build_model(config.model, config.seed)
+    tensors, _ = read_tensors(run.weights)
+    load_weights(model, tensors, run.weights)
+    return model, Dataset.open(config.data.path).tokenizer
+
+
+def export(run: Run, config: RunConfig, emit: Listener) -> dict[str, Any]:
+    """Pack the final weights of a run into its artifact. Returns artifact, code and total bytes."""
+    tensors, metadata = read_tensors(run.weights)
+    tokenizer = Dataset.open(config.data.path).tokenizer
+    header = {
+        "model": to_dict(config.model),
+        "tokenizer": tokenizer.spec(),
+        "score": to_dict(config.score) | {"dtype": config.train.dtype},
+    }
+    path = run.artifact(config.export.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = write_artifact(path, header, pack(tensors, config.export.scheme), config.export.codec)
+    code = closure_bytes(run.recipe if run.recipe.is_file() else None)
+    facts = {"artifact_bytes": size, "code_bytes": code.total, "total_bytes": size + code.total}
+    emit({"event": "export", "name": config.export.name} | facts)
+    return facts | json.loads(metadata.get("clocks", "{}"))
+
+
+def closure_bytes(recipe: Path | None) -> CodeSize:
+    """Bytes of all code that a config needs, as one script."""
+    return code_bytes(CODE_ROOTS, extra_files=[recipe] if recipe else [])
+
+
+def load_artifact(path: Path) -> tuple[LM, Tokenizer, Artifact]:
+    """Read an artifact back: the model as anyone would get it. Raises ArtifactError if it does not hold one."""
+    artifact = read_artifact(path)
+    try:
+        config = model_config(artifact.config["model"])
+        tokenizer = make_tokenizer(artifact.config["tokenizer"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ArtifactError(f"{path} does not say which model it holds: {error}") from error
+    model = build_model(config, seed=0)
+    load_weights(model, artifact.state_dict(), path)
+    return model, tokenizer, artifact
+
+
+def score_artifact(
+    path: Path, data: str, *, run: Run | None = None, progress: ReportProgress | None = None
+) -> dict[str, Any]:
+    """Score an artifact file on the validation split in `data`; a run's own score is kept beside the artifact."""
+    recipe = run.recipe if run and run.recipe.is_file() else None
+    if recipe:
+        load_recipe(recipe)
+    model, tokenizer, artifact = load_artifact(path)
+    dataset = Dataset.open(data)
+    if dataset.tokenizer.spec() != tokenizer.spec():
+        raise ConfigError(
+            f"{data} is tokenized by {dataset.tokenizer.name}, the artifact by {tokenizer.name}: "
+            f"prepare the text with --tokenizer {tokenizer.name}"
+        )
+    settings = dict(artifact.config["score"])
+    dtype = settings.pop("dtype")
+    config = ScoreConfig(**settings)
+    device = pick_device("auto")
+    score = score_model(model.to(device), dataset, config, dtype, progress)
+    here = machine()
+    clocks = json.loads(read_tensors(run.weights)[1].get("clocks", "{}")) if run else {}
+    size = path.stat().st_size
+    legal = legality(
+        artifact_bytes=size,
+        code_bytes=closure_bytes(recipe).total,
+        train_seconds=clocks.get("train_seconds"),
+        eval_seconds=score.seconds,
+        machine=here,
+    )
+    record = {
+        "bpb": score.bpb,
+        "loss": score.loss,
+        "bits": score.bits,
+        "tokens": score.tokens,
+        "bytes": score.bytes,
+        "seconds": score.seconds,
+        "artifact_bytes": size,
+        "code_bytes": legal["code_bytes"],
+        "total_bytes": legal["total_bytes"],
+        "text_hash": dataset.val.text_hash,
+        "stream_hash": dataset.val.stream_hash,
+        "scorer": {"name": "contiguous", "seq_len": config.seq_len, "dtype": dtype, "device": device.type},
+        "machine": here,
+        "legality": legal,
+    }
+    if run:
+        append_line(path.parent / "scores.jsonl", json.dumps(record))
+    return record
+
+
+def describe_artifact(path: Path) -> dict[str, Any]:
+    """What an artifact holds: config, tensors with their schemes, bytes per part."""
+    artifact = read_artifact(path)
+    raw = artifact.bytes
+    return {
+        "path": str(path),
+        "codec": artifact.codec,
+        "config": artifact.config,
+        "tensors": [
+            {"name": name, "shape": list(t.shape), "scheme": t.scheme, "raw_bytes": sum(p.nbytes for p in t.parts.values())}
+            for name, t in artifact.encoded.items()
+        ],
+        "bytes": {"total": path.stat().st_size, "header": raw.header, "payload": raw.payload},
+    }
+
+
+def official_score(run: Run, name: str) -> dict[str, Any]:
+    """Score a run's artifact in a fresh process. Raises NiblickError with what that process said if it failed."""
+    command = [sys.executable, "-m", "niblick", "eval", f"{run.path}:{name}", "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise NiblickError(f"scoring {run.artifact(name)} failed with exit code {done.returncode}: see the lines above")
+    return json.loads(done.stdout)
+
+
+def _digests(run: Run) -> dict[str, str]:
+    """SHA-256 of the finished files: what was changed afterwards shows."""
+    files = [run.path / "config.json", run.weights, *(run.artifact(n) for n in run.artifact_names())]
+    return {f.relative_to(run.path).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def find_artifact(target: str, runs: Path) -> tuple[Path, Run | None]:
+    """Resolve RUN, RUN:NAME or the path of an artifact. Raises ConfigError or ArtifactError if it is not there."""
+    path = Path(target)
+    if path.is_file():
+        owner = path.resolve().parents[2] if len(path.resolve().parents) > 2 else path
+        return path, Run(owner) if (owner / "config.json").is_file() else None
+    if path.suffix == ".nib":
+        raise ArtifactError(f"there is no artifact {path}")
+    name, _, artifact = target.rpartition(":") if ":" in target else (target, "", "")
+    run = open_run(name, runs)
+    names = run.artifact_names()
+    if not names:
+        raise ArtifactError(f"{run.path} has no artifact yet: it is not finished (`niblick train --resume {run.path}`)")
+    chosen = artifact or read_json(run.path / "result.json")["artifact"] if run.result() else artifact or names[0]
+    if chosen not in names:
+        raise ArtifactError(f"{run.path} has no artifact {chosen!r} (there: {', '.join(names)})")
+    return run.artifact(chosen), run

@@ -1,0 +1,215 @@
+"""A run directory is the database: config, source, machine, events, log, checkpoints, weights, artifacts, result.
+
+    runs/<preset>-<n>/
+      config.json            the resolved config          events.jsonl      one JSON object a line
+      source.tar.zst         the code as it ran           train.log         the same, as the challenge writes it
+      recipe.py              a user's recipe, if any      checkpoints/      resumable, written atomically
+      env.json               machine and packages         model.safetensors the final weights
+      artifacts/<name>/      artifact.nib, scores.jsonl   result.json       written last
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import zstandard
+
+import niblick
+from niblick import challenge
+from niblick.config import RunConfig, run_config, to_dict
+from niblick.errors import ConfigError, DataError
+
+PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "zstandard", "brotli")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run id."""
+        return self.path.name
+
+    @property
+    def weights(self) -> Path:
+        """The final weights."""
+        return self.path / "model.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of resumable checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def recipe(self) -> Path:
+        """Copy of the user's recipe file; there only if the run came from one."""
+        return self.path / "recipe.py"
+
+    def config(self) -> RunConfig:
+        """Return the resolved config. Raises ConfigError if it cannot be read."""
+        return run_config(read_json(self.path / "config.json"))
+
+    def artifact(self, name: str) -> Path:
+        """Path of the artifact called `name`."""
+        return self.path / "artifacts" / name / "artifact.nib"
+
+    def artifact_names(self) -> list[str]:
+        """Names of the artifacts that are there."""
+        return sorted(p.parent.name for p in self.path.glob("artifacts/*/artifact.nib"))
+
+    def result(self) -> dict[str, Any] | None:
+        """What result.json says, or None while the run is not finished."""
+        path = self.path / "result.json"
+        return read_json(path) if path.is_file() else None
+
+    def log(self, event: dict[str, Any]) -> None:
+        """Append an event to events.jsonl and its rendering to train.log."""
+        append_line(self.path / "events.jsonl", json.dumps(event))
+        for line in challenge.log_lines(event):
+            append_line(self.path / "train.log", line)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Read the events; a last line that is not whole is left out."""
+        path = self.path / "events.jsonl"
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    return
+
+
+def create_run(folder: Path, config: RunConfig, recipe: Path | None = None) -> Run:
+    """Make the next run directory of this preset, with config, machine and source in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        path = folder / f"{config.preset}-{number}"
+        try:
+            path.mkdir()
+            break
+        except FileExistsError:
+            number += 1
+    write_json(path / "config.json", to_dict(config))
+    write_json(path / "env.json", environment())
+    if recipe:
+        (path / "recipe.py").write_bytes(recipe.read_bytes())
+    (path / "source.tar.zst").write_bytes(source_snapshot(recipe))
+    return Run(path)
+
+
+def is_run(name: str, folder: Path) -> bool:
+    """Whether `open_run` would find it."""
+    try:
+        open_run(name, folder)
+    except ConfigError:
+        return False
+    return True
+
+
+def open_run(name: str, folder: Path) -> Run:
+    """Find a run by path, by id inside `folder`, or as `latest`. Raises ConfigError if there is none."""
+    known = [p.parent for p in folder.glob("*/config.json")] if folder.is_dir() else []
+    if name == "latest" and known:
+        return Run(max(known, key=lambda p: (p / "config.json").stat().st_mtime_ns))
+    for path in (folder / name, Path(name)):
+        if (path / "config.json").is_file():
+            return Run(path)
+    some = ", ".join(sorted(p.name for p in known)[:8])
+    raise ConfigError(
+        f"there is no run {name!r} in {folder}" + (f" (there: {some})" if some else ": `niblick train` makes one")
+    )
+
+
+def machine() -> dict[str, Any]:
+    """Describe what the run ran on, as far as speed depends on it."""
+    cuda = torch.cuda.is_available()
+    return {
+        "system": platform.system(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "gpus": torch.cuda.device_count() if cuda else 0,
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def environment() -> dict[str, Any]:
+    """Machine, Python and the packages that a result may depend on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "niblick": niblick.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": machine(),
+        "packages": versions,
+        "cuda": torch.version.cuda,
+    }
+
+
+def source_snapshot(recipe: Path | None) -> bytes:
+    """Return niblick's own sources, and the recipe, as a zstd-compressed tar; the same sources give the same bytes."""
+    root = Path(niblick.__file__).parent
+    files = {f"niblick/{p.relative_to(root).as_posix()}": p for p in sorted(root.rglob("*.py"))}
+    if recipe:
+        files["recipe.py"] = recipe
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, path in files.items():
+            data = path.read_bytes()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return zstandard.ZstdCompressor(level=10).compress(buffer.getvalue())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises DataError if it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file atomically."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(data, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line in one write."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(line + "\n")
