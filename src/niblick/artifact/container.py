@@ -1,0 +1,359 @@
+"""The `.nib` container: configuration and weights in one file that is safe to open whoever sent it.
+
+Version 1, all integers little-endian:
+
+    magic      4 bytes  b"nib\\x1a"
+    version    u16      1
+    raw        u32      bytes of the header's JSON
+    packed     u32      bytes of the header as stored (zlib)
+    size       u64      bytes of the payload
+    header     JSON, zlib: {"config", "codec", "kinds": [[scheme, shape, [[part, dtype, shape], …]], …],
+                            "tensors": [[name, index of its kind], …]}
+    payload    what the codec made of all parts of all tensors, in this order
+    digest     32 bytes SHA-256 of everything before it
+
+Nothing in a file is trusted: the digest stops accidents, not people, so every length is checked against the file and
+against the limits below before anything of that size is allocated. A written file can always be read: the writer keeps
+to the same limits. The same input gives the same bytes. Tensors that look alike share one entry in `kinds`: the header
+of a model of 90 tensors takes about 600 bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import secrets
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from niblick.artifact.codecs import Spec, get_codec, spec_bytes
+from niblick.artifact.dequantize import EncodedTensor, get_dequantizer
+from niblick.errors import ArtifactError
+
+MAGIC = b"nib\x1a"
+VERSION = 1
+_FIXED = struct.Struct("<4sHIIQ")
+_DIGEST_BYTES = 32
+
+MAX_FILE_BYTES = 2**30
+MAX_HEADER_BYTES = 2**24
+"""Of the header's JSON; it holds the model's and the tokenizer's configuration."""
+MAX_RAW_BYTES = 2**30
+"""Of all parts of all tensors together."""
+MAX_ELEMENTS = 2**28
+"""Weights of all tensors together: 1 GiB as float32."""
+MAX_RATIO = 1000
+FREE_RAW_BYTES = 2**27
+"""The parts may take this much, plus `MAX_RATIO` times the payload: zeros compress well, a bomb compresses better."""
+MAX_TENSORS = 2**16
+MAX_PARTS = 2**18
+MAX_DIMENSIONS = 8
+MAX_NAME = 512
+"""Printable characters of the name of a tensor, scheme or part."""
+
+DTYPES = {name: np.dtype("<" + name) for name in ("i1", "u1", "i2", "u2", "i4", "u4", "f2", "f4")}
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class TensorBytes:
+    """What one tensor takes: `raw` bytes before the codec, `stored` bytes in the payload where the codec can tell."""
+
+    name: str
+    scheme: str
+    elements: int
+    raw: int
+    stored: int | None
+
+
+@dataclass(frozen=True)
+class ByteBreakdown:
+    """Where the bytes of an artifact file are; `file` = `header` + `payload` + `frame` (lengths and digest)."""
+
+    file: int
+    header: int
+    payload: int
+    frame: int
+    tensors: tuple[TensorBytes, ...]
+
+    @property
+    def raw(self) -> int:
+        """Bytes of all tensors before the codec."""
+        return sum(tensor.raw for tensor in self.tensors)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact as read from its file; the weights are still in their stored form."""
+
+    config: dict[str, Any]
+    codec: str
+    encoded: dict[str, EncodedTensor]
+    bytes: ByteBreakdown
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the dequantized float32 tensors by name; raise ArtifactError naming a tensor that cannot be read."""
+        state = {}
+        for name, tensor in self.encoded.items():
+            try:
+                state[name] = tensor.dequantize()
+            except ArtifactError as error:
+                raise ArtifactError(f"tensor {name!r}: {error}") from None
+        return state
+
+
+def write_artifact(
+    path: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, EncodedTensor], codec: str
+) -> int:
+    """Write `config` and `tensors` to `path` in one step (it is whole or not there) and return the bytes written.
+
+    `config` must be plain JSON: it comes back as JSON gives it (tuples as lists). Raises ArtifactError if something is
+    past the limits above, a dtype cannot be stored, the scheme or codec is unknown, or the file cannot be written.
+    """
+    data = artifact_bytes(config, tensors, codec)
+    _write_atomically(Path(path), data)
+    return len(data)
+
+
+def artifact_bytes(config: Mapping[str, Any], tensors: Mapping[str, EncodedTensor], codec: str) -> bytes:
+    """Return the whole artifact as bytes: what `write_artifact` writes; raises as it does."""
+    kinds: dict[str, int] = {}
+    entries, parts = [], []
+    for name, tensor in tensors.items():
+        get_dequantizer(tensor.scheme)  # what nobody can read is not written
+        described = []
+        for part_name, array in tensor.parts.items():
+            dtype = array.dtype.newbyteorder("<")
+            if dtype not in _DTYPE_NAMES:
+                raise ArtifactError(
+                    f"part {part_name!r} of tensor {name!r} is {array.dtype.name}, which an artifact cannot hold; "
+                    f"store it as one of {', '.join(dtype.name for dtype in DTYPES.values())}"
+                )
+            described.append([part_name, _DTYPE_NAMES[dtype], list(array.shape)])
+            parts.append(np.asarray(array, dtype, order="C"))
+        kind = _to_json([tensor.scheme, list(tensor.shape), described])
+        entries.append([name, kinds.setdefault(kind, len(kinds))])
+    payload = get_codec(codec).encode(parts)
+    header = {"config": config, "codec": codec, "kinds": [json.loads(kind) for kind in kinds], "tensors": entries}
+    raw = _to_json(header).encode("utf-8", "surrogatepass")  # which the check below refuses
+    packed = zlib.compress(raw, 9)
+    body = _FIXED.pack(MAGIC, VERSION, len(raw), len(packed), len(payload)) + packed + payload
+    data = body + hashlib.sha256(body).digest()
+    _check_limits(len(data), len(raw))
+    try:
+        _parse_header(raw, len(payload))  # the reader's own checks: what is written can be read
+    except ArtifactError as error:
+        raise ArtifactError(f"nothing was written, because it could not be read again: {error}") from None
+    return data
+
+
+def read_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Read and check the artifact at `path`; raise ArtifactError that says what was found if anything is not right."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise ArtifactError(f"{path} has {size:,} bytes, more than the {MAX_FILE_BYTES:,} an artifact may have")
+            data = file.read(size)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror}); give the path of a .nib file") from None
+    try:
+        return parse_artifact(data)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+
+
+def parse_artifact(data: bytes) -> Artifact:
+    """Return the artifact that `data`, the bytes of a whole file, holds; raises as `read_artifact` does."""
+    raw_size, packed_size, payload_size = _check_frame(data)
+    packed = data[_FIXED.size : _FIXED.size + packed_size]
+    payload = data[_FIXED.size + packed_size : -_DIGEST_BYTES]
+    config, codec, tensors = _parse_header(_inflate_header(packed, raw_size), payload_size)
+    specs: list[Spec] = [spec for _, _, _, parts in tensors for spec in parts.values()]
+    decoder = get_codec(codec)
+    arrays = decoder.decode(payload, specs)
+    if [(array.dtype, array.shape) for array in arrays] != specs:
+        raise ArtifactError(f"the codec {codec!r} gave other arrays than the header declares; correct its decode")
+    stored = decoder.part_bytes(payload, specs)
+    encoded, rows, at = {}, [], 0
+    for name, scheme, shape, parts in tensors:
+        own = slice(at, at := at + len(parts))
+        tensor = EncodedTensor(scheme, shape, dict(zip(parts, arrays[own], strict=True)))
+        encoded[name] = tensor
+        rows.append(TensorBytes(name, scheme, tensor.elements, tensor.nbytes, sum(stored[own]) if stored else None))
+    frame = _FIXED.size + _DIGEST_BYTES
+    return Artifact(config, codec, encoded, ByteBreakdown(len(data), packed_size, payload_size, frame, tuple(rows)))
+
+
+def _damaged(what: str) -> NoReturn:
+    raise ArtifactError(f"{what}; the file was not made by niblick, or is damaged: copy or export it again")
+
+
+def _check_limits(file_bytes: int, header_bytes: int) -> None:
+    if file_bytes > MAX_FILE_BYTES or header_bytes > MAX_HEADER_BYTES:
+        raise ArtifactError(
+            f"an artifact of {file_bytes:,} bytes with a header of {header_bytes:,} is past the limits of the format "
+            f"({MAX_FILE_BYTES:,} and {MAX_HEADER_BYTES:,}); make the model or its config smaller"
+        )
+
+
+def _check_frame(data: bytes) -> tuple[int, int, int]:
+    """Return the lengths of the raw header, packed header and payload, once magic, version, size, digest are right."""
+    if not data.startswith(MAGIC):
+        raise ArtifactError(f"it begins with {data[:4]!r}, a .nib file with {MAGIC!r}; give the path of a .nib file")
+    if len(data) < _FIXED.size:
+        _damaged(f"it ends after {len(data)} bytes, inside its first {_FIXED.size}")
+    _, version, raw_size, packed_size, payload_size = _FIXED.unpack_from(data)
+    if version != VERSION:  # before all else: other versions may differ in all that follows
+        raise ArtifactError(
+            f"it has format version {version}, this niblick reads {VERSION}; use the niblick that wrote it"
+        )
+    declared = _FIXED.size + packed_size + payload_size + _DIGEST_BYTES
+    if len(data) != declared:
+        _damaged(f"it has {len(data):,} bytes where its first lines declare {declared:,}")
+    if hashlib.sha256(memoryview(data)[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
+        _damaged("its SHA-256 digest does not fit its bytes")
+    _check_limits(len(data), raw_size)
+    return raw_size, packed_size, payload_size
+
+
+def _inflate_header(packed: bytes, size: int) -> bytes:
+    stream = zlib.decompressobj()
+    try:
+        raw = stream.decompress(packed, size + 1)
+    except zlib.error as error:
+        _damaged(f"its header is no zlib stream ({error})")
+    if len(raw) != size or not stream.eof or stream.unused_data:
+        _damaged(f"its header does not unpack to the declared {size:,} bytes")
+    return raw
+
+
+def _to_json(value: Any) -> str:
+    """Canonical JSON: the same text for the same value."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"the config is not plain JSON ({error}); give strings, finite numbers, lists") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(keys := dict(pairs)) != len(pairs):
+        raise ValueError("a key stands twice")
+    return keys
+
+
+_Kind = tuple[str, tuple[int, ...], dict[str, Spec]]
+"""(scheme, shape, parts) of tensors whose arrays are still in the payload."""
+_Described = tuple[str, str, tuple[int, ...], dict[str, Spec]]
+"""The same of one tensor, with its name in front."""
+
+
+def _parse_header(raw: bytes, payload_size: int) -> tuple[dict[str, Any], str, list[_Described]]:
+    """Return config, codec name and tensors; everything is of the right type and within the limits."""
+    try:
+        header = json.loads(raw.decode(), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        _damaged(f"its header is no JSON ({error})")
+    if not isinstance(header, dict) or header.keys() != {"config", "codec", "kinds", "tensors"}:
+        _damaged("its header does not have exactly config, codec, kinds and tensors")
+    if not isinstance(header["config"], dict) or not _is_name(header["codec"]):
+        _damaged("its header has no config or no codec")
+    if not isinstance(header["kinds"], list) or not isinstance(header["tensors"], list):
+        _damaged("its header has no list of tensors")
+    if len(header["tensors"]) > MAX_TENSORS or len(header["kinds"]) > MAX_TENSORS:
+        _damaged(f"its header lists {len(header['tensors']):,} tensors, the limit is {MAX_TENSORS:,}")
+    kinds = [_parse_kind(kind) for kind in header["kinds"]]
+    tensors = list(_parse_tensors(header["tensors"], kinds))
+    _check_sizes(tensors, payload_size)
+    return header["config"], header["codec"], tensors
+
+
+def _parse_tensors(entries: list[Any], kinds: list[_Kind]) -> Iterator[_Described]:
+    seen = set()
+    for number, entry in enumerate(entries):
+        match entry:
+            case [name, int(index)] if _is_name(name) and type(index) is int and 0 <= index < len(kinds):
+                if name in seen:
+                    _damaged(f"the tensor {name!r} stands in it twice")
+                seen.add(name)
+                yield (name, *kinds[index])
+            case _:
+                _damaged(f"entry {number} of its list of tensors is not [name, kind]")
+
+
+def _parse_kind(kind: Any) -> _Kind:
+    match kind:
+        case [scheme, shape, [*described]] if _is_name(scheme) and _is_shape(shape):
+            parts: dict[str, Spec] = {}
+            for entry in described:
+                match entry:
+                    case [name, str(dtype), part_shape] if _is_name(name) and dtype in DTYPES and _is_shape(part_shape):
+                        if name in parts:
+                            _damaged(f"the part {name!r} of a tensor stands in it twice")
+                        parts[name] = (DTYPES[dtype], tuple(part_shape))
+                    case _:
+                        _damaged(f"a part of a tensor of scheme {scheme!r} is not [name, dtype, shape]")
+            return scheme, tuple(shape), parts
+    _damaged("one of its kinds of tensors is not [scheme, shape, parts]")
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
+
+
+def _is_shape(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) > MAX_DIMENSIONS:
+        return False
+    if not all(type(n) is int and 0 <= n <= MAX_RAW_BYTES for n in value):  # `type`, as True is an int too
+        return False
+    return math.prod(n or 1 for n in value) <= MAX_RAW_BYTES  # numpy minds large dimensions even beside a zero
+
+
+def _check_sizes(tensors: list[_Described], payload_size: int) -> None:
+    parts_count = sum(len(parts) for _, _, _, parts in tensors)
+    if parts_count > MAX_PARTS:
+        _damaged(f"its tensors have {parts_count:,} parts, the limit is {MAX_PARTS:,}")
+    elements = sum(math.prod(shape) for _, _, shape, _ in tensors)
+    raw = sum(spec_bytes(spec) for _, _, _, parts in tensors for spec in parts.values())
+    limit = min(MAX_RAW_BYTES, FREE_RAW_BYTES + MAX_RATIO * payload_size)
+    if elements > MAX_ELEMENTS or raw > limit:
+        raise ArtifactError(
+            f"its tensors declare {elements:,} weights in {raw:,} bytes for a payload of {payload_size:,}, past the "
+            f"limits ({MAX_ELEMENTS:,} and {limit:,}); it is damaged, a decompression bomb, or too large for niblick"
+        )
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written ({error.strerror}); give a path that can") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    with contextlib.suppress(OSError):  # the new name too should outlive a power cut; Windows has no such call
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
