@@ -79,14 +79,16 @@ def presets(json_: Json = False) -> None:
     from niblick.pipeline import parameter_count
     from niblick.presets import PRESETS
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name, "parameters": parameter_count(recipe().model), "summary": (recipe.__doc__ or "").splitlines()[0]}
         for name, recipe in PRESETS.items()
     ]
     if json_:
         _print_json({"presets": rows})
     else:
-        _table(["preset", "parameters", "what it is"], [[r["name"], f"{r['parameters']:,}", r["summary"]] for r in rows])
+        _table(
+            ["preset", "parameters", "what it is"], [[r["name"], f"{r['parameters']:,}", r["summary"]] for r in rows]
+        )
 
 
 @app.command()
@@ -143,10 +145,15 @@ def _print_facts(facts: dict[str, Any]) -> None:
         print(f"\nartifact {name or artifact['path']}")
         _table(
             ["tensor", "shape", "scheme", "bytes before coding"],
-            [[t["name"], "×".join(map(str, t["shape"])), t["scheme"], f"{t['raw_bytes']:,}"] for t in artifact["tensors"]],
+            [
+                [t["name"], "×".join(map(str, t["shape"])), t["scheme"], f"{t['raw_bytes']:,}"]
+                for t in artifact["tensors"]
+            ],
         )
         parts = artifact["bytes"]
-        print(f"\n{parts['total']:,} bytes: header {parts['header']:,}, payload {parts['payload']:,} ({artifact['codec']})")
+        print(
+            f"\n{parts['total']:,} bytes: header {parts['header']:,}, payload {parts['payload']:,} ({artifact['codec']})"
+        )
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

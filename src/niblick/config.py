@@ -79,7 +79,7 @@ def model_config(data: dict[str, Any]) -> ModelConfig:
 
 def _build(cls: type, data: dict[str, Any]) -> Any:
     try:
-        config = TypeAdapter(cls).validate_python(data)
+        config: Any = TypeAdapter(cls).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

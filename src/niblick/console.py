@@ -77,7 +77,9 @@ class RunConsole:
         elif kind == "resume":
             self.say(f"resumed after step {event['step']} from {event['checkpoint']}")
         elif kind == "export":
-            self.say(f"packed as {event['name']}: {human_bytes(event['artifact_bytes'])}; scoring it in a fresh process")
+            self.say(
+                f"packed as {event['name']}: {human_bytes(event['artifact_bytes'])}; scoring it in a fresh process"
+            )
 
     def progress(self, what: str, done: int, total: int, bpb: float) -> None:
         """Show how far a scorer is."""

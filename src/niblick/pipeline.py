@@ -81,8 +81,8 @@ def open_data(config: RunConfig) -> Dataset:
     dataset = Dataset.open(config.data.path)
     if dataset.tokenizer.vocab_size != config.model.vocab_size:
         raise ConfigError(
-            f"{config.data.path} holds tokens of {dataset.tokenizer.name} ({dataset.tokenizer.vocab_size} of them), the "
-            f"model expects vocab_size={config.model.vocab_size}: prepare the text with --tokenizer {config.tokenizer}"
+            f"{config.data.path} holds tokens of {dataset.tokenizer.name} ({dataset.tokenizer.vocab_size} of them), "
+            f"the model expects vocab_size={config.model.vocab_size}: prepare the text with --tokenizer {config.tokenizer}"
         )
     return dataset
 
@@ -295,16 +295,17 @@ def score_artifact(
 def describe_artifact(path: Path) -> dict[str, Any]:
     """What an artifact holds: config, tensors with their schemes, bytes per part."""
     artifact = read_artifact(path)
-    raw = artifact.bytes
+    sizes = artifact.bytes
     return {
         "path": str(path),
         "codec": artifact.codec,
         "config": artifact.config,
         "tensors": [
-            {"name": name, "shape": list(t.shape), "scheme": t.scheme, "raw_bytes": sum(p.nbytes for p in t.parts.values())}
-            for name, t in artifact.encoded.items()
+            {"name": t.name, "shape": list(artifact.encoded[t.name].shape), "scheme": t.scheme}
+            | {"raw_bytes": t.raw, "stored_bytes": t.stored}
+            for t in sizes.tensors
         ],
-        "bytes": {"total": path.stat().st_size, "header": raw.header, "payload": raw.payload},
+        "bytes": {"total": sizes.file, "header": sizes.header, "payload": sizes.payload, "before_coding": sizes.raw},
     }
 
 

@@ -1,11 +1,11 @@
 """A run directory is the database: config, source, machine, events, log, checkpoints, weights, artifacts, result.
 
-    runs/<preset>-<n>/
-      config.json            the resolved config          events.jsonl      one JSON object a line
-      source.tar.zst         the code as it ran           train.log         the same, as the challenge writes it
-      recipe.py              a user's recipe, if any      checkpoints/      resumable, written atomically
-      env.json               machine and packages         model.safetensors the final weights
-      artifacts/<name>/      artifact.nib, scores.jsonl   result.json       written last
+runs/<preset>-<n>/
+  config.json            the resolved config          events.jsonl      one JSON object a line
+  source.tar.zst         the code as it ran           train.log         the same, as the challenge writes it
+  recipe.py              a user's recipe, if any      checkpoints/      resumable, written atomically
+  env.json               machine and packages         model.safetensors the final weights
+  artifacts/<name>/      artifact.nib, scores.jsonl   result.json       written last
 """
 
 from __future__ import annotations

@@ -67,13 +67,13 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every matrix that has a gradient."""
         for group in self.param_groups:
-            stacks: dict[torch.Size, list[Tensor]] = {}
+            stacks: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    stacks.setdefault(p.shape, []).append(p)
-            for shape, params in stacks.items():
+                    stacks.setdefault(p.shape, []).append((p, p.grad))
+            for shape, pairs in stacks.items():
+                params, grads = [p for p, _ in pairs], [grad for _, grad in pairs]
                 momenta = [self._momentum(p) for p in params]
-                grads = [p.grad for p in params]
                 torch._foreach_mul_(momenta, group["momentum"])
                 torch._foreach_add_(momenta, grads)
                 update_NRC = torch.stack(grads).add_(torch.stack(momenta), alpha=group["momentum"])
@@ -152,7 +152,7 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     A linear map named `unembed` is the head; everything that is no weight of a linear map or an embedding is a vector,
     whatever its shape.
     """
-    kind: dict[nn.Parameter, str] = {}
+    kind: dict[Tensor, str] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             kind[module.weight] = "head" if name == "unembed" else "matrix"

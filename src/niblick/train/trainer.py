@@ -42,7 +42,7 @@ class TrainConfig:
     batch_tokens: int = 524_288
     """Tokens of one optimizer step."""
     micro_batch_tokens: int = 65_536
-    """Tokens of one forward and backward pass; gradients of a step accumulate over batch_tokens / micro_batch_tokens."""
+    """Tokens of one forward and backward pass; a step accumulates the gradients of several such passes."""
     warmup_steps: int = 20
     """Steps that prime compilation and are then undone: weights, optimizers and data go back to the start."""
     val_every: int = 1_000
@@ -282,8 +282,8 @@ def _not_finite(model: LM, losses: dict[str, float], progress: Progress, checkpo
         f"the largest finite gradient is {finite[largest]:.3g} in {largest}" if largest else "no gradient is finite"
     )
     return TrainingError(
-        f"the loss is {losses['total']} at step {progress.step + 1}; {gradient} ({broken} of {len(norms)} gradients are "
-        f"not finite); the last good state is {checkpoint}: resume it with a lower learning rate or a gradient clip"
+        f"the loss is {losses['total']} at step {progress.step + 1}; {gradient} ({broken} of {len(norms)} "
+        f"gradients are not finite); the last good state is {checkpoint}: resume it with a lower learning rate or a gradient clip"
     )
 
 
