@@ -39,7 +39,7 @@ class EncodedTensor:
 
     def dequantize(self) -> torch.Tensor:
         """Return the float32 tensor of `shape`; raise ArtifactError if scheme, shape and parts do not fit together."""
-        values = get_dequantizer(self.scheme)(self.shape, self.parts)
+        values = np.asarray(get_dequantizer(self.scheme)(self.shape, self.parts))  # numpy makes numbers of 0-d arrays
         if values.shape != self.shape or values.dtype != np.float32:
             raise ArtifactError(
                 f"the scheme {self.scheme!r} made {values.dtype} {list(values.shape)} where float32 "

@@ -34,8 +34,8 @@ def compressor_baselines(
 
     Keys: xz, bzip2, zstd; with `training` also xz_prefixed and zstd_prefixed, which have seen its last `prefix` bytes.
     `workers` compressions run at once, in threads: all three compressors release the interpreter, so training can go
-    on beside a call made from a thread. Each xz or zstd with a prefix takes up to about 1 GB. Raises DataError if
-    there is no held-out text.
+    on beside a call made from a thread. With 2.5 MB of training text all take 3 CPU seconds, with 29 MB 80, and two
+    workers then 1 GB of memory. Raises DataError if there is no held-out text.
     """
     if not held_out:
         raise DataError("the held-out text is empty; give at least one byte to compress")

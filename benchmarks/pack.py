@@ -1,0 +1,102 @@
+"""Seconds to pack a 17.5-million-parameter model as int8+zlib: niblick against the plain published way.
+
+The plain way is what the published scripts do: torch.quantile over each matrix, then zlib over `torch.save` of a
+dictionary. Both do the same work to the same codes; the compression, which takes most of the time, is the same zlib.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from niblick.artifact.container import write_artifact
+from niblick.pack.quantize import CLIP_QUANTILE, CONTROL_PATTERNS, KEEP_ELEMENTS, pack
+
+
+def model_weights(blocks: int = 9, width: int = 512) -> dict[str, torch.Tensor]:
+    """Return weights with the shapes of study 1's byte260 H-Net (17.5 million at 9 blocks), spread as trained ones."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) * 0.3
+
+    state = {"embed.weight": normal(260, width)}
+    for i in range(blocks):
+        for name, rows, columns in (
+            ("attn.q", width, width),
+            ("attn.k", width // 2, width),
+            ("attn.v", width // 2, width),
+            ("attn.out", width, width),
+            ("mlp.up", 2 * width, width),
+            ("mlp.down", width, 2 * width),
+        ):
+            state[f"body.main.blocks.{i}.{name}.weight"] = normal(rows, columns)
+        for name in ("attn_scale", "mlp_scale"):
+            state[f"body.main.blocks.{i}.{name}"] = normal(width)
+        state[f"body.main.blocks.{i}.resid_mix"] = normal(2, width)
+    for name in ("router.q", "router.k", "residual"):
+        state[f"body.levels.0.{name}.weight"] = normal(width, width)
+    return state
+
+
+def plain_codes(state: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, ...]]:
+    """Quantize the plain way: a sort of every row by torch.quantile."""
+    out: dict[str, tuple[torch.Tensor, ...]] = {}
+    for name, tensor in state.items():
+        if tensor.numel() <= KEEP_ELEMENTS:
+            out[name] = (tensor if any(pattern in name for pattern in CONTROL_PATTERNS) else tensor.half(),)
+            continue
+        clip = torch.quantile(tensor.abs(), CLIP_QUANTILE, dim=1)[:, None]
+        scale = (clip / 127).clamp_min(1 / 127)
+        codes = (tensor.clamp(-clip, clip) / scale).round().clamp(-127, 127).to(torch.int8)
+        out[name] = (codes, scale[:, 0].half())
+    return out
+
+
+def plain_file(state: dict[str, torch.Tensor]) -> bytes:
+    """Return the plain way's file: zlib over torch.save of codes and scales."""
+    buffer = io.BytesIO()
+    torch.save(plain_codes(state), buffer)
+    return zlib.compress(buffer.getvalue(), 9)
+
+
+def bench_pack(quick: bool) -> list[dict]:
+    """Return rows {name, ours, peer, unit, ratio, note}, ratio = peer / ours; `quick`: one block, one repeat."""
+    state = model_weights(blocks=1 if quick else 9)
+    repeats = 1 if quick else 3
+    millions = sum(tensor.numel() for tensor in state.values()) / 1e6
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.nib"
+        quantize = (_seconds(lambda: pack(state), repeats), _seconds(lambda: plain_codes(state), repeats))
+        whole = (
+            _seconds(lambda: write_artifact(path, {}, pack(state), "zlib"), repeats),
+            _seconds(lambda: (Path(folder) / "a.ptz").write_bytes(plain_file(state)), repeats),
+        )
+        sizes = (path.stat().st_size, (Path(folder) / "a.ptz").stat().st_size)
+    note = f"{millions:.1f} M parameters, int8+zlib"
+    rows = [("pack: quantize", quantize, "s"), ("pack: weights to file", whole, "s"), ("pack: file size", sizes, "B")]
+    return [
+        {"name": name, "ours": ours, "peer": peer, "unit": unit, "ratio": peer / ours, "note": note}
+        for name, (ours, peer), unit in rows
+    ]
+
+
+def _seconds(action: Callable[[], object], repeats: int) -> float:
+    """Return the best of `repeats` times, after one run that is not counted."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+if __name__ == "__main__":
+    for row in bench_pack(quick=False):
+        print(row)

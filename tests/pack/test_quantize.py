@@ -1,0 +1,136 @@
+"""The published int8 export, code for code, and what is done with tensors it does not quantize."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from niblick.artifact.container import read_artifact, write_artifact
+from niblick.errors import ArtifactError, ConfigError
+from niblick.pack.quantize import CLIP_QUANTILE, clip_values, pack, quantize_int8
+
+REFERENCE = Path(__file__).parents[1] / "reference" / "int8_per_row.npz"
+CASES = ["gauss", "wide", "heavy", "zero", "vec"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_codes_and_scales_are_the_published_ones(case: str) -> None:
+    reference = np.load(REFERENCE)
+    weights = torch.from_numpy(reference[f"{case}/w"])
+    codes, scale = quantize_int8(weights)
+    assert torch.equal(codes, torch.from_numpy(reference[f"{case}/q"]))
+    assert np.array_equal(scale.float().numpy(), reference[f"{case}/scale"])
+    assert scale.dtype == (torch.float16 if weights.ndim == 2 else torch.float32)
+    packed = pack({case: weights}, keep_elements=0)[case]
+    expected = reference[f"{case}/q"] * reference[f"{case}/scale"].reshape(-1, 1)
+    assert np.array_equal(packed.dequantize().numpy(), expected.reshape(weights.shape).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (2, 2), (5, 0), (7, 5), (64, 512), (2, 624_999), (2, 625_002), (1, 3_000_001), (1, 15_999_999)]
+)
+def test_clip_values_are_those_of_torch_quantile(shape: tuple[int, int]) -> None:
+    """Around 625,000 columns the rank crosses from the last value to the one before."""
+    weights = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = clip_values(weights)
+    expected = torch.quantile(weights.abs(), CLIP_QUANTILE, dim=1) if weights.numel() else torch.zeros(shape[0])
+    assert torch.equal(found, expected)
+
+
+def test_rows_longer_than_torch_quantile_takes() -> None:
+    weights = torch.zeros(1, 17_000_000)
+    weights[0, :40] = torch.arange(40)
+    # Rank 0.9999984·(n-1) lies 27.2 values below the largest (give or take the rounding of float32).
+    assert abs(clip_values(weights).item() - (39 - 27.2)) < 1.1
+
+
+def test_strided_and_other_precisions() -> None:
+    weights = torch.randn(40, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for odd in (weights.float().t().contiguous().t(), weights, torch.nn.Parameter(weights.float())):
+        assert all(map(torch.equal, quantize_int8(odd), quantize_int8(weights.float())))
+    assert pack({"w": weights.bfloat16()}, keep_elements=0)["w"].scheme == "int8"
+
+
+def state() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "embed.weight": torch.randn(300, 256, generator=generator),
+        "body.main.skip_weights": torch.randn(2, 8, generator=generator),
+        "body.main.blocks.0.attn.q_gain": torch.randn(8, generator=generator),
+        "body.main.blocks.0.attn.q.weight": torch.randn(16, 16, generator=generator),
+        "big.q_gain": torch.randn(65_537, generator=generator),
+        "conv.weight": torch.randn(512, 1, 200, generator=generator),
+        "edge.weight": torch.randn(256, 256, generator=generator),
+    }
+
+
+def test_what_is_quantized_and_what_is_kept() -> None:
+    packed = pack(state())
+    assert {name: tensor.scheme for name, tensor in packed.items()} == {
+        "embed.weight": "int8",
+        "body.main.skip_weights": "fp32",
+        "body.main.blocks.0.attn.q_gain": "fp32",
+        "body.main.blocks.0.attn.q.weight": "fp16",
+        "big.q_gain": "int8",  # as published: control tensors are kept only while small
+        "conv.weight": "int8",
+        "edge.weight": "fp16",  # 65,536 elements are not more than 65,536
+    }
+    assert packed["embed.weight"].parts["scale"].shape == (300,)
+    assert packed["conv.weight"].parts["scale"].shape == ()
+    assert pack(state(), control_patterns=["edge"])["edge.weight"].scheme == "fp32"
+
+
+@pytest.mark.parametrize(("scheme", "tolerance"), [("fp32", 0), ("fp16", 2**-11), ("int8", 0.02)])
+def test_roundtrip_through_a_file(scheme: str, tolerance: float, tmp_path: Path) -> None:
+    """Errors relative to the largest weight; int8 with one scale for a tensor also clips that."""
+    write_artifact(tmp_path / "a.nib", {}, pack(state(), scheme), "zlib")
+    back = read_artifact(tmp_path / "a.nib").state_dict()
+    for name, tensor in state().items():
+        assert (back[name] - tensor).abs().max() <= tolerance * tensor.abs().max(), name
+
+
+def test_packed_tensors_do_not_follow_training() -> None:
+    weights = {"w": torch.ones(3), "v": torch.ones(300, 300)}
+    packed = {scheme: pack(weights, scheme) for scheme in ("int8", "fp16", "fp32")}
+    for tensor in weights.values():
+        tensor.zero_()
+    assert all(torch.all(p.dequantize() > 0.9) for by_name in packed.values() for p in by_name.values())
+
+
+def test_tied_weights_appear_once() -> None:
+    embedding = torch.randn(10, 4)
+    tied = {"embed.weight": embedding, "head.weight": embedding, "part": embedding[:5], "twin": embedding.clone()}
+    assert list(pack(tied)) == ["embed.weight", "part", "twin"]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "scheme", "message"),
+    [
+        (torch.tensor([1.0, float("nan"), float("inf")]), "int8", "'bad' has 2 values that are infinite or NaN"),
+        (torch.full((300, 300), float("-inf")), "int8", "'bad' has 90,000 values that are infinite or NaN"),
+        (torch.arange(3), "int8", "'bad' is torch.int64, only floating-point"),
+        (torch.tensor([7e4]), "int8", "'bad' has values past ±65,504"),
+        (torch.full((300, 300), 1e9), "int8", "'bad' has values past ±65,504"),
+        (torch.full((300, 300), 7e4), "fp16", "'bad' has values past ±65,504"),
+    ],
+)
+def test_unfit_tensors_are_named(tensor: torch.Tensor, scheme: str, message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        pack({"good": torch.ones(3), "bad": tensor}, scheme)
+
+
+def test_unknown_scheme_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no quantization scheme 'int9' \(nearest: int8"):
+        pack({}, "int9")
+
+
+def test_a_whole_model_packs_in_seconds() -> None:
+    weights = {f"w{i}": torch.randn(1024, 512) for i in range(33)}
+    assert sum(tensor.numel() for tensor in weights.values()) > 17_000_000
+    start = time.perf_counter()
+    pack(weights)
+    assert time.perf_counter() - start < 10  # measured: well under one second

@@ -1,0 +1,99 @@
+"""The compressors weigh text as their command lines do, and see the training text when they should."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from niblick.errors import DataError
+from niblick.score import baselines
+from niblick.score.baselines import bzip2_size, compressor_baselines, xz_size, zstd_size
+
+WEBMIX = Path(__file__).parents[3] / "shared" / "data" / "webmix" / "docs_selected.jsonl"
+
+
+def prose(words: int, seed: int) -> bytes:
+    """Text with some statistics in it: a Zipf-like draw from 2,000 made-up words, the same for every seed."""
+    rng = random.Random(0)
+    known = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(2000)]
+    return " ".join(random.Random(seed).choices(known, [1 / (i + 1) for i in range(2000)], k=words)).encode()
+
+
+@pytest.mark.parametrize(
+    ("command", "size", "slack"),
+    [
+        ("xz -9e -T1", xz_size, 0.0005),
+        ("bzip2 -9", bzip2_size, 0),
+        ("zstd -q --ultra -22", zstd_size, 0.01),  # its encoder changes a little with every version
+    ],
+)
+@pytest.mark.parametrize("words", [0, 3, 40_000])
+def test_sizes_are_those_of_the_command_lines(command: str, size, slack: float, words: int, tmp_path: Path) -> None:
+    if shutil.which(command.split()[0]) is None:
+        pytest.skip(f"{command.split()[0]} is not installed")
+    text = tmp_path / "text"
+    text.write_bytes(prose(words, 1))
+    made = subprocess.run([*command.split(), "-c", str(text)], capture_output=True, check=True).stdout
+    assert size(text.read_bytes()) == pytest.approx(len(made), rel=slack, abs=0)
+
+
+def test_prefix_rule_is_a_difference() -> None:
+    held_out, training = prose(2000, 1), prose(30_000, 2)
+    found = compressor_baselines(held_out, training)
+    assert list(found) == ["bzip2", "xz", "xz_prefixed", "zstd", "zstd_prefixed"]
+    for name, size in (("xz", xz_size), ("zstd", zstd_size)):
+        assert found[name]["bytes"] == size(held_out)
+        assert found[name + "_prefixed"]["bytes"] == size(training + held_out) - size(training)
+        assert found[name + "_prefixed"]["prefix_bytes"] == len(training)
+        assert found[name + "_prefixed"]["bits_per_byte"] < found[name]["bits_per_byte"]
+    assert found["bzip2"]["bits_per_byte"] == 8 * bzip2_size(held_out) / len(held_out)
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_without_training_text_there_is_no_prefix() -> None:
+    assert list(compressor_baselines(b"text", None)) == ["bzip2", "xz", "zstd"]
+    assert list(compressor_baselines(b"text", b"")) == ["bzip2", "xz", "zstd"]
+    assert list(compressor_baselines(b"text", b"text", prefix=0)) == ["bzip2", "xz", "zstd"]
+
+
+def test_prefix_is_the_end_of_the_training_text() -> None:
+    held_out, training = prose(500, 1), prose(5000, 2)
+    found = compressor_baselines(held_out, training, prefix=1000)["xz_prefixed"]
+    assert found["bytes"] == xz_size(training[-1000:] + held_out) - xz_size(training[-1000:])
+
+
+def test_workers_change_nothing() -> None:
+    held_out, training = prose(500, 1), prose(5000, 2)
+    one, two = (compressor_baselines(held_out, training, workers=n) for n in (1, 2))
+    assert {k: v["bytes"] for k, v in one.items()} == {k: v["bytes"] for k, v in two.items()}
+
+
+def test_windows_reach_back_to_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise that comes again after more than the usual window costs nothing the second time."""
+    monkeypatch.setattr(baselines, "_XZ_WINDOW", 2**16)
+    monkeypatch.setattr(baselines, "_ZSTD_WINDOW_LOG", 16)
+    noise, gap = random.Random(0).randbytes(20_000), bytes(200_000)
+    for size in (xz_size, zstd_size):
+        assert size(noise + gap + noise) < size(noise) + 1000
+
+
+def test_empty_text_is_refused() -> None:
+    with pytest.raises(DataError, match="held-out text is empty"):
+        compressor_baselines(b"", b"text")
+
+
+def test_real_text_in_seconds() -> None:
+    """What quickstart asks for: 2.5 MB of training text, 0.2 MB held out (2 to 4 s on two cores)."""
+    if not WEBMIX.exists():
+        pytest.skip("webmix is not here (it lies in ../shared/data)")
+    with WEBMIX.open(encoding="utf-8") as lines:
+        documents = [json.loads(line)["text"].encode() for line, _ in zip(lines, range(900), strict=False)]
+    held_out, training = b"\n".join(documents[:220])[:200_000], b"\n".join(documents[220:])[:2_500_000]
+    found = compressor_baselines(held_out, training, workers=2)
+    assert all(1.5 < row["bits_per_byte"] < 3.5 for row in found.values())
+    assert found["xz_prefixed"]["bits_per_byte"] < found["xz"]["bits_per_byte"]
