@@ -151,9 +151,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
             ],
         )
         parts = artifact["bytes"]
-        print(
-            f"\n{parts['total']:,} bytes: header {parts['header']:,}, payload {parts['payload']:,} ({artifact['codec']})"
-        )
+        print(f"\n{parts['total']:,} bytes: header {parts['header']:,}, payload {parts['payload']:,}")
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -82,7 +82,7 @@ def open_data(config: RunConfig) -> Dataset:
     if dataset.tokenizer.vocab_size != config.model.vocab_size:
         raise ConfigError(
             f"{config.data.path} holds tokens of {dataset.tokenizer.name} ({dataset.tokenizer.vocab_size} of them), "
-            f"the model expects vocab_size={config.model.vocab_size}: prepare the text with --tokenizer {config.tokenizer}"
+            f"the model expects vocab_size={config.model.vocab_size}: prepare it with --tokenizer {config.tokenizer}"
         )
     return dataset
 

@@ -283,7 +283,8 @@ def _not_finite(model: LM, losses: dict[str, float], progress: Progress, checkpo
     )
     return TrainingError(
         f"the loss is {losses['total']} at step {progress.step + 1}; {gradient} ({broken} of {len(norms)} "
-        f"gradients are not finite); the last good state is {checkpoint}: resume it with a lower learning rate or a gradient clip"
+        f"gradients are not finite); the last good state is {checkpoint}: "
+        "start anew with a lower learning rate or a gradient clip (optim.grad_clip=1)"
     )
 
 

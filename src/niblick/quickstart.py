@@ -1,0 +1,188 @@
+"""`niblick quickstart`: from text that every Python has to a scored artifact and a report, in under five minutes."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from niblick import challenge, pipeline
+from niblick.config import override
+from niblick.console import RunConsole, human_bytes, human_seconds
+from niblick.data.dataset import Dataset
+from niblick.data.prepare import prepare
+from niblick.errors import DataError
+from niblick.lab import figures, report
+from niblick.presets import get_preset
+from niblick.runs import Run, write_json
+from niblick.score.baselines import compressor_baselines
+from niblick.study.boundaries import PUBLISHED_SENTENCE, brackets, chunks
+
+BASELINES = {
+    "xz": "xz -9e",
+    "bzip2": "bzip2 -9",
+    "zstd": "zstd -22",
+    "xz_prefixed": "xz -9e, training text as prefix",
+    "zstd_prefixed": "zstd -22, training text as prefix",
+}
+
+
+def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
+    """Run everything below `folder` (data/pydocs, runs/) and return the facts that `render` shows.
+
+    Raises DataError if data/pydocs exists but is no finished dataset.
+    """
+    started = time.perf_counter()
+    with RunConsole() as console:
+        dataset = _dataset(folder / "data" / "pydocs", console)
+        console.say("compressing the held-out text with xz, bzip2 and zstd, for comparison")
+        held_out = dataset.tokenizer.decode(dataset.val.slice(0, dataset.val.tokens))
+        training = dataset.tokenizer.decode(dataset.train.slice(0, dataset.train.tokens))
+        baselines = compressor_baselines(held_out, training, workers=2)
+        config = override(
+            get_preset("quickstart"),
+            [f"data.path={folder / 'data' / 'pydocs'}", f"schedule.max_seconds={seconds}"],
+        )
+        result = pipeline.run(config, folder / "runs", console)
+        run = Run(Path(result["run"]))
+        before = chunks(pipeline.build_model(config.model, config.seed), dataset.tokenizer, PUBLISHED_SENTENCE)
+        model, tokenizer, _ = pipeline.load_artifact(run.artifact(result["artifact"]))
+        after = chunks(model, tokenizer, PUBLISHED_SENTENCE)
+    events = list(run.events())
+    facts = {
+        "bpb_float": [e["bpb"] for e in events if e["event"] == "validation"][-1],
+        "bpb": result["bpb"],
+        "artifact_bytes": result["artifact_bytes"],
+        "code_bytes": result["code_bytes"],
+        "total_bytes": result["total_bytes"],
+        "cap_bytes": challenge.CAP_BYTES,
+        "held_out_bytes": len(held_out),
+        "training_bytes": len(training),
+        "text_hash": dataset.val.text_hash,
+        "python_version": dataset.manifest["niblick"]["python_version"],
+        "baselines": {name: row["bits_per_byte"] for name, row in baselines.items()},
+        "chunks_before": [c.text for c in before],
+        "chunks_after": [c.text for c in after],
+        "brackets_before": brackets(before),
+        "brackets_after": brackets(after),
+        "steps": result["step"],
+        "train_seconds": result["train_seconds"],
+        "seconds": time.perf_counter() - started,
+        "report": str(run.path / "report.html"),
+        "artifact": str(run.artifact(result["artifact"])),
+    }
+    write_json(run.path / "quickstart.json", facts)
+    _write_report(run, facts, _curve(events))
+    return facts
+
+
+def _dataset(path: Path, console: RunConsole) -> Dataset:
+    if not path.exists():
+        console.say("collecting the documentation that comes with this Python")
+        prepare("pydocs", "byte260", path)
+    dataset = Dataset.open(path)
+    if dataset.manifest.get("niblick", {}).get("source") != "pydocs":
+        raise DataError(f"{path} holds other text than pydocs: move it away or run quickstart in another --folder")
+    return dataset
+
+
+def _curve(events: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    per_token = next(e["bytes_per_token"] for e in events if e["event"] == "start")
+    steps = [e for e in events if e["event"] == "step"]
+    return [(e["train_seconds"], e["loss"] / math.log(2) / per_token) for e in steps]
+
+
+def _rows(facts: dict[str, Any]) -> list[tuple[str, float]]:
+    own = [("niblick, float weights", facts["bpb_float"]), ("niblick, from the artifact", facts["bpb"])]
+    return own + [(label, facts["baselines"][name]) for name, label in BASELINES.items()]
+
+
+def verdict(facts: dict[str, Any]) -> str:
+    """One honest sentence on where the model stands among the compressors."""
+    bpb, others = facts["bpb"], facts["baselines"]
+    alone = [BASELINES[n] for n in ("xz", "bzip2", "zstd") if bpb < others[n]]
+    behind = [BASELINES[n] for n in ("xz", "bzip2", "zstd") if bpb >= others[n]]
+    prefixed = others["xz_prefixed"]
+    gap = abs(bpb - prefixed) / prefixed
+    first = f"It beats {_and(alone)} alone" if alone else "It beats no compressor alone"
+    if behind:
+        first += f", not {_and(behind)}"
+    second = "also beats" if bpb < prefixed else "does not beat"
+    return (
+        f"{first}; it {second} xz that has seen the training text ({gap:.1%} {'less' if bpb < prefixed else 'more'}), "
+        f"which keeps all {human_bytes(facts['training_bytes'])} of it at hand."
+    )
+
+
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def render(facts: dict[str, Any]) -> str:
+    """Return what the terminal shows at the end."""
+    lines = ["", f"bits per byte on {facts['held_out_bytes']:,} bytes held out (less is better)", ""]
+    lines += [f"  {label:<36}{value:>8.4f}" for label, value in _rows(facts)]
+    lines += ["", f"  {verdict(facts)}", ""]
+    share = facts["total_bytes"] / facts["cap_bytes"]
+    lines += [
+        f"size      artifact {facts['artifact_bytes']:,} + code {facts['code_bytes']:,} = {facts['total_bytes']:,} "
+        f"bytes, {share:.1%} of the cap of {facts['cap_bytes']:,}",
+        f"chunks    before  {facts['brackets_before']}",
+        f"          after   {facts['brackets_after']}",
+        f"time      {human_seconds(facts['seconds'])}, of which {human_seconds(facts['train_seconds'])} training "
+        f"({facts['steps']:,} steps)",
+        f"report    {facts['report']}",
+        f"artifact  {facts['artifact']}",
+    ]
+    return "\n".join(lines)
+
+
+def _write_report(run: Run, facts: dict[str, Any], curve: list[tuple[float, float]]) -> None:
+    rows = _rows(facts)
+    colors = [figures.OURS] * 2 + [figures.PREFIXED if "prefix" in label else figures.THEIRS for label, _ in rows[2:]]
+    bar_rows = [(label, value, color) for (label, value), color in zip(rows, colors, strict=True)]
+    share = facts["total_bytes"] / facts["cap_bytes"]
+    sections = [
+        f'<p><span class="big">{facts["bpb"]:.3f}</span> bits per byte, from the artifact. {verdict(facts)}</p>',
+        report.section("Against compressors", report.svg(figures.bars(bar_rows), "bits per byte of each")),
+        report.section(
+            "Training",
+            report.svg(figures.training_curve(curve, facts["bpb"]), "bits per byte over seconds of training"),
+        ),
+        report.section(
+            "Chunks",
+            f'<p class="soft">Before training, {len(facts["chunks_before"])} chunks:</p>'
+            + report.chunk_line(facts["chunks_before"])
+            + f'<p class="soft">After training, {len(facts["chunks_after"])}:</p>'
+            + report.chunk_line(facts["chunks_after"]),
+        ),
+        report.section(
+            "Bytes",
+            report.meter(share)
+            + report.table(
+                ["", "bytes"],
+                [
+                    ["artifact", f"{facts['artifact_bytes']:,}"],
+                    ["code", f"{facts['code_bytes']:,}"],
+                    ["together", f"{facts['total_bytes']:,}"],
+                    ["cap", f"{facts['cap_bytes']:,}"],
+                ],
+            ),
+        ),
+        report.section(
+            "All numbers",
+            report.table(["bits per byte", ""], [[label, f"{value:.4f}"] for label, value in rows], own=2)
+            + f'<p class="soft">Text: documentation of Python {facts["python_version"]}, '
+            f"{facts['held_out_bytes']:,} bytes held out (hash {facts['text_hash'][:16]}…), "
+            f"{facts['training_bytes']:,} bytes of training text. {facts['steps']:,} steps in "
+            f"{facts['train_seconds']:.0f} s.</p>",
+        ),
+    ]
+    lead = f"{run.name}: a small byte-level H-Net, trained on this machine in {human_seconds(facts['train_seconds'])}"
+    (run.path / "report.html").write_text(report.page("niblick quickstart", lead, sections), encoding="utf-8")
+    for name, image in (
+        ("bpb.png", figures.bars(bar_rows, "png")),
+        ("curve.png", figures.training_curve(curve, kind="png")),
+    ):
+        (run.path / name).write_bytes(image)
