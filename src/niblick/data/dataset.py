@@ -1,0 +1,184 @@
+"""A prepared dataset, opened: manifest, tokenizer, and for each split its shards as one long stream of tokens.
+
+Opening checks the header and size of every shard but reads no tokens, so it is quick for any size. Shards without
+manifest or index (the challenge's own) open too, as far as what is there goes; then the caller names the tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from niblick.data.index import index_name, read_index
+from niblick.data.shards import read_shard
+from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.errors import DataError
+
+_MAKE = "make some with `niblick data prepare --source pydocs --tokenizer byte260 --out DIR`"
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: `shards` are memory maps of uint16 in stream order, `files` the paths they come from.
+
+    `index` has a record per document (dtype `index.RECORD`); it and the hashes are None where nobody recorded them.
+    """
+
+    name: str
+    files: list[Path]
+    shards: list[npt.NDArray[np.uint16]]
+    index: npt.NDArray[Any] | None = None
+    text_hash: str | None = None
+    stream_hash: str | None = None
+    _ends: list[int] = field(init=False, repr=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._ends.extend(accumulate(len(shard) for shard in self.shards))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in all shards, BOS included."""
+        return self._ends[-1] if self._ends else 0
+
+    def slice(self, start: int, length: int) -> npt.NDArray[np.uint16]:
+        """Return tokens [start, start + length) of the stream, shape (length,), a view where one shard holds them.
+
+        Raises DataError if that reaches outside the split.
+        """
+        if start < 0 or length < 0 or start + length > self.tokens:
+            raise DataError(
+                f"Tokens {start} to {start + length} of the {self.name} split were asked for; it has {self.tokens}."
+            )
+        number = bisect_right(self._ends, start)
+        parts = []
+        while length:
+            shard = self.shards[number]
+            inside = start - (self._ends[number] - len(shard))
+            part = shard[inside : inside + length]
+            parts.append(part)
+            start += len(part)
+            length -= len(part)
+            number += 1
+        if len(parts) == 1:
+            return np.asarray(parts[0])
+        return np.concatenate(parts) if parts else np.zeros(0, np.uint16)
+
+    def check_vocabulary(self, tokens: npt.NDArray[np.uint16], start: int, vocab_size: int) -> None:
+        """Check that `tokens`, which begin at `start` of the stream, are inside the vocabulary.
+
+        Raises DataError naming file and position of the first that is not.
+        """
+        if not tokens.size or int(tokens.max()) < vocab_size:
+            return
+        wrong = int(np.argmax(tokens >= vocab_size))
+        number = bisect_right(self._ends, start + wrong)
+        inside = start + wrong - (self._ends[number] - len(self.shards[number]))
+        raise DataError(
+            f"{self.files[number]}: token {inside} is {int(tokens[wrong])}, outside the vocabulary of {vocab_size}; "
+            "the data was made with another tokenizer or is damaged."
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset: `directory` holds the shards, `manifest` is {} where there is none."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    tokenizer: Tokenizer
+    train: Split
+    val: Split
+
+    @classmethod
+    def open(cls, path: str | Path, tokenizer: Tokenizer | None = None) -> Dataset:
+        """Open `path`: what prepare was given as `out`, or the directory of the shards itself.
+
+        `tokenizer` overrides the manifest's, and is needed where there is no manifest. Raises DataError if there are
+        no shards, if one is damaged or missing, or if the tokenizer is unknown.
+        """
+        directory, manifest = _locate(Path(path))
+        entry = _entry(manifest, directory.name)
+        if tokenizer is None:
+            tokenizer = _tokenizer(manifest, entry, directory)
+        recorded = manifest.get("niblick", {}).get("splits", {})
+        train, val = (_open_split(directory, split, recorded.get(split)) for split in ("train", "val"))
+        if not train.shards and not val.shards:
+            raise DataError(f"{directory} holds no fineweb_train_*.bin or fineweb_val_*.bin; {_MAKE}.")
+        return cls(directory, manifest, tokenizer, train, val)
+
+
+def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The directory of the shards, and the manifest."""
+    if not path.is_dir():
+        raise DataError(f"There is no data directory {path}; {_MAKE}.")
+    if (path / "manifest.json").is_file():
+        manifest = read_manifest(path / "manifest.json")
+        listed = [path / str(entry.get("path", "")) for entry in manifest["datasets"]]
+        present = [directory for directory in listed if directory.is_dir()]
+        if len(present) > 1:
+            names = ", ".join(directory.name for directory in present)
+            raise DataError(f"{path} holds several datasets ({names}); name one, as in {present[0]}.")
+        if not present:
+            raise DataError(f"{path} has a manifest but none of the datasets it lists; prepare the data again.")
+        return present[0], manifest
+    above = path.resolve().parent.parent / "manifest.json"
+    return path, read_manifest(above) if above.is_file() and path.resolve().parent.name == "datasets" else {}
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a manifest, the challenge's or ours. Raises DataError if it is something else."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"The manifest {path} cannot be read ({error}); prepare or fetch the data again.") from error
+    entries = manifest.get("datasets") if isinstance(manifest, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise DataError(f"{path} is no dataset manifest: it lists no `datasets`; prepare or fetch the data again.")
+    return manifest
+
+
+def _entry(manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    """What the manifest says about the dataset `name`."""
+    for entry in manifest.get("datasets", []):
+        if Path(str(entry.get("path", ""))).name == name:
+            return entry
+    return {}
+
+
+def _tokenizer(manifest: dict[str, Any], entry: dict[str, Any], directory: Path) -> Tokenizer:
+    for spec in manifest.get("tokenizers", []):
+        if spec.get("name") == entry.get("tokenizer_name"):
+            return make_tokenizer(spec)
+    raise DataError(f"Nothing says which tokenizer made {directory}: it has no manifest that lists it; name one.")
+
+
+def _open_split(directory: Path, split: str, recorded: dict[str, Any] | None) -> Split:
+    files = sorted(directory.glob(f"fineweb_{split}_*.bin"))
+    if recorded is None:
+        shards = [read_shard(path) for path in files]
+        path = directory / index_name(split)
+        return Split(split, files, shards, read_index(path) if path.is_file() else None)
+    expected = [directory / file["name"] for file in recorded["files"]]
+    for path in {*expected} ^ {*files}:
+        state = "is missing" if path in expected else "is not in the manifest"
+        raise DataError(f"The shard {path} {state}; prepare the data again.")
+    shards = [read_shard(path) for path in expected]
+    for path, shard, file in zip(expected, shards, recorded["files"], strict=True):
+        if len(shard) != file["tokens"]:
+            raise DataError(
+                f"{path} has {len(shard)} tokens, but the manifest says {file['tokens']}; prepare it again."
+            )
+    index = read_index(directory / recorded["index"]["name"])
+    if len(index) != recorded["documents"]:
+        raise DataError(
+            f"The index of {directory} ({split}) has {len(index)} documents, but the manifest says "
+            f"{recorded['documents']}; prepare the data again."
+        )
+    return Split(split, expected, shards, index, recorded["text_hash"], recorded["stream_hash"])

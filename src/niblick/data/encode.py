@@ -1,0 +1,122 @@
+"""From blocks of text to blocks of tokens, over several processes, in order, with a bounded amount in flight.
+
+This module is what worker processes import, so it must not import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from niblick.data.documents import BLOCK_BYTES, Block
+from niblick.data.index import RECORD
+from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.errors import DataError
+
+_FEW_BLOCKS = 3
+"""Fewer than this are encoded in this process: starting others would take longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Consecutive documents as one run of tokens. In `records`, offsets count from its start, sources in `sources`."""
+
+    tokens: npt.NDArray[np.uint16]
+    records: npt.NDArray[Any]
+    sources: list[str]
+
+    def split(self, count: int) -> tuple[Encoded, Encoded]:
+        """Cut after `count` documents."""
+        if count >= len(self.records):
+            return self, Encoded(self.tokens[:0], self.records[:0], self.sources)
+        cut = int(self.records["offset"][count])
+        rest = self.records[count:].copy()
+        rest["offset"] -= np.uint64(cut)
+        return (
+            Encoded(self.tokens[:cut], self.records[:count], self.sources),
+            Encoded(self.tokens[cut:], rest, self.sources),
+        )
+
+
+def encode_block(block: Block, tokenizer: Tokenizer) -> Encoded:
+    """Tokenize all documents of a block, each with a BOS before it."""
+    documents = list(block.documents())
+    texts = [document.text for document in documents]
+    sources = list(dict.fromkeys(document.source for document in documents))
+    number = {name: i for i, name in enumerate(sources)}
+    encoded = tokenizer.encode_batch(texts)
+    records = np.zeros(len(documents), RECORD)
+    lengths = np.fromiter((len(tokens) + 1 for tokens in encoded), np.int64, len(encoded))
+    ends = np.cumsum(lengths)
+    records["tokens"] = lengths
+    records["offset"] = ends - lengths
+    records["source"] = [number[document.source] for document in documents]
+    for i, text in enumerate(texts):
+        utf8 = text.encode()
+        records["bytes"][i] = len(utf8)
+        records["sha256"][i] = np.frombuffer(hashlib.sha256(utf8).digest(), np.uint8)
+    stream = np.empty(int(ends[-1]) if len(ends) else 0, np.uint16)
+    for start, tokens in zip(ends - lengths, encoded, strict=True):
+        stream[start] = tokenizer.bos_id
+        stream[start + 1 : start + 1 + len(tokens)] = tokens
+    return Encoded(stream, records, sources)
+
+
+def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -> Generator[Encoded, None, None]:
+    """Encode `blocks` in their order with `workers` processes; what comes out does not depend on their number.
+
+    Only about one block per worker is ever under way. Closing the generator stops the workers.
+    Raises DataError as reading and encoding do.
+    """
+    head = list(islice(blocks, _FEW_BLOCKS))
+    blocks = chain(head, blocks)
+    if workers == 1 or len(head) < _FEW_BLOCKS:
+        for block in blocks:
+            yield encode_block(block, tokenizer)
+        return
+    # Spawned, not forked: the same on every platform, and no threads of torch are copied half-way.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (tokenizer.spec(),))
+    waiting: deque[tuple[int, Future[Encoded]]] = deque()
+    in_flight = 0
+    try:
+        for block in blocks:
+            while waiting and in_flight + block.size > (workers + 1) * BLOCK_BYTES * 3 // 2:
+                size, future = waiting.popleft()
+                yield future.result()
+                in_flight -= size
+            waiting.append((block.size, pool.submit(_encode_in_worker, block)))
+            in_flight += block.size
+        while waiting:
+            yield waiting.popleft()[1].result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A worker process died while encoding (out of memory, killed, or started from a script without "
+            "`if __name__ == '__main__':`); run again with one worker."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker_tokenizer: Tokenizer
+
+
+def _start_worker(spec: dict[str, Any]) -> None:
+    global _worker_tokenizer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which stops the others
+    _worker_tokenizer = make_tokenizer(spec)
+
+
+def _encode_in_worker(block: Block) -> Encoded:
+    return encode_block(block, _worker_tokenizer)

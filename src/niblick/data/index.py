@@ -1,0 +1,92 @@
+"""The document index beside the shards: where each document lies in its split's token stream, and what text it was.
+
+A NumPy file of fixed-size records, so that it can be written as a stream and mapped however long it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from niblick.errors import DataError
+
+RECORD = np.dtype(
+    [
+        ("offset", "<u8"),  # of its BOS in the split's stream
+        ("tokens", "<u4"),  # BOS included
+        ("bytes", "<u4"),  # of the text in UTF-8
+        ("sha256", "u1", (32,)),  # of the text in UTF-8
+        ("source", "<u2"),  # place in the manifest's `sources`
+    ]
+)
+OTHER_SOURCE = 0xFFFF
+"""The `source` of documents that came after 65,535 different sources had been seen."""
+
+_HEADER_BYTES = 256
+
+
+def index_name(split: str) -> str:
+    """Return the file name of the index of `split` ("train" or "val")."""
+    return f"fineweb_{split}.documents.npy"
+
+
+def read_index(path: Path) -> npt.NDArray[Any]:
+    """Map an index, shape (documents,), of dtype RECORD. Raises DataError if it is damaged or something else."""
+    try:
+        index = np.load(path, mmap_mode="r" if path.stat().st_size > _HEADER_BYTES else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"The document index {path} cannot be read ({error}); prepare the data again.") from error
+    if index.dtype != RECORD or index.ndim != 1:
+        raise DataError(f"{path} is no document index (its records are {index.dtype}); prepare the data again.")
+    return index
+
+
+class IndexWriter:
+    """Writes the index of one split; `text_hash` is the SHA-256 over the documents' digests in their order."""
+
+    def __init__(self, path: Path) -> None:
+        self.documents = 0
+        self.bytes = 0
+        self._texts = hashlib.sha256()
+        self._file = open(path, "wb")  # noqa: SIM115 (stays open between calls)
+        self._file.write(_header(0))
+
+    def write(self, records: npt.NDArray[Any]) -> None:
+        """Append records of dtype RECORD."""
+        self._file.write(records.tobytes())
+        self._texts.update(np.ascontiguousarray(records["sha256"]).data)
+        self.documents += len(records)
+        self.bytes += int(records["bytes"].sum(dtype=np.int64))
+
+    def close(self) -> None:
+        """Write the final header."""
+        self._file.seek(0)
+        self._file.write(_header(self.documents))
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Close the file without finishing it."""
+        self._file.close()
+
+    @property
+    def text_hash(self) -> str:
+        """SHA-256 (hex) over the digests of the documents written so far."""
+        return self._texts.hexdigest()
+
+
+def text_hash(index: npt.NDArray[Any]) -> str:
+    """Compute the text hash from an index alone."""
+    return hashlib.sha256(np.ascontiguousarray(index["sha256"]).data).hexdigest()
+
+
+def _header(documents: int) -> bytes:
+    # Our own instead of numpy's, for a length that does not depend on the number in it.
+    described = (
+        f"{{'descr': {np.lib.format.dtype_to_descr(RECORD)!r}, 'fortran_order': False, 'shape': ({documents},), }}"
+    )
+    body = described.encode("ascii").ljust(_HEADER_BYTES - 11) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body

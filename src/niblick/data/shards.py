@@ -1,0 +1,124 @@
+"""The challenge's `.bin` shards: a header of 256 little-endian int32, then uint16 tokens.
+
+Shards are read as memory maps and never trusted: the header and the exact size are checked when one is opened.
+They are written under another name and renamed when complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from niblick import challenge
+from niblick.errors import DataError
+
+HEADER_BYTES = 4 * challenge.SHARD_HEADER_INTS
+
+
+def shard_header(tokens: int) -> bytes:
+    """Return the header of a shard with so many tokens."""
+    header = np.zeros(challenge.SHARD_HEADER_INTS, "<i4")
+    header[:3] = challenge.SHARD_MAGIC, challenge.SHARD_VERSION, tokens
+    return header.tobytes()
+
+
+def read_shard(path: Path) -> npt.NDArray[np.uint16]:
+    """Map the tokens of a shard, shape (tokens,), read-only. Raises DataError if it is foreign, damaged or cut off."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            head = file.read(HEADER_BYTES)
+    except OSError as error:
+        raise DataError(f"The shard {path} cannot be read: {error.strerror}.") from error
+    if len(head) < HEADER_BYTES:
+        raise DataError(f"{path} has {size} bytes, less than the header of a shard ({HEADER_BYTES}); fetch it again.")
+    header = np.frombuffer(head, "<i4")
+    magic, version, tokens = (int(value) for value in header[:3])
+    if (magic, version) != (challenge.SHARD_MAGIC, challenge.SHARD_VERSION) or header[3:].any() or tokens < 0:
+        raise DataError(
+            f"{path} is no token shard: its header starts {magic}, {version}, where {challenge.SHARD_MAGIC}, "
+            f"{challenge.SHARD_VERSION}, the number of tokens and zeros belong; fetch or prepare it again."
+        )
+    expected = HEADER_BYTES + 2 * tokens
+    if size != expected:
+        raise DataError(
+            f"{path} has {size} bytes where its header promises {tokens} tokens, that is {expected} bytes; "
+            "it is cut off or overwritten: fetch or prepare it again."
+        )
+    if tokens == 0:
+        return np.zeros(0, "<u2")
+    return np.memmap(path, dtype="<u2", mode="r", offset=HEADER_BYTES, shape=(tokens,))
+
+
+class ShardWriter:
+    """Writes one split's token stream as shards of exactly `shard_tokens` (the last may be shorter).
+
+    `files` lists the finished ones: name, tokens, bytes, sha256. `stream_hash` is the SHA-256 of all tokens.
+    """
+
+    def __init__(self, directory: Path, split: str, shard_tokens: int) -> None:
+        self.directory = directory
+        self.split = split
+        self.shard_tokens = shard_tokens
+        self.tokens = 0
+        self.files: list[dict[str, Any]] = []
+        self._stream = hashlib.sha256()
+        self._file: Any = None
+        self._filled = 0
+
+    def write(self, tokens: npt.NDArray[np.uint16]) -> None:
+        """Append tokens, shape (n,), opening and closing shards as needed."""
+        tokens = np.ascontiguousarray(tokens, "<u2")
+        self._stream.update(tokens.view(np.uint8).data)
+        self.tokens += len(tokens)
+        while len(tokens):
+            if self._file is None:
+                self._file = open(self._path(".partial"), "wb")  # noqa: SIM115 (stays open between calls)
+                self._file.write(shard_header(0))
+            taken = tokens[: self.shard_tokens - self._filled]
+            self._file.write(taken.view(np.uint8).data)
+            self._filled += len(taken)
+            tokens = tokens[len(taken) :]
+            if self._filled == self.shard_tokens:
+                self._finish_shard()
+
+    def close(self) -> None:
+        """Finish the last shard."""
+        if self._file is not None:
+            self._finish_shard()
+
+    def abandon(self) -> None:
+        """Close the open file as it is: its directory is about to go, and Windows keeps files that are open."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @property
+    def stream_hash(self) -> str:
+        """SHA-256 (hex) of the tokens written so far, as little-endian uint16."""
+        return self._stream.hexdigest()
+
+    def _path(self, suffix: str = "") -> Path:
+        return self.directory / (challenge.shard_name(self.split, len(self.files)) + suffix)
+
+    def _finish_shard(self) -> None:
+        self._file.seek(0)
+        self._file.write(shard_header(self._filled))
+        self._file.close()
+        self._file = None
+        path = self._path()
+        os.replace(self._path(".partial"), path)
+        size = HEADER_BYTES + 2 * self._filled
+        self.files.append({"name": path.name, "tokens": self._filled, "bytes": size, "sha256": file_hash(path)})
+        self._filled = 0
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

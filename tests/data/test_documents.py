@@ -1,0 +1,192 @@
+"""Documents come out of every form of file as they went in, and everything wrong is named with file and line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from niblick.data import documents
+from niblick.data.documents import Document, count_documents, read_blocks, read_documents, source_name
+from niblick.errors import DataError
+
+WriteJsonl = Callable[[Path, Iterable[str]], Path]
+
+TEXTS = ["The first.\n\nIt has two paragraphs.", "", "naïve 日本語 🙂 \x00 \u2028", "  spaces \t and\r\nreturns  "]
+
+
+def pack(path: Path, data: bytes) -> Path:
+    """Write `data` to `path`, compressed as its name says."""
+    if path.suffix == ".zst":
+        data = zstandard.compress(data[: len(data) // 2]) + zstandard.compress(data[len(data) // 2 :])
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["docs.jsonl", "docs.jsonl.gz", "docs.jsonl.zst"])
+def test_jsonl(tmp_path: Path, name: str, write_jsonl: WriteJsonl) -> None:
+    plain = write_jsonl(tmp_path / "plain.jsonl", TEXTS).read_bytes()
+    path = pack(tmp_path / name, b"\xef\xbb\xbf" + plain.replace(b"\n", b"\r\n\n"))
+    assert list(read_documents(str(path))) == [Document(text, "docs") for text in TEXTS]
+    assert count_documents(str(path), 100) == len(TEXTS)
+    assert count_documents(str(path), 2) == 2
+
+
+def test_blocks_cut_at_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_jsonl: WriteJsonl) -> None:
+    """Blocks of any size give the same documents and the right line numbers."""
+    texts = [f"{i} " * (i % 37) for i in range(300)]
+    path = write_jsonl(tmp_path / "docs.jsonl", texts)
+    for size in (1, 7, 64, 1000, 1 << 20):
+        monkeypatch.setattr(documents, "BLOCK_BYTES", size)
+        blocks = list(read_blocks(str(path)))
+        assert b"".join(block.data for block in blocks) == path.read_bytes()
+        assert [d.text for block in blocks for d in block.documents()] == texts
+    path.write_text(path.read_text() + "{broken\n")
+    monkeypatch.setattr(documents, "BLOCK_BYTES", 64)
+    with pytest.raises(DataError, match="line 301"):
+        list(read_documents(str(path)))
+
+
+def test_sources(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_text('{"text": "a", "source": "news"}\n{"text": "b", "source": null}\n{"text": "c"}')
+    assert [d.source for d in read_documents(str(path))] == ["news", "docs", "docs"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"text": "a"', "line 2: not a JSON object"),
+        (b'["text"]', "line 2: found a JSON list"),
+        (b'{"body": "a", "id": 1}', "line 2: found the keys 'body', 'id', but no string `text`"),
+        (b'{"text": null}', "line 2: .*no string `text`"),
+        (b'{"text": "a", "source": 3}', "line 2: `source` is a int"),
+        (b'{"text": "a\xff"}', "line 2: byte 12 is not UTF-8"),
+        (rb'{"text": "ab\ud800c"}', r"line 2: character 3 is the lone surrogate \\ud800"),
+        (rb'{"text": "a", "source": "\uDC00"}', r"line 2: .*lone surrogate \\udc00"),
+        (b"[" * 100_000, "line 2: not a JSON object"),
+    ],
+)
+def test_bad_lines(tmp_path: Path, line: bytes, message: str) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_bytes(b'{"text": "fine"}\n' + line + b"\n")
+    with pytest.raises(DataError, match=message) as caught:
+        list(read_documents(str(path)))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_surrogate_pairs_are_characters(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_bytes(rb'{"text": "\ud83d\ude42 \\ud800"}')
+    assert [d.text for d in read_documents(str(path))] == ["🙂 \\ud800"]
+
+
+@pytest.mark.parametrize("name", ["docs.jsonl.gz", "docs.jsonl.zst"])
+def test_cut_off_compression(tmp_path: Path, name: str, write_jsonl: WriteJsonl) -> None:
+    path = pack(tmp_path / name, write_jsonl(tmp_path / "plain.jsonl", ["word " * 1000] * 50).read_bytes())
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(DataError, match="damaged"):
+        list(read_documents(str(path)))
+    path.write_bytes(b"neither of the two")
+    with pytest.raises(DataError, match="damaged"):
+        list(read_documents(str(path)))
+
+
+def test_text_file_is_one_document(tmp_path: Path) -> None:
+    path = tmp_path / "book.txt"
+    path.write_bytes("\ufeffOne\r\ntwo".encode())
+    assert list(read_documents(str(path))) == [Document("\ufeffOne\r\ntwo", "book")]
+    path.write_bytes(b"latin \xe9")
+    with pytest.raises(DataError, match=r"book\.txt: byte 7 is not UTF-8"):
+        list(read_documents(str(path)))
+
+
+def test_directory_in_sorted_order(tmp_path: Path, write_jsonl: WriteJsonl) -> None:
+    for name in ("b.txt", "a/z.md", "a.txt", ".git/hidden.txt", "a/b/c.rst", "picture.png", ".hidden.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    write_jsonl(tmp_path / "ab.jsonl", ["one", "two"])
+    found = [(d.text, d.source) for d in read_documents(str(tmp_path))]
+    assert found == [
+        ("a.txt", "a.txt"),
+        ("a/b/c.rst", "a/b/c.rst"),
+        ("a/z.md", "a/z.md"),
+        ("one", "ab"),
+        ("two", "ab"),
+        ("b.txt", "b.txt"),
+    ]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="reading Parquet is an extra of niblick")
+    from pyarrow import parquet
+
+    path = tmp_path / "docs.parquet"
+    parquet.write_table(pyarrow.table({"id": [1, 2, 3, 4], "text": TEXTS, "source": ["a", None, "b", "b"]}), path)
+    assert [(d.text, d.source) for d in read_documents(str(path))] == list(
+        zip(TEXTS, ["a", "docs", "b", "b"], strict=True)
+    )
+    assert count_documents(str(path), 100) == 4
+    parquet.write_table(pyarrow.table({"body": ["a"], "text": [1]}), path)
+    with pytest.raises(DataError, match=r"needs a string column `text` \(int64\); found the columns body, text"):
+        list(read_documents(str(path)))
+    parquet.write_table(pyarrow.table({"text": ["a", None]}), path)
+    with pytest.raises(DataError, match="row 2"):
+        list(read_documents(str(path)))
+    path.write_bytes(b"PAR1 nothing of the kind")
+    with pytest.raises(DataError, match="no readable Parquet file"):
+        list(read_documents(str(path)))
+
+
+def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    (tmp_path / "docs.parquet").write_bytes(b"")
+    with pytest.raises(DataError, match=r"pip install niblick\[parquet\]"):
+        list(read_documents(str(tmp_path / "docs.parquet")))
+
+
+def test_missing_and_empty_sources(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no source 'pydoc' \(nearest: pydocs"):
+        list(read_documents("pydoc"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no text files"):
+        list(read_documents(str(tmp_path / "empty")))
+    (tmp_path / "data.xyz").write_text("?")
+    with pytest.raises(DataError, match="a form that niblick does not read"):
+        list(read_documents(str(tmp_path / "data.xyz")))
+    (tmp_path / "none.jsonl").write_text("\n \n")
+    with pytest.raises(DataError, match="holds no documents"):
+        list(read_documents(str(tmp_path / "none.jsonl")))
+
+
+def test_too_long_a_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_jsonl: WriteJsonl) -> None:
+    monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 1 << 20)
+    monkeypatch.setattr(documents, "BLOCK_BYTES", 1 << 16)
+    write_jsonl(tmp_path / "docs.jsonl", ["short", "long" * (1 << 19)])
+    (tmp_path / "docs.txt").write_text("long" * (1 << 19))
+    for name in ("docs.jsonl", "docs.txt"):
+        with pytest.raises(DataError, match="longer than 1 MiB"):
+            list(read_documents(str(tmp_path / name)))
+
+
+def test_source_name() -> None:
+    names = {
+        "a/docs_selected.jsonl.zst": "docs_selected",
+        "My Texts/": "My_Texts",
+        "x.parquet": "x",
+        "pydocs": "pydocs",
+    }
+    assert {source: source_name(source) for source in names} == names
+
+
+def test_real_documents(webmix: Path) -> None:
+    """The streaming reader gives what a plain loop over the lines gives."""
+    with open(webmix, encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    assert list(read_documents(str(webmix))) == [Document(r["text"], r["source"]) for r in records]
