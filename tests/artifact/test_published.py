@@ -49,14 +49,14 @@ def test_hnet_names() -> None:
         "body.levels.0.decoder.blocks.0.mlp.down.weight",
         "body.levels.0.router.k.weight",
         "body.levels.0.residual.weight",
-        "head.weight",
+        "unembed.weight",
     ]
 
 
 def test_dense_names() -> None:
     published = ["tok_emb.weight", "skip_weights", "blocks.3.attn.proj.weight", "blocks.3.resid_mix", "lm_head.weight"]
     ours = ["embed.weight", "body.main.skip_weights", "body.main.blocks.3.attn.out.weight"]
-    ours += ["body.main.blocks.3.resid_mix", "head.weight"]
+    ours += ["body.main.blocks.3.resid_mix", "unembed.weight"]
     assert list(from_published(dict.fromkeys(published))) == ours
     assert list(to_published(dict.fromkeys(ours))) == published
 

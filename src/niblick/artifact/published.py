@@ -24,7 +24,7 @@ _BLOCK = [
     ("mlp.proj.weight", "mlp.down.weight"),
     *((name, name) for name in ("attn_scale", "mlp_scale", "resid_mix", "attn.q_gain")),
 ]
-_WHOLE = [("tok_emb.weight", "embed.weight"), ("lm_head.weight", "head.weight")]
+_WHOLE = [("tok_emb.weight", "embed.weight"), ("lm_head.weight", "unembed.weight")]
 _ROUTER = [
     ("routing0.q_proj.weight", "body.levels.0.router.q.weight"),
     ("routing0.k_proj.weight", "body.levels.0.router.k.weight"),
