@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from niblick import challenge
 from niblick.artifact.container import Artifact, read_artifact, write_artifact
 from niblick.bundle import CodeSize, code_bytes
 from niblick.config import RunConfig, model_config, to_dict
 from niblick.data.dataset import Dataset
 from niblick.data.loader import Batches
-from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ArtifactError, ConfigError, NiblickError
 from niblick.model.lm import LM, ModelConfig
 from niblick.pack.quantize import pack
 from niblick.presets import load_recipe
 from niblick.runs import Run, append_line, create_run, machine, open_run, read_json, write_json
+from niblick.score.accounting import text_facts
 from niblick.score.scorers import ReportProgress, Score, ScoreConfig, contiguous
 from niblick.tracks import legality
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors, save_tensors
@@ -107,6 +111,28 @@ def run(config: RunConfig, runs: Path, listen: Listener, *, recipe: Path | None 
     return _carry_on(create_run(runs, config, recipe), config, dataset, listen)
 
 
+def run_seeds(
+    config: RunConfig, count: int, runs: Path, listen: Listener, *, recipe: Path | None = None
+) -> list[dict[str, Any]]:
+    """Run a config with the seeds s, s+1, …, one after another, and return their results in that order.
+
+    The order of the data follows the seed unless `data.seed` holds it.
+    """
+    seeds = range(config.seed, config.seed + count)
+    return [run(replace(config, seed=seed), runs, listen, recipe=recipe) for seed in seeds]
+
+
+def spread(results: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Mean and standard deviation (of the sample) of the scores of several runs."""
+    facts: dict[str, float | None] = {}
+    for key in ("bpb", "bpb_repaired"):
+        scores = [result[key] for result in results]
+        known = len(scores) > 1 and None not in scores
+        facts[f"{key}_mean"] = statistics.mean(scores) if known else None
+        facts[f"{key}_deviation"] = statistics.stdev(scores) if known else None
+    return facts
+
+
 def config_of(run: Run) -> RunConfig:
     """Return the config of a run, after loading the recipe it came from: that may register parts the config names."""
     if run.recipe.is_file():
@@ -152,7 +178,7 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> Non
         seq_len=config.train.seq_len,
         rows=rows,
         order=config.data.order,
-        seed=config.seed,
+        seed=config.seed if config.data.seed is None else config.data.seed,
     )
     emit(
         {
@@ -160,6 +186,8 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> Non
             "preset": config.preset,
             "parameters": parameters(model),
             "seed": config.seed,
+            "data_seed": batches.seed,
+            "environment": challenge.environment(to_dict(config)),
             "steps": config.schedule.steps,
             "max_seconds": config.schedule.max_seconds,
             "batch_tokens": config.train.batch_tokens,
@@ -236,17 +264,35 @@ def closure_bytes(recipe: Path | None) -> CodeSize:
     return code_bytes(CODE_ROOTS, extra_files=[recipe] if recipe else [])
 
 
-def load_artifact(path: Path) -> tuple[LM, Tokenizer, Artifact]:
+def load_artifact(path: Path) -> tuple[LM, Artifact]:
     """Read an artifact back: the model as anyone would get it. Raises ArtifactError if it does not hold one."""
     artifact = read_artifact(path)
     try:
         config = model_config(artifact.config["model"])
-        tokenizer = make_tokenizer(artifact.config["tokenizer"])
+        tokens = artifact.config["tokenizer"]["vocab_size"]
     except (KeyError, TypeError, ConfigError) as error:
         raise ArtifactError(f"{path} does not say which model it holds: {error}") from error
+    if tokens != config.vocab_size:
+        raise ArtifactError(f"{path} names a tokenizer of {tokens} tokens for a model of {config.vocab_size}")
     model = build_model(config, seed=0)
     load_weights(model, artifact.state_dict(), path)
-    return model, tokenizer, artifact
+    return model, artifact
+
+
+def expect_tokenizer(artifact: Artifact, dataset: Dataset, path: Path) -> None:
+    """Raise ConfigError unless the data is made of the tokens that the artifact was trained on.
+
+    The tokenizer itself comes with the data. Its name may differ (files are renamed), what it does may not: kind,
+    vocabulary, control tokens and the SHA-256 of its model, as far as the artifact states them.
+    """
+    stated, found = artifact.config["tokenizer"], dataset.tokenizer.spec()
+    for key in ("kind", "vocab_size", "bos_id", "model_sha256"):
+        if key in stated and stated[key] != found.get(key):
+            name = stated.get("name", "another tokenizer")
+            raise ConfigError(
+                f"{dataset.directory} is tokenized by {dataset.tokenizer.name}, {path} was trained on tokens of {name} "
+                f"({key} {found.get(key)} instead of {stated[key]}): give data made with the tokenizer of its training"
+            )
 
 
 def score_artifact(
@@ -256,13 +302,9 @@ def score_artifact(
     recipe = run.recipe if run and run.recipe.is_file() else None
     if run:
         config_of(run)
-    model, tokenizer, artifact = load_artifact(path)
+    model, artifact = load_artifact(path)
     dataset = Dataset.open(data)
-    if dataset.tokenizer.spec() != tokenizer.spec():
-        raise ConfigError(
-            f"{data} is tokenized by {dataset.tokenizer.name}, the artifact by {tokenizer.name}: "
-            f"prepare the text with --tokenizer {tokenizer.name}"
-        )
+    expect_tokenizer(artifact, dataset, path)
     settings = dict(artifact.config["score"])
     dtype = settings.pop("dtype")
     config = ScoreConfig(**settings)
@@ -285,6 +327,8 @@ def score_artifact(
         "tokens": score.tokens,
         "bytes": score.bytes,
         "seconds": score.seconds,
+        **text_facts(score, dataset.val),
+        "unavailable": dataset.val.unavailable(),
         "artifact_bytes": size,
         "code_bytes": legal["code_bytes"],
         "total_bytes": legal["total_bytes"],

@@ -47,8 +47,8 @@ def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
         result = pipeline.run(config, folder / "runs", console)
         run = Run(Path(result["run"]))
         before = chunks(pipeline.build_model(config.model, config.seed), dataset.tokenizer, PUBLISHED_SENTENCE)
-        model, tokenizer, _ = pipeline.load_artifact(run.artifact(result["artifact"]))
-        after = chunks(model, tokenizer, PUBLISHED_SENTENCE)
+        model, _ = pipeline.load_artifact(run.artifact(result["artifact"]))
+        after = chunks(model, dataset.tokenizer, PUBLISHED_SENTENCE)
     events = list(run.events())
     facts = {
         "bpb_float": [e["bpb"] for e in events if e["event"] == "validation"][-1],
