@@ -24,6 +24,11 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Make and check token shards. Example: `niblick data check DIR`")
 app.add_typer(data_app, name="data")
+import_app = typer.Typer(
+    no_args_is_help=True,
+    help="Make runs of what others trained. Example: `niblick import challenge final_model.pt --preset hnet-byte260`",
+)
+app.add_typer(import_app, name="import")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the runs.")]
@@ -358,6 +363,31 @@ def evaluate(
         _print_json(record)
     else:
         _print_score(record)
+
+
+@import_app.command("challenge")
+def import_challenge(
+    file: Annotated[Path, typer.Argument(help="final_model.pt or final_model.int8.ptz of a published script.")],
+    preset: Annotated[str, typer.Option(help="The preset, or recipe file, of the same model.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, where it differs.")] = None,
+    data: Data = "",
+    env: Env = "",
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Make a run of a published checkpoint. Example: `niblick import challenge final_model.pt --preset hnet-byte260`"""
+    from niblick.config import override
+    from niblick.pipeline import import_published
+
+    config, recipe = _resolve(preset, overrides or [], env)
+    if data:
+        config = override(config, [f"data.path={json.dumps(data)}"])
+    result = import_published(file, config, runs, recipe=recipe)
+    if json_:
+        _print_json(result)
+    else:
+        print(f"artifact  {result['artifact']}, {result['artifact_bytes']:,} bytes")
+        print(f"run       {result['run']}: niblick eval {result['run']}{'' if data else ' --data DIR'}")
 
 
 @app.command()

@@ -89,7 +89,8 @@ class RunConsole:
     def preparing(self, what: str, count: int, size: int) -> None:
         """Show how far text has come on its way to shards: documents or files, and bytes."""
         now = time.monotonic()
-        self._started = self._started or now
+        if not self._started:
+            self._started = self._last_plain = now
         seconds = now - self._started
         speed = f"  {human_bytes(size / seconds)}/s" if seconds > 1 else ""
         self._line(f"{count:,} {what}, {human_bytes(size)}{speed}")

@@ -19,6 +19,7 @@ import torch
 
 from niblick import challenge
 from niblick.artifact.container import Artifact, read_artifact, write_artifact
+from niblick.artifact.published_files import read_published
 from niblick.bundle import CodeSize, code_bytes
 from niblick.config import RunConfig, model_config, to_dict
 from niblick.data.dataset import Dataset
@@ -245,11 +246,7 @@ def export(run: Run, config: RunConfig, emit: Listener) -> dict[str, Any]:
     """Pack the final weights of a run into its artifact. Returns artifact, code and total bytes."""
     tensors, metadata = read_tensors(run.weights)
     tokenizer = Dataset.open(config.data.path).tokenizer
-    header = {
-        "model": to_dict(config.model),
-        "tokenizer": tokenizer.spec(),
-        "score": to_dict(config.score) | {"dtype": config.train.dtype},
-    }
+    header = _header(config, tokenizer.spec())
     path = run.artifact(config.export.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     size = write_artifact(path, header, pack(tensors, config.export.scheme), config.export.codec)
@@ -257,6 +254,12 @@ def export(run: Run, config: RunConfig, emit: Listener) -> dict[str, Any]:
     facts = {"artifact_bytes": size, "code_bytes": code.total, "total_bytes": size + code.total}
     emit({"event": "export", "name": config.export.name} | facts)
     return facts | json.loads(metadata.get("clocks", "{}"))
+
+
+def _header(config: RunConfig, tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """What an artifact says about itself: all it takes to score it."""
+    score = to_dict(config.score) | {"dtype": config.train.dtype}
+    return {"model": to_dict(config.model), "tokenizer": tokenizer, "score": score}
 
 
 def closure_bytes(recipe: Path | None) -> CodeSize:
@@ -341,6 +344,35 @@ def score_artifact(
     if run:
         append_line(path.parent / "scores.jsonl", json.dumps(record))
     return record
+
+
+def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path | None = None) -> dict[str, Any]:
+    """Make a run of a checkpoint of the challenge's published scripts. Returns what its result.json holds: no score.
+
+    Its weights and artifact are what every tool works on. Codes and scales of an int8 file become the artifact as they
+    are; a float file is packed by `config.export`. Where the config names data, its tokenizer is recorded, else its
+    size alone. Raises ArtifactError, before anything is written, if the file is no such checkpoint of this model.
+    """
+    tokenizer: dict[str, Any] = {"name": config.tokenizer, "vocab_size": config.model.vocab_size}
+    if config.data.path:
+        tokenizer = open_data(config).tokenizer.spec()
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in LM(config.model).state_dict().items()}
+    weights = read_published(path, expected)
+    state = weights.state_dict()
+    name = "imported" if weights.quantized else config.export.name
+    encoded = weights.encoded if weights.quantized else pack(state, config.export.scheme)
+    run = create_run(runs, config, recipe)
+    save_tensors(run.weights, state, {})
+    run.artifact(name).parent.mkdir(parents=True)
+    size = write_artifact(run.artifact(name), _header(config, tokenizer), encoded, config.export.codec)
+    code = closure_bytes(recipe)
+    source = {"file": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    run.log({"event": "import"} | source)
+    result = {"run": str(run.path), "artifact": name, "imported": source, "artifact_bytes": size}
+    result |= {"code_bytes": code.total, "total_bytes": size + code.total, "files": _digests(run)}
+    write_json(run.path / "result.json", result)
+    return result
 
 
 def describe_artifact(path: Path) -> dict[str, Any]:
