@@ -1,6 +1,6 @@
 """How much memory `niblick data prepare` takes on a large input: `make memory`. Linux only.
 
-Usage: python benchmarks/memory.py [--gigabytes 2] [--tokenizer byte260] [--folder DIR]
+Usage: python benchmarks/memory.py [--gigabytes 2] [--tokenizer byte260] [--workers N] [--folder DIR]
 
 Writes the source code of this Python over and over into one JSONL file, prepares it with the command line, and adds up
 the memory (PSS: pages shared by processes count once) of that process and its workers, ten times a second.
@@ -47,11 +47,12 @@ def memory(pid: int) -> int:
     return total
 
 
-def measure(tokenizer: str, size: float, folder: Path) -> tuple[int, int, float]:
+def measure(tokenizer: str, size: float, folder: Path, workers: int | None = None) -> tuple[int, int, float]:
     """Prepare `size` bytes of JSONL in `folder`. Returns the peak in bytes, the input's bytes, and seconds."""
     source = folder / "docs.jsonl"
     write_source(source, size)
     command = [sys.executable, "-m", "niblick", "data", "prepare", "--source", str(source), "--json"]
+    command += ["--workers", str(workers)] if workers else []
     started, peak = time.perf_counter(), 0
     process = subprocess.Popen(
         [*command, "--tokenizer", tokenizer, "--out", str(folder / "out")], stdout=subprocess.DEVNULL
@@ -69,10 +70,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Memory of `niblick data prepare`.")
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--tokenizer", default="byte260")
+    parser.add_argument("--workers", type=int, help="processes; by default one per core for subwords")
     parser.add_argument("--folder", type=Path, help="where there is room for twice the input")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        peak, size, seconds = measure(given.tokenizer, given.gigabytes * 1e9, Path(folder))
+        peak, size, seconds = measure(given.tokenizer, given.gigabytes * 1e9, Path(folder), given.workers)
     print(f"{given.tokenizer}: {peak / 1e6:.0f} MB at most, for {size / 1e9:.2f} GB in {seconds:.0f} s")
     sys.exit(peak > LIMIT)
 

@@ -155,9 +155,19 @@ def _print_facts(facts: dict[str, Any]) -> None:
     if "config" in facts:
         _table(["key", "value"], [[k, v] for k, v in _flat(facts["config"])])
     if facts.get("result"):
-        wanted = ("artifact", "bpb", "bytes", "artifact_bytes", "code_bytes", "total_bytes", "step", "train_seconds")
+        wanted = (
+            "artifact",
+            "bpb",
+            "bpb_repaired",
+            "bytes",
+            "artifact_bytes",
+            "code_bytes",
+            "total_bytes",
+            "step",
+            "train_seconds",
+        )
         print()
-        _table(["result", ""], [[k, _number(facts["result"][k])] for k in wanted if k in facts["result"]])
+        _table(["result", ""], [[k, _number(facts["result"][k])] for k in wanted if facts["result"].get(k) is not None])
     elif "result" in facts:
         print("\nnot finished")
     for name, artifact in (facts.get("artifacts") or ({"": facts} if "tensors" in facts else {})).items():

@@ -234,8 +234,10 @@ def score_model(
 
 
 def load_run(run: Run) -> tuple[LM, Tokenizer]:
-    """Return the model of a run's final float weights, and its tokenizer."""
+    """Return the model of a run's final float weights, and the tokenizer of its data."""
     config = config_of(run)
+    if not config.data.path:
+        raise ConfigError(f"{run.path} names no data, so its tokenizer is unknown: import it again with --data DIR")
     model = build_model(config.model, config.seed)
     tensors, _ = read_tensors(run.weights)
     load_weights(model, tensors, run.weights)

@@ -68,7 +68,12 @@ def prepare(
                 f"{source} is shards of {variant} already; leave the tokenizer out, and convert them, "
                 f"or take {PREFIX}docs, for tokens of {tokenizer}."
             )
+        for name, value in (("val_docs", val_docs), ("max_docs", max_docs)):
+            if value is not None:
+                raise DataError(f"{source} is finished shards, whose splits stay as they are; leave {name} out.")
         return fetch_shards(variant, out, train_shards=train_shards, files=hub, progress=progress)
+    if train_shards is not None:
+        raise DataError(f"{source} is text, which has no shards yet; leave train_shards out, or say max_docs.")
     tokenizer = tokenizer or "byte260"
     if not re.fullmatch(r"sp:\d+", tokenizer):
         make_tokenizer(tokenizer)  # a wrong name is better found before the text is read
