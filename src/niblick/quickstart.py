@@ -28,6 +28,9 @@ BASELINES = {
     "zstd_prefixed": "zstd -22, training text as prefix",
 }
 
+WIDTH = 100
+"""Columns of what the terminal shows at the end."""
+
 
 def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
     """Run everything below `folder` (data/pydocs, runs/) and return the facts that `render` shows.
@@ -124,13 +127,13 @@ def render(facts: dict[str, Any]) -> str:
     """Return what the terminal shows at the end."""
     lines = ["", f"bits per byte on {facts['held_out_bytes']:,} bytes held out (less is better)", ""]
     lines += [f"  {label:<36}{value:>8.4f}" for label, value in _rows(facts)]
-    lines += ["", _wrapped(verdict(facts), "  "), ""]
+    lines += ["", *textwrap.wrap(verdict(facts), WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
     share = facts["total_bytes"] / facts["cap_bytes"]
     lines += [
         f"size      artifact {facts['artifact_bytes']:,} + code {facts['code_bytes']:,} = {facts['total_bytes']:,} "
         f"bytes, {share:.1%} of the cap of {facts['cap_bytes']:,}",
-        _wrapped(facts["brackets_before"], "chunks    before  "),
-        _wrapped(facts["brackets_after"], "          after   "),
+        *_wrapped(facts["brackets_before"], "chunks    before  "),
+        *_wrapped(facts["brackets_after"], "          after   "),
         f"time      {human_seconds(facts['seconds'])}, of which {human_seconds(facts['train_seconds'])} training "
         f"({facts['steps']:,} steps)",
         f"report    {facts['report']}",
@@ -139,9 +142,14 @@ def render(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _wrapped(text: str, label: str) -> str:
-    """Break a long line at its spaces; what follows is indented as far as `label` reaches."""
-    return textwrap.fill(text, 100, initial_indent=label, subsequent_indent=" " * len(label), break_on_hyphens=False)
+def _wrapped(brackets: str, label: str) -> list[str]:
+    """Break a line of chunks between chunks; what follows stands under the first chunk."""
+    lines = [label]
+    for piece in brackets.replace("][", "]\0[").split("\0"):
+        if len(lines[-1]) + len(piece) > WIDTH:
+            lines.append(" " * len(label))
+        lines[-1] += piece
+    return lines
 
 
 def _write_report(run: Run, facts: dict[str, Any], curve: list[tuple[float, float]]) -> None:
