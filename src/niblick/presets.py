@@ -13,6 +13,7 @@ from niblick.model.hnet import LevelConfig
 from niblick.model.lm import ModelConfig
 from niblick.model.stage import StageConfig
 from niblick.score.scorers import ScoreConfig
+from niblick.train.optim import OptimConfig
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.trainer import TrainConfig
 
@@ -87,7 +88,8 @@ def quickstart() -> RunConfig:
             log_every=20,
         ),
         schedule=ScheduleConfig(steps=20_000, max_seconds=150, warmdown_share=0.5),
-        score=ScoreConfig(seq_len=512, batch_tokens=16_384),
+        optim=OptimConfig(matrix_lr=0.02),
+        score=ScoreConfig(seq_len=256, batch_tokens=16_384),
     )
 
 
