@@ -2,64 +2,59 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from measure import Row, compare
 
 from niblick.data.embedded import embedded_documents
 from niblick.data.prepare import prepare
 
 
-def _plain_loop(source: Path, out: Path) -> None:
-    """One process, no checks, no index, no hashes: json.loads, frombuffer, tofile."""
+def plain_loop(source: Path, out: Path, *, record: bool) -> None:
+    """One process, json.loads, frombuffer, tofile; with `record` the index and hashes that prepare keeps, too."""
     bos = np.array([1], np.uint16)
+    stream, index = hashlib.sha256(), []
     with open(source, encoding="utf-8") as lines, open(out, "wb") as file:
         for line in lines:
-            text = json.loads(line)["text"]
+            data = json.loads(line)["text"].encode()
+            tokens = np.frombuffer(data, np.uint8).astype(np.uint16) + np.uint16(4)
             bos.tofile(file)
-            (np.frombuffer(text.encode(), np.uint8).astype(np.uint16) + np.uint16(4)).tofile(file)
+            tokens.tofile(file)
+            if record:
+                stream.update(bos)
+                stream.update(tokens)
+                index.append((len(tokens) + 1, len(data), hashlib.sha256(data).digest()))
+    if record:
+        with open(out, "rb") as file:
+            hashlib.file_digest(file, "sha256")
 
 
-def _seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def bench_prepare(quick: bool) -> list[dict[str, Any]]:
-    """MB of JSONL a second with two workers, on Python's own source code repeated to 60 (quick) or 500 MB.
-
-    Best of two runs each, taken in turns.
-    """
+def bench_prepare(quick: bool) -> list[Row]:
+    """MB of JSONL a second, on Python's own source code repeated to 20 (quick) or 300 MB."""
     lines = "".join(json.dumps({"text": text}) + "\n" for text, _ in embedded_documents("pysource")).encode()
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "docs.jsonl")
+        source, fresh = Path(folder, "docs.jsonl"), itertools.count()
         with open(source, "wb") as file:
-            while file.tell() < (60e6 if quick else 500e6):
+            while file.tell() < (20e6 if quick else 300e6):
                 file.write(lines)
         megabytes = source.stat().st_size / 1e6
-        ours, peer = [], []
-        for i in range(2):
-            out = Path(folder, f"out{i}")
-            ours.append(_seconds(lambda out=out: prepare(str(source), "byte260", out, workers=2)))
-            peer.append(_seconds(lambda i=i: _plain_loop(source, Path(folder, f"plain{i}"))))
-    rates = megabytes / min(ours), megabytes / min(peer)
-    return [
-        {
-            "name": f"prepare byte260, {megabytes:.0f} MB of JSONL",
-            "ours": rates[0],
-            "peer": rates[1],
-            "unit": "MB/s",
-            "ratio": rates[0] / rates[1],
-            "note": "ours: 2 workers, with document index and three SHA-256; peer: plain loop without either",
-        }
-    ]
-
-
-if __name__ == "__main__":
-    print(json.dumps(bench_prepare(quick=True), indent=1))
+        return [
+            compare(
+                f"prepare byte260, {megabytes:.0f} MB of JSONL",
+                lambda: prepare(str(source), "byte260", Path(folder, f"out{next(fresh)}")),
+                lambda record=record: plain_loop(source, Path(folder, "plain"), record=record),
+                peer_name=peer_name,
+                repeats=1 if quick else 3,
+                amount=megabytes,
+                unit="MB/s",
+            )
+            for record, peer_name in (
+                (True, "plain loop, same index and hashes"),
+                (False, "plain loop, tokens only"),
+            )
+        ]

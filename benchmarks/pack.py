@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import io
 import tempfile
-import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from measure import Row, compare
 
 from niblick.artifact.container import write_artifact
 from niblick.pack.quantize import CLIP_QUANTILE, CONTROL_PATTERNS, KEEP_ELEMENTS, pack
@@ -66,37 +65,25 @@ def plain_file(state: dict[str, torch.Tensor]) -> bytes:
     return zlib.compress(buffer.getvalue(), 9)
 
 
-def bench_pack(quick: bool) -> list[dict]:
-    """Return rows {name, ours, peer, unit, ratio, note}, ratio = peer / ours; `quick`: one block, one repeat."""
+def bench_pack(quick: bool) -> list[Row]:
+    """Quantize, and go all the way to the file; `quick`: one block instead of nine."""
     state = model_weights(blocks=1 if quick else 9)
-    repeats = 1 if quick else 3
     millions = sum(tensor.numel() for tensor in state.values()) / 1e6
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "a.nib"
-        quantize = (_seconds(lambda: pack(state), repeats), _seconds(lambda: plain_codes(state), repeats))
-        whole = (
-            _seconds(lambda: write_artifact(path, {}, pack(state), "zlib"), repeats),
-            _seconds(lambda: (Path(folder) / "a.ptz").write_bytes(plain_file(state)), repeats),
-        )
-        sizes = (path.stat().st_size, (Path(folder) / "a.ptz").stat().st_size)
-    note = f"{millions:.1f} M parameters, int8+zlib"
-    rows = [("pack: quantize", quantize, "s"), ("pack: weights to file", whole, "s"), ("pack: file size", sizes, "B")]
-    return [
-        {"name": name, "ours": ours, "peer": peer, "unit": unit, "ratio": peer / ours, "note": note}
-        for name, (ours, peer), unit in rows
-    ]
-
-
-def _seconds(action: Callable[[], object], repeats: int) -> float:
-    """Return the best of `repeats` times, after one run that is not counted."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
-
-
-if __name__ == "__main__":
-    for row in bench_pack(quick=False):
-        print(row)
+        ours, peer = Path(folder, "a.nib"), Path(folder, "a.ptz")
+        return [
+            compare(
+                f"pack: quantize {millions:.1f} M parameters",
+                lambda: pack(state),
+                lambda: plain_codes(state),
+                peer_name="torch.quantile, as published",
+                repeats=1 if quick else 3,
+            ),
+            compare(
+                f"pack: {millions:.1f} M parameters to a file",
+                lambda: write_artifact(ours, {}, pack(state), "zlib"),
+                lambda: peer.write_bytes(plain_file(state)),
+                peer_name="zlib over torch.save, as published",
+                repeats=1 if quick else 3,
+            ),
+        ]

@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from niblick.artifact.codecs import get_codec
 from niblick.errors import ConfigError, nearest
 from niblick.model.lm import ModelConfig
+from niblick.pack.quantize import QUANTIZERS
 from niblick.score.scorers import ScoreConfig
 from niblick.train.optim import OptimConfig
 from niblick.train.schedule import ScheduleConfig
@@ -37,6 +39,11 @@ class ExportConfig:
 
     scheme: str = "int8"
     codec: str = "zlib"
+
+    def __post_init__(self) -> None:
+        if self.scheme not in QUANTIZERS:
+            raise ConfigError(f"unknown export.scheme={self.scheme!r}{nearest(self.scheme, QUANTIZERS)}")
+        get_codec(self.codec)
 
     @property
     def name(self) -> str:

@@ -84,6 +84,10 @@ def open_data(config: RunConfig) -> Dataset:
             f"{config.data.path} holds tokens of {dataset.tokenizer.name} ({dataset.tokenizer.vocab_size} of them), "
             f"the model expects vocab_size={config.model.vocab_size}: prepare it with --tokenizer {config.tokenizer}"
         )
+    for split in (dataset.train, dataset.val):
+        # The beginning is enough to tell foreign data before anything is written; the loader checks every batch.
+        start = split.slice(0, min(split.tokens, 10_000_000))
+        split.check_vocabulary(start, 0, config.model.vocab_size)
     return dataset
 
 

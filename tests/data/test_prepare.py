@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import niblick.data.prepare as module
 from niblick import challenge
-from niblick.data import documents
+from niblick.data import documents, encode
 from niblick.data.check import check
 from niblick.data.dataset import Dataset
 from niblick.data.embedded import paragraphs
@@ -72,7 +72,8 @@ def test_stream_does_not_depend_on_shards(
 
 
 @pytest.mark.slow
-def test_same_bytes_with_any_number_of_workers(webmix: Path, tmp_path: Path) -> None:
+def test_same_bytes_with_any_number_of_workers(webmix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "_PATIENCE", 0.01)
     found = []
     for workers in (1, 2, 3):
         out = tmp_path / str(workers)
@@ -207,6 +208,7 @@ def test_failure_leaves_nothing(
 ) -> None:
     """A broken line in the last of many blocks, found here or in a worker: nothing stays, and the error names it."""
     monkeypatch.setattr(documents, "BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(encode, "_PATIENCE", 0.0)
     source = write_jsonl(tmp_path / "docs.jsonl", ["word " * 200] * 200)
     with open(source, "a") as file:
         file.write("{broken\n")

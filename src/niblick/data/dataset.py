@@ -104,13 +104,13 @@ class Dataset:
         no shards, if one is damaged or missing, or if the tokenizer is unknown.
         """
         directory, manifest = _locate(Path(path))
+        if not any(directory.glob("fineweb_*.bin")):
+            raise DataError(f"{directory} holds no fineweb_train_*.bin or fineweb_val_*.bin; {_MAKE}.")
         entry = _entry(manifest, directory.name)
         if tokenizer is None:
             tokenizer = _tokenizer(manifest, entry, directory)
         recorded = manifest.get("niblick", {}).get("splits", {})
         train, val = (_open_split(directory, split, recorded.get(split)) for split in ("train", "val"))
-        if not train.shards and not val.shards:
-            raise DataError(f"{directory} holds no fineweb_train_*.bin or fineweb_val_*.bin; {_MAKE}.")
         return cls(directory, manifest, tokenizer, train, val)
 
 

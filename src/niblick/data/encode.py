@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import signal
+import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ from niblick.data.index import RECORD
 from niblick.data.tokenizers import Tokenizer, make_tokenizer
 from niblick.errors import DataError
 
-_FEW_BLOCKS = 3
-"""Fewer than this are encoded in this process: starting others would take longer."""
+_PATIENCE = 1.0
+"""Seconds of encoding in this process before others are started: they take about half of that to come up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +79,11 @@ def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -
     Only about one block per worker is ever under way. Closing the generator stops the workers.
     Raises DataError as reading and encoding do.
     """
-    head = list(islice(blocks, _FEW_BLOCKS))
-    blocks = chain(head, blocks)
-    if workers == 1 or len(head) < _FEW_BLOCKS:
-        for block in blocks:
-            yield encode_block(block, tokenizer)
-        return
+    start = time.monotonic()
+    while workers == 1 or time.monotonic() < start + _PATIENCE:
+        if (first := next(blocks, None)) is None:
+            return
+        yield encode_block(first, tokenizer)
     # Spawned, not forked: the same on every platform, and no threads of torch are copied half-way.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _start_worker, (tokenizer.spec(),))

@@ -55,7 +55,8 @@ def prepare(
     """Make a dataset of `source` in `out` and return its manifest.
 
     `val_docs` first documents become the validation split, `max_docs` are read in all, `workers` processes encode
-    (default: one per core). Raises DataError for bad input and for an `out` that is in use; then nothing is left in it.
+    (default: one per core; for bytes none but this one). Raises DataError for bad input and for an `out` that is in
+    use; then nothing is left in it.
     """
     out = Path(out)
     _refuse_used(out)
@@ -72,7 +73,7 @@ def prepare(
             writers = {split: _SplitWriter(dataset, split, shard_tokens) for split in ("val", "train")}
             sources = _Sources()
             try:
-                with closing(encode_blocks(blocks, built, workers or os.cpu_count() or 1)) as encoded:
+                with closing(encode_blocks(blocks, built, workers or _default_workers(built))) as encoded:
                     _write(_limited(encoded, max_docs), writers, sources, val_docs, progress)
                 for writer in writers.values():
                     writer.close()
@@ -109,6 +110,11 @@ def _check_counts(source: str, writers: dict[str, _SplitWriter], val_docs: int) 
         raise no_documents(source)
     if held_out < val_docs:
         raise DataError(f"{source} holds {held_out} documents, fewer than the {val_docs} asked for validation.")
+
+
+def _default_workers(tokenizer: Tokenizer) -> int:
+    # Making bytes into tokens takes less time than sending them to another process and back.
+    return 1 if tokenizer.kind == "byte" else os.cpu_count() or 1
 
 
 def _refuse_used(out: Path) -> None:

@@ -1,13 +1,15 @@
 """The challenge's `.bin` shards: a header of 256 little-endian int32, then uint16 tokens.
 
 Shards are read as memory maps and never trusted: the header and the exact size are checked when one is opened.
-They are written under another name and renamed when complete.
+They are written under another name and renamed when complete. Writing and hashing go on in threads, because both let go
+of the interpreter: reading and encoding then cost nothing of their time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,7 @@ def read_shard(path: Path) -> npt.NDArray[np.uint16]:
 class ShardWriter:
     """Writes one split's token stream as shards of exactly `shard_tokens` (the last may be shorter).
 
-    `files` lists the finished ones: name, tokens, bytes, sha256. `stream_hash` is the SHA-256 of all tokens.
+    After `close`, `files` lists them (name, tokens, bytes, sha256) and `stream_hash` is the SHA-256 of all tokens.
     """
 
     def __init__(self, directory: Path, split: str, shard_tokens: int) -> None:
@@ -67,15 +69,23 @@ class ShardWriter:
         self.shard_tokens = shard_tokens
         self.tokens = 0
         self.files: list[dict[str, Any]] = []
+        self.stream_hash = ""
         self._stream = hashlib.sha256()
+        self._threads = ThreadPoolExecutor(2, "hash")
+        self._appended: Future[None] | None = None
+        self._file_hashes: list[Future[str]] = []
         self._file: Any = None
         self._filled = 0
 
     def write(self, tokens: npt.NDArray[np.uint16]) -> None:
-        """Append tokens, shape (n,), opening and closing shards as needed."""
-        tokens = np.ascontiguousarray(tokens, "<u2")
-        self._stream.update(tokens.view(np.uint8).data)
+        """Append tokens, shape (n,), in the background. Raises OSError if that, or what was appended before, fails."""
+        if self._appended is not None:
+            self._appended.result()  # in order, and never more than one piece waiting
         self.tokens += len(tokens)
+        self._appended = self._threads.submit(self._append, np.ascontiguousarray(tokens, "<u2"))
+
+    def _append(self, tokens: npt.NDArray[np.uint16]) -> None:
+        self._stream.update(tokens.view(np.uint8).data)
         while len(tokens):
             if self._file is None:
                 self._file = open(self._path(".partial"), "wb")  # noqa: SIM115 (stays open between calls)
@@ -88,20 +98,22 @@ class ShardWriter:
                 self._finish_shard()
 
     def close(self) -> None:
-        """Finish the last shard."""
+        """Finish the last shard and wait for the hashes."""
+        if self._appended is not None:
+            self._appended.result()
         if self._file is not None:
             self._finish_shard()
+        self._threads.shutdown()
+        for file, sha256 in zip(self.files, self._file_hashes, strict=True):
+            file["sha256"] = sha256.result()
+        self.stream_hash = self._stream.hexdigest()
 
     def abandon(self) -> None:
         """Close the open file as it is: its directory is about to go, and Windows keeps files that are open."""
+        self._threads.shutdown(cancel_futures=True)
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    @property
-    def stream_hash(self) -> str:
-        """SHA-256 (hex) of the tokens written so far, as little-endian uint16."""
-        return self._stream.hexdigest()
 
     def _path(self, suffix: str = "") -> Path:
         return self.directory / (challenge.shard_name(self.split, len(self.files)) + suffix)
@@ -114,7 +126,8 @@ class ShardWriter:
         path = self._path()
         os.replace(self._path(".partial"), path)
         size = HEADER_BYTES + 2 * self._filled
-        self.files.append({"name": path.name, "tokens": self._filled, "bytes": size, "sha256": file_hash(path)})
+        self.files.append({"name": path.name, "tokens": self._filled, "bytes": size})
+        self._file_hashes.append(self._threads.submit(file_hash, path))
         self._filled = 0
 
 

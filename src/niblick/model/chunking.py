@@ -214,6 +214,12 @@ def entropy(p_BL: Tensor, length_B: Tensor | None = None) -> Tensor:
     return mean_over(-(p_BL * p_BL.log() + (1 - p_BL) * (1 - p_BL).log()), length_B)
 
 
+def guide_loss(p_BL: Tensor, guide_BL: Tensor) -> Tensor:
+    """Mean cross-entropy of p against given boundaries, position 0 aside, nats; a scalar."""
+    p_BL = p_BL[:, 1:].clamp(ENTROPY_EPS, 1 - ENTROPY_EPS)
+    return -torch.where(guide_BL[:, 1:], p_BL, 1 - p_BL).log().mean()
+
+
 def mean_over(x_BL: Tensor, length_B: Tensor | None) -> Tensor:
     """Mean over the valid positions of all rows."""
     if length_B is None:

@@ -22,6 +22,9 @@ from niblick.model.level import Level, LevelConfig, LevelState, Passage, SoftLev
 from niblick.model.routers import GIVEN, Routing
 from niblick.model.stage import Packing, Stage, StageConfig, StageState
 
+COMPILED_SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
+"""Chunk counts that compiled stages see, as shares of the outermost sequence: finest where chunk counts usually are."""
+
 
 @dataclass
 class HNetState:
@@ -42,6 +45,8 @@ class HNet(nn.Module):
             for level, inner in zip(levels, widths[1:], strict=True)
         )
         self.main = Stage(main, model)
+        self.few_shapes = False
+        """Whether chunk counts are rounded to COMPILED_SHARES of the sequence: for compiled stages."""
 
     def forward(self, x_BLD: Tensor, given_BL: Tensor | None = None) -> tuple[Tensor, list[Routing]]:
         """Return hidden states (B, L, D) and the routing of each level, outermost first.
@@ -51,8 +56,9 @@ class HNet(nn.Module):
         length_B: Tensor | None = None
         packing: Packing | None = None
         passages: list[Passage] = []
+        sizes = [max(1, round(share * x_BLD.shape[1])) for share in COMPILED_SHARES] if self.few_shapes else None
         for level in self._levels():
-            x_BLD, packing, passage = level.down(x_BLD, length_B, given_BL)
+            x_BLD, packing, passage = level.down(x_BLD, length_B, given_BL, sizes)
             passages.append(passage)
             if not isinstance(level, SoftLevel):
                 length_B = passage.routing.chunks_B()

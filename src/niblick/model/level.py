@@ -156,9 +156,16 @@ class Level(nn.Module):
         nn.init.zeros_(self.residual.weight)
 
     def down(
-        self, x_BLD: Tensor, length_B: Tensor | None, given_BL: Tensor | None
+        self,
+        x_BLD: Tensor,
+        length_B: Tensor | None,
+        given_BL: Tensor | None = None,
+        sizes: list[int] | None = None,
     ) -> tuple[Tensor, Packing | None, Passage]:
-        """Encode and chunk. Returns the chunks (B, C, D), or (1, S, D) with how they are packed, and the passage."""
+        """Encode and chunk. Returns the chunks (B, C, D), or (1, S, D) with how they are packed, and the passage.
+
+        `sizes`, ascending, are the numbers of chunks a row may be given room for; None for multiples of the bucket.
+        """
         encoded_BLD = self.encoder(x_BLD)
         routing = route(self.router, encoded_BLD, length_B, given_BL)
         L, divisor = x_BLD.shape[1], self.config.divisor
@@ -166,18 +173,21 @@ class Level(nn.Module):
             chunks = max(1, L // divisor)
             routing = Routing(routing.p_BL, routing.boundary_BL, length_B, chunks)
         else:
-            chunks = self._rounded(int(routing.chunks_B().max()), L)
+            chunks = self._rounded(int(routing.chunks_B().max()), L, sizes)
         packing: Packing | None = None
         if self.config.capacity == "packed":
-            chunks_BCD, packing, passage = self._pack(encoded_BLD, routing, chunks)
+            rows = len(x_BLD)
+            sizes = [size * rows for size in sizes] if sizes else None
+            chunks_BCD, packing, passage = self._pack(encoded_BLD, routing, chunks, sizes)
         else:
             chunks_BCD, start_BC = select(encoded_BLD, routing.boundary_BL, chunks)
             passage = Passage(encoded_BLD, routing, start_BC)
         return self._widen(scale_gradient(chunks_BCD, 1 / self.config.lr_diff)), packing, passage
 
-    def _rounded(self, chunks: int, most: int) -> int:
+    def _rounded(self, chunks: int, most: int, sizes: list[int] | None) -> int:
         bucket = self.config.bucket
-        return min(-(-chunks // bucket) * bucket, most)
+        room = -(-chunks // bucket) * bucket if sizes is None else next((s for s in sizes if s >= chunks), most)
+        return min(room, most)
 
     def _widen(self, x_D: Tensor) -> Tensor:
         """Pad states by the learned vector where the inside is wider."""
@@ -185,12 +195,14 @@ class Level(nn.Module):
             return x_D
         return torch.cat((x_D, self.pad.to(x_D.dtype).expand(*x_D.shape[:-1], -1)), -1)
 
-    def _pack(self, encoded_BLD: Tensor, routing: Routing, chunks: int) -> tuple[Tensor, Packing, Passage]:
+    def _pack(
+        self, encoded_BLD: Tensor, routing: Routing, chunks: int, sizes: list[int] | None
+    ) -> tuple[Tensor, Packing, Passage]:
         """Put all rows' chunks one behind the other, as one row (1, S, D)."""
         B, L, D = encoded_BLD.shape
         count_B = routing.chunks_B()
         end_B = count_B.cumsum(0)
-        size = self._rounded(int(end_B[-1]), B * L)
+        size = self._rounded(int(end_B[-1]), B * L, sizes)
         packed_1SD, start_1S = select(encoded_BLD.reshape(1, B * L, D), routing.boundary_BL.reshape(1, -1), size)
         index_S = torch.arange(size, device=encoded_BLD.device)
         row_S = torch.searchsorted(end_B, index_S, right=True)  # what fills up the bucket is a row B of its own
@@ -286,7 +298,11 @@ class SoftLevel(nn.Module):
         self.decoder = _stage(config.decoder, block)
 
     def down(
-        self, x_BLD: Tensor, length_B: Tensor | None, given_BL: Tensor | None
+        self,
+        x_BLD: Tensor,
+        length_B: Tensor | None,
+        given_BL: Tensor | None = None,
+        sizes: list[int] | None = None,
     ) -> tuple[Tensor, Packing | None, Passage]:
         """Encode, blend, mix. Returns what the inside sees, no packing, and the passage."""
         x_BLD = self.encoder(x_BLD)

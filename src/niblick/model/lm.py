@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from niblick.errors import ConfigError
+from niblick.model.chunking import guide_loss
 from niblick.model.hnet import HNet, HNetState, level_widths
 from niblick.model.layers import BlockConfig, rms_norm
 from niblick.model.level import LevelConfig
@@ -226,15 +227,24 @@ class LM(nn.Module):
         losses = [checkpoint(part, h, t, use_reentrant=False) if again else part(h, t) for h, t in pieces]
         return torch.cat(losses).view_as(targets_BL)
 
-    def forward(self, ids_BL: Tensor, targets_BL: Tensor | None = None, given_BL: Tensor | None = None) -> Any:
-        """Return logits (B, L, V); with targets the terms of the training loss instead, and the routings."""
+    def forward(
+        self,
+        ids_BL: Tensor,
+        targets_BL: Tensor | None = None,
+        given_BL: Tensor | None = None,
+        guide_BL: Tensor | None = None,
+    ) -> Any:
+        """Return logits (B, L, V); with targets the terms of the training loss instead, and the routings.
+
+        `guide_BL` are boundaries that the outermost router is to be trained towards, in place of its own loss.
+        """
         hidden_BLD, routings = self.hidden(ids_BL, given_BL)
         if targets_BL is None:
             return self.head(hidden_BLD)
         total = lm = self.token_losses(hidden_BLD, targets_BL).mean()
         ratios = []
-        for routing, level in zip(routings, self.config.levels, strict=True):
+        for i, (routing, level) in enumerate(zip(routings, self.config.levels, strict=True)):
             ratio, weighted = level.loss(routing)
             ratios.append(ratio)
-            total = total + weighted
+            total = total + (weighted if i or guide_BL is None else guide_loss(routing.p_BL, guide_BL))
         return Losses(lm, tuple(ratios), total), routings

@@ -47,8 +47,8 @@ class Whitespace:
     def __init__(self, vocab_size: int) -> None:
         if not 256 <= vocab_size <= 272:
             raise ConfigError(
-                f"router 'whitespace' reads bytes, and vocab_size={vocab_size} is no byte vocabulary: "
-                "use byte260, or router=given with boundaries from the tokenizer"
+                f"'whitespace' boundaries are read off bytes, and vocab_size={vocab_size} is no byte vocabulary: "
+                "use byte260"
             )
         self.controls = vocab_size - 256
         spacelike = [not (chr(b).isalnum() and b < 128) and not 0x80 <= b < 0xC0 for b in range(256)]

@@ -1,0 +1,59 @@
+"""`make bench`: every speed beside its peer, in one run. Prints a table, writes build/bench.json with the machine.
+
+Usage: python benchmarks/bench.py [--quick] [NAME …]   (NAME: chunking, data, pack)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from chunking import bench_smooth
+from data import bench_prepare
+from pack import bench_pack
+from rich.console import Console
+from rich.table import Table
+
+from niblick.runs import environment
+
+BENCHMARKS = {"chunking": bench_smooth, "data": bench_prepare, "pack": bench_pack}
+OUT = Path(__file__).parents[1] / "build" / "bench.json"
+
+
+def main(arguments: list[str]) -> None:
+    """Run the benchmarks named in `arguments`, or all."""
+    quick = "--quick" in arguments
+    names = [a for a in arguments if not a.startswith("-")] or list(BENCHMARKS)
+    if unknown := set(names) - set(BENCHMARKS):
+        sys.exit(f"there is no benchmark {', '.join(sorted(unknown))} (there are: {', '.join(BENCHMARKS)})")
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, justify in (
+        ("what", "left"),
+        ("ours", "right"),
+        ("peer", "right"),
+        ("unit", "left"),
+        ("ratio", "right"),
+        ("lowest–highest", "right"),
+        ("peer is", "left"),
+    ):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    rows = []
+    for name in names:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        rows += BENCHMARKS[name](quick)
+    for row in rows:
+        spread = f"{row.lowest:.1f}–{row.highest:.1f}"
+        figures = (f"{row.ours:.1f}", f"{row.peer:.1f}", row.unit, f"{row.ratio:.1f}×", spread, row.peer_name)
+        table.add_row(row.name, *figures)
+    console.print(table)
+    if not quick:
+        OUT.parent.mkdir(exist_ok=True)
+        OUT.write_text(json.dumps({"environment": environment(), "rows": [asdict(r) for r in rows]}, indent=2) + "\n")
+        print(f"written to {OUT.relative_to(Path.cwd()) if OUT.is_relative_to(Path.cwd()) else OUT}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,55 @@
+"""Ours and a peer, taken in turns in one run: machines are noisy, so what counts is the ratio of neighbours."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the benchmark table. `ratio` says how many times better ours is, whatever the unit."""
+
+    name: str
+    ours: float
+    peer: float
+    unit: str
+    ratio: float
+    lowest: float
+    highest: float
+    """Lowest and highest ratio of two neighbouring runs."""
+    peer_name: str
+
+
+def compare(
+    name: str,
+    ours: Callable[[], Any],
+    peer: Callable[[], Any],
+    *,
+    peer_name: str,
+    repeats: int,
+    amount: float | None = None,
+    unit: str = "ms",
+) -> Row:
+    """Time both in turns after one run each that is not counted.
+
+    Without `amount` the figures are milliseconds; with it they are `amount` per second in `unit`.
+    """
+    seconds: list[tuple[float, float]] = []
+    for i in range(repeats + 1):
+        pair = _seconds(ours), _seconds(peer)
+        if i:
+            seconds.append(pair)
+    ratios = [theirs / own for own, theirs in seconds]
+    own, theirs = (statistics.median(column) for column in zip(*seconds, strict=True))
+    figures = (amount / own, amount / theirs) if amount else (1000 * own, 1000 * theirs)
+    return Row(name, *figures, unit, statistics.median(ratios), min(ratios), max(ratios), peer_name)
+
+
+def _seconds(action: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start

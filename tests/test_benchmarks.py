@@ -1,0 +1,47 @@
+"""The benchmarks run at toy size, and both sides do the same work."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from niblick.pack.quantize import pack
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("assoc_scan", reason="the peer h-net-dynamic-chunking is installed by `make dev`")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def module(name: str) -> ModuleType:
+    sys.modules.pop(name, None)
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"), [("chunking", "bench_smooth"), ("data", "bench_prepare"), ("pack", "bench_pack")]
+)
+def test_rows(name: str, function: str) -> None:
+    rows = getattr(module(name), function)(quick=True)
+    for row in rows:
+        assert row.ours > 0
+        assert row.peer > 0
+        assert row.lowest <= row.ratio <= row.highest
+
+
+def test_both_ways_of_packing_make_the_same_codes() -> None:
+    bench = module("pack")
+    state = bench.model_weights(blocks=1)
+    ours, plain = pack(state), bench.plain_codes(state)
+    assert list(ours) == list(plain)
+    for name, parts in plain.items():
+        for mine, theirs in zip(ours[name].parts.values(), parts, strict=True):
+            assert np.array_equal(mine, theirs.numpy()), name
