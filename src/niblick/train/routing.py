@@ -24,6 +24,9 @@ SAME_P = 0.01
 SAME_RATE = 0.005
 """Nor where all but so small a share of positions are decided alike."""
 
+PATIENCE = 3
+"""Logged steps that a collapse must last before it is worth a warning: early in training it often passes."""
+
 Guide = Callable[[Tensor], Tensor]
 """From ids_BL to the boundaries that a router is first trained towards."""
 
@@ -83,17 +86,17 @@ def collapse(facts: dict[str, float]) -> str | None:
 
 
 class CollapseWatch:
-    """Turns the facts of each level into warnings, one when a level collapses and none until it has recovered."""
+    """Turns the facts of each level into warnings, one when a collapse has lasted and none until it has ended."""
 
     def __init__(self) -> None:
-        self._collapsed: set[int] = set()
+        self._lasted: dict[int, int] = {}
 
     def warnings(self, levels: list[dict[str, float]]) -> list[dict[str, Any]]:
-        """Return the events to emit."""
+        """Take in the facts of one logged step. Returns the events to emit."""
         events = []
         for i, facts in enumerate(levels):
             reason = collapse(facts)
-            if reason and i not in self._collapsed:
+            self._lasted[i] = self._lasted.get(i, 0) + 1 if reason else 0
+            if self._lasted[i] == PATIENCE:
                 events.append({"event": "warning", "level": i, "message": f"level {i} has collapsed: {reason}"})
-            (self._collapsed.add if reason else self._collapsed.discard)(i)
         return events
