@@ -73,36 +73,109 @@ class Loaded:
     def stream(self, prompt: str, config: GenerateConfig) -> Iterator[Piece]:
         """Continue `prompt` piece by piece, until max_bytes, the end of the context or the end of the document.
 
-        Raises ConfigError for a prompt that is not shorter than the context.
+        Raises ConfigError for a prompt that does not leave room in the context.
         """
-        tokens = [self.tokenizer.bos_id, *self.tokenizer.encode_batch([prompt])[0].tolist()]
+        bos, device = self.tokenizer.bos_id, next(self.model.parameters()).device
+        tokens = [bos, *self.tokenizer.encode_batch([prompt])[0].tolist()]
         if len(tokens) >= self.context:
             raise ConfigError(
-                f"the prompt is {len(tokens) - 1} tokens long, and the model's context holds {self.context - 1} "
-                "besides BOS: shorten it"
+                f"the prompt is {len(tokens) - 1:,} tokens long, and the model's context has room for fewer than "
+                f"{self.context - 1:,}: shorten it"
             )
-        generator = torch.Generator().manual_seed(config.seed)
-        state = self.model.new_state(1, context=self.context)
-        device = next(self.model.parameters()).device
-        text, left = _Utf8(), config.max_bytes
-        allowed = _Allowed(self.tokenizer)
-        previous, starts, held = tokens[0], False, False
-        for i in range(self.context):
-            token = torch.tensor([tokens[i]], device=device)
-            hidden_BD, levels = self.model.step_hidden(token, state)
-            held |= bool(levels and levels[0][1][0]) and i >= len(tokens) - 1 and i > 0
-            if i + 1 < len(tokens):
-                continue
-            if i >= len(prompt_tokens := tokens) - 1 and i > 0:
-                del prompt_tokens
-            starts, held = held or starts, False
-            choice = _draw(self.model.head(hidden_BD)[0].double().cpu(), allowed.mask(left), config, generator)
-            if choice is None:
+        random, state = torch.Generator().manual_seed(config.seed), self.model.new_state(1, self.context)
+        text, left, starts = _Text(self.tokenizer, tokens), config.max_bytes, False
+        for token in tokens:
+            hidden_1D, _ = self.model.step_hidden(torch.tensor([token], device=device), state)
+        while len(tokens) < self.context:
+            token = draw(self.model.head(hidden_1D)[0].double().cpu(), text.allowed(left), config, random)
+            if token == bos:
                 return
-            previous = choice
-            tokens.append(previous)
-            data = allowed.take(choice)
-            left -= len(data)
-            if whole := text.add(data):
+            tokens.append(token)
+            hidden_1D, levels = self.model.step_hidden(torch.tensor([token], device=device), state)
+            starts |= bool(levels) and bool(levels[0][1][0])
+            whole, size = text.add(token)
+            left -= size
+            if left < 0:
+                return
+            if whole:
                 yield Piece(whole, starts)
                 starts = False
+
+    @torch.no_grad()
+    def bits_per_byte(self, text: str) -> float:
+        """Return what `text` costs as a document of its own, in bits per UTF-8 byte of it; BOS is free.
+
+        Cut into windows of the context, each starting afresh. Raises ConfigError for an empty text.
+        """
+        if not text:
+            raise ConfigError("an empty text has no bits per byte: give at least one character")
+        ids = np.concatenate(([self.tokenizer.bos_id], self.tokenizer.encode_batch([text])[0])).astype(np.int64)
+        stream = torch.from_numpy(ids).to(next(self.model.parameters()).device)
+        nats = 0.0
+        for start in range(0, len(ids) - 1, self.context):
+            window_1L = stream[None, start : start + self.context + 1]
+            hidden_1LD, _ = self.model.hidden(window_1L[:, :-1])
+            nats += float(self.model.token_losses(hidden_1LD, window_1L[:, 1:]).double().sum())
+        return nats / math.log(2) / len(text.encode())
+
+    def chunks(self, text: str) -> list[Chunk]:
+        """Cut `text` as the outermost router does. Raises ConfigError for a dense model."""
+        return chunks(self.model, self.tokenizer, text)
+
+
+def load(path: str | Path) -> Loaded:
+    """Load a model from an artifact file. Raises ArtifactError if it does not hold one."""
+    model, tokenizer, artifact = load_artifact(Path(path))
+    return Loaded(model, tokenizer, int(artifact.config["score"]["seq_len"]))
+
+
+def draw(logits_V: Tensor, allowed_V: Tensor | None, config: GenerateConfig, random: torch.Generator) -> int:
+    """Draw one token: among the allowed ones, then the top_k likeliest, then those that make up top_p."""
+    if allowed_V is not None:
+        logits_V = logits_V.masked_fill(~allowed_V[: len(logits_V)], float("-inf"))
+    if config.temperature == 0:
+        return int(logits_V.argmax())
+    p_V, order_V = (logits_V / config.temperature).softmax(-1).sort(descending=True)
+    if config.top_k:
+        p_V[config.top_k :] = 0
+    p_V[p_V.cumsum(0) - p_V >= config.top_p * p_V.sum()] = 0
+    return int(order_V[torch.multinomial(p_V, 1, generator=random)])
+
+
+class _Text:
+    """What has been generated, as bytes and whole characters."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: list[int]) -> None:
+        self.tokenizer, self.tokens = tokenizer, list(prompt)
+        self.done = len(tokenizer.decode(np.array(prompt)))
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self.pending = b""
+        """Bytes of a character that is not whole yet; kept for byte tokenizers alone."""
+
+    def add(self, token: int) -> tuple[str, int]:
+        """Take in a token. Returns the characters that are whole now, and the token's bytes."""
+        self.tokens.append(token)
+        data = self.tokenizer.decode(np.array(self.tokens))[self.done :]
+        self.done += len(data)
+        whole = self.decoder.decode(data)
+        self.pending = b"" if whole else self.pending + data
+        return whole, len(data)
+
+    def allowed(self, left: int) -> Tensor | None:
+        """Tokens that keep the text valid UTF-8 and within `left` bytes; None where tokens are no bytes."""
+        if self.tokenizer.kind != "byte":
+            return None
+        allowed_V = torch.zeros(self.tokenizer.vocab_size, dtype=torch.bool)
+        bytes_V = allowed_V[self.tokenizer.vocab_size - 256 :]
+        for low, high in next_bytes(self.pending, left):
+            bytes_V[low : high + 1] = True
+        allowed_V[self.tokenizer.bos_id] = not self.pending
+        return allowed_V
+
+
+def next_bytes(pending: bytes, left: int) -> list[tuple[int, int]]:
+    """Ranges of bytes that may follow the first bytes of a character; a new character needs room within `left`."""
+    if not pending:
+        return [(0, 0x7F), (0xC2, 0xDF), (0xE0, 0xEF), (0xF0, 0xF4)][:left]
+    special = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}
+    return [special.get(pending[0], (0x80, 0xBF)) if len(pending) == 1 else (0x80, 0xBF)]
