@@ -4,7 +4,7 @@ VENV ?= .venv
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 PY = $(VENV)/bin/python
 
-.PHONY: help quickstart test test-fast lint bench install dev clean
+.PHONY: help quickstart test test-fast lint bench readme install dev clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -22,6 +22,9 @@ lint: dev  ## ruff and mypy
 
 bench: dev  ## speed against peers, in one run
 	@$(PY) benchmarks/bench.py
+
+readme: dev  ## run the quickstart and put its output into README.md
+	@$(PY) docs/update_readme.py
 
 install: $(VENV)/.installed  ## the package and what it needs, into .venv
 dev: $(VENV)/.dev  ## the same with the tools for tests, lint and benchmarks

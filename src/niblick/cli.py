@@ -100,7 +100,7 @@ def show(
 ) -> None:
     """Show a preset's config, a run's result or an artifact's bytes. Example: `niblick show hnet-byte260`"""
     from niblick.config import to_dict
-    from niblick.pipeline import describe_artifact, find_artifact, parameter_count
+    from niblick.pipeline import config_of, describe_artifact, find_artifact, parameter_count
     from niblick.presets import PRESETS
     from niblick.runs import is_run, open_run
 
@@ -111,7 +111,7 @@ def show(
         facts = describe_artifact(find_artifact(target, runs)[0])
     elif is_run(target, runs):
         run = open_run(target, runs)
-        facts = {"run": str(run.path), "config": to_dict(run.config()), "result": run.result()}
+        facts = {"run": str(run.path), "config": to_dict(config_of(run)), "result": run.result()}
         facts["artifacts"] = {name: describe_artifact(run.artifact(name)) for name in run.artifact_names()}
     else:
         raise unknown_target(target, runs)
@@ -252,13 +252,13 @@ def evaluate(
 ) -> None:
     """Score an artifact on the validation split. Example: `niblick eval latest`"""
     from niblick.console import RunConsole
-    from niblick.pipeline import find_artifact, score_artifact
+    from niblick.pipeline import config_of, find_artifact, score_artifact
 
     path, run = find_artifact(target, runs)
     if not data:
         if run is None:
             raise ConfigError(f"{path} belongs to no run, so its text is unknown: pass --data DIR")
-        data = run.config().data.path
+        data = config_of(run).data.path
     with RunConsole() as console:
         record = score_artifact(
             path, data, run=run, progress=lambda done, total, bpb: console.progress("scoring", done, total, bpb)

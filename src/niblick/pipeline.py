@@ -107,13 +107,18 @@ def run(config: RunConfig, runs: Path, listen: Listener, *, recipe: Path | None 
     return _carry_on(create_run(runs, config, recipe), config, dataset, listen)
 
 
+def config_of(run: Run) -> RunConfig:
+    """Return the config of a run, after loading the recipe it came from: that may register parts the config names."""
+    if run.recipe.is_file():
+        load_recipe(run.recipe)
+    return run.config()
+
+
 def resume(run: Run, listen: Listener) -> dict[str, Any]:
     """Go on with a run that was stopped. Raises ConfigError if there is nothing to go on with."""
     if run.result():
         raise ConfigError(f"{run.path} is finished already: `niblick show {run.path}` shows its result")
-    if run.recipe.is_file():
-        load_recipe(run.recipe)
-    config = run.config()
+    config = config_of(run)
     if not run.weights.is_file() and not list_checkpoints(run.checkpoints):
         raise ConfigError(f"{run.path} has no checkpoint: start it anew with `niblick train {config.preset}`")
     return _carry_on(run, config, open_data(config), listen)
@@ -201,9 +206,7 @@ def score_model(
 
 def load_run(run: Run) -> tuple[LM, Tokenizer]:
     """Return the model of a run's final float weights, and its tokenizer."""
-    if run.recipe.is_file():
-        load_recipe(run.recipe)
-    config = run.config()
+    config = config_of(run)
     model = build_model(config.model, config.seed)
     tensors, _ = read_tensors(run.weights)
     load_weights(model, tensors, run.weights)
@@ -251,8 +254,8 @@ def score_artifact(
 ) -> dict[str, Any]:
     """Score an artifact file on the validation split in `data`; a run's own score is kept beside the artifact."""
     recipe = run.recipe if run and run.recipe.is_file() else None
-    if recipe:
-        load_recipe(recipe)
+    if run:
+        config_of(run)
     model, tokenizer, artifact = load_artifact(path)
     dataset = Dataset.open(data)
     if dataset.tokenizer.spec() != tokenizer.spec():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,17 @@ def load_recipe(path: Path) -> RunConfig:
     """
     if not path.is_file():
         raise ConfigError(f"there is no recipe file {path}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest not in _LOADED:
+        _LOADED[digest] = _run_recipe(path)
+    return _LOADED[digest]
+
+
+_LOADED: dict[str, RunConfig] = {}
+"""Recipes by content: a file and its copy in a run register their parts once."""
+
+
+def _run_recipe(path: Path) -> RunConfig:
     spec = importlib.util.spec_from_file_location(f"niblick_recipe_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -16,9 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import niblick.data.prepare as module
 from niblick import challenge
-from niblick.data import documents, encode
+from niblick.data import documents, encode, writing
 from niblick.data.check import check
 from niblick.data.dataset import Dataset
 from niblick.data.embedded import paragraphs
@@ -144,7 +143,7 @@ def test_embedded_text(tmp_path: Path) -> None:
 
 
 def test_many_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "OTHER_SOURCE", 2)
+    monkeypatch.setattr(writing, "OTHER_SOURCE", 2)
     source = tmp_path / "docs.jsonl"
     source.write_text("".join(json.dumps({"text": "t", "source": name}) + "\n" for name in "abcadb"))
     manifest = prepare(str(source), "byte260", tmp_path / "out", val_docs=0)

@@ -1,8 +1,13 @@
-"""Is a dataset what its manifest says? Reads every byte of it, in pieces."""
+"""Is a dataset what its manifest says? Reads every byte of it, in pieces.
+
+Validation documents are also decoded, repaired where the tokenizer is lossy, and compared with their hashes in the
+index: the text that scores are about is really in there.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,7 @@ import numpy as np
 
 from niblick.data.dataset import Dataset, Split
 from niblick.data.index import text_hash
+from niblick.data.repair import REPAIR_NAME, apply_repair, read_repair
 from niblick.data.shards import file_hash
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import DataError
@@ -72,6 +78,8 @@ def _check_split(split: Split, tokenizer: Tokenizer, recorded: dict[str, Any] | 
             _compare(f"{where}: text hash", report["text_hash"], recorded["text_hash"])
             _compare(f"{where}: documents", len(split.index), recorded["documents"])
             _compare(f"{where}: bytes", int(split.index["bytes"].sum(dtype=np.int64)), recorded["bytes"])
+            if split.name == "val":
+                _check_texts(split, tokenizer, recorded)
     return report
 
 
@@ -94,6 +102,19 @@ def _check_index(split: Split, tokenizer: Tokenizer, documents: int) -> None:
         if np.any(shard[inside] != tokenizer.bos_id):
             raise DataError(f"{where}: not every document begins with BOS ({tokenizer.bos_id}); prepare it again.")
         start += len(shard)
+
+
+def _check_texts(split: Split, tokenizer: Tokenizer, recorded: dict[str, Any]) -> None:
+    assert split.index is not None
+    spans = zip(split.index["offset"].tolist(), split.index["tokens"].tolist(), strict=True)
+    texts: Iterator[bytes] = (tokenizer.decode(split.slice(offset, tokens)) for offset, tokens in spans)
+    if not recorded["lossless"]:
+        patch = read_repair(split.files[0].parent / REPAIR_NAME)
+        _compare("The repair patch of the val split: bits", 8 * len(patch), recorded["repair_bits"])
+        texts = apply_repair(patch, texts)
+    for number, (text, digest) in enumerate(zip(texts, split.index["sha256"], strict=True)):
+        if hashlib.sha256(text).digest() != bytes(digest):
+            raise DataError(f"Document {number} of the val split is not the text that was prepared; prepare it again.")
 
 
 def _compare(what: str, found: object, expected: object) -> None:

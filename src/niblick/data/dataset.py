@@ -28,7 +28,9 @@ _MAKE = "make some with `niblick data prepare --source pydocs --tokenizer byte26
 class Split:
     """One split: `shards` are memory maps of uint16 in stream order, `files` the paths they come from.
 
-    `index` has a record per document (dtype `index.RECORD`); it and the hashes are None where nobody recorded them.
+    `index` has a record per document (dtype `index.RECORD`). `lossless` says whether the tokens give the text back,
+    `repair_bits` (of a validation split) what it costs where they do not. All of these are None where nobody recorded
+    them.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Split:
     index: npt.NDArray[Any] | None = None
     text_hash: str | None = None
     stream_hash: str | None = None
+    lossless: bool | None = None
+    repair_bits: int | None = None
     _ends: list[int] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -96,6 +100,11 @@ class Dataset:
     train: Split
     val: Split
 
+    @property
+    def entry(self) -> dict[str, Any]:
+        """What the manifest says about this dataset; {} if nothing."""
+        return _entry(self.manifest, self.directory.name)
+
     @classmethod
     def open(cls, path: str | Path, tokenizer: Tokenizer | None = None) -> Dataset:
         """Open `path`: what prepare was given as `out`, or the directory of the shards itself.
@@ -106,9 +115,8 @@ class Dataset:
         directory, manifest = _locate(Path(path))
         if not any(directory.glob("fineweb_*.bin")):
             raise DataError(f"{directory} holds no fineweb_train_*.bin or fineweb_val_*.bin; {_MAKE}.")
-        entry = _entry(manifest, directory.name)
         if tokenizer is None:
-            tokenizer = _tokenizer(manifest, entry, directory)
+            tokenizer = _tokenizer(manifest, directory)
         recorded = manifest.get("niblick", {}).get("splits", {})
         train, val = (_open_split(directory, split, recorded.get(split)) for split in ("train", "val"))
         return cls(directory, manifest, tokenizer, train, val)
@@ -152,10 +160,11 @@ def _entry(manifest: dict[str, Any], name: str) -> dict[str, Any]:
     return {}
 
 
-def _tokenizer(manifest: dict[str, Any], entry: dict[str, Any], directory: Path) -> Tokenizer:
+def _tokenizer(manifest: dict[str, Any], directory: Path) -> Tokenizer:
+    entry = _entry(manifest, directory.name)
     for spec in manifest.get("tokenizers", []):
         if spec.get("name") == entry.get("tokenizer_name"):
-            return make_tokenizer(spec)
+            return make_tokenizer(spec, directory.parent.parent)
     raise DataError(f"Nothing says which tokenizer made {directory}: it has no manifest that lists it; name one.")
 
 
@@ -181,4 +190,13 @@ def _open_split(directory: Path, split: str, recorded: dict[str, Any] | None) ->
             f"The index of {directory} ({split}) has {len(index)} documents, but the manifest says "
             f"{recorded['documents']}; prepare the data again."
         )
-    return Split(split, expected, shards, index, recorded["text_hash"], recorded["stream_hash"])
+    return Split(
+        split,
+        expected,
+        shards,
+        index,
+        recorded["text_hash"],
+        recorded["stream_hash"],
+        recorded.get("lossless"),
+        recorded.get("repair_bits"),
+    )

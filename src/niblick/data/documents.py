@@ -30,7 +30,7 @@ MAX_DOCUMENT_BYTES = 64 << 20
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz")
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".tex", ".html", ".py", ".c", ".h", ".cpp", ".js", ".ts", ".rs", ".go")
-FORMS = "FILE.jsonl[.zst|.gz], FILE.parquet, FILE.txt, a directory of these, pydocs or pysource"
+FORMS = "FILE.jsonl[.zst|.gz], FILE.parquet, FILE.txt, a directory of these, pydocs, pysource or challenge:docs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def read_blocks(source: str) -> Iterator[Block]:
     Raises DataError if the source does not exist, has a form that niblick does not read, or is damaged.
     """
     if source in EMBEDDED:
-        yield from _grouped(Document(text, origin) for text, origin in embedded_documents(source))
+        yield from grouped(Document(text, origin) for text, origin in embedded_documents(source))
         return
     path = Path(source)
     if path.is_dir():
@@ -158,10 +158,10 @@ def _file_blocks(path: Path, name: str) -> Iterator[Block]:
     lowered = path.name.lower()
     try:
         if lowered.endswith(".parquet"):
-            yield from _grouped(_parquet_documents(path, name))
+            yield from grouped(_parquet_documents(path, name))
         elif lowered.endswith(JSONL_SUFFIXES):
             with open(path, "rb") as file:
-                yield from _line_blocks(_decompressed(file, lowered), str(path))
+                yield from line_blocks(_decompressed(file, lowered), str(path))
         else:
             document = _text_document(path, name)
             yield Texts([document], len(document.text))
@@ -197,7 +197,8 @@ def _zstd_pieces(file: BinaryIO) -> Iterator[bytes]:
         raise EOFError("the compressed stream ends too early")
 
 
-def _line_blocks(pieces: Iterator[bytes], path: str) -> Iterator[JsonLines]:
+def line_blocks(pieces: Iterator[bytes], path: str) -> Iterator[JsonLines]:
+    """Cut JSONL that comes in pieces of any size into blocks of whole lines; `path` names it in errors."""
     waiting: list[bytes] = []
     size, line = 0, 1
     for number, piece in enumerate(pieces):
@@ -297,7 +298,8 @@ def _parquet_document(record: dict[str, object], where: str, name: str) -> Docum
     return Document(text, source if isinstance(source, str) and source else name)
 
 
-def _grouped(documents: Iterator[Document]) -> Iterator[Texts]:
+def grouped(documents: Iterator[Document]) -> Iterator[Texts]:
+    """Gather documents into blocks."""
     items: list[Document] = []
     size = 0
     for document in documents:

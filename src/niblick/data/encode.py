@@ -10,10 +10,10 @@ import multiprocessing
 import signal
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,24 @@ import numpy.typing as npt
 
 from niblick.data.documents import BLOCK_BYTES, Block
 from niblick.data.index import RECORD
-from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.data.tokenizers import Tokenizer
 from niblick.errors import DataError
 
 _PATIENCE = 1.0
 """Seconds of encoding in this process before others are started: they take about half of that to come up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A document that did not come back: its place among the others, its UTF-8 bytes and those that came instead.
+
+    `texts` has the original and what it decoded to; it is None where nobody asked for more than one example.
+    """
+
+    document: int
+    original_bytes: int
+    decoded_bytes: int
+    texts: tuple[bytes, bytes] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +48,28 @@ class Encoded:
     tokens: npt.NDArray[np.uint16]
     records: npt.NDArray[Any]
     sources: list[str]
+    losses: list[Loss]
 
     def split(self, count: int) -> tuple[Encoded, Encoded]:
         """Cut after `count` documents."""
         if count >= len(self.records):
-            return self, Encoded(self.tokens[:0], self.records[:0], self.sources)
+            return self, Encoded(self.tokens[:0], self.records[:0], self.sources, [])
         cut = int(self.records["offset"][count])
         rest = self.records[count:].copy()
         rest["offset"] -= np.uint64(cut)
+        before = [loss for loss in self.losses if loss.document < count]
+        after = [replace(loss, document=loss.document - count) for loss in self.losses if loss.document >= count]
         return (
-            Encoded(self.tokens[:cut], self.records[:count], self.sources),
-            Encoded(self.tokens[cut:], rest, self.sources),
+            Encoded(self.tokens[:cut], self.records[:count], self.sources, before),
+            Encoded(self.tokens[cut:], rest, self.sources, after),
         )
 
 
-def encode_block(block: Block, tokenizer: Tokenizer) -> Encoded:
-    """Tokenize all documents of a block, each with a BOS before it."""
+def encode_block(block: Block, tokenizer: Tokenizer, keep_texts: bool = False) -> Encoded:
+    """Tokenize all documents of a block, each with a BOS before it, and see which of them come back.
+
+    `keep_texts` has every loss carry its texts, not only the first.
+    """
     documents = list(block.documents())
     texts = [document.text for document in documents]
     sources = list(dict.fromkeys(document.source for document in documents))
@@ -62,31 +81,38 @@ def encode_block(block: Block, tokenizer: Tokenizer) -> Encoded:
     records["tokens"] = lengths
     records["offset"] = ends - lengths
     records["source"] = [number[document.source] for document in documents]
+    losses: list[Loss] = []
     for i, text in enumerate(texts):
         utf8 = text.encode()
+        decoded = tokenizer.decode(encoded[i])
+        if decoded != utf8:
+            both = (utf8, decoded) if keep_texts or not losses else None
+            losses.append(Loss(i, len(utf8), len(decoded), both))
         records["bytes"][i] = len(utf8)
         records["sha256"][i] = np.frombuffer(hashlib.sha256(utf8).digest(), np.uint8)
     stream = np.empty(int(ends[-1]) if len(ends) else 0, np.uint16)
     for start, tokens in zip(ends - lengths, encoded, strict=True):
         stream[start] = tokenizer.bos_id
         stream[start + 1 : start + 1 + len(tokens)] = tokens
-    return Encoded(stream, records, sources)
+    return Encoded(stream, records, sources, losses)
 
 
-def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -> Generator[Encoded, None, None]:
+def encode_blocks(
+    blocks: Iterator[Block], tokenizer: Tokenizer, workers: int, keep_texts: Callable[[], bool]
+) -> Generator[Encoded, None, None]:
     """Encode `blocks` in their order with `workers` processes; what comes out does not depend on their number.
 
-    Only about one block per worker is ever under way. Closing the generator stops the workers.
-    Raises DataError as reading and encoding do.
+    `keep_texts` is asked before each block (see `encode_block`). Only about one block per worker is ever under way.
+    Closing the generator stops the workers. Raises DataError as reading and encoding do.
     """
     start = time.monotonic()
     while workers == 1 or time.monotonic() < start + _PATIENCE:
         if (first := next(blocks, None)) is None:
             return
-        yield encode_block(first, tokenizer)
+        yield encode_block(first, tokenizer, keep_texts())
     # Spawned, not forked: the same on every platform, and no threads of torch are copied half-way.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (tokenizer.spec(),))
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (tokenizer,))
     waiting: deque[tuple[int, Future[Encoded]]] = deque()
     in_flight = 0
     try:
@@ -95,7 +121,7 @@ def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -
                 size, future = waiting.popleft()
                 yield future.result()
                 in_flight -= size
-            waiting.append((block.size, pool.submit(_encode_in_worker, block)))
+            waiting.append((block.size, pool.submit(_encode_in_worker, block, keep_texts())))
             in_flight += block.size
         while waiting:
             yield waiting.popleft()[1].result()
@@ -111,11 +137,11 @@ def encode_blocks(blocks: Iterator[Block], tokenizer: Tokenizer, workers: int) -
 _worker_tokenizer: Tokenizer
 
 
-def _start_worker(spec: dict[str, Any]) -> None:
+def _start_worker(tokenizer: Tokenizer) -> None:
     global _worker_tokenizer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which stops the others
-    _worker_tokenizer = make_tokenizer(spec)
+    _worker_tokenizer = tokenizer
 
 
-def _encode_in_worker(block: Block) -> Encoded:
-    return encode_block(block, _worker_tokenizer)
+def _encode_in_worker(block: Block, keep_texts: bool) -> Encoded:
+    return encode_block(block, _worker_tokenizer, keep_texts)

@@ -1,17 +1,19 @@
 """Tokenizers: text to uint16 tokens and back to bytes, and how many bytes a token counts for.
 
-`byte260` is the published byte tokenizer: pad 0, bos 1, eos 2, unk 3, then the 256 byte values from 4 on. BOS is never
-added here: whoever writes a stream puts one before each document.
+`byte260` is the published byte tokenizer: pad 0, bos 1, eos 2, unk 3, then the 256 byte values from 4 on. Subwords are
+in `subwords`. BOS is never added here: whoever writes a stream puts one before each document.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from niblick.data.subwords import SentencePieceTokenizer
 from niblick.errors import DataError, nearest
 
 Tokens = npt.NDArray[np.uint16]
@@ -67,9 +69,13 @@ class ByteTokenizer:
     def decode(self, tokens: npt.NDArray[Any]) -> bytes:
         """Return the bytes of `tokens`. Raises DataError for a token outside the vocabulary."""
         tokens = np.asarray(tokens)
-        if tokens.size and int(tokens.max()) >= self.vocab_size:
+        if tokens.size == 0:
+            return b""
+        if int(tokens.max()) >= self.vocab_size:
             raise DataError(f"Token {int(tokens.max())} is outside byte260, which has {self.vocab_size} tokens.")
-        return (tokens[tokens >= self.offset] - self.offset).astype(np.uint8).tobytes()
+        if int(tokens.min()) < self.offset:
+            tokens = tokens[tokens >= self.offset]
+        return np.subtract(tokens, self.offset, dtype=np.uint8, casting="unsafe").tobytes()
 
     def token_bytes(self, previous: npt.NDArray[Any], tokens: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Return 1 for every byte token and 0 for control tokens; `previous` does not matter here."""
@@ -80,12 +86,27 @@ class ByteTokenizer:
         return {"name": self.name, "kind": self.kind, "vocab_size": self.vocab_size, "bos_id": self.bos_id, "eos_id": 2}
 
 
-KNOWN = ("byte260",)
+KNOWN = ("byte260", "FILE.model", "sp:1024")
 
 
-def make_tokenizer(name_or_spec: str | Mapping[str, Any]) -> Tokenizer:
-    """Build a tokenizer from its name or from the `spec()` in a manifest. Raises DataError for unknown ones."""
-    name = name_or_spec if isinstance(name_or_spec, str) else str(name_or_spec.get("name", ""))
-    if name == "byte260":
+def make_tokenizer(name_or_spec: str | Mapping[str, Any], directory: Path | None = None) -> Tokenizer:
+    """Build a tokenizer from its name (`byte260`, `FILE.model`) or from the `spec()` in a manifest.
+
+    `directory` is where paths in a spec count from: that of the manifest. Raises DataError for unknown tokenizers and
+    for model files that are missing or wrong.
+    """
+    if isinstance(name_or_spec, str):
+        if name_or_spec == "byte260":
+            return ByteTokenizer()
+        if name_or_spec.endswith(".model"):
+            return SentencePieceTokenizer.read(Path(name_or_spec))
+        raise DataError(f"There is no tokenizer {name_or_spec!r}{nearest(name_or_spec, KNOWN)}.")
+    name, kind = str(name_or_spec.get("name")), str(name_or_spec.get("kind"))
+    if kind == "byte" or kind == "pure_byte":
         return ByteTokenizer()
-    raise DataError(f"There is no tokenizer {name!r}{nearest(name, KNOWN)}.")
+    if kind.startswith("sentencepiece"):
+        if directory is None:
+            raise DataError(f"The tokenizer {name} needs its model file; open the data that it came with.")
+        path = directory / str(name_or_spec.get("model_path"))
+        return SentencePieceTokenizer.read(path, name, name_or_spec.get("model_sha256"))
+    raise DataError(f"The tokenizer {name} is of a kind that niblick does not know ({kind}).")

@@ -1,0 +1,146 @@
+"""What a dataset is made of: blocks of documents that can be read more than once, and how many are held out.
+
+How many, when nobody says: one in twenty, at least 1, at most the challenge's 50,000. The documents are counted for
+that in a pass of its own, which stops as soon as the answer is 50,000. For Python's own text see
+`embedded.held_out_count`; shards that are converted keep their split.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from niblick import challenge
+from niblick.data.dataset import Dataset, Split
+from niblick.data.documents import (
+    MAX_DOCUMENT_BYTES,
+    Block,
+    Document,
+    count_documents,
+    grouped,
+    read_blocks,
+    source_name,
+)
+from niblick.data.embedded import EMBEDDED, held_out_count, paragraphs, without_paragraphs
+from niblick.data.tokenizers import Tokenizer
+from niblick.errors import DataError
+
+VALIDATION_SHARE = 20
+"""One document in so many is held out by default."""
+
+_PIECE = 1 << 22
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """`blocks()` reads all documents from the start; the first `val_docs` are the validation split.
+
+    `name` begins the dataset's name, `source` and `facts` go into the manifest. `expected_docs` is how many documents
+    there must be, where somebody promised a number.
+    """
+
+    name: str
+    source: str
+    val_docs: int
+    blocks: Callable[[], Iterator[Block]]
+    facts: dict[str, Any] = field(default_factory=dict)
+    expected_docs: int | None = None
+
+    def training_texts(self, max_docs: int | None) -> Iterator[str]:
+        """The texts after the validation split, of the first `max_docs` documents."""
+        documents = (document for block in self.blocks() for document in block.documents())
+        return (document.text for document in islice(documents, self.val_docs, max_docs))
+
+
+def open_corpus(source: str, val_docs: int | None, max_docs: int | None) -> Corpus:
+    """The corpus in a file or directory, or Python's own text. Raises DataError if there is none."""
+    if source in EMBEDDED:
+        return _embedded(source, val_docs, max_docs)
+    if val_docs is None:
+        enough = challenge.VALIDATION_DOCUMENTS * VALIDATION_SHARE
+        count = count_documents(source, min(enough, max_docs or enough))
+        if count == 1:
+            raise DataError(
+                f"{source} holds one document, so nothing would remain for training; "
+                "give more documents, or say with val_docs (1 or 0) which split this one is."
+            )
+        val_docs = max(1, min(challenge.VALIDATION_DOCUMENTS, count // VALIDATION_SHARE))
+    # The manifest names the file, not where it lay on this machine.
+    return Corpus(source_name(source), Path(source).name, val_docs, lambda: read_blocks(source))
+
+
+def _embedded(source: str, val_docs: int | None, max_docs: int | None) -> Corpus:
+    documents = [document for block in read_blocks(source) for document in block.documents()][:max_docs]
+    if val_docs is None:
+        val_docs = held_out_count(source, [document.text for document in documents])
+    kept = documents[:val_docs]
+    known = set().union(*(paragraphs(document.text) for document in kept))
+    for document in documents[val_docs:]:
+        if (text := without_paragraphs(document.text, known)).strip():
+            kept.append(Document(text, document.source))
+    facts = {"python_version": platform.python_version()}
+    return Corpus(source, source, val_docs, lambda: grouped(iter(kept)), facts)
+
+
+def corpus_of_shards(dataset: Dataset) -> Corpus:
+    """The documents that the shards of `dataset` decode to, its validation split first.
+
+    What its tokenizer has lost stays lost: `facts` say which one that was. Raises DataError for shards that are not
+    documents with a BOS each.
+    """
+    promised = dataset.entry.get("stats", {}).get("tokens_train", dataset.train.tokens)
+    val_docs = sum(1 for _ in document_spans(dataset.val, dataset.tokenizer.bos_id))
+
+    def documents() -> Iterator[Document]:
+        for split in (dataset.val, dataset.train):
+            # Where only the first shards were fetched, the last document goes on in the next.
+            cut_off = split is dataset.train and split.tokens < promised
+            yield from _decoded(split, dataset.tokenizer, dataset.manifest, cut_off)
+
+    name = dataset.directory.name.removesuffix(f"_{dataset.tokenizer.name}")
+    origin = {"dataset": dataset.directory.name, "tokenizer": dataset.tokenizer.name, "lossless": dataset.val.lossless}
+    return Corpus(name, dataset.directory.name, val_docs, lambda: grouped(documents()), {"converted_from": origin})
+
+
+def document_spans(split: Split, bos_id: int) -> Iterator[tuple[int, int]]:
+    """Where each document of `split` begins (with its BOS) and ends in the stream, from the tokens alone."""
+    if split.tokens and int(split.slice(0, 1)[0]) != bos_id:
+        raise DataError(
+            f"{split.files[0]} does not begin with BOS ({bos_id}), so its documents cannot be told apart; "
+            "give shards that were made with this tokenizer, in the challenge's form."
+        )
+    begin = 0
+    for at in range(0, split.tokens, _PIECE):
+        piece = split.slice(at, min(_PIECE, split.tokens - at))
+        for position in (np.flatnonzero(piece == bos_id) + at).tolist():
+            if position:
+                yield begin, position
+            begin = position
+    if split.tokens:
+        yield begin, split.tokens
+
+
+def _decoded(split: Split, tokenizer: Tokenizer, manifest: dict[str, Any], cut_off: bool) -> Iterator[Document]:
+    names = manifest.get("niblick", {}).get("sources", [])
+    for number, (begin, end) in enumerate(document_spans(split, tokenizer.bos_id)):
+        if cut_off and end == split.tokens:
+            return
+        where = f"Document {number} of the {split.name} split"
+        if end - begin > MAX_DOCUMENT_BYTES:
+            raise DataError(f"{where} is longer than {MAX_DOCUMENT_BYTES >> 20} MiB; split it into documents.")
+        tokens = split.slice(begin, end - begin)
+        split.check_vocabulary(tokens, begin, tokenizer.vocab_size)
+        place = int(split.index["source"][number]) if split.index is not None else len(names)
+        source = names[place] if place < len(names) else split.name
+        try:
+            yield Document(tokenizer.decode(tokens).decode("utf-8"), source)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{where} decodes to bytes that are not UTF-8; were these shards made with {tokenizer.name}?"
+            ) from error
