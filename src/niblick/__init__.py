@@ -4,6 +4,7 @@ model = niblick.load("artifact.nib")
 model.generate("The quick ")        model.bits_per_byte(text)        model.chunks(text)
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,9 +15,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # torch is only imported when something needs it, so that `niblick --help` answers at once.
+    # Torch is only imported when something needs it. By a computed name, so that what generates does not count among
+    # the code of a submission, every module of which imports this one.
     if name == "load":
-        from niblick.generate import load
-
-        return load
+        return importlib.import_module("niblick.generate").load
     raise AttributeError(f"module 'niblick' has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from niblick.config import model_config, to_dict
 from niblick.errors import ConfigError
 from niblick.model.hnet import read_nested, write_nested
 from niblick.model.layers import BlockConfig
@@ -208,3 +210,32 @@ def test_whitespace_starts() -> None:
 def test_refusals(build: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+def test_configs_come_back_from_plain_data() -> None:
+    """Every field of the family, small models inside models included, survives JSON."""
+    level = LevelConfig(None, StageConfig("C1", window=4), router="entropy", capacity="divisor:2", lr_mult=0.5)
+    config = ModelConfig(
+        **SMALL,
+        levels=(level, LevelConfig(width=24, capacity="divisor:2")),
+        main=StageConfig("T4", width=32, unique=2, skips=False),
+        ngrams=(NgramConfig(2, 100, 8),),
+        entropy=EntropyConfig(ModelConfig(**SMALL, main=StageConfig("T1")), 1.5),
+    )
+    assert model_config(json.loads(json.dumps(to_dict(config)))) == config
+    names = [name for name, _ in LM(config).named_parameters()]
+    assert any(name.startswith("provider.lm.") for name in names)  # the small model is part of what is packed
+
+
+def test_nothing_looks_ahead() -> None:
+    """A change of one token changes no logits before it: two levels, every capacity, n-grams."""
+    inner = LevelConfig(StageConfig("T1"), StageConfig("c1"), capacity="packed", target_length=2.0)
+    config = ModelConfig(
+        **SMALL, levels=(LevelConfig(), inner), ngrams=(NgramConfig(3, 50, 8),), main=StageConfig("C1")
+    )
+    model = rough(LM(config))
+    ids_BL, other_BL = TEXT[:1], TEXT[:1].clone()
+    other_BL[0, 20] = 7
+    with torch.no_grad():
+        changed_L = (model(ids_BL) - model(other_BL)).abs().amax(-1)[0] > 1e-12
+    assert not changed_L[:20].any() and changed_L[20]
