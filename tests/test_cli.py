@@ -181,7 +181,7 @@ def test_recipe_file(niblick: Niblick, data: Path, tmp_path: Path) -> None:
         (["train", "missing.py"], ["there is no recipe file missing.py"]),
         (["eval", "nothing"], ["there is no run 'nothing'"]),
         (["eval", "missing.nib"], ["there is no artifact missing.nib"]),
-        (["show", "hnet"], ["there is no preset, run or artifact 'hnet'", "hnet-byte260"]),
+        (["show", "hnet-byte"], ["there is no preset, run or artifact 'hnet-byte'", "hnet-byte260"]),
         (["data", "prepare", "--source", "missing.jsonl", "--out", "OUT"], ["missing.jsonl"]),
         (["data", "prepare", "--source", "pydocs", "--tokenizer", "byte26", "--out", "OUT"], ["byte26", "byte260"]),
         (["data", "prepare", "--source", "pydocs", "--out", "DATA"], ["DATA"]),
