@@ -1,6 +1,6 @@
 """`make bench`: every speed beside its peer, in one run. Prints a table, writes build/bench.json with the machine.
 
-Usage: python benchmarks/bench.py [--quick] [NAME …]   (NAME: chunking, data, pack)
+Usage: python benchmarks/bench.py [--quick] [NAME …]   (NAME: chunking, hnet, data, pack)
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from pathlib import Path
 
 from chunking import bench_smooth
 from data import bench_prepare
+from hnet import bench_hnet
 from pack import bench_pack
 from rich.console import Console
 from rich.table import Table
 
 from niblick.runs import environment
 
-BENCHMARKS = {"chunking": bench_smooth, "data": bench_prepare, "pack": bench_pack}
+BENCHMARKS = {"chunking": bench_smooth, "hnet": bench_hnet, "data": bench_prepare, "pack": bench_pack}
 OUT = Path(__file__).parents[1] / "build" / "bench.json"
 
 

@@ -181,7 +181,7 @@ def test_recipe_file(niblick: Niblick, data: Path, tmp_path: Path) -> None:
         (["train", "missing.py"], ["there is no recipe file missing.py"]),
         (["eval", "nothing"], ["there is no run 'nothing'"]),
         (["eval", "missing.nib"], ["there is no artifact missing.nib"]),
-        (["show", "hnet"], ["there is no preset, run or artifact 'hnet'", "hnet-byte260"]),
+        (["show", "hnet-byte"], ["there is no preset, run or artifact 'hnet-byte'", "hnet-byte260"]),
         (["data", "prepare", "--source", "missing.jsonl", "--out", "OUT"], ["missing.jsonl"]),
         (["data", "prepare", "--source", "pydocs", "--tokenizer", "byte26", "--out", "OUT"], ["byte26", "byte260"]),
         (["data", "prepare", "--source", "pydocs", "--out", "DATA"], ["DATA"]),
@@ -313,6 +313,13 @@ def test_subwords_from_text_to_score(niblick: Niblick, subwords: dict[str, Path]
     assert result["unavailable"] == []
     assert niblick.json("eval", "latest", "--runs", runs)["bpb"] == pytest.approx(result["bpb"], abs=1e-6)
     assert "lossy" not in niblick("eval", "latest", "--runs", runs)[1]
+    said = niblick.json("generate", "latest", "--runs", runs, "--prompt", "Document", "--max-bytes", 20)
+    assert said["text"]
+    artifact = next(runs.glob("*/artifacts/*/artifact.nib"))
+    artifact = artifact.rename(tmp_path / "alone.nib")
+    assert "needs its model file" in niblick.refused("generate", artifact, "--max-bytes", 20)
+    assert niblick("generate", artifact, "--max-bytes", 9, "--data", subwords["lossless"])[0] == 0
+    artifact.rename(next(runs.glob("*/artifacts/*")) / "artifact.nib")
     # Another model file with the same name and size of vocabulary is another tokenizer.
     message = niblick.refused("eval", "latest", "--runs", runs, "--data", subwords["lossy"])
     assert "model_sha256" in message

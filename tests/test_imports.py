@@ -23,7 +23,7 @@ LAYERS = [
     {"config", "tracks", "bundle"},
     {"presets", "runs"},
     {"pipeline"},
-    {"lab", "console"},
+    {"lab", "console", "generate"},
     {"quickstart", "monitor", "remote"},
     {"cli"},
 ]

@@ -37,7 +37,7 @@ Normalization = Annotated[
     str, typer.Option(help="Of sp:VOCAB: identity (lossless) or nmt_nfkc (the challenge's, which loses text).")
 ]
 ShardTokens = Annotated[int, typer.Option(help="Tokens per shard.")]
-Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core, at most 6.")]
 Env = Annotated[
     str, typer.Option("--env", help='Names of the challenge\'s scripts: "ITERATIONS=2000 TRAIN_SEQ_LEN=512 …".')
 ]
@@ -398,6 +398,47 @@ def import_challenge(
     else:
         print(f"artifact  {result['artifact']}, {result['artifact_bytes']:,} bytes")
         print(f"run       {result['run']}: niblick eval {result['run']}{'' if data else ' --data DIR'}")
+
+
+@app.command()
+def generate(
+    target: Annotated[str, typer.Argument(help="RUN, RUN:NAME or the path of an artifact.")],
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
+    max_bytes: Annotated[int, typer.Option(help="Bytes to generate at most.")] = 400,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token each time.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Draw among so many likeliest tokens; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw among tokens that hold this much probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    show_chunks: Annotated[bool, typer.Option("--show-chunks", help="Colour the chunks in turns.")] = False,
+    data: Data = "",
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Continue a text. Example: `niblick generate latest --prompt "The quick " --show-chunks`"""
+    from niblick.generate import GenerateConfig, load
+    from niblick.pipeline import config_of, find_artifact
+
+    path, run = find_artifact(target, runs)
+    if run:
+        trained_on = config_of(run).data.path
+        # Text of a byte model needs no data, which may be gone by now.
+        data = data or (trained_on if Path(trained_on).is_dir() else "")
+    config = GenerateConfig(max_bytes, temperature, top_k, top_p, seed)
+    pieces, number = [], 0
+    colours = ("\033[7m", "\033[0m") if show_chunks and not json_ else ("", "")
+    if not json_:
+        print(prompt, end="")
+    for piece in load(path, data or None).stream(prompt, config):
+        pieces.append(piece)
+        number += piece.starts_chunk
+        if not json_:
+            print(f"{colours[number % 2]}{piece.text}", end="", flush=True)
+    if json_:
+        text = "".join(piece.text for piece in pieces)
+        starts = [i for i, piece in enumerate(pieces) if piece.starts_chunk]
+        _print_json({"prompt": prompt, "text": text, "pieces": [p.text for p in pieces], "chunk_starts": starts})
+    else:
+        print(colours[1])
 
 
 @app.command()

@@ -77,6 +77,8 @@ class RunConsole:
             self.say(f"compiling {event['stages']} stages (first steps are slow)")
         elif kind == "resume":
             self.say(f"resumed after step {event['step']} from {event['checkpoint']}")
+        elif kind == "warning":
+            self.say(f"step {event['step']}  warning: {event['message']}", "yellow")
         elif kind == "export":
             self.say(
                 f"packed as {event['name']}: {human_bytes(event['artifact_bytes'])}; scoring it in a fresh process"

@@ -24,7 +24,7 @@ from niblick.bundle import CodeSize, code_bytes
 from niblick.config import RunConfig, model_config, to_dict
 from niblick.data.dataset import Dataset
 from niblick.data.loader import Batches
-from niblick.data.tokenizers import Tokenizer
+from niblick.data.tokenizers import ByteTokenizer, Tokenizer
 from niblick.errors import ArtifactError, ConfigError, NiblickError
 from niblick.model.lm import LM, ModelConfig
 from niblick.pack.quantize import pack
@@ -358,6 +358,8 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     tokenizer: dict[str, Any] = {"name": config.tokenizer, "vocab_size": config.model.vocab_size}
     if config.data.path:
         tokenizer = open_data(config).tokenizer.spec()
+    elif config.tokenizer == "byte260" and config.model.vocab_size == ByteTokenizer.vocab_size:
+        tokenizer = ByteTokenizer().spec()
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in LM(config.model).state_dict().items()}
     weights = read_published(path, expected)

@@ -6,13 +6,15 @@ import hashlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from niblick.config import DataConfig, RunConfig
 from niblick.errors import ConfigError, NiblickError, nearest
-from niblick.model.hnet import LevelConfig
+from niblick.model.level import LevelConfig
 from niblick.model.lm import ModelConfig
 from niblick.model.stage import StageConfig
 from niblick.score.scorers import ScoreConfig
+from niblick.train.optim import OptimConfig
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.trainer import TrainConfig
 
@@ -87,8 +89,18 @@ def quickstart() -> RunConfig:
             log_every=20,
         ),
         schedule=ScheduleConfig(steps=20_000, max_seconds=150, warmdown_share=0.5),
-        score=ScoreConfig(seq_len=512, batch_tokens=16_384),
+        optim=OptimConfig(matrix_lr=0.02),
+        score=ScoreConfig(seq_len=256, batch_tokens=16_384),
     )
+
+
+RECORD = ScheduleConfig(steps=20_000, max_seconds=600, warmdown_steps=1_200)
+"""Ten minutes on 8×H100, as the challenge's record track."""
+
+
+def _outer(layout: str, **level: Any) -> tuple[LevelConfig, ...]:
+    """One level with the same stage before and after."""
+    return (LevelConfig(StageConfig(layout), StageConfig(layout), **level),)
 
 
 @preset
@@ -96,9 +108,129 @@ def hnet_byte260() -> RunConfig:
     """Study 1's byte-level H-Net: 9 layers of 512, one level, 17,455,176 parameters; 10 minutes on 8×H100."""
     return RunConfig(
         preset="hnet-byte260",
+        model=ModelConfig(levels=_outer("T2", target_length=9.0, ratio_weight=0.05), main=StageConfig("T5")),
+        schedule=RECORD,
+    )
+
+
+@preset
+def hnet_sp1024() -> RunConfig:
+    """Study 1's H-Net over subwords: 9 layers of 512, 2 key-value heads, 16,666,696 parameters."""
+    return RunConfig(
+        preset="hnet-sp1024",
+        tokenizer="sp1024",
         model=ModelConfig(
-            levels=(LevelConfig(StageConfig("T2"), StageConfig("T2"), target_length=9.0, ratio_weight=0.05),),
+            vocab_size=1024,
+            kv_heads=2,
+            levels=_outer("T2", target_length=12.0, ratio_weight=0.03),
             main=StageConfig("T5"),
         ),
-        schedule=ScheduleConfig(steps=20_000, max_seconds=600, warmdown_steps=1_200),
+        schedule=RECORD,
     )
+
+
+@preset
+def hnet_byte260_12l() -> RunConfig:
+    """Study 2's byte-level H-Net: 12 layers, at most a chunk every 4 bytes, 22,966,880 parameters; 4 hours."""
+    return RunConfig(
+        preset="hnet-byte260-12l",
+        model=ModelConfig(
+            levels=_outer("T3", target_length=6.0, ratio_weight=0.05, capacity="divisor:4"), main=StageConfig("T6")
+        ),
+        train=TrainConfig(seq_len=2048),
+        schedule=ScheduleConfig(steps=153_381, max_seconds=14_400, warmdown_steps=1_200),
+        score=ScoreConfig(seq_len=2048),
+    )
+
+
+@preset
+def hnet_sp1024_11l() -> RunConfig:
+    """Study 2's H-Net over subwords: 11 layers, at most a chunk every 2 tokens, 21,520,472 parameters; 4 hours."""
+    return RunConfig(
+        preset="hnet-sp1024-11l",
+        tokenizer="sp1024",
+        model=ModelConfig(
+            vocab_size=1024,
+            levels=_outer("T3", target_length=6.0, ratio_weight=0.05, capacity="divisor:2"),
+            main=StageConfig("T5"),
+        ),
+        train=TrainConfig(seq_len=2048),
+        schedule=ScheduleConfig(steps=200_000, max_seconds=14_400, warmdown_steps=1_200),
+        score=ScoreConfig(seq_len=2048),
+    )
+
+
+def _tinyhnet(name: str, **level: Any) -> RunConfig:
+    return RunConfig(
+        preset=name,
+        model=ModelConfig(
+            levels=(
+                LevelConfig(
+                    StageConfig("c3", skips=False),
+                    StageConfig("c3", skips=False, norm_in=False),
+                    target_length=4.0,
+                    ratio="square",
+                    ratio_weight=1.0,
+                    entropy_weight=0.01,
+                    dechunk="decay",
+                    lr_diff=1.0,
+                    **level,
+                ),
+            ),
+            main=StageConfig("T9", mlp_mult=3.0, mlp="leaky_relu2", skips=False, residual_mix=False),
+        ),
+        train=TrainConfig(seq_len=512, batch_tokens=65_536, micro_batch_tokens=65_536),
+        schedule=ScheduleConfig(steps=20_000, max_seconds=None, warmdown_steps=1_200),
+        score=ScoreConfig(seq_len=512),
+    )
+
+
+@preset
+def tinyhnet() -> RunConfig:
+    """TinyHNet: convolutions around 9 transformer blocks, a gate blind to the language-model loss."""
+    return _tinyhnet("tinyhnet", router="cosine-threshold", confidence=False)
+
+
+@preset
+def tinyhnet_ste() -> RunConfig:
+    """TinyHNet whose gate and threshold learn from the language-model loss: confidence straight through."""
+    return _tinyhnet("tinyhnet-ste", router="cosine-bias", confidence=True)
+
+
+def _dense(name: str, tokenizer: str, model: ModelConfig) -> RunConfig:
+    return RunConfig(preset=name, tokenizer=tokenizer, model=model, schedule=RECORD)
+
+
+@preset
+def baseline_sp1024() -> RunConfig:
+    """The challenge's baseline: 9 dense blocks of 512 over 1024 subwords, 17,059,912 parameters."""
+    return _dense("baseline-sp1024", "sp1024", ModelConfig(vocab_size=1024, main=StageConfig("T9")))
+
+
+@preset
+def soft_chunker_sp1024() -> RunConfig:
+    """The baseline behind one soft chunker, which learned the identity there; 17,323,593 parameters."""
+    chunker = LevelConfig(None, None, router="soft", ratio_weight=0.0, lr_diff=1.0)
+    model = ModelConfig(vocab_size=1024, levels=(chunker,), main=StageConfig("T9", norm_in=False))
+    return _dense("soft-chunker-sp1024", "sp1024", model)
+
+
+@preset
+def sp4096_nearcap() -> RunConfig:
+    """The sprint's near-cap dense model over 4096 subwords: as many weights as the baseline, in 8 blocks."""
+    # The baseline's 17.06 million weights fill the cap as int8 and zlib (15.86 MB, 0.93 bytes a weight). A vocabulary
+    # of 4096 takes 1.57 million of them more; one block less gives 1.84 million back, and MLPs of 1056 instead of
+    # 1024 hidden units use up the rest.
+    return _dense("sp4096-nearcap", "sp4096", ModelConfig(vocab_size=4096, mlp_mult=2.0625, main=StageConfig("T8")))
+
+
+@preset
+def sp1024_9x512_residual() -> RunConfig:
+    """The sprint's 9 blocks of 512, meant for export with targeted residuals; the model is the baseline's."""
+    return _dense("sp1024-9x512-residual", "sp1024", ModelConfig(vocab_size=1024, main=StageConfig("T9")))
+
+
+@preset
+def sp1024_14x576() -> RunConfig:
+    """The sprint's 14 blocks of 576: the best float score of its runs, and twice over the cap, as published."""
+    return _dense("sp1024-14x576", "sp1024", ModelConfig(vocab_size=1024, width=576, main=StageConfig("T14")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ BASELINES = {
     "xz_prefixed": "xz -9e, training text as prefix",
     "zstd_prefixed": "zstd -22, training text as prefix",
 }
+
+WIDTH = 100
+"""Columns of what the terminal shows at the end."""
 
 
 def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
@@ -105,8 +109,8 @@ def verdict(facts: dict[str, Any]) -> str:
     behind = [BASELINES[n] for n in ("xz", "bzip2", "zstd") if bpb >= others[n]]
     prefixed = others["xz_prefixed"]
     gap = abs(bpb - prefixed) / prefixed
-    first = f"It beats {_and(alone)} alone" if alone else "It beats no compressor alone"
-    if behind:
+    first = f"It beats {_and(alone)} alone" if alone else f"It does not beat {_and(behind)}, even alone"
+    if alone and behind:
         first += f", not {_and(behind)}"
     second = "also beats" if bpb < prefixed else "does not beat"
     return (
@@ -123,19 +127,29 @@ def render(facts: dict[str, Any]) -> str:
     """Return what the terminal shows at the end."""
     lines = ["", f"bits per byte on {facts['held_out_bytes']:,} bytes held out (less is better)", ""]
     lines += [f"  {label:<36}{value:>8.4f}" for label, value in _rows(facts)]
-    lines += ["", f"  {verdict(facts)}", ""]
+    lines += ["", *textwrap.wrap(verdict(facts), WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
     share = facts["total_bytes"] / facts["cap_bytes"]
     lines += [
         f"size      artifact {facts['artifact_bytes']:,} + code {facts['code_bytes']:,} = {facts['total_bytes']:,} "
         f"bytes, {share:.1%} of the cap of {facts['cap_bytes']:,}",
-        f"chunks    before  {facts['brackets_before']}",
-        f"          after   {facts['brackets_after']}",
+        *_wrapped(facts["brackets_before"], "chunks    before  "),
+        *_wrapped(facts["brackets_after"], "          after   "),
         f"time      {human_seconds(facts['seconds'])}, of which {human_seconds(facts['train_seconds'])} training "
         f"({facts['steps']:,} steps)",
         f"report    {facts['report']}",
         f"artifact  {facts['artifact']}",
     ]
     return "\n".join(lines)
+
+
+def _wrapped(brackets: str, label: str) -> list[str]:
+    """Break a line of chunks between chunks; what follows stands under the first chunk."""
+    lines = [label]
+    for piece in brackets.replace("][", "]\0[").split("\0"):
+        if len(lines[-1]) + len(piece) > WIDTH:
+            lines.append(" " * len(label))
+        lines[-1] += piece
+    return lines
 
 
 def _write_report(run: Run, facts: dict[str, Any], curve: list[tuple[float, float]]) -> None:

@@ -21,7 +21,9 @@ def published_state(path: Path) -> dict[str, np.ndarray]:
         return {name.removeprefix("param/"): file[name] for name in file.files if name.startswith("param/")}
 
 
-@pytest.mark.parametrize("name", ["hnet_byte260.npz", "hnet_sp1024.npz", "baseline_gpt.npz"])
+@pytest.mark.parametrize(
+    "name", ["hnet_byte260.npz", "hnet_sp1024.npz", "baseline_gpt.npz", "tinyhnet.npz", "soft_chunker_gpt.npz"]
+)
 def test_there_and_back(name: str) -> None:
     path = REFERENCE / name
     state = published_state(path if path.exists() else SHARED / name)
@@ -66,7 +68,7 @@ def test_dense_names() -> None:
     [
         (from_published, ["tok_emb.weight", "blocks.0.mlp.gate.weight"], "blocks.0.mlp.gate.weight"),
         (from_published, ["main_stage.skip_weights", "blocks.0.resid_mix"], "blocks.0.resid_mix"),
-        (from_published, ["chunker.layers.0.boundary_proj.weight"], "chunker.layers.0.boundary_proj.weight"),
+        (from_published, ["chunker.layers.0.gate.weight"], "chunker.layers.0.gate.weight"),
         (from_published, ["embed.weight"], "embed.weight"),
         (to_published, ["body.levels.1.router.q.weight"], "body.levels.1.router.q.weight"),
         (to_published, ["body.main.blocks.x.resid_mix"], "body.main.blocks.x.resid_mix"),

@@ -73,7 +73,7 @@ def test_states(model: LM, batch: tuple[torch.Tensor, torch.Tensor], figures: np
     level = model.body.levels[0]
     assert isinstance(level, Level)
     with torch.no_grad():
-        encoded, chunks, starts, routing = level.down(model.embed(batch[0]), None)
+        chunks, _, (encoded, routing, starts, _) = level.down(model.embed(batch[0]), None)
         main = model.body.main(chunks)
         dechunked = level.dechunk(main, starts, routing)
     close(encoded, "out/encoder", figures)

@@ -50,11 +50,10 @@ def training_curve(points: list[tuple[float, float]], final: float | None = None
         axes.axhline(final, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
             f"held out, after the roundtrip: {final:.3f}",
-            (1, final),
+            (0.01, final),
             xycoords=("axes fraction", "data"),
             xytext=(0, 4),
             textcoords="offset points",
-            ha="right",
             color=INK,
             fontsize=9,
         )

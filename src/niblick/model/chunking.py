@@ -18,6 +18,9 @@ from torch.autograd.function import once_differentiable
 P_EPS = 1e-4
 """Boundary probabilities are clamped to [P_EPS, 1 − P_EPS] before smoothing (study 1)."""
 
+ENTROPY_EPS = 1e-6
+"""Boundary probabilities are clamped to [ENTROPY_EPS, 1 − ENTROPY_EPS] before their entropy is taken."""
+
 SCAN_BLOCK = 32
 """Positions that `linear_scan` handles as one triangular matrix product."""
 
@@ -148,6 +151,13 @@ def expand(s_BCD: Tensor, boundary_BL: Tensor) -> Tensor:
     return s_BCD.reshape(B * C, D).index_select(0, rows_N).view(B, -1, D)
 
 
+def decay(s_BLD: Tensor, boundary_BL: Tensor, log_decay_D: Tensor) -> Tensor:
+    """Fade each chunk's state with the distance from its start: s_t·exp(log_decay · offset_t) (TinyHNet)."""
+    place_L = torch.arange(s_BLD.shape[1], device=s_BLD.device)
+    start_BL = torch.where(boundary_BL, place_L, 0).cummax(1).values
+    return s_BLD * ((place_L - start_BL)[:, :, None] * log_decay_D).exp()
+
+
 def confidence(p_BL: Tensor, boundary_BL: Tensor) -> Tensor:
     """How sure the decision was: p at boundaries, 1 − p elsewhere (paper, Eq. 6)."""
     return torch.where(boundary_BL, p_BL, 1 - p_BL)
@@ -188,3 +198,31 @@ def ratio_loss(p_BL: Tensor, boundary_BL: Tensor, target_length: float, length_B
     mean_B = p_BL.sum(1) / length
     n = target_length
     return (n / (n - 1) * ((n - 1) * share_B * mean_B + (1 - share_B) * (1 - mean_B))).mean()
+
+
+def square_ratio_loss(
+    p_BL: Tensor, boundary_BL: Tensor, target_length: float, length_B: Tensor | None = None
+) -> Tensor:
+    """(F − 1/N)², F the batch's share of boundaries, with the gradient of p straight through (TinyHNet); a scalar."""
+    share_BL = boundary_BL.to(p_BL.dtype) + (p_BL - p_BL.detach())
+    return (mean_over(share_BL, length_B) - 1 / target_length).square()
+
+
+def entropy(p_BL: Tensor, length_B: Tensor | None = None) -> Tensor:
+    """Mean entropy of the decisions in nats, a scalar (TinyHNet)."""
+    p_BL = p_BL.clamp(ENTROPY_EPS, 1 - ENTROPY_EPS)
+    return mean_over(-(p_BL * p_BL.log() + (1 - p_BL) * (1 - p_BL).log()), length_B)
+
+
+def guide_loss(p_BL: Tensor, guide_BL: Tensor) -> Tensor:
+    """Mean cross-entropy of p against given boundaries, position 0 aside, nats; a scalar."""
+    p_BL = p_BL[:, 1:].clamp(ENTROPY_EPS, 1 - ENTROPY_EPS)
+    return -torch.where(guide_BL[:, 1:], p_BL, 1 - p_BL).log().mean()
+
+
+def mean_over(x_BL: Tensor, length_B: Tensor | None) -> Tensor:
+    """Mean over the valid positions of all rows."""
+    if length_B is None:
+        return x_BL.mean()
+    valid_BL = torch.arange(x_BL.shape[1], device=x_BL.device) < length_B[:, None]
+    return (x_BL * valid_BL).sum() / length_B.sum()

@@ -1,85 +1,37 @@
 """H-Net: levels of encoder, router and decoder around a main stage that sees chunks (study 1; paper, Section 2).
 
-The body is a list, not a recursion: down through the levels, the main stage, up again. Chunks are never truncated:
-the longest row of the batch counts, rounded up to a bucket so that few shapes occur.
+The body is a list, not a recursion: down through the levels, the main stage, up again. Inner levels may be wider than
+outer ones, never narrower.
 
-Shapes: B batch, L positions, C chunks, D width.
+Shapes: B batch, L positions, D width; in steps R rows that take part.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from niblick.errors import ConfigError, nearest
-from niblick.model.chunking import confidence, expand, scale_gradient, select, smooth, straight_through
+from niblick.errors import ConfigError
 from niblick.model.layers import BlockConfig
-from niblick.model.routers import ROUTERS, Routing, route
-from niblick.model.stage import Stage, StageConfig
+from niblick.model.level import Level, LevelConfig, LevelState, Passage, SoftLevel
+from niblick.model.routers import GIVEN, Routing
+from niblick.model.stage import Packing, Stage, StageConfig, StageState
+
+COMPILED_SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
+"""Chunk counts that compiled stages see, as shares of the outermost sequence: finest where chunk counts usually are."""
 
 
-@dataclass(frozen=True)
-class LevelConfig:
-    """One level of chunking: what stands around the router, and what the router is asked for."""
+@dataclass
+class HNetState:
+    """Inference state of the body: each level's, outermost first, and the main stage's."""
 
-    encoder: StageConfig = field(default_factory=lambda: StageConfig("T2"))
-    decoder: StageConfig = field(default_factory=lambda: StageConfig("T2"))
-    router: str = "cosine"
-    target_length: float = 6.0
-    """N of the ratio loss: positions per chunk that training aims at."""
-    ratio_weight: float = 0.03
-    """λ: weight of the ratio loss in the training loss."""
-    lr_diff: float = 0.75
-    """d: gradients are scaled by d where they enter the level from its decoder, and by 1/d where they leave its inside
-    towards the encoder."""
-    bucket: int = 16
-    """Chunk counts are rounded up to a multiple of this."""
-
-    def __post_init__(self) -> None:
-        if self.router not in ROUTERS:
-            raise ConfigError(f"unknown router {self.router!r}{nearest(self.router, ROUTERS)}")
-        if self.target_length <= 1:
-            raise ConfigError(f"target_length={self.target_length} must be above 1: a chunk of 1 position is no chunk")
-        if self.lr_diff <= 0:
-            raise ConfigError(f"lr_diff={self.lr_diff} must be positive")
-        if self.bucket < 1:
-            raise ConfigError(f"bucket={self.bucket} must be at least 1")
-
-
-class Level(nn.Module):
-    """Encoder, router, residual projection and decoder of one level. `down` and `up` are the two halves of its work."""
-
-    def __init__(self, config: LevelConfig, model: BlockConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = Stage(config.encoder, model)
-        self.router = ROUTERS[config.router](model.width)
-        self.residual = nn.Linear(model.width, model.width, bias=False)
-        self.decoder = Stage(config.decoder, model)
-        nn.init.zeros_(self.residual.weight)
-
-    def down(self, x_BLD: Tensor, length_B: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Routing]:
-        """Encode and chunk. Returns the encoder's output, the chunks (B, C, D), their starts (B, C), the routing."""
-        encoded_BLD = self.encoder(x_BLD)
-        routing = route(self.router, encoded_BLD, length_B)
-        longest = int(routing.chunks_B().max())
-        bucket = self.config.bucket
-        chunks = min(-(-longest // bucket) * bucket, x_BLD.shape[1])
-        chunks_BCD, start_BC = select(encoded_BLD, routing.boundary_BL, chunks)
-        return encoded_BLD, scale_gradient(chunks_BCD, 1 / self.config.lr_diff), start_BC, routing
-
-    def dechunk(self, chunks_BCD: Tensor, start_BC: Tensor, routing: Routing) -> Tensor:
-        """Smooth the chunk states and give each position its chunk's: (B, C, D) to (B, L, D)."""
-        p_BC = routing.p_BL.gather(1, start_BC)
-        return expand(smooth(chunks_BCD, p_BC), routing.boundary_BL)
-
-    def up(self, chunks_BCD: Tensor, encoded_BLD: Tensor, start_BC: Tensor, routing: Routing) -> Tensor:
-        """Dechunk, add the encoder's output through the residual projection, decode. Returns (B, L, D)."""
-        spread_BLD = self.dechunk(chunks_BCD, start_BC, routing)
-        gate_BL1 = straight_through(confidence(routing.p_BL, routing.boundary_BL))[:, :, None]
-        x_BLD = (gate_BL1 * spread_BLD).to(encoded_BLD.dtype) + self.residual(encoded_BLD)
-        return self.decoder(scale_gradient(x_BLD, self.config.lr_diff))
+    levels: list[LevelState]
+    main: StageState
 
 
 class HNet(nn.Module):
@@ -87,18 +39,137 @@ class HNet(nn.Module):
 
     def __init__(self, levels: tuple[LevelConfig, ...], main: StageConfig, model: BlockConfig) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(Level(level, model) for level in levels)
+        widths = level_widths(levels, main, model)
+        self.levels = nn.ModuleList(
+            (SoftLevel if level.router == "soft" else Level)(level, model, inner)
+            for level, inner in zip(levels, widths[1:], strict=True)
+        )
         self.main = Stage(main, model)
+        self.few_shapes = False
+        """Whether chunk counts are rounded to COMPILED_SHARES of the sequence: for compiled stages."""
 
-    def forward(self, x_BLD: Tensor) -> tuple[Tensor, list[Routing]]:
-        """Return hidden states (B, L, D) and the routing of each level, outermost first."""
+    def forward(self, x_BLD: Tensor, given_BL: Tensor | None = None) -> tuple[Tensor, list[Routing]]:
+        """Return hidden states (B, L, D) and the routing of each level, outermost first.
+
+        `given_BL` are the boundaries for an outermost router that takes them from outside.
+        """
         length_B: Tensor | None = None
-        saved: list[tuple[Tensor, Tensor, Routing]] = []
+        packing: Packing | None = None
+        passages: list[Passage] = []
+        sizes = [max(1, round(share * x_BLD.shape[1])) for share in COMPILED_SHARES] if self.few_shapes else None
+        for level in self._levels():
+            x_BLD, packing, passage = level.down(x_BLD, length_B, given_BL, sizes)
+            passages.append(passage)
+            if not isinstance(level, SoftLevel):
+                length_B = passage.routing.chunks_B()
+        x_BLD = self.main(x_BLD, packing)
+        for level, passage in zip(reversed(list(self._levels())), reversed(passages), strict=True):
+            x_BLD = level.up(x_BLD, passage)
+        return x_BLD, [passage.routing for passage in passages]
+
+    def _levels(self) -> Iterator[Level | SoftLevel]:
         for level in self.levels:
-            encoded_BLD, x_BLD, start_BC, routing = level.down(x_BLD, length_B)  # type: ignore[operator]
-            saved.append((encoded_BLD, start_BC, routing))
-            length_B = routing.chunks_B()
-        x_BLD = self.main(x_BLD)
-        for level, (encoded_BLD, start_BC, routing) in zip(reversed(self.levels), reversed(saved), strict=True):
-            x_BLD = level.up(x_BLD, encoded_BLD, start_BC, routing)  # type: ignore[operator]
-        return x_BLD, [routing for _, _, routing in saved]
+            assert isinstance(level, Level | SoftLevel)
+            yield level
+
+    def new_state(self, rows: int, like: Tensor, context: int | None = None) -> HNetState:
+        """Return the state before the first position, for `rows` rows, in the dtype and on the device of `like`.
+
+        `context` is the number of positions that capacities with a divisor refer to; None leaves them without bound.
+        """
+        states = []
+        for level in self._levels():
+            states.append(level.new_state(rows, like, context))
+            context = states[-1].capacity if states[-1].capacity is not None else context
+        return HNetState(states, self.main.new_state(rows, like))
+
+    def step(
+        self, x_BD: Tensor, state: HNetState, given_B: Tensor | None = None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """One position of every row; updates `state` in place.
+
+        Returns hidden states (B, D), and for each level that rows reached p and boundary of the outermost rows (levels
+        further in are reached by some rows alone).
+        """
+        rows_R = torch.arange(len(x_BD), device=x_BD.device)
+        x_RD, way = x_BD, []
+        for level, own in zip(self._levels(), state.levels, strict=True):
+            encoded_RD, p_R, boundary_R, x_RD = level.step_down(x_RD, own, rows_R, given_B)
+            way.append((level, own, rows_R, encoded_RD, p_R, boundary_R))
+            rows_R, given_B = rows_R[boundary_R], None
+            if not len(rows_R):
+                break
+        if len(rows_R):
+            x_RD = self.main.step(x_RD, state.main, rows_R)
+        for level, own, outer_R, encoded_RD, p_R, boundary_R in reversed(way):
+            x_RD = level.step_up(x_RD, own, outer_R, encoded_RD, p_R, boundary_R)
+        return x_RD, [(p_R, boundary_R) for *_, p_R, boundary_R in way]
+
+
+def level_widths(levels: tuple[LevelConfig, ...], main: StageConfig, model: BlockConfig) -> list[int]:
+    """Return the width of each level, outermost first, and of the main stage.
+
+    Raises ConfigError if widths shrink inward, if a stage of a level has another width than the level, or for a router
+    or capacity that cannot stand where it stands.
+    """
+    widths = [level.width or model.width for level in levels] + [main.width or model.width]
+    for i, (outer, inner) in enumerate(itertools.pairwise(widths)):
+        where = f"levels.{i + 1}" if i + 1 < len(levels) else "main"
+        if inner < outer:
+            raise ConfigError(
+                f"{where} has width {inner}, less than the {outer} outside it: widths may only grow inward"
+            )
+        if inner != outer and levels[i].router == "soft":
+            raise ConfigError(f"{where} has width {inner}, but a soft router keeps the width outside it, {outer}")
+    for i, level in enumerate(levels):
+        for name, stage in (("encoder", level.encoder), ("decoder", level.decoder)):
+            if stage and stage.width not in (None, widths[i]):
+                raise ConfigError(
+                    f"levels.{i}.{name}.width={stage.width} differs from its level's {widths[i]}: set levels.{i}.width"
+                )
+        if level.router in GIVEN and i:
+            raise ConfigError(f"levels.{i}.router={level.router!r} can only stand at the outermost level, levels.0")
+        if level.divisor and any(outer.divisor is None for outer in levels[:i]):
+            raise ConfigError(
+                f"levels.{i}.capacity={level.capacity} needs a divisor at every level outside it: else the room for a "
+                "row's chunks would depend on the other rows of its batch"
+            )
+        if level.capacity == "packed" and i + 1 < len(levels):
+            raise ConfigError(
+                f"levels.{i}.capacity=packed can only stand at the innermost level, levels.{len(levels) - 1}"
+            )
+    return widths
+
+
+Nested = list[Any]
+"""A layout as in the paper's configs: ["T2", ["T9"], "T2"]; without levels ["T9"]."""
+
+
+def read_nested(nested: Nested, template: LevelConfig | None = None) -> tuple[tuple[LevelConfig, ...], StageConfig]:
+    """Read a nested layout. Returns the levels, outermost first, each like `template` but for its layouts, and main.
+
+    Raises ConfigError that shows the part that is neither [main] nor [encoder, [inside], decoder].
+    """
+    template = template or LevelConfig()
+    levels: list[LevelConfig] = []
+    while not (len(nested) == 1 and isinstance(nested[0], str)):
+        kinds = [type(part) for part in nested]
+        if kinds != [str, list, str]:
+            raise ConfigError(f"nested layout {nested!r} is neither [main] nor [encoder, [inside], decoder]")
+        encoder, inside, decoder = nested
+        levels.append(replace(template, encoder=_optional(encoder), decoder=_optional(decoder)))
+        nested = inside
+    return tuple(levels), StageConfig(nested[0])
+
+
+def write_nested(levels: tuple[LevelConfig, ...], main: StageConfig) -> Nested:
+    """Return the nested layout of levels and main stage."""
+    nested: Nested = [main.layout]
+    for level in reversed(levels):
+        encoder, decoder = (stage.layout if stage else "" for stage in (level.encoder, level.decoder))
+        nested = [encoder, nested, decoder]
+    return nested
+
+
+def _optional(layout: str) -> StageConfig | None:
+    return StageConfig(layout) if layout else None

@@ -1,22 +1,45 @@
-"""Attention, MLP and the transformer block of the challenge baseline, letter `T` in layouts.
+"""Blocks: attention, MLP and causal convolution, and what layouts call them.
+
+    T  attention + MLP      t  attention alone      C  convolution + MLP      c  convolution alone
 
 Weights stay float32. The residual stream has the dtype of the input (bfloat16 under autocast), so every vector that
 scales it is cast to the stream, never the other way round.
 
-Shapes: B batch, L positions, D width, H heads, G key-value heads, K head width.
+Every block has two faces with one set of weights: sequences, and `step` with an explicit state, one position at a time.
+
+Shapes: B batch, L positions, D width, H heads, G key-value heads, K head width; in steps R rows that take part (of B),
+T cached positions, J inputs that a convolution still needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from niblick.errors import ConfigError
+from niblick.errors import ConfigError, nearest
+
+
+def _leaky_relu2(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.5).square()
+
+
+def _swiglu(x: Tensor) -> Tensor:
+    gate, value = x.chunk(2, dim=-1)
+    return F.silu(gate) * value
+
+
+def _relu2(x: Tensor) -> Tensor:
+    return F.relu(x).square()
+
+
+MLPS: dict[str, Callable[[Tensor], Tensor]] = {"relu2": _relu2, "leaky_relu2": _leaky_relu2, "swiglu": _swiglu}
+"""What may stand between the two maps of an MLP: relu² (baseline), leaky_relu(0.5)² (TinyHNet), SwiGLU."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +51,22 @@ class BlockConfig:
     kv_heads: int = 4
     mlp_mult: float = 2.0
     """Hidden units of the MLP, as a multiple of the width."""
+    mlp: str = "relu2"
+    """Kind of MLP: relu2, leaky_relu2 or swiglu."""
+    window: int = 0
+    """Attention sees so many positions, its own included; 0 is all before it."""
     rope_base: float = 10_000.0
+    rope_fraction: float = 1.0
+    """Share of each head that is turned by position."""
     qk_gain: float = 1.5
     """Initial value of the learned gain on normalized queries, per head."""
+    residual_mix: bool = True
+    """Whether blocks with attention mix the stage's input into the stream, by learned channel weights."""
+    conv_kernel: int = 4
+    """Positions that a convolution sees, its own included."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "heads", "kv_heads"):
+        for name in ("width", "heads", "kv_heads", "conv_kernel"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
         if self.width % self.heads:
@@ -49,24 +82,67 @@ class BlockConfig:
             raise ConfigError(f"kv_heads={self.kv_heads} do not divide heads={self.heads}")
         if self.mlp_mult <= 0:
             raise ConfigError(f"mlp_mult={self.mlp_mult} must be positive")
+        if self.mlp not in MLPS:
+            raise ConfigError(f"unknown mlp {self.mlp!r}{nearest(self.mlp, MLPS)}")
+        if self.window < 0:
+            raise ConfigError(f"window={self.window} must be 0 (attend to everything before) or a number of positions")
+        if not 0 <= self.rope_fraction <= 1:
+            raise ConfigError(f"rope_fraction={self.rope_fraction} must be between 0 and 1")
+
+    @property
+    def rotary_width(self) -> int:
+        """Channels of each head that are turned by position, an even number."""
+        return 2 * int(self.width // self.heads * self.rope_fraction / 2)
 
 
 class Rope(NamedTuple):
-    """Cosines and sines of the rotary angles, each of shape (L, K/2), in the dtype of the stream."""
+    """Cosines and sines of the rotary angles, in the dtype of the stream.
+
+    Each of shape (L, K/2), or (R, 1, 1, K/2) in steps; fewer than K/2 where only a fraction of each head is turned.
+    """
 
     cos: Tensor
     sin: Tensor
 
 
-def rope_table(length: int, head_width: int, base: float, like: Tensor) -> Rope:
-    """Return the rotary angles of positions 0…length−1, on the device and in the dtype of `like`."""
-    rate = base ** (-torch.arange(0, head_width, 2, dtype=torch.float32, device=like.device) / head_width)
-    angle = torch.outer(torch.arange(length, dtype=torch.float32, device=like.device), rate)
-    return Rope(angle.cos().to(like.dtype), angle.sin().to(like.dtype))
+class Context(NamedTuple):
+    """What a block knows of a sequence besides its values; the same for all blocks of a stage."""
+
+    rope: Rope
+    mask_LL: Tensor | None = None
+    """True where the row's position may see the column's; None for plain causal attention."""
+    place_L: Tensor | None = None
+    """Position inside its own row, where several rows are packed into one; None where that is 0…L−1."""
+
+
+class StepContext(NamedTuple):
+    """What a block knows of one step."""
+
+    rope: Rope
+    rows_R: Tensor
+    """Rows of the state that take part."""
+    place_R: Tensor
+    """Position that each of them is at."""
+
+
+def rope_table(place_L: Tensor, rotary_width: int, base: float, dtype: torch.dtype) -> Rope:
+    """Return the rotary angles of positions `place_L`, in `dtype`."""
+    wide = torch.float32
+    rate = base ** (-torch.arange(0, rotary_width, 2, dtype=wide, device=place_L.device) / max(rotary_width, 1))
+    angle = torch.outer(place_L.to(wide), rate)
+    return Rope(angle.cos().to(dtype), angle.sin().to(dtype))
 
 
 def rotate(x_BHLK: Tensor, rope: Rope) -> Tensor:
-    """Turn the halves (x1, x2) of each head to (x1·cos + x2·sin, −x1·sin + x2·cos), as published."""
+    """Turn the halves (x1, x2) of each head to (x1·cos + x2·sin, −x1·sin + x2·cos), as published.
+
+    Where the table is narrower than half a head, only so many channels at its front are turned.
+    """
+    turned = 2 * rope.cos.shape[-1]
+    if turned == 0:
+        return x_BHLK
+    if turned < x_BHLK.shape[-1]:
+        return torch.cat((rotate(x_BHLK[..., :turned], rope), x_BHLK[..., turned:]), dim=-1)
     x1, x2 = x_BHLK.chunk(2, dim=-1)
     return torch.cat((x1 * rope.cos + x2 * rope.sin, x2 * rope.cos - x1 * rope.sin), dim=-1)
 
@@ -76,12 +152,20 @@ def rms_norm(x_D: Tensor) -> Tensor:
     return F.rms_norm(x_D, (x_D.shape[-1],))
 
 
+@dataclass
+class AttentionState:
+    """Keys and values so far; with a window of W positions a ring of W slots, else slots that grow by doubling."""
+
+    k_BGTK: Tensor
+    v_BGTK: Tensor
+
+
 class Attention(nn.Module):
     """Causal attention: q and k normalized per head, rotary positions, a learned gain on q, grouped keys and values."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
-        self.heads, self.kv_heads = config.heads, config.kv_heads
+        self.heads, self.kv_heads, self.window = config.heads, config.kv_heads, config.window
         self.head_width = config.width // config.heads
         kv_width = self.kv_heads * self.head_width
         self.q = nn.Linear(config.width, config.width, bias=False)
@@ -91,66 +175,172 @@ class Attention(nn.Module):
         self.q_gain = nn.Parameter(torch.full((self.heads,), config.qk_gain))
         nn.init.zeros_(self.out.weight)
 
-    def forward(self, x_BLD: Tensor, rope: Rope) -> Tensor:
-        B, L, D = x_BLD.shape
+    def _qkv(self, x_BLD: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        B, L, _ = x_BLD.shape
         q_BHLK = self.q(x_BLD).view(B, L, self.heads, self.head_width).transpose(1, 2)
         k_BGLK = self.k(x_BLD).view(B, L, self.kv_heads, self.head_width).transpose(1, 2)
         v_BGLK = self.v(x_BLD).view(B, L, self.kv_heads, self.head_width).transpose(1, 2)
         gain_H11 = self.q_gain.to(q_BHLK.dtype)[:, None, None]
-        q_BHLK = rotate(rms_norm(q_BHLK), rope) * gain_H11
-        k_BGLK = rotate(rms_norm(k_BGLK), rope)
-        grouped = self.kv_heads != self.heads
-        mixed_BHLK = F.scaled_dot_product_attention(q_BHLK, k_BGLK, v_BGLK, is_causal=True, enable_gqa=grouped)
-        return self.out(mixed_BHLK.transpose(1, 2).reshape(B, L, D))
+        return rotate(rms_norm(q_BHLK), rope) * gain_H11, rotate(rms_norm(k_BGLK), rope), v_BGLK
+
+    def _mix(self, q_BHLK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | None) -> Tensor:
+        mixed_BHLK = F.scaled_dot_product_attention(
+            q_BHLK, k_BGTK, v_BGTK, mask, is_causal=mask is None, enable_gqa=self.kv_heads != self.heads
+        )
+        return self.out(mixed_BHLK.transpose(1, 2).flatten(2))
+
+    def forward(self, x_BLD: Tensor, context: Context) -> Tensor:
+        return self._mix(*self._qkv(x_BLD, context.rope), context.mask_LL)
+
+    def new_state(self, rows: int, like: Tensor) -> AttentionState:
+        """Return the state before the first position, for `rows` rows, in the dtype and on the device of `like`."""
+        empty = like.new_zeros(rows, self.kv_heads, self.window or 16, self.head_width)
+        return AttentionState(empty, empty.clone())
+
+    def step(self, x_RD: Tensor, state: AttentionState, context: StepContext) -> Tensor:
+        """One position of the rows `context.rows_R`; updates `state` in place."""
+        q_RH1K, k_RG1K, v_RG1K = self._qkv(x_RD[:, None], context.rope)
+        slot_R = context.place_R % self.window if self.window else context.place_R
+        last, slots = int(slot_R.max()), state.k_BGTK.shape[2]
+        if last >= slots:
+            grow = max(slots, last + 1 - slots)
+            state.k_BGTK, state.v_BGTK = (F.pad(x, (0, 0, 0, grow)) for x in (state.k_BGTK, state.v_BGTK))
+        state.k_BGTK[context.rows_R, :, slot_R] = k_RG1K[:, :, 0]
+        state.v_BGTK[context.rows_R, :, slot_R] = v_RG1K[:, :, 0]
+        used = min(int(context.place_R.max()) + 1, state.k_BGTK.shape[2])
+        seen_RT = torch.arange(used, device=x_RD.device) <= context.place_R[:, None]
+        k_RGTK, v_RGTK = state.k_BGTK[context.rows_R, :, :used], state.v_BGTK[context.rows_R, :, :used]
+        return self._mix(q_RH1K, k_RGTK, v_RGTK, seen_RT[:, None, None])[:, 0]
 
 
 class MLP(nn.Module):
-    """Two maps with relu² between them."""
+    """Two maps with a nonlinearity between them."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
         hidden = round(config.mlp_mult * config.width)
-        self.up = nn.Linear(config.width, hidden, bias=False)
+        self.kind = config.mlp
+        self.up = nn.Linear(config.width, hidden * (2 if self.kind == "swiglu" else 1), bias=False)
         self.down = nn.Linear(hidden, config.width, bias=False)
         nn.init.zeros_(self.down.weight)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        return self.down(F.relu(self.up(x_BLD)).square())
+        return self.down(MLPS[self.kind](self.up(x_BLD)))
 
 
 class Block(Protocol):
     """What a block must offer: built from a BlockConfig, it maps the stream to the stream.
 
-    `x0_BLD` is the stage's normalized input, `rope` the rotary table for this length. A block is causal: its output
-    at position t depends on no input after t.
+    `x0_BLD` is the stage's normalized input, `context` what else is known of the sequence. A block is causal: its
+    output at position t depends on no input after t. `new_state` and `step` are its face for generation: `step` gets
+    one position of the rows `context.rows_R` and updates their part of the state in place. A block without these two
+    trains and scores, but does not generate.
     """
 
     def __init__(self, config: BlockConfig) -> None: ...
 
-    def __call__(self, x_BLD: Tensor, x0_BLD: Tensor, rope: Rope) -> Tensor: ...
+    def __call__(self, x_BLD: Tensor, x0_BLD: Tensor, context: Context) -> Tensor: ...
+
+    def new_state(self, rows: int, like: Tensor) -> Any: ...
+
+    def step(self, x_RD: Tensor, x0_RD: Tensor, state: Any, context: StepContext) -> Tensor: ...
 
 
 class TransformerBlock(nn.Module):
-    """The baseline's block: mix with the stage's input, attention, MLP, each branch scaled per channel."""
+    """The baseline's block: mix with the stage's input, attention, MLP, each branch scaled per channel.
 
-    def __init__(self, config: BlockConfig) -> None:
+    Letter `T`; `t` is the same without the MLP.
+    """
+
+    def __init__(self, config: BlockConfig, mlp: bool = True) -> None:
         super().__init__()
         width = config.width
         self.attn = Attention(config)
-        self.mlp = MLP(config)
+        self.mlp = MLP(config) if mlp else None
         self.attn_scale = nn.Parameter(torch.ones(width))
-        self.mlp_scale = nn.Parameter(torch.ones(width))
-        self.resid_mix = nn.Parameter(torch.stack((torch.ones(width), torch.zeros(width))))
+        self.mlp_scale = nn.Parameter(torch.ones(width)) if mlp else None
+        mix = torch.stack((torch.ones(width), torch.zeros(width))) if config.residual_mix else None
+        self.resid_mix = None if mix is None else nn.Parameter(mix)
 
-    def forward(self, x_BLD: Tensor, x0_BLD: Tensor, rope: Rope) -> Tensor:
-        dtype = x_BLD.dtype
-        mix_2D = self.resid_mix.to(dtype)
-        x_BLD = torch.addcmul(x_BLD * mix_2D[0], x0_BLD, mix_2D[1])
-        x_BLD = torch.addcmul(x_BLD, self.attn(rms_norm(x_BLD), rope), self.attn_scale.to(dtype))
-        return torch.addcmul(x_BLD, self.mlp(rms_norm(x_BLD)), self.mlp_scale.to(dtype))
+    def _mixed(self, x_BLD: Tensor, x0_BLD: Tensor) -> Tensor:
+        if self.resid_mix is None:
+            return x_BLD
+        mix_2D = self.resid_mix.to(x_BLD.dtype)
+        return torch.addcmul(x_BLD * mix_2D[0], x0_BLD, mix_2D[1])
+
+    def forward(self, x_BLD: Tensor, x0_BLD: Tensor, context: Context) -> Tensor:
+        x_BLD = self._mixed(x_BLD, x0_BLD)
+        x_BLD = torch.addcmul(x_BLD, self.attn(rms_norm(x_BLD), context), self.attn_scale.to(x_BLD.dtype))
+        return add_mlp(x_BLD, self.mlp, self.mlp_scale)
+
+    def new_state(self, rows: int, like: Tensor) -> AttentionState:
+        """Return the state before the first position."""
+        return self.attn.new_state(rows, like)
+
+    def step(self, x_RD: Tensor, x0_RD: Tensor, state: AttentionState, context: StepContext) -> Tensor:
+        """One position of the rows `context.rows_R`; updates `state` in place."""
+        x_RD = self._mixed(x_RD, x0_RD)
+        mixed_RD = self.attn.step(rms_norm(x_RD), state, context)
+        return add_mlp(torch.addcmul(x_RD, mixed_RD, self.attn_scale.to(x_RD.dtype)), self.mlp, self.mlp_scale)
 
 
-BLOCKS: dict[str, Callable[[BlockConfig], nn.Module]] = {"T": TransformerBlock}
+def add_mlp(x_D: Tensor, mlp: MLP | None, scale_D: Tensor | None) -> Tensor:
+    """Add the MLP's branch to the stream, scaled per channel; without an MLP return the stream."""
+    return x_D if mlp is None or scale_D is None else torch.addcmul(x_D, mlp(rms_norm(x_D)), scale_D.to(x_D.dtype))
+
+
+@dataclass
+class ConvState:
+    """The last inputs of a convolution, oldest first."""
+
+    x_BJD: Tensor
+
+
+class ConvBlock(nn.Module):
+    """norm(x + gelu(conv x)) with a causal convolution of each channel by itself (TinyHNet), then perhaps an MLP.
+
+    Letter `c` without the MLP, `C` with it. The convolution is a sum of shifted copies: on the CPU that is faster than
+    a grouped convolution in bfloat16, and packed rows can be kept apart.
+    """
+
+    def __init__(self, config: BlockConfig, mlp: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(config.width, config.width, config.conv_kernel, groups=config.width)
+        self.mlp = MLP(config) if mlp else None
+        self.mlp_scale = nn.Parameter(torch.ones(config.width)) if mlp else None
+
+    def _after(self, x_BLD: Tensor, conv_BLD: Tensor) -> Tensor:
+        return add_mlp(rms_norm(x_BLD + F.gelu(conv_BLD)), self.mlp, self.mlp_scale)
+
+    def forward(self, x_BLD: Tensor, x0_BLD: Tensor, context: Context) -> Tensor:
+        tap_JD = self.conv.weight[:, 0].t().to(x_BLD.dtype)
+        bias_D = self.conv.bias.to(x_BLD.dtype)  # type: ignore[union-attr]
+        y_BLD = torch.addcmul(bias_D, x_BLD, tap_JD[-1])
+        for back in range(1, min(len(tap_JD), x_BLD.shape[1])):
+            past_BLD = F.pad(x_BLD[:, :-back], (0, 0, back, 0))
+            if context.place_L is not None:
+                past_BLD = past_BLD * (context.place_L >= back)[:, None]
+            y_BLD = torch.addcmul(y_BLD, past_BLD, tap_JD[-1 - back])
+        return self._after(x_BLD, y_BLD)
+
+    def new_state(self, rows: int, like: Tensor) -> ConvState:
+        """Return the state before the first position."""
+        return ConvState(like.new_zeros(rows, self.conv.kernel_size[0] - 1, self.conv.in_channels))
+
+    def step(self, x_RD: Tensor, x0_RD: Tensor, state: ConvState, context: StepContext) -> Tensor:
+        """One position of the rows `context.rows_R`; updates `state` in place."""
+        seen_RJD = torch.cat((state.x_BJD[context.rows_R], x_RD[:, None]), 1)
+        state.x_BJD[context.rows_R] = seen_RJD[:, 1:]
+        tap_JD, bias_D = self.conv.weight[:, 0].t().to(x_RD.dtype), self.conv.bias
+        return self._after(x_RD, (seen_RJD * tap_JD).sum(1) + bias_D.to(x_RD.dtype))  # type: ignore[union-attr]
+
+
+BLOCKS: dict[str, Callable[[BlockConfig], nn.Module]] = {
+    "T": TransformerBlock,
+    "t": partial(TransformerBlock, mlp=False),
+    "C": partial(ConvBlock, mlp=True),
+    "c": ConvBlock,
+}
 """Block of each layout letter."""
 
 

@@ -1,12 +1,13 @@
 """The language model: embedding, body, head, and the loss terms of training.
 
-Shapes: B batch, L positions, D width, V vocabulary, N rows (batch × positions).
+Shapes: B batch, L positions, D width, E embedding width, V vocabulary, N rows (batch × positions).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +15,26 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from niblick.errors import ConfigError
-from niblick.model.chunking import ratio_loss
-from niblick.model.hnet import HNet, LevelConfig
-from niblick.model.layers import BlockConfig
+from niblick.model.chunking import guide_loss
+from niblick.model.hnet import HNet, HNetState, level_widths
+from niblick.model.layers import BlockConfig, rms_norm
+from niblick.model.level import LevelConfig
+from niblick.model.ngrams import NgramConfig, NgramEmbedding, NgramState
+from niblick.model.providers import Entropy, Provider, Whitespace
 from niblick.model.routers import Routing
 from niblick.model.stage import StageConfig
 
 LOGIT_ELEMENTS = 1 << 24
 """The loss never holds more logits than this at once (64 MiB in float32)."""
+
+
+@dataclass(frozen=True)
+class EntropyConfig:
+    """The small model that the router `entropy` asks; frozen, and packed inside the big one."""
+
+    model: ModelConfig
+    threshold: float = 2.0
+    """Nats of entropy about a token above which it starts a chunk."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +45,19 @@ class ModelConfig(BlockConfig):
     levels: tuple[LevelConfig, ...] = ()
     main: StageConfig = field(default_factory=lambda: StageConfig("T9"))
     tie_embeddings: bool = True
+    embed_width: int = 0
+    """Width of a factorized embedding: the table has so many columns, and a linear map of its own leads to the stream
+    (and back, in a tied head). 0: the table is as wide as the stream."""
+    ngrams: tuple[NgramConfig, ...] = ()
+    """Hashed n-gram embeddings, added to the token's."""
+    bos_id: int = 1
+    """The token that starts every document; n-grams never reach across it."""
     embed_std: float = 0.005
     """Standard deviation of the embedding's initial values."""
     softcap: float = 30.0
     """Logits are softcap · tanh(z / softcap)."""
+    entropy: EntropyConfig | None = None
+    """What the router `entropy` asks."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,16 +65,38 @@ class ModelConfig(BlockConfig):
             raise ConfigError(f"vocab_size={self.vocab_size} must be between 2 and 65536: tokens are stored in 16 bits")
         if self.softcap <= 0:
             raise ConfigError(f"softcap={self.softcap} must be positive")
-        for stage in self.stages():
-            stage.block_config(self)
+        if not 0 <= self.embed_width <= self.width:
+            raise ConfigError(f"embed_width={self.embed_width} must be between 0 (off) and the width {self.width}")
+        level_widths(self.levels, self.main, self)
+        for level in self.levels:
+            block = level.block_config(self)
+            for stage in (level.encoder, level.decoder):
+                if stage:
+                    stage.block_config(block)
+        self.main.block_config(self)
+        if self.levels and (self.levels[0].width or self.width) != self.width:
+            raise ConfigError(
+                f"levels.0.width={self.levels[0].width} is the embedding's width: set width={self.levels[0].width}"
+            )
+        self._check_router()
+
+    def _check_router(self) -> None:
+        router = self.levels[0].router if self.levels else None
+        if router == "whitespace":
+            Whitespace(self.vocab_size)
+        if (router == "entropy") != (self.entropy is not None):
+            raise ConfigError("router 'entropy' and the small model it asks (model.entropy) need each other: set both")
+        if self.entropy and self.entropy.model.vocab_size != self.vocab_size:
+            raise ConfigError(
+                f"entropy.model.vocab_size={self.entropy.model.vocab_size} differs from vocab_size={self.vocab_size}: "
+                "both must read the same tokens"
+            )
 
     def stages(self) -> Iterator[StageConfig]:
         """All stages, from the outside in and out again."""
-        for level in self.levels:
-            yield level.encoder
+        yield from (level.encoder for level in self.levels if level.encoder)
         yield self.main
-        for level in reversed(self.levels):
-            yield level.decoder
+        yield from (level.decoder for level in reversed(self.levels) if level.decoder)
 
 
 @dataclass(frozen=True)
@@ -67,32 +111,104 @@ class Losses:
     """What training minimizes."""
 
 
+@dataclass
+class LMState:
+    """Inference state of a whole model, for a batch of rows. `copy.deepcopy` forks it."""
+
+    body: HNetState
+    ngrams: list[NgramState]
+    provider: Any
+
+
 class LM(nn.Module):
     """A language model over token ids. Weights in float32; runs in the autocast dtype where one is set."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed = nn.Embedding(config.vocab_size, config.width)
+        narrow = config.embed_width or config.width
+        self.embed = nn.Embedding(config.vocab_size, narrow)
         nn.init.normal_(self.embed.weight, std=config.embed_std)
+        self.embed_up = nn.Linear(narrow, config.width, bias=False) if config.embed_width else None
+        self.ngrams = nn.ModuleList(NgramEmbedding(n, config.width, config.bos_id) for n in config.ngrams)
         self.body = HNet(config.levels, config.main, config)
         self.unembed: nn.Linear | None = None
         if not config.tie_embeddings:
             self.unembed = nn.Linear(config.width, config.vocab_size, bias=False)
             nn.init.zeros_(self.unembed.weight)
+        self.provider: Provider | None = None
+        router = config.levels[0].router if config.levels else None
+        if router == "whitespace":
+            self.provider = Whitespace(config.vocab_size)
+        elif config.entropy:
+            self.provider = Entropy(LM(config.entropy.model), config.entropy.threshold)
 
-    def hidden(self, ids_BL: Tensor) -> tuple[Tensor, list[Routing]]:
-        """Return the states that the head reads, (B, L, D), and the routing of each level."""
-        x_BLD = self.embed(ids_BL)
-        device = x_BLD.device.type
+    def hidden(self, ids_BL: Tensor, given_BL: Tensor | None = None) -> tuple[Tensor, list[Routing]]:
+        """Return the states that the head reads, (B, L, D), and the routing of each level.
+
+        `given_BL` are boundaries for an outermost router that takes them from outside; without them `provider` is
+        asked. Raises ConfigError if there is neither.
+        """
+        x_BLD = self._enter(ids_BL, [ngram(ids_BL) for ngram in self.ngrams])
+        if given_BL is None and self.provider is not None:
+            given_BL = self.provider(ids_BL)
+        return self.body(x_BLD, given_BL)
+
+    def _enter(self, ids: Tensor, ngrams: list[Tensor]) -> Tensor:
+        """Embed tokens, in the autocast dtype where one is set, normalized as the first stage wants them."""
+        x_D = self.embed(ids)
+        if self.embed_up is not None:
+            x_D = self.embed_up(x_D)
+        for ngram_D in ngrams:
+            x_D = x_D + ngram_D
+        device = x_D.device.type
         if torch.is_autocast_enabled(device):
-            x_BLD = x_BLD.to(torch.get_autocast_dtype(device))
-        return self.body(x_BLD)
+            x_D = x_D.to(torch.get_autocast_dtype(device))
+        return x_D if self._first_normalizes else rms_norm(x_D)
+
+    @property
+    def _first_normalizes(self) -> bool:
+        """Whether the first thing inside normalizes its input by itself, so that embeddings need not be."""
+        first = self.config.levels[0].encoder if self.config.levels else self.config.main
+        return first is not None and first.norm_in
+
+    def new_state(self, rows: int, context: int | None = None) -> LMState:
+        """Return the state before the first token of `rows` rows.
+
+        `context` is the number of positions that capacities with a divisor refer to; None leaves them without bound.
+        """
+        like = self.embed.weight.detach()
+        device = like.device.type
+        if torch.is_autocast_enabled(device):
+            like = like.to(torch.get_autocast_dtype(device))
+        return LMState(
+            self.body.new_state(rows, like, context),
+            [ngram.new_state(rows, like) for ngram in self.ngrams],  # type: ignore[operator]
+            None if self.provider is None else self.provider.new_state(rows, like),
+        )
+
+    def step(self, token_B: Tensor, state: LMState, given_B: Tensor | None = None) -> Tensor:
+        """Read one more token of every row. Returns the logits of the next one, (B, V); updates `state` in place."""
+        return self.head(self.step_hidden(token_B, state, given_B)[0])
+
+    def step_hidden(
+        self, token_B: Tensor, state: LMState, given_B: Tensor | None = None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Like `step`, but returns the state that the head reads, (B, D), and each level's p and boundary."""
+        ngrams = [n.step(token_B, s) for n, s in zip(self.ngrams, state.ngrams, strict=True)]  # type: ignore[operator]
+        x_BD = self._enter(token_B, ngrams)
+        if given_B is None and self.provider is not None:
+            given_B = self.provider.step(token_B, state.provider)
+        return self.body.step(x_BD, state.body, given_B)
 
     def head(self, hidden_ND: Tensor) -> Tensor:
         """Return logits (…, V) in float32 or wider."""
-        weight_VD = self.embed.weight if self.unembed is None else self.unembed.weight
-        z_NV = F.linear(hidden_ND, weight_VD)
+        if self.unembed is not None:
+            z_NV = self.unembed(hidden_ND)
+        else:
+            if self.embed_up is not None:
+                hidden_ND = F.linear(hidden_ND, self.embed_up.weight.t())
+            z_NV = F.linear(hidden_ND, self.embed.weight)
         z_NV = z_NV.to(torch.promote_types(z_NV.dtype, torch.float32))
         return self.config.softcap * torch.tanh(z_NV / self.config.softcap)
 
@@ -111,17 +227,24 @@ class LM(nn.Module):
         losses = [checkpoint(part, h, t, use_reentrant=False) if again else part(h, t) for h, t in pieces]
         return torch.cat(losses).view_as(targets_BL)
 
-    def forward(self, ids_BL: Tensor, targets_BL: Tensor | None = None) -> Tensor | tuple[Losses, list[Routing]]:
-        """Return logits (B, L, V); with targets the terms of the training loss instead, and the routings."""
-        hidden_BLD, routings = self.hidden(ids_BL)
+    def forward(
+        self,
+        ids_BL: Tensor,
+        targets_BL: Tensor | None = None,
+        given_BL: Tensor | None = None,
+        guide_BL: Tensor | None = None,
+    ) -> Any:
+        """Return logits (B, L, V); with targets the terms of the training loss instead, and the routings.
+
+        `guide_BL` are boundaries that the outermost router is to be trained towards, in place of its own loss.
+        """
+        hidden_BLD, routings = self.hidden(ids_BL, given_BL)
         if targets_BL is None:
             return self.head(hidden_BLD)
-        lm = self.token_losses(hidden_BLD, targets_BL).mean()
-        ratio = tuple(
-            ratio_loss(r.p_BL, r.boundary_BL, level.target_length, r.length_B)
-            for r, level in zip(routings, self.config.levels, strict=True)
-        )
-        total = lm
-        for term, level in zip(ratio, self.config.levels, strict=True):
-            total = total + level.ratio_weight * term
-        return Losses(lm, ratio, total), routings
+        total = lm = self.token_losses(hidden_BLD, targets_BL).mean()
+        ratios = []
+        for i, (routing, level) in enumerate(zip(routings, self.config.levels, strict=True)):
+            ratio, weighted = level.loss(routing)
+            ratios.append(ratio)
+            total = total + (weighted if i or guide_BL is None else guide_loss(routing.p_BL, guide_BL))
+        return Losses(lm, tuple(ratios), total), routings

@@ -1,18 +1,20 @@
 """A stage: a stack of blocks at one resolution, between two norms, with U-net skips, written as a layout string.
 
-Shapes: B batch, L positions, D width, S skips.
+Shapes: B batch, L positions, D width; in steps R rows that take part.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from niblick.errors import ConfigError
-from niblick.model.layers import BLOCKS, BlockConfig, rms_norm, rope_table
+from niblick.model.layers import BLOCKS, BlockConfig, Context, Rope, StepContext, rms_norm, rope_table
 
 
 def parse_layout(layout: str) -> str:
@@ -42,21 +44,59 @@ def parse_layout(layout: str) -> str:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """A stack of blocks. A field left None takes the model's value."""
+    """A stack of blocks. Of the fields that blocks have, those left None take the model's value."""
 
     layout: str
+    width: int | None = None
+    """Left None, the width of the level that the stage belongs to; only a main stage may have its own."""
     heads: int | None = None
     kv_heads: int | None = None
     mlp_mult: float | None = None
+    mlp: str | None = None
+    window: int | None = None
+    rope_base: float | None = None
+    rope_fraction: float | None = None
+    qk_gain: float | None = None
+    residual_mix: bool | None = None
+    conv_kernel: int | None = None
+    unique: int = 0
+    """Blocks with weights of their own, used over and over until the layout is done; 0: all of them."""
+    skips: bool = True
+    """U-net skips: the first ⌊n/2⌋ blocks push their output, the others add what was pushed."""
+    norm_in: bool = True
+    """Whether the input is normalized; the output always is."""
 
     def __post_init__(self) -> None:
-        parse_layout(self.layout)
+        letters = parse_layout(self.layout)
+        if not 0 <= self.unique <= len(letters):
+            raise ConfigError(
+                f"unique={self.unique} must be between 0 (all) and the {len(letters)} blocks of the stage"
+            )
+        if self.unique and any(letter != letters[i % self.unique] for i, letter in enumerate(letters)):
+            raise ConfigError(
+                f"layout {self.layout!r} cannot repeat its first unique={self.unique} blocks: its letters do not repeat"
+            )
 
     def block_config(self, model: BlockConfig) -> BlockConfig:
         """Return the config of this stage's blocks inside a model with the given defaults."""
         values = {f.name: getattr(model, f.name) for f in fields(BlockConfig)}
         values |= {k: v for k in values if (v := getattr(self, k, None)) is not None}
         return BlockConfig(**values)
+
+
+class Packing(NamedTuple):
+    """Several rows packed into one: which row each position belongs to, and where in that row it stands."""
+
+    row_L: Tensor
+    place_L: Tensor
+
+
+@dataclass
+class StageState:
+    """State of every block (those that share weights have one each), and the position each row is at."""
+
+    blocks: list[Any]
+    place_B: Tensor
 
 
 class Stage(nn.Module):
@@ -66,21 +106,79 @@ class Stage(nn.Module):
         super().__init__()
         block = config.block_config(model)
         letters = parse_layout(config.layout)
-        self.blocks = nn.ModuleList(BLOCKS[letter](block) for letter in letters)
-        self.skips = len(letters) // 2
+        self.layout, self.width, self.norm_in = letters, block.width, config.norm_in
+        self.blocks = nn.ModuleList(BLOCKS[letter](block) for letter in letters[: config.unique or None])
+        self.skips = len(letters) // 2 if config.skips else 0
         self.skip_weights = nn.Parameter(torch.ones(self.skips, block.width)) if self.skips else None
-        self.head_width, self.rope_base = block.width // block.heads, block.rope_base
+        self.window, self.rotary_width, self.rope_base = block.window, block.rotary_width, block.rope_base
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        rope = rope_table(x_BLD.shape[1], self.head_width, self.rope_base, like=x_BLD)
-        x_BLD = x0_BLD = rms_norm(x_BLD)
+    def forward(self, x_BLD: Tensor, packing: Packing | None = None) -> Tensor:
+        context = self._context(x_BLD, packing)
+        return self._run(x_BLD, lambda i, x_BLD, x0_BLD: self._block(i)(x_BLD, x0_BLD, context))
+
+    def _run(self, x_D: Tensor, apply: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
+        """Norms, blocks and skips: the same for sequences and steps."""
+        if self.norm_in:
+            x_D = rms_norm(x_D)
+        x0_D = x_D
         pushed: list[Tensor] = []
-        for i, block in enumerate(self.blocks):
+        for i in range(len(self.layout)):
             if i >= self.skips and pushed:
                 assert self.skip_weights is not None
-                weight_D = self.skip_weights[i - self.skips].to(x_BLD.dtype)
-                x_BLD = torch.addcmul(x_BLD, pushed.pop(), weight_D)
-            x_BLD = block(x_BLD, x0_BLD, rope)
+                x_D = torch.addcmul(x_D, pushed.pop(), self.skip_weights[i - self.skips].to(x_D.dtype))
+            x_D = apply(i, x_D, x0_D)
             if i < self.skips:
-                pushed.append(x_BLD)
-        return rms_norm(x_BLD)
+                pushed.append(x_D)
+        return rms_norm(x_D)
+
+    def _block(self, i: int) -> nn.Module:
+        return self.blocks[i % len(self.blocks)]
+
+    def _context(self, x_BLD: Tensor, packing: Packing | None) -> Context:
+        index_L = torch.arange(x_BLD.shape[1], device=x_BLD.device)
+        place_L = index_L if packing is None else packing.place_L
+        rope = rope_table(place_L, self.rotary_width, self.rope_base, x_BLD.dtype)
+        if packing is None and not self.window:
+            return Context(rope)
+        back_LL = index_L[:, None] - index_L
+        mask_LL = back_LL >= 0
+        if self.window:
+            mask_LL &= back_LL < self.window
+        if packing is not None:
+            mask_LL &= packing.row_L[:, None] == packing.row_L
+        return Context(rope, mask_LL, None if packing is None else place_L)
+
+    def new_state(self, rows: int, like: Tensor) -> StageState:
+        """Return the state before the first position. Raises ConfigError for a block that has no `step`."""
+        for letter, block in zip(self.layout, self.blocks, strict=False):
+            if not hasattr(block, "step"):
+                raise ConfigError(
+                    f"block {letter!r} has no `new_state` and `step`: it trains and scores, but cannot step"
+                )
+        blocks: list[Any] = [self._block(i) for i in range(len(self.layout))]
+        place_B = torch.zeros(rows, dtype=torch.long, device=like.device)
+        return StageState([block.new_state(rows, like) for block in blocks], place_B)
+
+    def step(self, x_RD: Tensor, state: StageState, rows_R: Tensor) -> Tensor:
+        """One position of the rows `rows_R`; updates their part of `state` in place. Returns (R, D)."""
+        place_R = state.place_B[rows_R]
+        rope = rope_table(place_R, self.rotary_width, self.rope_base, x_RD.dtype)
+        context = StepContext(Rope(rope.cos[:, None, None], rope.sin[:, None, None]), rows_R, place_R)
+        state.place_B[rows_R] = place_R + 1
+        blocks = state.blocks
+        return self._run(x_RD, lambda i, x_RD, x0_RD: self._block(i).step(x_RD, x0_RD, blocks[i], context))  # type: ignore[operator]
+
+
+class Passthrough(nn.Module):
+    """Where a level has no stage: what comes in goes out."""
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        return x_BLD
+
+    def new_state(self, rows: int, like: Tensor) -> StageState:
+        """Return a state without blocks."""
+        return StageState([], torch.zeros(rows, dtype=torch.long, device=like.device))
+
+    def step(self, x_RD: Tensor, state: StageState, rows_R: Tensor) -> Tensor:
+        """Return the input."""
+        return x_RD

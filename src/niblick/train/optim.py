@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from niblick.errors import ArtifactError
+from niblick.model.level import Level, SoftLevel
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that pushes singular values towards 1 (Jordan et al., Muon, 2024)."""
@@ -60,7 +61,7 @@ def orthogonalize(update_NRC: Tensor, iterations: int) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum with Nesterov's look-ahead, orthogonalized, scaled by √max(1, rows/columns) (challenge baseline)."""
 
-    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float, iterations: int) -> None:
+    def __init__(self, params: list[dict[str, Any]], lr: float, momentum: float, iterations: int) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "iterations": iterations})
 
     @torch.no_grad()
@@ -94,11 +95,16 @@ class Optimizers:
     def __init__(self, model: nn.Module, config: OptimConfig) -> None:
         self.config = config
         self.names = {p: name for name, p in model.named_parameters()}
-        groups = parameter_groups(model)
+        rates = {
+            "matrix": config.matrix_lr,
+            "vector": config.vector_lr,
+            "embed": config.embed_lr,
+            "head": config.head_lr,
+        }
+        groups = _with_rates(model, rates)
         self.muon = Muon(groups["matrix"], config.matrix_lr, config.muon_momentum_start, config.muon_iterations)
-        rates = {"vector": config.vector_lr, "embed": config.embed_lr, "head": config.head_lr}
         self.adam = torch.optim.Adam(
-            [{"params": groups[kind], "lr": lr, "base_lr": lr} for kind, lr in rates.items() if groups[kind]],
+            [group for kind in ("vector", "embed", "head") for group in groups[kind]],
             betas=(config.beta1, config.beta2),
             eps=config.eps,
             fused=True,
@@ -110,8 +116,7 @@ class Optimizers:
         share = min(step / c.muon_momentum_steps, 1.0) if c.muon_momentum_steps else 1.0
         for group in self.muon.param_groups:
             group["momentum"] = (1 - share) * c.muon_momentum_start + share * c.muon_momentum
-            group["lr"] = c.matrix_lr * lr_scale
-        for group in self.adam.param_groups:
+        for group in [*self.muon.param_groups, *self.adam.param_groups]:
             group["lr"] = group["base_lr"] * lr_scale
         if c.grad_clip > 0:
             nn.utils.clip_grad_norm_(list(self.names), c.grad_clip)
@@ -144,6 +149,23 @@ class Optimizers:
         for optimizer in (self.muon, self.adam):
             for group in optimizer.param_groups:
                 yield from group["params"]
+
+
+def _with_rates(model: nn.Module, rates: dict[str, float]) -> dict[str, list[dict[str, Any]]]:
+    """Optimizer groups by kind of parameter, each with its learning rate: the kind's, times its level's `lr_mult`."""
+    mult = {
+        p: module.config.lr_mult
+        for module in model.modules()
+        if isinstance(module, Level | SoftLevel)
+        for p in module.parameters()
+    }
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for kind, params in parameter_groups(model).items():
+        by_rate: dict[float, list[nn.Parameter]] = {}
+        for p in params:
+            by_rate.setdefault(rates[kind] * mult.get(p, 1.0), []).append(p)
+        groups[kind] = [{"params": same, "lr": rate, "base_lr": rate} for rate, same in by_rate.items()]
+    return groups
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:

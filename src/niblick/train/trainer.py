@@ -28,6 +28,7 @@ from niblick.model.stage import Stage
 from niblick.score.scorers import Score
 from niblick.train.checkpoint import Progress, list_checkpoints, load_checkpoint, save_checkpoint
 from niblick.train.optim import OptimConfig, Optimizers
+from niblick.train.routing import CollapseWatch, Guide, make_guide, routing_facts
 from niblick.train.schedule import ScheduleConfig
 
 Emit = Callable[[dict[str, Any]], None]
@@ -51,6 +52,10 @@ class TrainConfig:
     """Steps between checkpoints; 0 for one only when the run is stopped."""
     log_every: int = 200
     """Steps between lines of the log."""
+    init_from: str = ""
+    """Boundaries that the outermost router is trained towards at first, such as `whitespace`; empty: none."""
+    init_steps: int = 500
+    """Steps of that; then the router is free."""
     device: str = "auto"
     dtype: str = "bfloat16"
     """Autocast dtype: bfloat16 or float32. Weights and optimizer stay float32."""
@@ -69,6 +74,8 @@ class TrainConfig:
                 f"train.batch_tokens={self.batch_tokens} must be a multiple of "
                 f"train.micro_batch_tokens={self.micro_batch_tokens}"
             )
+        if self.init_steps < 0:
+            raise ConfigError(f"train.init_steps={self.init_steps} must not be negative")
         if self.dtype not in DTYPES:
             raise ConfigError(f"train.dtype={self.dtype!r} must be one of {', '.join(DTYPES)}")
         if self.compile not in ("always", "never", "auto"):
@@ -102,14 +109,19 @@ def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextMana
     return torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "float32")
 
 
-def compile_stages(model: LM, when: str, device: torch.device, emit: Emit) -> None:
-    """Compile every stage by itself, in place, so that a new number of chunks touches the inner stage alone."""
+def compile_stages(model: LM, when: str, device: torch.device, emit: Emit, backend: Any = "inductor") -> None:
+    """Compile every stage by itself, in place, so that a new number of chunks touches the inner stage alone.
+
+    From then on levels round their chunk counts to a few shares of the sequence, so that no stage sees more than
+    len(COMPILED_SHARES) shapes.
+    """
     if when == "never" or (when == "auto" and device.type != "cuda"):
         return
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     for module in model.modules():
         if isinstance(module, Stage):
-            module.compile(dynamic=False)
+            module.compile(dynamic=False, backend=backend)
+    model.body.few_shapes = True
     emit({"event": "compile", "stages": sum(isinstance(m, Stage) for m in model.modules())})
 
 
@@ -153,6 +165,7 @@ def train(
     Raises TrainingError when the loss is not finite; the state before that step is then the newest checkpoint.
     """
     device = next(model.parameters()).device
+    guide = make_guide(config.init_from, model.config) if config.init_from else None
     optimizers = Optimizers(model, optim)
     progress = Progress()
     compile_stages(model, config.compile, device, emit)
@@ -166,6 +179,7 @@ def train(
     accumulate = config.batch_tokens // config.micro_batch_tokens
     started = time.perf_counter() - progress.wall_seconds
     saved: Path | None = None
+    watch = CollapseWatch()
 
     def run_validation() -> None:
         score = validate(model)
@@ -184,7 +198,8 @@ def train(
                 run_validation()
             step_started = time.perf_counter()
             lr_scale = schedule.lr_scale(progress.step, progress.train_seconds)
-            losses, routings = _gradients(model, batches, accumulate, config, device)
+            steered = guide if progress.step < config.init_steps else None
+            losses, routings = _gradients(model, batches, accumulate, config, device, steered)
             if not math.isfinite(losses["total"]):
                 raise _not_finite(model, losses, progress, save())
             optimizers.step(progress.step, lr_scale)
@@ -194,12 +209,16 @@ def train(
             progress.step += 1
             progress.position = batches.position
             progress.train_seconds += seconds
+            logged = progress.step % config.log_every == 0 or progress.step == 1
+            levels = [routing_facts(r) for r in routings] if logged else []
             emit(
                 _progress_event("step", progress, schedule)
                 | losses
                 | {"lr_scale": lr_scale, "tokens_per_second": config.batch_tokens / seconds}
-                | _routing_facts(routings, config, progress.step)
+                | ({"levels": levels} if levels else {})
             )
+            for warning in watch.warnings(levels):
+                emit(warning | {"step": progress.step})
             if stop.received:
                 saved = save()
                 break
@@ -212,7 +231,7 @@ def train(
 
 
 def _gradients(
-    model: LM, batches: Batches, accumulate: int, config: TrainConfig, device: torch.device
+    model: LM, batches: Batches, accumulate: int, config: TrainConfig, device: torch.device, guide: Guide | None = None
 ) -> tuple[dict[str, float], list[Routing]]:
     """Forward and backward over the micro-batches of one step. Returns mean loss terms and the last routings."""
     sums: list[Tensor] = []
@@ -220,7 +239,8 @@ def _gradients(
     for _ in range(accumulate):
         ids_BL, targets_BL = batches.next()
         with autocast(device, config.dtype):
-            losses, routings = model(ids_BL.to(device, non_blocking=True), targets_BL.to(device, non_blocking=True))
+            ids_BL, targets_BL = (t.to(device, non_blocking=True) for t in (ids_BL, targets_BL))
+            losses, routings = model(ids_BL, targets_BL, guide_BL=guide(ids_BL) if guide else None)
         assert isinstance(losses, Losses)
         (losses.total / accumulate).backward()
         sums.append(torch.stack((losses.lm, losses.total, *losses.ratio)).detach())
@@ -258,18 +278,6 @@ def _progress_event(kind: str, progress: Progress, schedule: ScheduleConfig) -> 
         "train_seconds": progress.train_seconds,
         "progress": share,
         "eta_seconds": eta,
-    }
-
-
-def _routing_facts(routings: list[Routing], config: TrainConfig, step: int) -> dict[str, Any]:
-    """Boundary rate and mean probability of each level, for the steps that are logged."""
-    if step % config.log_every and step > 1:
-        return {}
-    return {
-        "levels": [
-            {"boundary_rate": float(r.boundary_BL.float().mean()), "mean_p": float(r.p_BL.detach().mean())}
-            for r in routings
-        ]
     }
 
 

@@ -1,0 +1,346 @@
+"""One level of an H-Net: encoder, router, residual projection and decoder around an inside that sees chunks.
+
+    x ─ encoder ─┬─ residual ─────────────────────────────┬─ decoder ─▶
+                 └─ router ─ select ─ inside ─ dechunk ───┘
+
+The inside may be wider: chunk states are then padded by a learned vector, and cut again on the way up (paper, Section
+2.3).
+
+Shapes: B batch, L positions, C chunks, D width, S chunks of all rows; in steps R rows that take part.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from niblick.errors import ConfigError, nearest
+from niblick.model.chunking import (
+    P_EPS,
+    confidence,
+    decay,
+    entropy,
+    expand,
+    ratio_loss,
+    scale_gradient,
+    select,
+    smooth,
+    square_ratio_loss,
+    straight_through,
+)
+from niblick.model.layers import BlockConfig
+from niblick.model.routers import ROUTERS, Routing, SoftRouter, before, blend, route, route_step
+from niblick.model.stage import Packing, Passthrough, Stage, StageConfig, StageState
+
+DECHUNKS = ("smooth", "decay")
+RATIO_LOSSES = {"paper": ratio_loss, "square": square_ratio_loss}
+
+
+@dataclass(frozen=True)
+class LevelConfig:
+    """One level of chunking: what stands around the router, and what the router is asked for."""
+
+    encoder: StageConfig | None = field(default_factory=lambda: StageConfig("T2"))
+    """None: the level's input goes to the router as it is."""
+    decoder: StageConfig | None = field(default_factory=lambda: StageConfig("T2"))
+    router: str = "cosine"
+    width: int | None = None
+    """Width of encoder, router and decoder; None for the model's."""
+    target_length: float = 6.0
+    """N of the ratio loss: positions per chunk that training aims at."""
+    ratio_weight: float = 0.03
+    """λ: weight of the ratio loss in the training loss."""
+    ratio: str = "paper"
+    """Form of the ratio loss: paper (Eq. 10) or square (TinyHNet)."""
+    entropy_weight: float = 0.0
+    """Weight of a reward for undecided routers: this much entropy of p is taken off the loss (TinyHNet)."""
+    dechunk: str = "smooth"
+    """How positions get their chunk's state: smooth (moving average, Eq. 5) or decay (it fades, TinyHNet)."""
+    confidence: bool = True
+    """Whether the router's confidence multiplies the dechunked state, with value 1 and its own gradient (Eq. 7)."""
+    lr_diff: float = 0.75
+    """d: gradients are scaled by d where they enter the level from its decoder, and by 1/d where they leave its inside
+    towards the encoder."""
+    lr_mult: float = 1.0
+    """Multiplier on the learning rates of the level's own weights."""
+    capacity: str = "bucketed"
+    """Room for chunks: `bucketed` (those of the longest row), `packed` (all rows' chunks in one sequence) or
+    `divisor:k` (L // k a row; boundaries past that are dropped and what follows joins the last chunk, study 2)."""
+    bucket: int = 16
+    """Chunk counts are rounded up to a multiple of this."""
+
+    def __post_init__(self) -> None:
+        if self.router not in ROUTERS:
+            raise ConfigError(f"unknown router {self.router!r}{nearest(self.router, ROUTERS)}")
+        if self.target_length <= 1:
+            raise ConfigError(f"target_length={self.target_length} must be above 1: a chunk of 1 position is no chunk")
+        for name in ("lr_diff", "lr_mult"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be positive")
+        if self.bucket < 1:
+            raise ConfigError(f"bucket={self.bucket} must be at least 1")
+        for name, known in (("dechunk", DECHUNKS), ("ratio", tuple(RATIO_LOSSES))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"unknown {name} {getattr(self, name)!r}{nearest(getattr(self, name), known)}")
+        if self.capacity not in ("bucketed", "packed") and not re.fullmatch(r"divisor:[1-9]\d*", self.capacity):
+            raise ConfigError(f"capacity={self.capacity!r} must be bucketed, packed or divisor:k, as in divisor:4")
+
+    @property
+    def divisor(self) -> int | None:
+        """k of `divisor:k`; None for other capacities."""
+        kind, _, k = self.capacity.partition(":")
+        return int(k) if kind == "divisor" else None
+
+    def block_config(self, model: BlockConfig) -> BlockConfig:
+        """Return the defaults of this level's blocks inside a model with the given ones."""
+        return StageConfig("T", width=self.width).block_config(model)
+
+    def loss(self, routing: Routing) -> tuple[Tensor, Tensor]:
+        """Return the ratio loss, unweighted, and all that the level adds to the training loss."""
+        ratio = RATIO_LOSSES[self.ratio](routing.p_BL, routing.boundary_BL, self.target_length, routing.length_B)
+        total = self.ratio_weight * ratio
+        if self.entropy_weight:
+            total = total - self.entropy_weight * entropy(routing.p_BL, routing.length_B)
+        return ratio, total
+
+
+class Passage(NamedTuple):
+    """What a level keeps on the way down for the way up."""
+
+    encoded_BLD: Tensor
+    routing: Routing
+    start_BC: Tensor
+    """Position each chunk starts at."""
+    packed_BC: Tensor | None = None
+    """Where each chunk stands in the packed sequence; None if rows are not packed."""
+
+
+@dataclass
+class LevelState:
+    """Inference state of a level: its stages, its router, and the state of the current chunk."""
+
+    encoder: StageState
+    decoder: StageState
+    router: Any
+    chunk_BD: Tensor
+    """Dechunked state of the last position."""
+    chunks_B: Tensor
+    """Chunks started so far."""
+    capacity: int | None
+    """Chunks that a row may have."""
+
+
+def _stage(config: StageConfig | None, block: BlockConfig) -> Stage | Passthrough:
+    return Stage(config, block) if config else Passthrough()
+
+
+class Level(nn.Module):
+    """Encoder, router, residual projection and decoder of one level. `down` and `up` are the two halves of its work."""
+
+    def __init__(self, config: LevelConfig, model: BlockConfig, inner_width: int) -> None:
+        super().__init__()
+        self.config = config
+        block = config.block_config(model)
+        self.width = block.width
+        self.encoder = _stage(config.encoder, block)
+        self.router = ROUTERS[config.router](self.width, config.target_length)
+        self.residual = nn.Linear(self.width, self.width, bias=False)
+        self.decoder = _stage(config.decoder, block)
+        self.pad = nn.Parameter(torch.zeros(inner_width - self.width)) if inner_width > self.width else None
+        self.decay = nn.Parameter(torch.zeros(self.width)) if config.dechunk == "decay" else None
+        nn.init.zeros_(self.residual.weight)
+
+    def down(
+        self,
+        x_BLD: Tensor,
+        length_B: Tensor | None,
+        given_BL: Tensor | None = None,
+        sizes: list[int] | None = None,
+    ) -> tuple[Tensor, Packing | None, Passage]:
+        """Encode and chunk. Returns the chunks (B, C, D), or (1, S, D) with how they are packed, and the passage.
+
+        `sizes`, ascending, are the numbers of chunks a row may be given room for; None for multiples of the bucket.
+        """
+        encoded_BLD = self.encoder(x_BLD)
+        routing = route(self.router, encoded_BLD, length_B, given_BL)
+        L, divisor = x_BLD.shape[1], self.config.divisor
+        if divisor is not None:
+            chunks = max(1, L // divisor)
+            routing = Routing(routing.p_BL, routing.boundary_BL, length_B, chunks)
+        else:
+            chunks = self._rounded(int(routing.chunks_B().max()), L, sizes)
+        packing: Packing | None = None
+        if self.config.capacity == "packed":
+            rows = len(x_BLD)
+            sizes = [size * rows for size in sizes] if sizes else None
+            chunks_BCD, packing, passage = self._pack(encoded_BLD, routing, chunks, sizes)
+        else:
+            chunks_BCD, start_BC = select(encoded_BLD, routing.boundary_BL, chunks)
+            passage = Passage(encoded_BLD, routing, start_BC)
+        return self._widen(scale_gradient(chunks_BCD, 1 / self.config.lr_diff)), packing, passage
+
+    def _rounded(self, chunks: int, most: int, sizes: list[int] | None) -> int:
+        bucket = self.config.bucket
+        room = -(-chunks // bucket) * bucket if sizes is None else next((s for s in sizes if s >= chunks), most)
+        return min(room, most)
+
+    def _widen(self, x_D: Tensor) -> Tensor:
+        """Pad states by the learned vector where the inside is wider."""
+        if self.pad is None:
+            return x_D
+        return torch.cat((x_D, self.pad.to(x_D.dtype).expand(*x_D.shape[:-1], -1)), -1)
+
+    def _pack(
+        self, encoded_BLD: Tensor, routing: Routing, chunks: int, sizes: list[int] | None
+    ) -> tuple[Tensor, Packing, Passage]:
+        """Put all rows' chunks one behind the other, as one row (1, S, D)."""
+        B, L, D = encoded_BLD.shape
+        count_B = routing.chunks_B()
+        end_B = count_B.cumsum(0)
+        size = self._rounded(int(end_B[-1]), B * L, sizes)
+        packed_1SD, start_1S = select(encoded_BLD.reshape(1, B * L, D), routing.boundary_BL.reshape(1, -1), size)
+        index_S = torch.arange(size, device=encoded_BLD.device)
+        row_S = torch.searchsorted(end_B, index_S, right=True)  # what fills up the bucket is a row B of its own
+        first_B = F.pad(end_B, (1, 0))
+        slot_BC = first_B[:-1, None] + torch.arange(chunks, device=encoded_BLD.device)
+        slot_BC = slot_BC.clamp_max(size - 1)  # of chunks that a row does not have; nothing is read there
+        passage = Passage(encoded_BLD, routing, start_1S[0, slot_BC] % L, slot_BC)
+        return packed_1SD, Packing(row_S, index_S - first_B[row_S]), passage
+
+    def up(self, chunks_BCD: Tensor, passage: Passage) -> Tensor:
+        """Dechunk, add the encoder's output through the residual projection, decode. Returns (B, L, D)."""
+        encoded_BLD, routing = passage.encoded_BLD, passage.routing
+        if passage.packed_BC is not None:
+            chunks_BCD = chunks_BCD[0, passage.packed_BC]
+        spread_BLD = self.dechunk(chunks_BCD[..., : self.width], passage.start_BC, routing)
+        if self.config.confidence:
+            gate_BL1 = straight_through(confidence(routing.p_BL, routing.boundary_BL))[:, :, None]
+            spread_BLD = gate_BL1 * spread_BLD
+        x_BLD = spread_BLD.to(encoded_BLD.dtype) + self.residual(encoded_BLD)
+        x_BLD = scale_gradient(x_BLD, self.config.lr_diff)
+        return self.decoder(x_BLD)
+
+    def dechunk(self, chunks_BCD: Tensor, start_BC: Tensor, routing: Routing) -> Tensor:
+        """Give each position its chunk's state, smoothed or fading: (B, C, D) to (B, L, D)."""
+        if self.decay is not None:
+            kept_BL = routing.boundary_BL
+            if routing.capacity is not None:
+                kept_BL = kept_BL & (kept_BL.cumsum(1) <= routing.capacity)
+            return decay(expand(chunks_BCD, kept_BL), kept_BL, F.logsigmoid(self.decay))
+        p_BC = routing.p_BL.gather(1, start_BC)
+        return expand(smooth(chunks_BCD, p_BC), routing.boundary_BL)
+
+    def new_state(self, rows: int, like: Tensor, context: int | None) -> LevelState:
+        """Return the state before the first position; `context` is the L that a divisor's capacity is taken from."""
+        divisor = self.config.divisor
+        return LevelState(
+            self.encoder.new_state(rows, like),
+            self.decoder.new_state(rows, like),
+            _router_state(self.router, self.config.router, rows, like),
+            like.new_zeros(rows, self.width),
+            torch.zeros(rows, dtype=torch.long, device=like.device),
+            None if divisor is None or context is None else max(1, context // divisor),
+        )
+
+    def step_down(
+        self, x_RD: Tensor, state: LevelState, rows_R: Tensor, given_R: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One position down. Returns the encoder's output, p and boundary of each row, and the new chunks (S, D)."""
+        encoded_RD = self.encoder.step(x_RD, state.encoder, rows_R)
+        p_R, boundary_R = route_step(self.router, encoded_RD, state.router, rows_R, given_R)
+        if state.capacity is not None:
+            boundary_R = boundary_R & (state.chunks_B[rows_R] < state.capacity)
+        return encoded_RD, p_R, boundary_R, self._widen(encoded_RD[boundary_R])
+
+    def step_up(
+        self, chunks_SD: Tensor, state: LevelState, rows_R: Tensor, encoded_RD: Tensor, p_R: Tensor, boundary_R: Tensor
+    ) -> Tensor:
+        """One position up: take in the states of new chunks (S, D), decode. Returns (R, D)."""
+        new_S = rows_R[boundary_R]
+        chunks_SD = chunks_SD[:, : self.width].to(state.chunk_BD.dtype)
+        if self.decay is not None:
+            state.chunk_BD[rows_R] *= torch.sigmoid(self.decay)
+        else:
+            p_S1 = p_R[boundary_R].to(chunks_SD.dtype).clamp(P_EPS, 1 - P_EPS)[:, None]
+            p_S1 = torch.where(state.chunks_B[new_S, None] == 0, 1.0, p_S1)
+            chunks_SD = p_S1 * chunks_SD + (1 - p_S1) * state.chunk_BD[new_S]
+        state.chunk_BD[new_S] = chunks_SD
+        state.chunks_B[new_S] += 1
+        x_RD = state.chunk_BD[rows_R].to(encoded_RD.dtype) + self.residual(encoded_RD)
+        return self.decoder.step(x_RD, state.decoder, rows_R)
+
+
+def _router_state(router: Any, name: str, rows: int, like: Tensor) -> Any:
+    if not hasattr(router, "step"):
+        raise ConfigError(f"router {name!r} has no `new_state` and `step`: it trains and scores, but cannot step")
+    return router.new_state(rows, like)
+
+
+class SoftLevel(nn.Module):
+    """A level that cuts nothing: each position blends with the one before it, then a linear map (the soft chunker).
+
+    The inside has as many positions as the outside; there is nothing to dechunk.
+    """
+
+    def __init__(self, config: LevelConfig, model: BlockConfig, inner_width: int) -> None:
+        super().__init__()
+        self.config = config
+        block = config.block_config(model)
+        self.width = block.width
+        self.encoder = _stage(config.encoder, block)
+        self.router = SoftRouter(self.width, config.target_length)
+        self.mixer = nn.Linear(self.width, self.width)
+        self.decoder = _stage(config.decoder, block)
+
+    def down(
+        self,
+        x_BLD: Tensor,
+        length_B: Tensor | None,
+        given_BL: Tensor | None = None,
+        sizes: list[int] | None = None,
+    ) -> tuple[Tensor, Packing | None, Passage]:
+        """Encode, blend, mix. Returns what the inside sees, no packing, and the passage."""
+        x_BLD = self.encoder(x_BLD)
+        before_BLD = before(x_BLD)
+        b_BL = self.router.probability(before_BLD, x_BLD)
+        routing = Routing(b_BL, (b_BL >= 0.5), length_B)
+        start_BL = torch.arange(x_BLD.shape[1], device=x_BLD.device).expand(b_BL.shape)
+        return self.mixer(blend(x_BLD, before_BLD, b_BL)), None, Passage(x_BLD, routing, start_BL)
+
+    def up(self, x_BLD: Tensor, passage: Passage) -> Tensor:
+        """Decode what comes from the inside."""
+        return self.decoder(x_BLD)
+
+    def new_state(self, rows: int, like: Tensor, context: int | None) -> LevelState:
+        """Return the state before the first position."""
+        return LevelState(
+            self.encoder.new_state(rows, like),
+            self.decoder.new_state(rows, like),
+            self.router.new_state(rows, like),
+            like.new_zeros(rows, self.width),
+            torch.zeros(rows, dtype=torch.long, device=like.device),
+            None,
+        )
+
+    def step_down(
+        self, x_RD: Tensor, state: LevelState, rows_R: Tensor, given_R: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One position down; every row goes on to the inside."""
+        x_RD = self.encoder.step(x_RD, state.encoder, rows_R)
+        first_R1 = state.router.place_B[rows_R, None] == 0
+        before_RD = torch.where(first_R1, x_RD, state.router.last_BD[rows_R])
+        state.router.last_BD[rows_R] = x_RD
+        state.router.place_B[rows_R] += 1
+        b_R = self.router.probability(before_RD, x_RD)
+        return x_RD, b_R, torch.ones_like(rows_R, dtype=torch.bool), self.mixer(blend(x_RD, before_RD, b_R))
+
+    def step_up(
+        self, x_SD: Tensor, state: LevelState, rows_R: Tensor, encoded_RD: Tensor, p_R: Tensor, boundary_R: Tensor
+    ) -> Tensor:
+        """One position up."""
+        return self.decoder.step(x_SD, state.decoder, rows_R)

@@ -1,0 +1,102 @@
+"""What the routers do while a model trains, as facts for the log, and when to worry about it.
+
+Shapes: B batch, L positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from niblick.errors import ConfigError, nearest
+from niblick.model.lm import ModelConfig
+from niblick.model.providers import Whitespace
+from niblick.model.routers import Routing
+
+CERTAIN = 0.02
+"""A decision is near-certain where p is so close to 0 or 1."""
+SAME_P = 0.01
+"""Decisions no longer depend on the input where p varies by less than this (standard deviation)."""
+SAME_RATE = 0.005
+"""Nor where all but so small a share of positions are decided alike."""
+
+PATIENCE = 3
+"""Logged steps that a collapse must last before it is worth a warning: early in training it often passes."""
+
+Guide = Callable[[Tensor], Tensor]
+"""From ids_BL to the boundaries that a router is first trained towards."""
+
+GUIDES: dict[str, Callable[[ModelConfig], Guide]] = {"whitespace": lambda config: Whitespace(config.vocab_size)}
+"""What `train.init_from` may name."""
+
+
+def register_guide(name: str, guide: Callable[[ModelConfig], Guide]) -> None:
+    """Make `name` available as `train.init_from`. Raises ConfigError if it is taken by another guide."""
+    if GUIDES.get(name, guide) is not guide:
+        raise ConfigError(f"guide {name!r} is taken: choose another name (taken: {', '.join(sorted(GUIDES))})")
+    GUIDES[name] = guide
+
+
+def make_guide(name: str, config: ModelConfig) -> Guide:
+    """Return the guide of that name. Raises ConfigError if there is none, or if it does not fit the model."""
+    if name not in GUIDES:
+        raise ConfigError(f"unknown train.init_from {name!r}{nearest(name, GUIDES)}")
+    if not config.levels:
+        raise ConfigError(f"train.init_from={name!r} trains a router, and this model is dense: it has none")
+    return GUIDES[name](config)
+
+
+def routing_facts(routing: Routing) -> dict[str, float]:
+    """Boundary rate, mean and spread of p, share of near-certain decisions, boundaries without room in a row.
+
+    The first position of a row, a boundary in any case, does not count.
+    """
+    p_BL, boundary_BL = routing.p_BL.detach()[:, 1:].float(), routing.boundary_BL[:, 1:]
+    valid_BL = torch.ones_like(boundary_BL)
+    if routing.length_B is not None:
+        valid_BL = torch.arange(1, p_BL.shape[1] + 1, device=p_BL.device) < routing.length_B[:, None]
+    p_N, boundary_N = p_BL[valid_BL], boundary_BL[valid_BL]
+    if not len(p_N):
+        p_N, boundary_N = F.pad(p_N, (0, 1), value=1.0), F.pad(boundary_N, (0, 1), value=True)
+    facts = (
+        boundary_N.float().mean(),
+        p_N.mean(),
+        p_N.std(correction=0),
+        ((p_N - 0.5).abs() > 0.5 - CERTAIN).float().mean(),
+        routing.dropped_B().float().mean(),
+    )
+    names = ("boundary_rate", "mean_p", "spread_p", "near_certain", "truncated")
+    return dict(zip(names, torch.stack(facts).tolist(), strict=True))
+
+
+def collapse(facts: dict[str, float]) -> str | None:
+    """Say in which way decisions have stopped to depend on the input; None while they do."""
+    rate = facts["boundary_rate"]
+    if rate > 1 - SAME_RATE:
+        return "every position is a boundary: the level cuts nothing any more"
+    if rate < SAME_RATE:
+        return "no position is a boundary any more: each row is one chunk"
+    if facts["spread_p"] < SAME_P:
+        return f"p is {facts['mean_p']:.2f} everywhere: decisions no longer depend on the input"
+    return None
+
+
+class CollapseWatch:
+    """Turns the facts of each level into warnings, one when a collapse has lasted and none until it has ended."""
+
+    def __init__(self) -> None:
+        self._lasted: dict[int, int] = {}
+
+    def warnings(self, levels: list[dict[str, float]]) -> list[dict[str, Any]]:
+        """Take in the facts of one logged step. Returns the events to emit."""
+        events = []
+        for i, facts in enumerate(levels):
+            reason = collapse(facts)
+            self._lasted[i] = self._lasted.get(i, 0) + 1 if reason else 0
+            if self._lasted[i] == PATIENCE:
+                events.append({"event": "warning", "level": i, "message": f"level {i} has collapsed: {reason}"})
+        return events
