@@ -56,8 +56,9 @@ def prepare(
     `tokenizer` is `byte260` (the default), FILE.model, or `sp:VOCAB`, trained on the training documents with
     `normalization`. `val_docs` first documents become the validation split, `max_docs` are read in all, `workers`
     processes encode (default: one per core, at most 6; for bytes none but this one). The source `challenge:docs`
-    streams the challenge's documents; `challenge:sp1024` and its like fetch `train_shards` finished shards, tokenizer included
-    (`hub` is where from). Raises DataError for bad input and for an `out` that is in use; then nothing is left in it.
+    streams the challenge's documents; `challenge:sp1024` and its like fetch `train_shards` finished shards, tokenizer
+    included (`hub` is where from). Raises DataError for bad input and for an `out` that is in use; then nothing is left
+    in it.
     """
     out = Path(out)
     refuse_used(out)
