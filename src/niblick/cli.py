@@ -6,6 +6,7 @@ People read stderr and tables on stdout; with --json stdout is exactly one JSON 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,6 +49,9 @@ TOKENIZERS = "byte260, FILE.model (SentencePiece), or sp:VOCAB, which trains one
 
 def main() -> None:
     """Run the command line; a NiblickError becomes one sentence on stderr and its exit code."""
+    # OpenMP threads wait for each other in a busy loop; beside any other process that costs ten times the work
+    # itself. A short loop loses nothing on an idle machine (docs/performance.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         app()
     except NiblickError as error:
