@@ -21,7 +21,7 @@ LAYERS = [
     {"train"},
     {"study", "audit"},
     {"config", "tracks", "bundle"},
-    {"presets", "runs"},
+    {"presets", "runs", "entropy"},
     {"pipeline"},
     {"lab", "console", "generate"},
     {"quickstart", "monitor", "remote"},

@@ -21,8 +21,10 @@ from niblick.config import RunConfig, model_config, to_dict
 from niblick.data.dataset import Dataset
 from niblick.data.loader import Batches
 from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.entropy import load_small, resolve_entropy
 from niblick.errors import ArtifactError, ConfigError, NiblickError
 from niblick.model.lm import LM, ModelConfig
+from niblick.model.providers import Entropy
 from niblick.pack.quantize import pack
 from niblick.presets import load_recipe
 from niblick.runs import Run, append_line, create_run, machine, open_run, read_json, write_json
@@ -104,6 +106,7 @@ def run(config: RunConfig, runs: Path, listen: Listener, *, recipe: Path | None 
     """
     dataset = open_data(config)
     pick_device(config.train.device)
+    config = resolve_entropy(config, dataset)
     return _carry_on(create_run(runs, config, recipe), config, dataset, listen)
 
 
@@ -144,7 +147,10 @@ def _carry_on(run: Run, config: RunConfig, dataset: Dataset, listen: Listener) -
 
 def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> None:
     device = pick_device(config.train.device)
-    model = build_model(config.model, config.seed).to(device)
+    model = build_model(config.model, config.seed)
+    if isinstance(model.provider, Entropy) and not list_checkpoints(run.checkpoints):
+        model.provider.lm.load_state_dict(load_small(config, dataset).state_dict())
+    model = model.to(device)
     rows = config.train.micro_batch_tokens // config.train.seq_len
     batches = Batches(
         dataset.train,
