@@ -10,8 +10,8 @@ import torch
 
 from niblick.model.lm import LM
 from niblick.presets import load_recipe
+from niblick.train.guides import make_guide
 from niblick.train.optim import Optimizers
-from niblick.train.routing import make_guide
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "extend.md"
 PARTS = re.findall(r"^## (.+?)\n.*?```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S | re.M)

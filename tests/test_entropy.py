@@ -96,6 +96,19 @@ def test_the_threshold_may_be_given(folder: Path) -> None:
     assert resolve_entropy(resolved, Dataset.open(folder / "data")) == resolved
 
 
+def test_a_router_may_only_start_from_its_boundaries(folder: Path, tmp_path: Path) -> None:
+    """The small model guides the first steps, and is no part of what is packed."""
+    level = LevelConfig(StageConfig("T1"), StageConfig("T1"), target_length=TARGET)
+    model = ModelConfig(width=16, heads=2, kv_heads=1, levels=(level,), main=StageConfig("T1"))
+    guided = override(config(folder, model=model), ["train.init_from=entropy", "train.init_steps=2"])
+    result = run(guided, tmp_path / "runs", lambda event: None)
+    assert not any(name.startswith("provider") for name in read_tensors(Path(result["run"]) / "model.safetensors")[0])
+    for key, words in (("model.levels=[]", "dense"), ("model.levels.0.router=fixed", "nothing to learn")):
+        with pytest.raises(ConfigError, match=words):
+            run(override(guided, [key]), tmp_path / "none", lambda event: None)
+    assert not (tmp_path / "none").exists()
+
+
 def test_refusals_leave_nothing_behind(folder: Path, tmp_path: Path) -> None:
     write_small(tmp_path / "other.nib", ByteTokenizer().spec() | {"name": "sp1024", "vocab_size": 1024})
     (tmp_path / "broken.nib").write_bytes(b"PK\3\4")

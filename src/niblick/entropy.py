@@ -76,6 +76,12 @@ def load_small(config: RunConfig, dataset: Dataset) -> LM:
     return model.eval()
 
 
+def entropy_guide(config: RunConfig, dataset: Dataset) -> Entropy:
+    """Return the boundaries that `train.init_from=entropy` stands for in a resolved config. Raises as that does."""
+    assert config.entropy.threshold is not None
+    return Entropy(load_small(config, dataset), config.entropy.threshold).to(pick_device(config.train.device))
+
+
 def choose_threshold(small: LM, config: RunConfig, split: Split) -> float:
     """Return the threshold, in nats, that cuts windows of training text into chunks of target_length on average.
 

@@ -21,7 +21,7 @@ from niblick.config import RunConfig, model_config, to_dict
 from niblick.data.dataset import Dataset
 from niblick.data.loader import Batches
 from niblick.data.tokenizers import Tokenizer, make_tokenizer
-from niblick.entropy import load_small, resolve_entropy
+from niblick.entropy import entropy_guide, load_small, resolve_entropy
 from niblick.errors import ArtifactError, ConfigError, NiblickError
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.providers import Entropy
@@ -31,6 +31,7 @@ from niblick.runs import Run, append_line, create_run, machine, open_run, read_j
 from niblick.score.scorers import ReportProgress, Score, ScoreConfig, contiguous
 from niblick.tracks import legality
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors, save_tensors
+from niblick.train.guides import Guide, make_guide
 from niblick.train.trainer import Outcome, autocast, pick_device, train
 
 Listener = Callable[[dict[str, Any]], None]
@@ -107,7 +108,17 @@ def run(config: RunConfig, runs: Path, listen: Listener, *, recipe: Path | None 
     dataset = open_data(config)
     pick_device(config.train.device)
     config = resolve_entropy(config, dataset)
+    make_config_guide(config, dataset)
     return _carry_on(create_run(runs, config, recipe), config, dataset, listen)
+
+
+def make_config_guide(config: RunConfig, dataset: Dataset) -> Guide | None:
+    """Return what `train.init_from` stands for, or None. Raises ConfigError or DataError if it does not fit."""
+    name = config.train.init_from
+    if not name:
+        return None
+    entropy = entropy_guide(config, dataset) if name == "entropy" and config.model.levels else None
+    return make_guide(name, config.model, entropy)
 
 
 def config_of(run: Run) -> RunConfig:
@@ -189,6 +200,7 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> Non
         validate=lambda model: score_model(model, dataset, config.score, config.train.dtype),
         emit=emit,
         resume=bool(list_checkpoints(run.checkpoints)),
+        guide=make_config_guide(config, dataset),
     )
     progress = outcome.progress
     clocks = {"train_seconds": progress.train_seconds, "wall_seconds": progress.wall_seconds}
