@@ -75,7 +75,7 @@ def test_levels_have_their_own_learning_rates() -> None:
     lm = model(LevelConfig(StageConfig("T1"), StageConfig("T1"), lr_mult=0.5))
     optimizers = Optimizers(lm, OptimConfig())
     optimizers.step(0, 0.1)
-    groups = [*optimizers.muon.param_groups, *optimizers.adam.param_groups]
+    groups = [group for part in optimizers.parts for group in part.param_groups]
     rate = {optimizers.names[p]: group["lr"] for group in groups for p in group["params"]}
     assert set(rate) == {n for n, _ in lm.named_parameters()}
     assert rate["body.levels.0.router.q.weight"] == pytest.approx(0.5 * 0.1 * 0.04)
