@@ -4,7 +4,7 @@ VENV ?= .venv
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 PY = $(VENV)/bin/python
 
-.PHONY: help quickstart test test-fast lint bench readme install dev clean
+.PHONY: help quickstart test test-fast lint bench memory tokenizers readme install dev clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -22,6 +22,13 @@ lint: dev  ## ruff and mypy
 
 bench: dev  ## speed against peers, in one run
 	@$(PY) benchmarks/bench.py
+
+memory: dev  ## memory of `niblick data prepare` on 2 GB, as bytes and as subwords (Linux; 6 GB of disk, 10 minutes)
+	@$(PY) benchmarks/memory.py
+	@$(PY) benchmarks/memory.py --tokenizer sp:1024
+
+tokenizers: dev  ## the table of docs/data.md: one text as bytes and as subwords (about 10 minutes)
+	@$(PY) benchmarks/tokenizers_table.py
 
 readme: dev  ## run the quickstart and put its output into README.md
 	@$(PY) docs/update_readme.py

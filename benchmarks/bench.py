@@ -1,25 +1,53 @@
 """`make bench`: every speed beside its peer, in one run. Prints a table, writes build/bench.json with the machine.
 
-Usage: python benchmarks/bench.py [--quick] [NAME …]   (NAME: chunking, data, pack)
+With --docs the table goes into docs/performance.md too.
+
+Usage: python benchmarks/bench.py [--quick] [--docs] [NAME …]   (NAME: chunking, hnet, data, pack)
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 
 from chunking import bench_smooth
 from data import bench_prepare
+from hnet import bench_hnet
+from measure import Row
 from pack import bench_pack
 from rich.console import Console
 from rich.table import Table
 
-from niblick.runs import environment
+from niblick.runs import environment, machine
 
-BENCHMARKS = {"chunking": bench_smooth, "data": bench_prepare, "pack": bench_pack}
+BENCHMARKS = {"chunking": bench_smooth, "hnet": bench_hnet, "data": bench_prepare, "pack": bench_pack}
 OUT = Path(__file__).parents[1] / "build" / "bench.json"
+DOCS = Path(__file__).parents[1] / "docs" / "performance.md"
+
+
+def write_docs(rows: list[Row]) -> None:
+    """Put the table between the markers of docs/performance.md."""
+    here = machine()
+    lines = [
+        f"{here['processor']}, {here['threads']} threads, torch {environment()['packages']['torch']}, {date.today()}:",
+        "",
+        "| what | ours | peer | ratio (lowest–highest) | peer is |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    for r in rows:
+        ratio = f"{r.ratio:.1f}× ({r.lowest:.1f}–{r.highest:.1f})"
+        lines.append(f"| {r.name} | {r.ours:.1f} {r.unit} | {r.peer:.1f} {r.unit} | {ratio} | {r.peer_name} |")
+    text = re.sub(
+        r"(<!-- bench.*? -->\n).*?(\n<!-- /bench -->)",
+        lambda match: match[1] + "\n".join(lines) + match[2],
+        DOCS.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    DOCS.write_text(text, encoding="utf-8")
 
 
 def main(arguments: list[str]) -> None:
@@ -51,6 +79,8 @@ def main(arguments: list[str]) -> None:
     console.print(table)
     if not quick:
         OUT.parent.mkdir(exist_ok=True)
+        if "--docs" in arguments:
+            write_docs(rows)
         OUT.write_text(json.dumps({"environment": environment(), "rows": [asdict(r) for r in rows]}, indent=2) + "\n")
         print(f"written to {OUT.relative_to(Path.cwd()) if OUT.is_relative_to(Path.cwd()) else OUT}")
 

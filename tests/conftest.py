@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does; before torch is imported
 
 ROOT = Path(__file__).parents[1]
 

@@ -27,7 +27,8 @@ def module(name: str) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("name", "function"), [("chunking", "bench_smooth"), ("data", "bench_prepare"), ("pack", "bench_pack")]
+    ("name", "function"),
+    [("chunking", "bench_smooth"), ("hnet", "bench_hnet"), ("data", "bench_prepare"), ("pack", "bench_pack")],
 )
 def test_rows(name: str, function: str) -> None:
     rows = getattr(module(name), function)(quick=True)

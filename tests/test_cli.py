@@ -186,6 +186,39 @@ def test_recipe_file(niblick: Niblick, data: Path, tmp_path: Path) -> None:
         (["data", "prepare", "--source", "pydocs", "--tokenizer", "byte26", "--out", "OUT"], ["byte26", "byte260"]),
         (["data", "prepare", "--source", "pydocs", "--out", "DATA"], ["DATA"]),
         (["data", "check", "EMPTY"], ["EMPTY"]),
+        (["data", "convert", "EMPTY", "--out", "OUT"], ["EMPTY", "fineweb_train"]),
+        (["data", "convert", "DATA", "--tokenizer", "bite260", "--out", "OUT"], ["bite260", "nearest: byte260"]),
+        (["data", "prepare", "--source", "pydocs", "--tokenizer", "NOMODEL", "--out", "OUT"], ["no SentencePiece"]),
+        (
+            ["data", "prepare", "--source", "DATA.jsonl", "--tokenizer", "sp:60000", "--out", "OUT"],
+            ["too small", "most"],
+        ),
+        (["data", "prepare", "--source", "pydocs", "--tokenizer", "sp:12", "--out", "OUT"], ["sp:12 is out of range"]),
+        (
+            [
+                "data",
+                "prepare",
+                "--source",
+                "pydocs",
+                "--normalization",
+                "nfc",
+                "--tokenizer",
+                "sp:400",
+                "--out",
+                "OUT",
+            ],
+            ["unknown normalization 'nfc'", "identity"],
+        ),
+        (
+            ["data", "prepare", "--source", "pydocs", "--normalization", "nmt_nfkc", "--out", "OUT"],
+            ["not trained here"],
+        ),
+        (["train", "quickstart", "--data", "DATA", "--seeds", "0"], ["--seeds 0"]),
+        (["train", "quickstart", "--env", "ITERATION=3"], ["ITERATION", "nearest: ITERATIONS"]),
+        (["train", "quickstart", "--env", "EMA_DECAY=0.9"], ["EMA_DECAY cannot be set here", "not built yet"]),
+        (["import", "challenge", "missing.pt", "--preset", "quickstart"], ["missing.pt cannot be read"]),
+        (["import", "challenge", "NOMODEL", "--preset", "quickstart"], ["NOMODEL", "torch.save"]),
+        (["import", "challenge", "NOMODEL", "--preset", "quick"], ["unknown preset 'quick'", "quickstart"]),
     ],
     ids=lambda value: " ".join(value)[:60],
 )
@@ -200,10 +233,16 @@ def test_mistakes(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "DATA").symlink_to(data)
-    message = niblick.refused(*arguments)
+    (tmp_path / "DATA.jsonl").write_text('{"text": "A short text."}\n' * 30)
+    (tmp_path / "NOMODEL").write_bytes(b"nothing of the kind")
+    (tmp_path / "NOMODEL.model").write_bytes(b"nothing of the kind")
+    before = {p.name for p in tmp_path.iterdir()}
+    message = niblick.refused(
+        *[a + ".model" if a == "NOMODEL" and "--tokenizer" in arguments else a for a in arguments]
+    )
     for word in words:
         assert word in message
-    assert {p.name for p in tmp_path.iterdir()} == {"EMPTY", "DATA"}, "nothing is left half-written"
+    assert {p.name for p in tmp_path.iterdir()} == before, "nothing is left half-written"
 
 
 def test_shards_that_are_damaged_or_foreign(niblick: Niblick, data: Path, tmp_path: Path) -> None:
@@ -248,13 +287,266 @@ def test_damaged_artifacts(niblick: Niblick, run: Path, data: Path, tmp_path: Pa
             niblick.refused(*command)
 
 
+TEXTS = [f"Document {i} says\nthis  and that, {i * i} times.\n\nThen it ends.\n" for i in range(80)]
+SP = ["model.vocab_size=320", *TOY]
+
+
+@pytest.fixture(scope="module")
+def subwords(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same text as subwords that give it back, and as subwords made the challenge's way, which do not."""
+    folder = tmp_path_factory.mktemp("subwords")
+    source = folder / "docs.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    for name, normalization in (("lossless", "identity"), ("lossy", "nmt_nfkc")):
+        prepare(str(source), "sp:320", folder / name, val_docs=10, normalization=normalization)
+    return {name: folder / name for name in ("lossless", "lossy", "docs.jsonl")}
+
+
+def test_subwords_from_text_to_score(niblick: Niblick, subwords: dict[str, Path], tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    result = niblick.json("train", "quickstart", "--data", subwords["lossless"], "--runs", runs, *SP)
+    assert result["lossless"] is True
+    assert result["bpb_repaired"] == result["bpb"]
+    assert result["lost"] == {"documents": 0, "bytes": 0, "decoded_bytes": 0}
+    assert (result["documents"], result["original_bytes"]) == (10, sum(len(t) for t in TEXTS[:10]))
+    assert result["bytes"] == result["original_bytes"]
+    assert result["unavailable"] == []
+    assert niblick.json("eval", "latest", "--runs", runs)["bpb"] == pytest.approx(result["bpb"], abs=1e-6)
+    assert "lossy" not in niblick("eval", "latest", "--runs", runs)[1]
+    said = niblick.json("generate", "latest", "--runs", runs, "--prompt", "Document", "--max-bytes", 20)
+    assert said["text"]
+    artifact = next(runs.glob("*/artifacts/*/artifact.nib"))
+    artifact = artifact.rename(tmp_path / "alone.nib")
+    assert "needs its model file" in niblick.refused("generate", artifact, "--max-bytes", 20)
+    assert niblick("generate", artifact, "--max-bytes", 9, "--data", subwords["lossless"])[0] == 0
+    artifact.rename(next(runs.glob("*/artifacts/*")) / "artifact.nib")
+    # Another model file with the same name and size of vocabulary is another tokenizer.
+    message = niblick.refused("eval", "latest", "--runs", runs, "--data", subwords["lossy"])
+    assert "model_sha256" in message
+    renamed = tmp_path / "renamed"
+    renamed.mkdir()
+    [model] = (subwords["lossless"] / "tokenizers").iterdir()
+    (renamed / "mine.model").write_bytes(model.read_bytes())
+    source, out = subwords["docs.jsonl"], tmp_path / "again"
+    niblick.json("data", "prepare", "--source", source, "--out", out, "--tokenizer", renamed / "mine.model")
+    assert niblick.json("eval", "latest", "--runs", runs, "--data", out)["lossless"] is True
+
+
+def test_what_a_lossy_tokenizer_leaves_out(niblick: Niblick, subwords: dict[str, Path], tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    result = niblick.json("train", "quickstart", "--data", subwords["lossy"], "--runs", runs, *SP)
+    assert result["lossless"] is False
+    assert result["lost"]["documents"] == 10
+    assert result["lost"]["bytes"] == result["original_bytes"] > result["lost"]["decoded_bytes"]
+    repaired = (result["bits"] + result["repair_bits"]) / result["original_bytes"]
+    assert result["bpb_repaired"] == pytest.approx(repaired)
+    out = niblick("eval", "latest", "--runs", runs)[1]
+    assert "lossy     10 of 10 documents do not come back" in out
+    assert f"repaired  {repaired:.4f} BPB" in out
+
+
+def test_shards_without_index(niblick: Niblick, subwords: dict[str, Path], tmp_path: Path) -> None:
+    """The challenge's own form: scored as ever, and what nobody recorded is null and said."""
+    import shutil
+
+    folder = tmp_path / "bare"
+    shutil.copytree(subwords["lossless"], folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["niblick"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for path in folder.glob("datasets/*/*.npy"):
+        path.unlink()
+    result = niblick.json("train", "quickstart", "--data", folder, "--runs", tmp_path / "runs", *SP)
+    for key in ("lossless", "lost", "documents", "original_bytes", "repair_bits", "bpb_repaired", "text_hash"):
+        assert result[key] is None, key
+    out = niblick("eval", "latest", "--runs", tmp_path / "runs")[1]
+    assert "no document index: no text hash" in out
+    assert "bpb_repaired are unknown" in out
+    assert len(niblick.json("data", "check", folder)["unavailable"]) == 4
+    # Converting them finds documents by their BOS.
+    converted = niblick.json("data", "convert", folder, "--out", tmp_path / "bytes")
+    assert converted["niblick"]["splits"]["val"]["documents"] == 10
+    assert "text hash" in niblick("data", "convert", folder, "--tokenizer", "sp:320", "--out", tmp_path / "sp")[1]
+    shards = next(folder.glob("datasets/*"))
+    shutil.copytree(shards, tmp_path / "shards")
+    assert "name one" in niblick.refused("data", "convert", tmp_path / "shards", "--out", tmp_path / "no")
+    [model] = (folder / "tokenizers").iterdir()
+    given = ["--given", model, "--out", tmp_path / "named"]
+    assert niblick.json("data", "convert", tmp_path / "shards", *given)["num_docs"] == 80
+
+
+def test_challenge_data(
+    niblick: Niblick, subwords: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards from a folder that stands for the hub, and one that stops half-way."""
+    import shutil
+
+    from niblick.data import download
+
+    hub = tmp_path / "hub"
+    shutil.copytree(subwords["lossy"], hub)
+    manifest = json.loads((hub / "manifest.json").read_text())
+    del manifest["niblick"]
+    old, new = hub / manifest["datasets"][0]["path"], hub / "datasets" / "fineweb10B_sp320"
+    old.rename(new)
+    entry = manifest["datasets"][0] | {"name": new.name, "path": f"datasets/{new.name}"}
+    entry |= {"val_glob": f"datasets/{new.name}/fineweb_val_*.bin"}
+    (hub / "manifest.json").write_text(json.dumps(manifest | {"datasets": [entry]}))
+    monkeypatch.setattr(download, "HubFiles", lambda: download.LocalFiles(hub))
+    command = ["data", "prepare", "--source", "challenge:sp320", "--train-shards", 1, "--out"]
+    code, out, err = niblick(*command, tmp_path / "out")
+    assert code == 0, err
+    assert "without document index" in out
+    assert "model.vocab_size=320" in out
+    assert "0 to 1" in niblick.refused(*command[:-2], 7, "--out", tmp_path / "more")
+    assert "nearest: sp320" in niblick.refused(*command[:3], "challenge:sp32", "--out", tmp_path / "x")
+
+    class Stopping(download.LocalFiles):
+        def read(self, name: str, start: int) -> Any:
+            if name.endswith(".bin"):
+                raise OSError("connection reset")
+            return super().read(name, start)
+
+    monkeypatch.setattr(download, "HubFiles", lambda: Stopping(hub))
+    monkeypatch.setattr(download, "_WAIT_SECONDS", 0.0)
+    message = niblick.refused(*command, tmp_path / "half")
+    assert "connection reset" in message
+    assert "run the same command again to go on" in message
+    assert not (tmp_path / "half").exists()
+
+
+def test_progress_of_prepare_and_convert(
+    niblick: Niblick, subwords: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("niblick.console.PLAIN_SECONDS", 0.0)
+    _, _, err = niblick("data", "prepare", "--source", subwords["docs.jsonl"], "--out", tmp_path / "out")
+    assert "80 documents, 4." in err
+    _, _, err = niblick("data", "convert", subwords["lossless"], "--out", tmp_path / "bytes")
+    assert "80 documents, 4." in err
+
+
+def test_environment_names(niblick: Niblick, data: Path, tmp_path: Path) -> None:
+    env = "ITERATIONS=3 SEED=7 TRAIN_BATCH_TOKENS=128 TRAIN_SEQ_LEN=32 MAX_WALLCLOCK_SECONDS=0"
+    shown = niblick.json("show", "hnet-byte260", "--env", "NUM_LAYERS=12 OUTER_LAYERS=3", "model.width=128")
+    assert shown["config"]["model"]["main"]["layout"] == "T6"
+    assert shown["config"]["model"]["width"] == 128
+    toy = [t for t in TOY if not t.startswith(("schedule.", "train.batch", "train.micro"))]
+    niblick.json("train", "quickstart", "--data", data, "--runs", tmp_path, "--env", env, *toy)
+    log = (tmp_path / "quickstart-1" / "train.log").read_text().splitlines()
+    assert "seed:7" in log
+    assert "outer_layers:1 main_layers:1" in log
+    assert any(
+        line.startswith("train_batch_tokens:128 train_seq_len:32 iterations:3") and line.endswith("seconds:0.000")
+        for line in log
+    )
+
+
+def test_seeds(niblick: Niblick, data: Path, tmp_path: Path) -> None:
+    result = niblick.json("train", "quickstart", "--data", data, "--runs", tmp_path, "--seeds", 2, "data.seed=5", *TOY)
+    first, second = (run["bpb"] for run in result["runs"])
+    assert first != second
+    assert result["bpb_mean"] == pytest.approx((first + second) / 2)
+    assert result["bpb_deviation"] == pytest.approx(abs(first - second) / 2**0.5)
+    starts = []
+    for number in (1, 2):
+        events = (tmp_path / f"quickstart-{number}" / "events.jsonl").read_text().splitlines()
+        starts.append(next(e for e in map(json.loads, events) if e["event"] == "start"))
+    assert [(s["seed"], s["data_seed"]) for s in starts] == [(1337, 5), (1338, 5)]
+    code, out, _ = niblick("train", "quickstart", "--data", data, "--runs", tmp_path, "--seeds", 2, *TOY)
+    assert code == 0
+    assert "BPB over 2 runs" in out.splitlines()[-1]
+
+
+SHAPE = ["model.width=16", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1", "score.seq_len=64"]
+
+
+def published_state(run: Path) -> dict[str, Any]:
+    from niblick.artifact.published import to_published
+    from niblick.train.checkpoint import read_tensors
+
+    return dict(to_published(read_tensors(run / "model.safetensors")[0]))
+
+
+def test_import(niblick: Niblick, run: Path, data: Path, tmp_path: Path) -> None:
+    """A run's weights as a published script saves them become a run that scores the same."""
+    import torch
+
+    path, runs = tmp_path / "final_model.pt", tmp_path / "runs"
+    torch.save(published_state(run), path)
+    result = niblick.json("import", "challenge", path, "--preset", "quickstart", "--runs", runs, *SHAPE)
+    imported = Path(result["run"])
+    assert result["imported"]["bytes"] == path.stat().st_size
+    assert (imported / "artifacts" / "int8+zlib" / "artifact.nib").is_file()
+    score = niblick.json("eval", imported, "--data", data)
+    assert score["bpb"] == pytest.approx(json.loads((run / "result.json").read_text())["bpb"], abs=1e-6)
+    assert "training time unknown" in score["legality"]["reasons"]
+    assert niblick.json("show", imported)["result"]["artifact"] == "int8+zlib"
+    assert niblick("show", imported)[0] == 0
+    assert "pass --data DIR" in niblick.refused("eval", imported)
+    assert "finished already" in niblick.refused("train", "--resume", imported)
+
+
+def test_import_of_int8(niblick: Niblick, run: Path, data: Path, tmp_path: Path) -> None:
+    import io
+    import zlib
+
+    import numpy as np
+    import torch
+
+    from niblick.artifact.container import read_artifact
+    from niblick.pack.quantize import quantize_int8
+
+    form: dict[str, Any] = {key: {} for key in ("quantized", "scales", "dtypes", "passthrough", "qmeta")}
+    for name, tensor in published_state(run).items():
+        if tensor.ndim == 2 and min(tensor.shape) > 2:
+            form["quantized"][name], form["scales"][name] = quantize_int8(tensor)
+            form["dtypes"][name] = "float32"
+        else:
+            form["passthrough"][name] = tensor
+    buffer = io.BytesIO()
+    torch.save(form, buffer)
+    path = tmp_path / "final_model.int8.ptz"
+    path.write_bytes(zlib.compress(buffer.getvalue(), 9))
+    command = ["import", "challenge", path, "--preset", "quickstart", "--runs", tmp_path / "runs"]
+    result = niblick.json(*command, "--data", data, *SHAPE)
+    assert result["artifact"] == "imported"
+    artifact = read_artifact(Path(result["run"]) / "artifacts" / "imported" / "artifact.nib")
+    codes = artifact.encoded["body.main.blocks.0.mlp.up.weight"].parts["codes"]
+    assert np.array_equal(codes, form["quantized"]["main_stage.blocks.0.mlp.fc.weight"].numpy())
+    assert artifact.config["tokenizer"]["name"] == "byte260"
+    assert niblick.json("eval", result["run"])["lossless"] is True
+    # Another shape, and nothing of it written.
+    before = sorted(p.name for p in (tmp_path / "runs").iterdir())
+    message = niblick.refused(*command, *SHAPE, "model.width=32")
+    assert "tensor tok_emb.weight has shape (260, 16), the model expects (260, 32)" in message
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == before
+
+
+def test_import_runs_no_code(niblick: Niblick, tmp_path: Path) -> None:
+    import os
+
+    import torch
+
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "owned"),)
+
+    torch.save({"tok_emb.weight": Hostile()}, tmp_path / "final_model.pt")
+    message = niblick.refused(
+        "import", "challenge", tmp_path / "final_model.pt", "--preset", "quickstart", "--runs", tmp_path / "runs"
+    )
+    assert "code of strangers is not run" in message
+    assert not (tmp_path / "owned").exists()
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_run_that_is_finished_cannot_be_resumed(niblick: Niblick, run: Path) -> None:
     assert "finished already" in niblick.refused("train", "--resume", run)
 
 
 def test_help_is_quick_and_everywhere(niblick: Niblick) -> None:
-    commands = [[], ["data"], *[[c] for c in ("presets", "show", "train", "eval", "quickstart")]]
-    for command in [*commands, ["data", "prepare"], ["data", "check"]]:
+    commands = [[], ["data"], ["import"], *[[c] for c in ("presets", "show", "train", "eval", "quickstart")]]
+    for command in [*commands, ["data", "prepare"], ["data", "convert"], ["data", "check"], ["import", "challenge"]]:
         code, out, _ = niblick(*command, "--help")
         assert code == 0
         assert "niblick" in out

@@ -41,14 +41,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_small(path: Path, tokenizer: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    model = LM(SMALL)
+    config = replace(SMALL, vocab_size=tokenizer["vocab_size"])
+    model = LM(config)
     for p in model.parameters():
         p.data += 0.3 * torch.randn_like(p)
-    header = {"model": to_dict(SMALL), "tokenizer": tokenizer, "score": {}}
+    header = {"model": to_dict(config), "tokenizer": tokenizer, "score": {}}
     write_artifact(path, header, pack(dict(model.state_dict()), "int8"), "zlib")
 
 
-def config(folder: Path, **changes: Any) -> RunConfig:
+def routed(folder: Path, **changes: Any) -> RunConfig:
     level = LevelConfig(StageConfig("T1"), StageConfig("T1"), router="entropy", target_length=TARGET)
     base = get_preset("quickstart")
     big = replace(
@@ -64,7 +65,7 @@ def config(folder: Path, **changes: Any) -> RunConfig:
 def test_trained_packed_and_scored_with_the_small_model_inside(folder: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved.nib"
     moved.write_bytes((folder / "small.nib").read_bytes())
-    trained = config(folder, entropy=EntropyConfig(str(moved)))
+    trained = routed(folder, entropy=EntropyConfig(str(moved)))
     result = run(trained, tmp_path / "runs", lambda event: None)  # scores in a process of its own
     resolved = json.loads((Path(result["run"]) / "config.json").read_text())
     assert resolved["model"]["entropy"]["threshold"] == resolved["entropy"]["threshold"] > 0
@@ -89,7 +90,7 @@ def read_small(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_the_threshold_may_be_given(folder: Path) -> None:
-    given = config(folder, entropy=EntropyConfig(str(folder / "small.nib"), threshold=1.25))
+    given = routed(folder, entropy=EntropyConfig(str(folder / "small.nib"), threshold=1.25))
     resolved = resolve_entropy(given, Dataset.open(folder / "data"))
     assert resolved.model.entropy is not None
     assert (resolved.model.entropy.model, resolved.model.entropy.threshold) == (SMALL, 1.25)
@@ -100,7 +101,7 @@ def test_a_router_may_only_start_from_its_boundaries(folder: Path, tmp_path: Pat
     """The small model guides the first steps, and is no part of what is packed."""
     level = LevelConfig(StageConfig("T1"), StageConfig("T1"), target_length=TARGET)
     model = ModelConfig(width=16, heads=2, kv_heads=1, levels=(level,), main=StageConfig("T1"))
-    guided = override(config(folder, model=model), ["train.init_from=entropy", "train.init_steps=2"])
+    guided = override(routed(folder, model=model), ["train.init_from=entropy", "train.init_steps=2"])
     result = run(guided, tmp_path / "runs", lambda event: None)
     assert not any(name.startswith("provider") for name in read_tensors(Path(result["run"]) / "model.safetensors")[0])
     for key, words in (("model.levels=[]", "dense"), ("model.levels.0.router=fixed", "nothing to learn")):
@@ -114,11 +115,15 @@ def test_refusals_leave_nothing_behind(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.nib").write_bytes(b"PK\3\4")
     plain = get_preset("quickstart").model
     for wrong, error, words in (
-        (config(folder, entropy=EntropyConfig(str(tmp_path / "other.nib"))), ConfigError, "tokens of sp1024"),
-        (config(folder, entropy=EntropyConfig(str(tmp_path / "broken.nib"))), ArtifactError, "broken.nib"),
-        (config(folder, entropy=EntropyConfig(str(tmp_path / "none.nib"))), ArtifactError, "cannot be read"),
-        (config(folder, entropy=EntropyConfig()), ConfigError, "entropy.artifact=FILE.nib"),
-        (config(folder, model=plain), ConfigError, "nothing asks the small model"),
+        (
+            routed(folder, entropy=EntropyConfig(str(tmp_path / "other.nib"))),
+            ConfigError,
+            "tokens of sp1024 .vocab_size",
+        ),
+        (routed(folder, entropy=EntropyConfig(str(tmp_path / "broken.nib"))), ArtifactError, "broken.nib"),
+        (routed(folder, entropy=EntropyConfig(str(tmp_path / "none.nib"))), ArtifactError, "cannot be read"),
+        (routed(folder, entropy=EntropyConfig()), ConfigError, "entropy.artifact=FILE.nib"),
+        (routed(folder, model=plain), ConfigError, "nothing asks the small model"),
     ):
         with pytest.raises(error, match=words):
             run(wrong, tmp_path / "runs", lambda event: None)

@@ -6,6 +6,7 @@ People read stderr and tables on stdout; with --json stdout is exactly one JSON 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,15 +25,33 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Make and check token shards. Example: `niblick data check DIR`")
 app.add_typer(data_app, name="data")
+import_app = typer.Typer(
+    no_args_is_help=True,
+    help="Make runs of what others trained. Example: `niblick import challenge final_model.pt --preset hnet-byte260`",
+)
+app.add_typer(import_app, name="import")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the runs.")]
+Out = Annotated[Path, typer.Option(help="New folder for shards, index and manifest.")]
+Normalization = Annotated[
+    str, typer.Option(help="Of sp:VOCAB: identity (lossless) or nmt_nfkc (the challenge's, which loses text).")
+]
+ShardTokens = Annotated[int, typer.Option(help="Tokens per shard.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core, at most 6.")]
+Env = Annotated[
+    str, typer.Option("--env", help='Names of the challenge\'s scripts: "ITERATIONS=2000 TRAIN_SEQ_LEN=512 …".')
+]
 Data = Annotated[str, typer.Option("--data", help="Folder made by `niblick data prepare`.")]
 RUNS = Path("runs")
+TOKENIZERS = "byte260, FILE.model (SentencePiece), or sp:VOCAB, which trains one on this text."
 
 
 def main() -> None:
     """Run the command line; a NiblickError becomes one sentence on stderr and its exit code."""
+    # OpenMP threads wait for each other in a busy loop; beside any other process that costs ten times the work
+    # itself. A short loop loses nothing on an idle machine (docs/performance.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         app()
     except NiblickError as error:
@@ -63,14 +82,17 @@ def _table(columns: list[str], rows: list[list[str]]) -> None:
     Console(highlight=False).print(table)
 
 
-def _resolve(target: str, overrides: list[str]) -> tuple[Any, Path | None]:
-    """Return the config of a preset or recipe file with overrides applied, and the recipe's path if it is one."""
-    from niblick.config import override
+def _resolve(target: str, overrides: list[str], env: str = "") -> tuple[Any, Path | None]:
+    """Return the config of a preset or recipe file, and the recipe's path if it is one.
+
+    The environment names are applied before the overrides.
+    """
+    from niblick.config import apply_environment, override
     from niblick.presets import get_preset, load_recipe
 
     recipe = Path(target) if target.endswith(".py") else None
     config = load_recipe(recipe) if recipe else get_preset(target)
-    return override(config, overrides), recipe
+    return override(apply_environment(config, env), overrides), recipe
 
 
 @app.command()
@@ -95,6 +117,7 @@ def presets(json_: Json = False) -> None:
 def show(
     target: Annotated[str, typer.Argument(help="A preset, a recipe file, a run, RUN:NAME or an artifact.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, for a preset or recipe.")] = None,
+    env: Env = "",
     runs: Runs = RUNS,
     json_: Json = False,
 ) -> None:
@@ -105,7 +128,7 @@ def show(
     from niblick.runs import is_run, open_run
 
     if target in PRESETS or target.endswith(".py"):
-        config, _ = _resolve(target, overrides or [])
+        config, _ = _resolve(target, overrides or [], env)
         facts = {"parameters": parameter_count(config.model), "config": to_dict(config)}
     elif target.endswith(".nib") or ":" in target:
         facts = describe_artifact(find_artifact(target, runs)[0])
@@ -136,9 +159,19 @@ def _print_facts(facts: dict[str, Any]) -> None:
     if "config" in facts:
         _table(["key", "value"], [[k, v] for k, v in _flat(facts["config"])])
     if facts.get("result"):
-        wanted = ("artifact", "bpb", "bytes", "artifact_bytes", "code_bytes", "total_bytes", "step", "train_seconds")
+        wanted = (
+            "artifact",
+            "bpb",
+            "bpb_repaired",
+            "bytes",
+            "artifact_bytes",
+            "code_bytes",
+            "total_bytes",
+            "step",
+            "train_seconds",
+        )
         print()
-        _table(["result", ""], [[k, _number(facts["result"][k])] for k in wanted if k in facts["result"]])
+        _table(["result", ""], [[k, _number(facts["result"][k])] for k in wanted if facts["result"].get(k) is not None])
     elif "result" in facts:
         print("\nnot finished")
     for name, artifact in (facts.get("artifacts") or ({"": facts} if "tensors" in facts else {})).items():
@@ -171,27 +204,94 @@ def _number(value: Any) -> str:
 @data_app.command("prepare")
 def data_prepare(
     source: Annotated[
-        str, typer.Option(help="pydocs, pysource, FILE.jsonl[.zst|.gz], FILE.parquet, FILE.txt or a folder of such.")
+        str,
+        typer.Option(
+            help="pydocs, pysource, FILE.jsonl[.zst|.gz], FILE.parquet, FILE.txt, a folder of such, "
+            "challenge:docs or challenge:sp1024."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="New folder for shards, index and manifest.")],
-    tokenizer: Annotated[str, typer.Option(help="Tokenizer.")] = "byte260",
+    out: Out,
+    tokenizer: Annotated[
+        str | None, typer.Option(help=f"{TOKENIZERS} By default byte260, or what challenge shards have.")
+    ] = None,
+    normalization: Normalization = "identity",
     val_docs: Annotated[int | None, typer.Option(help="The first N documents are the validation split.")] = None,
     max_docs: Annotated[int | None, typer.Option(help="Read no more than N documents.")] = None,
-    shard_tokens: Annotated[int, typer.Option(help="Tokens per shard.")] = 100_000_000,
-    workers: Annotated[int | None, typer.Option(help="Processes; by default one per core.")] = None,
+    train_shards: Annotated[
+        int | None, typer.Option(help="Fetch the first N training shards of challenge:sp1024 (80 by default).")
+    ] = None,
+    shard_tokens: ShardTokens = 100_000_000,
+    workers: Workers = None,
     json_: Json = False,
 ) -> None:
     """Turn text into token shards. Example: `niblick data prepare --source pydocs --out data/pydocs`"""
+    from niblick.console import RunConsole
     from niblick.data.prepare import prepare
 
-    manifest = prepare(
-        source, tokenizer, out, val_docs=val_docs, max_docs=max_docs, shard_tokens=shard_tokens, workers=workers
-    )
+    what = "files" if source.startswith("challenge:") and source != "challenge:docs" else "documents"
+    with RunConsole() as console:
+        manifest = prepare(
+            source,
+            tokenizer,
+            out,
+            val_docs=val_docs,
+            max_docs=max_docs,
+            shard_tokens=shard_tokens,
+            workers=workers,
+            normalization=_normalization(normalization),
+            train_shards=train_shards,
+            progress=lambda count, size: console.preparing(what, count, size),
+        )
+    _show_data(manifest, out, json_)
+
+
+@data_app.command("convert")
+def data_convert(
+    folder: Annotated[Path, typer.Argument(help="Shards: a dataset, or the challenge's own with its manifest.")],
+    out: Out,
+    tokenizer: Annotated[str, typer.Option(help=f"{TOKENIZERS}")] = "byte260",
+    given: Annotated[
+        str | None, typer.Option(help="Tokenizer of the shards, where no manifest names it: byte260 or FILE.model.")
+    ] = None,
+    normalization: Normalization = "identity",
+    shard_tokens: ShardTokens = 100_000_000,
+    workers: Workers = None,
+    json_: Json = False,
+) -> None:
+    """Decode shards and encode their documents anew. Example: `niblick data convert data/sp --out data/bytes`"""
+    from niblick.console import RunConsole
+    from niblick.data.prepare import convert
+    from niblick.data.tokenizers import make_tokenizer
+
+    with RunConsole() as console:
+        manifest = convert(
+            folder,
+            tokenizer,
+            out,
+            given=make_tokenizer(given) if given else None,
+            shard_tokens=shard_tokens,
+            workers=workers,
+            normalization=_normalization(normalization),
+            progress=lambda count, size: console.preparing("documents", count, size),
+        )
+    _show_data(manifest, out, json_)
+
+
+def _normalization(name: str) -> Any:
+    if name not in ("identity", "nmt_nfkc"):
+        raise ConfigError(f"unknown normalization {name!r}: choose identity (lossless) or nmt_nfkc (the challenge's)")
+    return name
+
+
+def _show_data(manifest: dict[str, Any], out: Path, json_: bool) -> None:
+    """What prepare and convert say at their end."""
     if json_:
         _print_json(manifest)
-    else:
-        _print_data(manifest)
-        print(f"\n{out} is ready: niblick train quickstart --data {out}")
+        return
+    _print_data(manifest)
+    entry = manifest["datasets"][0]
+    vocabulary = "" if entry["vocab_size"] == 260 else f" model.vocab_size={entry['vocab_size']}"
+    print(f"\n{out} is ready: niblick train quickstart --data {out}{vocabulary}")
 
 
 @data_app.command("check")
@@ -214,6 +314,8 @@ def train(
     target: Annotated[str | None, typer.Argument(help="A preset, or a recipe file such as my_recipe.py.")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, such as model.width=128.")] = None,
     data: Data = "",
+    env: Env = "",
+    seeds: Annotated[int, typer.Option(help="Runs with the seeds s, s+1, …, one after another.")] = 1,
     resume: Annotated[str | None, typer.Option(help="Go on with this run (path, id or `latest`).")] = None,
     runs: Runs = RUNS,
     json_: Json = False,
@@ -224,23 +326,29 @@ def train(
     from niblick.console import RunConsole
     from niblick.runs import open_run
 
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds} is no number of runs: give at least 1")
     with RunConsole() as console:
         if resume:
-            if target or overrides:
-                raise ConfigError("--resume takes the config of the run: leave the preset and the overrides away")
-            result = pipeline.resume(open_run(resume, runs), console)
+            if target or overrides or env or seeds > 1:
+                raise ConfigError("--resume takes the config of the run: leave preset, overrides, --env, --seeds away")
+            results = [pipeline.resume(open_run(resume, runs), console)]
         elif not target:
             raise ConfigError("name a preset or a recipe file: `niblick presets` lists the presets")
         else:
-            config, recipe = _resolve(target, overrides or [])
+            config, recipe = _resolve(target, overrides or [], env)
             if data:
                 config = override(config, [f"data.path={json.dumps(data)}"])
-            result = pipeline.run(config, runs, console, recipe=recipe)
+            results = pipeline.run_seeds(config, seeds, runs, console, recipe=recipe)
     if json_:
-        _print_json(result)
-    else:
+        _print_json(results[0] if seeds == 1 else {"runs": results} | pipeline.spread(results))
+        return
+    for result in results:
         _print_score(result)
         print(f"run       {result['run']}")
+    if seeds > 1:
+        spread = pipeline.spread(results)
+        print(f"seeds     {spread['bpb_mean']:.4f} ± {spread['bpb_deviation']:.4f} BPB over {seeds} runs")
 
 
 @app.command("eval")
@@ -259,6 +367,8 @@ def evaluate(
         if run is None:
             raise ConfigError(f"{path} belongs to no run, so its text is unknown: pass --data DIR")
         data = config_of(run).data.path
+    if not data:
+        raise ConfigError(f"{target} names no text: pass --data DIR")
     with RunConsole() as console:
         record = score_artifact(
             path, data, run=run, progress=lambda done, total, bpb: console.progress("scoring", done, total, bpb)
@@ -267,6 +377,31 @@ def evaluate(
         _print_json(record)
     else:
         _print_score(record)
+
+
+@import_app.command("challenge")
+def import_challenge(
+    file: Annotated[Path, typer.Argument(help="final_model.pt or final_model.int8.ptz of a published script.")],
+    preset: Annotated[str, typer.Option(help="The preset, or recipe file, of the same model.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, where it differs.")] = None,
+    data: Data = "",
+    env: Env = "",
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Make a run of a published checkpoint. Example: `niblick import challenge final_model.pt --preset hnet-byte260`"""
+    from niblick.config import override
+    from niblick.pipeline import import_published
+
+    config, recipe = _resolve(preset, overrides or [], env)
+    if data:
+        config = override(config, [f"data.path={json.dumps(data)}"])
+    result = import_published(file, config, runs, recipe=recipe)
+    if json_:
+        _print_json(result)
+    else:
+        print(f"artifact  {result['artifact']}, {result['artifact_bytes']:,} bytes")
+        print(f"run       {result['run']}: niblick eval {result['run']}{'' if data else ' --data DIR'}")
 
 
 @app.command()
@@ -279,23 +414,25 @@ def generate(
     top_p: Annotated[float, typer.Option(help="Draw among tokens that hold this much probability.")] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
     show_chunks: Annotated[bool, typer.Option("--show-chunks", help="Colour the chunks in turns.")] = False,
+    data: Data = "",
     runs: Runs = RUNS,
     json_: Json = False,
 ) -> None:
     """Continue a text. Example: `niblick generate latest --prompt "The quick " --show-chunks`"""
     from niblick.generate import GenerateConfig, load
-    from niblick.pipeline import find_artifact
-    from niblick.presets import load_recipe
+    from niblick.pipeline import config_of, find_artifact
 
     path, run = find_artifact(target, runs)
-    if run and run.recipe.is_file():
-        load_recipe(run.recipe)
+    if run:
+        trained_on = config_of(run).data.path
+        # Text of a byte model needs no data, which may be gone by now.
+        data = data or (trained_on if Path(trained_on).is_dir() else "")
     config = GenerateConfig(max_bytes, temperature, top_k, top_p, seed)
     pieces, number = [], 0
     colours = ("\033[7m", "\033[0m") if show_chunks and not json_ else ("", "")
     if not json_:
         print(prompt, end="")
-    for piece in load(path).stream(prompt, config):
+    for piece in load(path, data or None).stream(prompt, config):
         pieces.append(piece)
         number += piece.starts_chunk
         if not json_:
@@ -325,6 +462,10 @@ def quickstart(
 
 
 def _print_data(manifest: dict[str, Any]) -> None:
+    if "niblick" not in manifest:  # shards as the challenge made them
+        _print_facts({"config": {"stats": manifest["datasets"][0].get("stats", {})}})
+        print("\nwithout document index: what a lossy tokenizer lost is unknown (`niblick data check` says more)")
+        return
     splits = manifest["niblick"]["splits"]
     _table(
         ["split", "documents", "bytes", "tokens", "text hash"],
@@ -333,14 +474,40 @@ def _print_data(manifest: dict[str, Any]) -> None:
             for n, s in splits.items()
         ],
     )
+    for name, split in splits.items():
+        if split["lost"]:
+            lost, example = split["lost"], split["lost"]["example"] or {"original": "", "decoded": ""}
+            print(
+                f"\n{name}: {lost['documents']:,} of {split['documents']:,} documents do not come back "
+                f"({lost['bytes']:,} bytes became {lost['decoded_bytes']:,}), such as "
+                f"{example['original']!r} → {example['decoded']!r}"
+            )
 
 
 def _print_score(record: dict[str, Any]) -> None:
     legal = record["legality"]
     print(f"BPB       {record['bpb']:.4f}   {record['bytes']:,} bytes of text, {record['seconds']:.1f} s")
+    _print_losses(record)
     print(
         f"bytes     {legal['total_bytes']:,} of 16,000,000: artifact {legal['artifact_bytes']:,}, "
         f"code {legal['code_bytes']:,}" + ("" if legal["under_cap"] else "  OVER THE CAP")
     )
     if legal["reasons"]:
         print(f"track     not the record track: {'; '.join(legal['reasons'])}")
+
+
+def _print_losses(record: dict[str, Any]) -> None:
+    """What the score leaves out, where the tokenizer does not give all of the text back."""
+    if record["lossless"] is False:
+        lost = record["lost"]
+        print(
+            f"lossy     {lost['documents']:,} of {record['documents']:,} documents do not come back "
+            f"({lost['bytes']:,} bytes became {lost['decoded_bytes']:,})"
+        )
+        if record["bpb_repaired"] is not None:
+            print(
+                f"repaired  {record['bpb_repaired']:.4f} BPB with {record['repair_bits']:,} bits of patch, over "
+                f"{record['original_bytes']:,} original bytes: compare this one with lossless tokenizers"
+            )
+    for sentence in record["unavailable"]:
+        print(f"unknown   {sentence}")

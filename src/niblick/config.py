@@ -7,12 +7,14 @@ what comes from files and the command line; the core never sees it.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from niblick import challenge
 from niblick.artifact.codecs import get_codec
 from niblick.errors import ConfigError, nearest
 from niblick.model.lm import ModelConfig
@@ -31,6 +33,8 @@ class DataConfig:
     """A folder made by `niblick data prepare`."""
     order: Literal["stream", "shuffle"] = "stream"
     """`stream` as published: the shards from start to end; `shuffle`: windows in an order drawn from the seed."""
+    seed: int | None = None
+    """Draws that order; None is the run's own seed, which draws the initial weights."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class RunConfig:
     tokenizer: str = "byte260"
     """The tokenizer that the model is meant for."""
     seed: int = 1337
+    """Draws the initial weights, and the order of the data where `data.seed` says nothing else."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     entropy: EntropyConfig = field(default_factory=EntropyConfig)
@@ -144,6 +149,31 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
         except ValueError:
             node[where] = text
     return run_config(data)
+
+
+def apply_environment(config: RunConfig, text: str) -> RunConfig:
+    """Apply `ITERATIONS=2000 MODEL_DIM=256 …`, the environment of the challenge's published scripts.
+
+    Raises ConfigError for what is no NAME=VALUE, a name that is unknown (with the nearest ones) or cannot be expressed,
+    and a value that does not fit.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"the environment {text!r} cannot be read ({str(error).lower()})") from None
+    given = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{word!r} sets nothing: write NAME=VALUE, as in ITERATIONS=2000")
+        if name not in challenge.ENVIRONMENT:
+            raise ConfigError(f"unknown environment name {name}{nearest(name, challenge.ENVIRONMENT)}")
+        given[name] = value
+    try:
+        values = challenge.environment_values(given, to_dict(config))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return override(config, [f"{key}={json.dumps(value)}" for key, value in values.items()])
 
 
 def _descend(node: Any, name: str, before: list[str], key: str) -> Any:

@@ -41,6 +41,7 @@ class RunConsole:
         self._bytes_per_token = 1.0
         self._last_plain = 0.0
         self._smooth: float | None = None
+        self._started = 0.0
 
     def __enter__(self) -> RunConsole:
         if self.console.is_terminal:
@@ -87,6 +88,15 @@ class RunConsole:
         """Show how far a scorer is."""
         self._line(f"{what} {done / total:4.0%}  {bpb:.4f} BPB", done / total)
 
+    def preparing(self, what: str, count: int, size: int) -> None:
+        """Show how far text has come on its way to shards: documents or files, and bytes."""
+        now = time.monotonic()
+        if not self._started:
+            self._started = self._last_plain = now
+        seconds = now - self._started
+        speed = f"  {human_bytes(size / seconds)}/s" if seconds > 1 else ""
+        self._line(f"{count:,} {what}, {human_bytes(size)}{speed}")
+
     def _step(self, event: dict[str, Any]) -> None:
         loss = event["loss"]
         self._smooth = loss if self._smooth is None else 0.95 * self._smooth + 0.05 * loss
@@ -96,8 +106,12 @@ class RunConsole:
         text = f"step {event['step']:>5}  loss {loss:.4f}  {bpb:.3f} BPB  {human_bytes(speed)}/s  {eta}"
         self._line(text, event["progress"])
 
-    def _line(self, text: str, share: float) -> None:
-        if self._live:
+    def _line(self, text: str, share: float | None = None) -> None:
+        """Rewrite the live line; `share` of the work that is done, where it is known, becomes a bar."""
+        if self._live and share is None:
+            self._live.update(Text(text))
+            return
+        if self._live and share is not None:
             filled = round(24 * share)
             bar = Text("━" * filled, style="green") + Text("━" * (24 - filled), style="bright_black")
             self._live.update(Text.assemble(bar, f" {share:4.0%}  ", text))
@@ -105,4 +119,4 @@ class RunConsole:
         now = time.monotonic()
         if now - self._last_plain >= PLAIN_SECONDS:
             self._last_plain = now
-            self.say(f"{share:4.0%}  {text}")
+            self.say(text if share is None else f"{share:4.0%}  {text}")

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from niblick.artifact.container import read_artifact
-from niblick.config import RunConfig, model_config
+from niblick.config import RunConfig
 from niblick.data.dataset import Dataset, Split
-from niblick.errors import ArtifactError, ConfigError
+from niblick.errors import ConfigError
+from niblick.loading import expect_tokenizer, load_artifact
 from niblick.model.lm import LM, EntropyConfig
 from niblick.model.providers import Entropy
-from niblick.train.checkpoint import load_weights
 from niblick.train.trainer import autocast, pick_device
 
 SAMPLE_TOKENS = 65_536
@@ -60,19 +59,8 @@ def load_small(config: RunConfig, dataset: Dataset) -> LM:
             "entropy boundaries come from a small trained model: name its artifact, entropy.artifact=FILE.nib"
         )
     path = Path(config.entropy.artifact)
-    artifact = read_artifact(path)
-    try:
-        tokenizer = artifact.config["tokenizer"]
-        small, name = model_config(artifact.config["model"]), tokenizer["name"]
-    except (KeyError, TypeError, ConfigError) as error:
-        raise ArtifactError(f"{path} does not say which model it holds: {error}") from error
-    if tokenizer != dataset.tokenizer.spec():
-        raise ConfigError(
-            f"entropy.artifact={path} reads tokens of {name}, and the data holds tokens of {dataset.tokenizer.name}: "
-            "name a small model trained on the same tokens"
-        )
-    model = LM(small)
-    load_weights(model, artifact.state_dict(), path)
+    model, artifact = load_artifact(path)
+    expect_tokenizer(artifact, dataset, path)
     return model.eval()
 
 

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from niblick.data.tokenizers import Tokenizer
+from niblick.data.dataset import Dataset
+from niblick.data.tokenizers import Tokenizer, make_tokenizer
 from niblick.errors import ConfigError
+from niblick.loading import expect_tokenizer, load_artifact
 from niblick.model.lm import LM
-from niblick.pipeline import load_artifact
 from niblick.study.boundaries import Chunk, chunks
 
 
@@ -123,9 +124,18 @@ class Loaded:
         return chunks(self.model, self.tokenizer, text)
 
 
-def load(path: str | Path) -> Loaded:
-    """Load a model from an artifact file. Raises ArtifactError if it does not hold one."""
-    model, tokenizer, artifact = load_artifact(Path(path))
+def load(path: str | Path, data: str | Path | None = None) -> Loaded:
+    """Load a model from an artifact file. A subword tokenizer comes from `data`, a folder of its training's data.
+
+    Raises ArtifactError if the file does not hold a model, ConfigError or DataError if its tokenizer is not at hand.
+    """
+    model, artifact = load_artifact(Path(path))
+    if data:
+        dataset = Dataset.open(data)
+        expect_tokenizer(artifact, dataset, Path(path))
+        tokenizer = dataset.tokenizer
+    else:
+        tokenizer = make_tokenizer(artifact.config["tokenizer"])
     return Loaded(model, tokenizer, int(artifact.config["score"]["seq_len"]))
 
 

@@ -7,27 +7,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from niblick.artifact.container import Artifact, read_artifact, write_artifact
+from niblick import challenge
+from niblick.artifact.container import read_artifact, write_artifact
+from niblick.artifact.published_files import read_published
 from niblick.bundle import CodeSize, code_bytes
-from niblick.config import RunConfig, model_config, to_dict
+from niblick.config import RunConfig, to_dict
 from niblick.data.dataset import Dataset
 from niblick.data.loader import Batches
-from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.data.tokenizers import ByteTokenizer, Tokenizer
 from niblick.entropy import entropy_guide, load_small, resolve_entropy
 from niblick.errors import ArtifactError, ConfigError, NiblickError
+from niblick.loading import build_model, expect_tokenizer, load_artifact
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.providers import Entropy
 from niblick.pack.quantize import pack
 from niblick.presets import load_recipe
 from niblick.runs import Run, append_line, create_run, machine, open_run, read_json, write_json
+from niblick.score.accounting import text_facts
 from niblick.score.scorers import ReportProgress, Score, ScoreConfig, contiguous
 from niblick.tracks import legality
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors, save_tensors
@@ -54,13 +60,6 @@ class Stopped(NiblickError):
             f"stopped by {outcome.stopped} after step {outcome.progress.step}; "
             f"resume with: niblick train --resume {run.path}"
         )
-
-
-def build_model(config: ModelConfig, seed: int) -> LM:
-    """Return the untrained model of a seed, on the CPU: the same weights every time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LM(config)
 
 
 def parameters(model: LM) -> int:
@@ -121,6 +120,28 @@ def make_config_guide(config: RunConfig, dataset: Dataset) -> Guide | None:
     return make_guide(name, config.model, entropy)
 
 
+def run_seeds(
+    config: RunConfig, count: int, runs: Path, listen: Listener, *, recipe: Path | None = None
+) -> list[dict[str, Any]]:
+    """Run a config with the seeds s, s+1, …, one after another, and return their results in that order.
+
+    The order of the data follows the seed unless `data.seed` holds it.
+    """
+    seeds = range(config.seed, config.seed + count)
+    return [run(replace(config, seed=seed), runs, listen, recipe=recipe) for seed in seeds]
+
+
+def spread(results: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Mean and standard deviation (of the sample) of the scores of several runs."""
+    facts: dict[str, float | None] = {}
+    for key in ("bpb", "bpb_repaired"):
+        scores = [result[key] for result in results]
+        known = len(scores) > 1 and None not in scores
+        facts[f"{key}_mean"] = statistics.mean(scores) if known else None
+        facts[f"{key}_deviation"] = statistics.stdev(scores) if known else None
+    return facts
+
+
 def config_of(run: Run) -> RunConfig:
     """Return the config of a run, after loading the recipe it came from: that may register parts the config names."""
     if run.recipe.is_file():
@@ -169,7 +190,7 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> Non
         seq_len=config.train.seq_len,
         rows=rows,
         order=config.data.order,
-        seed=config.seed,
+        seed=config.seed if config.data.seed is None else config.data.seed,
     )
     emit(
         {
@@ -177,6 +198,8 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> Non
             "preset": config.preset,
             "parameters": parameters(model),
             "seed": config.seed,
+            "data_seed": batches.seed,
+            "environment": challenge.environment(to_dict(config)),
             "steps": config.schedule.steps,
             "max_seconds": config.schedule.max_seconds,
             "batch_tokens": config.train.batch_tokens,
@@ -223,8 +246,10 @@ def score_model(
 
 
 def load_run(run: Run) -> tuple[LM, Tokenizer]:
-    """Return the model of a run's final float weights, and its tokenizer."""
+    """Return the model of a run's final float weights, and the tokenizer of its data."""
     config = config_of(run)
+    if not config.data.path:
+        raise ConfigError(f"{run.path} names no data, so its tokenizer is unknown: import it again with --data DIR")
     model = build_model(config.model, config.seed)
     tensors, _ = read_tensors(run.weights)
     load_weights(model, tensors, run.weights)
@@ -235,11 +260,7 @@ def export(run: Run, config: RunConfig, emit: Listener) -> dict[str, Any]:
     """Pack the final weights of a run into its artifact. Returns artifact, code and total bytes."""
     tensors, metadata = read_tensors(run.weights)
     tokenizer = Dataset.open(config.data.path).tokenizer
-    header = {
-        "model": to_dict(config.model),
-        "tokenizer": tokenizer.spec(),
-        "score": to_dict(config.score) | {"dtype": config.train.dtype},
-    }
+    header = _header(config, tokenizer.spec())
     path = run.artifact(config.export.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     size = write_artifact(path, header, pack(tensors, config.export.scheme), config.export.codec)
@@ -249,22 +270,15 @@ def export(run: Run, config: RunConfig, emit: Listener) -> dict[str, Any]:
     return facts | json.loads(metadata.get("clocks", "{}"))
 
 
+def _header(config: RunConfig, tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """What an artifact says about itself: all it takes to score it."""
+    score = to_dict(config.score) | {"dtype": config.train.dtype}
+    return {"model": to_dict(config.model), "tokenizer": tokenizer, "score": score}
+
+
 def closure_bytes(recipe: Path | None) -> CodeSize:
     """Bytes of all code that a config needs, as one script."""
     return code_bytes(CODE_ROOTS, extra_files=[recipe] if recipe else [])
-
-
-def load_artifact(path: Path) -> tuple[LM, Tokenizer, Artifact]:
-    """Read an artifact back: the model as anyone would get it. Raises ArtifactError if it does not hold one."""
-    artifact = read_artifact(path)
-    try:
-        config = model_config(artifact.config["model"])
-        tokenizer = make_tokenizer(artifact.config["tokenizer"])
-    except (KeyError, TypeError, ConfigError) as error:
-        raise ArtifactError(f"{path} does not say which model it holds: {error}") from error
-    model = build_model(config, seed=0)
-    load_weights(model, artifact.state_dict(), path)
-    return model, tokenizer, artifact
 
 
 def score_artifact(
@@ -274,13 +288,9 @@ def score_artifact(
     recipe = run.recipe if run and run.recipe.is_file() else None
     if run:
         config_of(run)
-    model, tokenizer, artifact = load_artifact(path)
+    model, artifact = load_artifact(path)
     dataset = Dataset.open(data)
-    if dataset.tokenizer.spec() != tokenizer.spec():
-        raise ConfigError(
-            f"{data} is tokenized by {dataset.tokenizer.name}, the artifact by {tokenizer.name}: "
-            f"prepare the text with --tokenizer {tokenizer.name}"
-        )
+    expect_tokenizer(artifact, dataset, path)
     settings = dict(artifact.config["score"])
     dtype = settings.pop("dtype")
     config = ScoreConfig(**settings)
@@ -303,6 +313,8 @@ def score_artifact(
         "tokens": score.tokens,
         "bytes": score.bytes,
         "seconds": score.seconds,
+        **text_facts(score, dataset.val),
+        "unavailable": dataset.val.unavailable(),
         "artifact_bytes": size,
         "code_bytes": legal["code_bytes"],
         "total_bytes": legal["total_bytes"],
@@ -315,6 +327,37 @@ def score_artifact(
     if run:
         append_line(path.parent / "scores.jsonl", json.dumps(record))
     return record
+
+
+def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path | None = None) -> dict[str, Any]:
+    """Make a run of a checkpoint of the challenge's published scripts. Returns what its result.json holds: no score.
+
+    Its weights and artifact are what every tool works on. Codes and scales of an int8 file become the artifact as they
+    are; a float file is packed by `config.export`. Where the config names data, its tokenizer is recorded, else its
+    size alone. Raises ArtifactError, before anything is written, if the file is no such checkpoint of this model.
+    """
+    tokenizer: dict[str, Any] = {"name": config.tokenizer, "vocab_size": config.model.vocab_size}
+    if config.data.path:
+        tokenizer = open_data(config).tokenizer.spec()
+    elif config.tokenizer == "byte260" and config.model.vocab_size == ByteTokenizer.vocab_size:
+        tokenizer = ByteTokenizer().spec()
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in LM(config.model).state_dict().items()}
+    weights = read_published(path, expected)
+    state = weights.state_dict()
+    name = "imported" if weights.quantized else config.export.name
+    encoded = weights.encoded if weights.quantized else pack(state, config.export.scheme)
+    run = create_run(runs, config, recipe)
+    save_tensors(run.weights, state, {})
+    run.artifact(name).parent.mkdir(parents=True)
+    size = write_artifact(run.artifact(name), _header(config, tokenizer), encoded, config.export.codec)
+    code = closure_bytes(recipe)
+    source = {"file": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    run.log({"event": "import"} | source)
+    result = {"run": str(run.path), "artifact": name, "imported": source, "artifact_bytes": size}
+    result |= {"code_bytes": code.total, "total_bytes": size + code.total, "files": _digests(run)}
+    write_json(run.path / "result.json", result)
+    return result
 
 
 def describe_artifact(path: Path) -> dict[str, Any]:

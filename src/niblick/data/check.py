@@ -26,7 +26,8 @@ _PIECE = 1 << 22
 def check(path: str | Path, tokenizer: Tokenizer | None = None) -> dict[str, Any]:
     """Check the dataset at `path` (see `Dataset.open`) and return what was found.
 
-    The report has a line of counts and hashes per split; `verified` lists what there was to compare with.
+    The report has a line of counts and hashes per split; `verified` lists what there was to compare with,
+    `unavailable` what nobody recorded.
     Raises DataError naming the first file that is not right.
     """
     dataset = Dataset.open(path, tokenizer)
@@ -45,6 +46,7 @@ def check(path: str | Path, tokenizer: Tokenizer | None = None) -> dict[str, Any
         "tokenizer": dataset.tokenizer.name,
         "splits": splits,
         "verified": ["headers", "vocabulary", *(["hashes", "counts", "index"] if recorded else [])],
+        "unavailable": dataset.val.unavailable() + dataset.train.unavailable(),
     }
 
 

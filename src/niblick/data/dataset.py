@@ -23,14 +23,16 @@ from niblick.errors import DataError
 
 _MAKE = "make some with `niblick data prepare --source pydocs --tokenizer byte260 --out DIR`"
 
+_LOST = ("documents", "bytes", "decoded_bytes")
+
 
 @dataclass(frozen=True)
 class Split:
     """One split: `shards` are memory maps of uint16 in stream order, `files` the paths they come from.
 
     `index` has a record per document (dtype `index.RECORD`). `lossless` says whether the tokens give the text back,
-    `repair_bits` (of a validation split) what it costs where they do not. All of these are None where nobody recorded
-    them.
+    `repair_bits` (of a validation split) what it costs where they do not, `lost` how many `documents` that are, their
+    `bytes` and the `decoded_bytes` that come instead. All of these are None where nobody recorded them.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Split:
     stream_hash: str | None = None
     lossless: bool | None = None
     repair_bits: int | None = None
+    lost: dict[str, int] | None = None
     _ends: list[int] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -50,6 +53,21 @@ class Split:
     def tokens(self) -> int:
         """Tokens in all shards, BOS included."""
         return self._ends[-1] if self._ends else 0
+
+    def unavailable(self) -> list[str]:
+        """What cannot be said of the split because nobody recorded it: one sentence each, for people."""
+        missing = []
+        if self.index is None:
+            missing.append(
+                f"the {self.name} split has no document index: no text hash and no count of its original bytes, so its "
+                "scores can be compared with scores on the same tokens alone"
+            )
+        if self.lossless is None:
+            missing.append(
+                f"nothing says whether the tokens of the {self.name} split give its text back: lossless and "
+                "bpb_repaired are unknown (`niblick data prepare` finds out)"
+            )
+        return missing
 
     def slice(self, start: int, length: int) -> npt.NDArray[np.uint16]:
         """Return tokens [start, start + length) of the stream, shape (length,), a view where one shard holds them.
@@ -190,6 +208,7 @@ def _open_split(directory: Path, split: str, recorded: dict[str, Any] | None) ->
             f"The index of {directory} ({split}) has {len(index)} documents, but the manifest says "
             f"{recorded['documents']}; prepare the data again."
         )
+    lost = recorded.get("lost") or (dict.fromkeys(_LOST, 0) if recorded.get("lossless") else None)
     return Split(
         split,
         expected,
@@ -199,4 +218,5 @@ def _open_split(directory: Path, split: str, recorded: dict[str, Any] | None) ->
         recorded["stream_hash"],
         recorded.get("lossless"),
         recorded.get("repair_bits"),
+        {key: lost[key] for key in _LOST} if lost else None,
     )

@@ -30,6 +30,9 @@ from niblick.data.tokenizers import Tokenizer, make_tokenizer
 from niblick.data.writing import DatasetWriter, appearing_whole, refuse_used
 from niblick.errors import DataError
 
+MAX_WORKERS = 6
+"""Processes by default at most: each takes 70 MB, and preparation stays under a gigabyte (`make memory`)."""
+
 Progress = Callable[[int, int], None]
 """Told after every few megabytes: documents and UTF-8 bytes so far."""
 
@@ -52,9 +55,10 @@ def prepare(
 
     `tokenizer` is `byte260` (the default), FILE.model, or `sp:VOCAB`, trained on the training documents with
     `normalization`. `val_docs` first documents become the validation split, `max_docs` are read in all, `workers`
-    processes encode (default: one per core; for bytes none but this one). The source `challenge:docs` streams the
-    challenge's documents; `challenge:sp1024` and its like fetch `train_shards` finished shards, tokenizer included
-    (`hub` is where from). Raises DataError for bad input and for an `out` that is in use; then nothing is left in it.
+    processes encode (default: one per core, at most 6; for bytes none but this one). The source `challenge:docs`
+    streams the challenge's documents; `challenge:sp1024` and its like fetch `train_shards` finished shards, tokenizer
+    included (`hub` is where from). Raises DataError for bad input and for an `out` that is in use; then nothing is left
+    in it.
     """
     out = Path(out)
     refuse_used(out)
@@ -68,7 +72,12 @@ def prepare(
                 f"{source} is shards of {variant} already; leave the tokenizer out, and convert them, "
                 f"or take {PREFIX}docs, for tokens of {tokenizer}."
             )
+        for name, value in (("val_docs", val_docs), ("max_docs", max_docs)):
+            if value is not None:
+                raise DataError(f"{source} is finished shards, whose splits stay as they are; leave {name} out.")
         return fetch_shards(variant, out, train_shards=train_shards, files=hub, progress=progress)
+    if train_shards is not None:
+        raise DataError(f"{source} is text, which has no shards yet; leave train_shards out, or say max_docs.")
     tokenizer = tokenizer or "byte260"
     if not re.fullmatch(r"sp:\d+", tokenizer):
         make_tokenizer(tokenizer)  # a wrong name is better found before the text is read
@@ -145,7 +154,7 @@ def _tokenizer(name: str, normalization: Normalization, corpus: Corpus, max_docs
 
 def _default_workers(tokenizer: Tokenizer) -> int:
     # Making bytes into tokens takes less time than sending them to another process and back.
-    return 1 if tokenizer.kind == "byte" else os.cpu_count() or 1
+    return 1 if tokenizer.kind == "byte" else min(os.cpu_count() or 1, MAX_WORKERS)
 
 
 def _limited(parts: Iterator[Encoded], max_docs: int | None) -> Iterator[Encoded]:
