@@ -22,8 +22,9 @@ from niblick.model.level import LevelConfig
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.stage import StageConfig
 from niblick.pack.quantize import pack
-from niblick.pipeline import parameter_count, run
+from niblick.pipeline import parameter_count, resume, run
 from niblick.presets import get_preset
+from niblick.runs import Run
 from niblick.train.checkpoint import read_tensors
 
 SMALL = ModelConfig(width=8, heads=1, kv_heads=1, main=StageConfig("T1"))
@@ -58,7 +59,13 @@ def routed(folder: Path, **changes: Any) -> RunConfig:
         entropy=EntropyConfig(str(folder / "small.nib")),
     )
     toy = ["train.seq_len=64", "train.batch_tokens=256", "train.micro_batch_tokens=256", "train.device=cpu"]
-    toy += ["schedule.steps=3", "schedule.max_seconds=null", "score.seq_len=64", "train.log_every=1"]
+    toy += [
+        "train.checkpoint_every=2",
+        "schedule.steps=3",
+        "schedule.max_seconds=null",
+        "score.seq_len=64",
+        "train.log_every=1",
+    ]
     return override(replace(big, **changes), [*toy, f"data.path={json.dumps(str(folder / 'data'))}"])
 
 
@@ -83,6 +90,10 @@ def test_trained_packed_and_scored_with_the_small_model_inside(folder: Path, tmp
     moved.unlink()
     loaded = niblick.load(Path(result["run"]) / "artifacts" / result["artifact"] / "artifact.nib")
     assert len(loaded.chunks("The quick brown fox jumps over the lazy dog.")) > 1
+
+    for name in ("result.json", "model.safetensors"):  # as if it had been stopped: the checkpoint has the small model
+        (Path(result["run"]) / name).unlink()
+    assert resume(Run(Path(result["run"])), lambda event: None)["bpb"] == pytest.approx(result["bpb"], abs=1e-6)
 
 
 def read_small(folder: Path) -> dict[str, torch.Tensor]:

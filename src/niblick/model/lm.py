@@ -129,7 +129,7 @@ class LM(nn.Module):
         router = config.levels[0].router if config.levels else None
         if router == "entropy" and not config.entropy:
             raise ConfigError(
-                "router 'entropy' asks a small trained model: name its artifact, entropy.artifact=FILE.nib"
+                "router 'entropy' asks a small trained model, which a run takes from entropy.artifact=FILE.nib"
             )
         self.config = config
         narrow = config.embed_width or config.width
