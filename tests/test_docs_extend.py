@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from niblick.data.prepare import prepare
 from niblick.model.lm import LM
 from niblick.presets import load_recipe
+from niblick.train.checkpoint import list_checkpoints, read_tensors
+from niblick.train.guides import make_guide
 from niblick.train.optim import Optimizers
-from niblick.train.routing import make_guide
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "extend.md"
 PARTS = re.findall(r"^## (.+?)\n.*?```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S | re.M)
@@ -37,5 +42,45 @@ def test_part(title: str, code: str, tmp_path: Path) -> None:
             assert torch.allclose(model.step(ids_BL[:, t], state), logits[:, t], atol=1e-9)
 
 
+TOGETHER = """
+
+def recipe():
+    from niblick.config import ExportConfig
+    from niblick.score.scorers import ScoreConfig
+    from niblick.train.schedule import ScheduleConfig
+    from niblick.train.trainer import TrainConfig
+
+    level = LevelConfig(StageConfig("T1G1"), StageConfig("T1"), router="distance")
+    return RunConfig(
+        preset="together",
+        model=ModelConfig(width=16, heads=2, kv_heads=1, levels=(level,), main=StageConfig("T1")),
+        train=TrainConfig(
+            seq_len=32, batch_tokens=256, micro_batch_tokens=256, warmup_steps=0, val_every=0, checkpoint_every=2,
+            init_from="sentences", init_steps=2, device="cpu",
+        ),
+        schedule=ScheduleConfig(steps=4, max_seconds=None),
+        optim=OptimConfig(name="lion", matrix_lr=1e-3, vector_lr=1e-3, embed_lr=1e-3),
+        export=ExportConfig(codec="xz"),
+        score=ScoreConfig(seq_len=64),
+    )
+"""
+
+
+def test_all_parts_in_one_run(tmp_path: Path) -> None:
+    """Block, router, optimizer, codec and guide, in one recipe: trained, packed, scored by a process of its own."""
+    recipe = tmp_path / "together.py"
+    recipe.write_text("\n".join(code for _, code in PARTS) + TOGETHER, encoding="utf-8")
+    prepare("pydocs", "byte260", tmp_path / "data", max_docs=24, val_docs=2)
+    command = [sys.executable, "-m", "niblick", "train", recipe, "--data", tmp_path / "data", "--json"]
+    command += ["--runs", tmp_path / "runs"]
+    done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["artifact"] == "int8+xz"
+    tensors, _ = read_tensors(list_checkpoints(Path(result["run"]) / "checkpoints")[-1])
+    assert "optim/body.levels.0.encoder.blocks.1.gate.weight/momentum" in tensors
+    assert "optim/body.levels.0.router.map.weight/momentum" in tensors
+
+
 def test_all_parts_are_there() -> None:
-    assert len(PARTS) >= 3
+    assert {"A block", "A router", "An optimizer", "A codec"} <= {title for title, _ in PARTS}

@@ -38,6 +38,20 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class EntropyConfig:
+    """The small trained model that tells where the next token is hard to guess.
+
+    The router `entropy` asks it, and is packed with it; `train.init_from=entropy` only starts from its boundaries.
+    """
+
+    artifact: str = ""
+    """Path of its artifact, of the same tokenizer."""
+    threshold: float | None = None
+    """Nats of entropy about a token above which it starts a chunk; null: chosen on training text, so that the mean
+    chunk is as long as the outermost level's target_length. The chosen one is what the run's config says."""
+
+
+@dataclass(frozen=True)
 class ExportConfig:
     """How weights become an artifact."""
 
@@ -67,6 +81,7 @@ class RunConfig:
     """Draws the initial weights, and the order of the data where `data.seed` says nothing else."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    entropy: EntropyConfig = field(default_factory=EntropyConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -21,8 +21,8 @@ from torch import Tensor
 from niblick.data.dataset import Dataset
 from niblick.data.tokenizers import Tokenizer, make_tokenizer
 from niblick.errors import ConfigError
+from niblick.loading import expect_tokenizer, load_artifact
 from niblick.model.lm import LM
-from niblick.pipeline import expect_tokenizer, load_artifact
 from niblick.study.boundaries import Chunk, chunks
 
 

@@ -18,15 +18,18 @@ from typing import Any
 import torch
 
 from niblick import challenge
-from niblick.artifact.container import Artifact, read_artifact, write_artifact
+from niblick.artifact.container import read_artifact, write_artifact
 from niblick.artifact.published_files import read_published
 from niblick.bundle import CodeSize, code_bytes
-from niblick.config import RunConfig, model_config, to_dict
+from niblick.config import RunConfig, to_dict
 from niblick.data.dataset import Dataset
 from niblick.data.loader import Batches
 from niblick.data.tokenizers import ByteTokenizer, Tokenizer
+from niblick.entropy import entropy_guide, load_small, resolve_entropy
 from niblick.errors import ArtifactError, ConfigError, NiblickError
+from niblick.loading import build_model, expect_tokenizer, load_artifact
 from niblick.model.lm import LM, ModelConfig
+from niblick.model.providers import Entropy
 from niblick.pack.quantize import pack
 from niblick.presets import load_recipe
 from niblick.runs import Run, append_line, create_run, machine, open_run, read_json, write_json
@@ -34,6 +37,7 @@ from niblick.score.accounting import text_facts
 from niblick.score.scorers import ReportProgress, Score, ScoreConfig, contiguous
 from niblick.tracks import legality
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors, save_tensors
+from niblick.train.guides import Guide, make_guide
 from niblick.train.trainer import Outcome, autocast, pick_device, train
 
 Listener = Callable[[dict[str, Any]], None]
@@ -56,13 +60,6 @@ class Stopped(NiblickError):
             f"stopped by {outcome.stopped} after step {outcome.progress.step}; "
             f"resume with: niblick train --resume {run.path}"
         )
-
-
-def build_model(config: ModelConfig, seed: int) -> LM:
-    """Return the untrained model of a seed, on the CPU: the same weights every time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LM(config)
 
 
 def parameters(model: LM) -> int:
@@ -109,7 +106,18 @@ def run(config: RunConfig, runs: Path, listen: Listener, *, recipe: Path | None 
     """
     dataset = open_data(config)
     pick_device(config.train.device)
+    config = resolve_entropy(config, dataset)
+    make_config_guide(config, dataset)
     return _carry_on(create_run(runs, config, recipe), config, dataset, listen)
+
+
+def make_config_guide(config: RunConfig, dataset: Dataset) -> Guide | None:
+    """Return what `train.init_from` stands for, or None. Raises ConfigError or DataError if it does not fit."""
+    name = config.train.init_from
+    if not name:
+        return None
+    entropy = entropy_guide(config, dataset) if name == "entropy" and config.model.levels else None
+    return make_guide(name, config.model, entropy)
 
 
 def run_seeds(
@@ -171,7 +179,10 @@ def _carry_on(run: Run, config: RunConfig, dataset: Dataset, listen: Listener) -
 
 def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> None:
     device = pick_device(config.train.device)
-    model = build_model(config.model, config.seed).to(device)
+    model = build_model(config.model, config.seed)
+    if isinstance(model.provider, Entropy) and not list_checkpoints(run.checkpoints):
+        model.provider.lm.load_state_dict(load_small(config, dataset).state_dict())
+    model = model.to(device)
     rows = config.train.micro_batch_tokens // config.train.seq_len
     batches = Batches(
         dataset.train,
@@ -212,6 +223,7 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> Non
         validate=lambda model: score_model(model, dataset, config.score, config.train.dtype),
         emit=emit,
         resume=bool(list_checkpoints(run.checkpoints)),
+        guide=make_config_guide(config, dataset),
     )
     progress = outcome.progress
     clocks = {"train_seconds": progress.train_seconds, "wall_seconds": progress.wall_seconds}
@@ -267,37 +279,6 @@ def _header(config: RunConfig, tokenizer: dict[str, Any]) -> dict[str, Any]:
 def closure_bytes(recipe: Path | None) -> CodeSize:
     """Bytes of all code that a config needs, as one script."""
     return code_bytes(CODE_ROOTS, extra_files=[recipe] if recipe else [])
-
-
-def load_artifact(path: Path) -> tuple[LM, Artifact]:
-    """Read an artifact back: the model as anyone would get it. Raises ArtifactError if it does not hold one."""
-    artifact = read_artifact(path)
-    try:
-        config = model_config(artifact.config["model"])
-        tokens = artifact.config["tokenizer"]["vocab_size"]
-    except (KeyError, TypeError, ConfigError) as error:
-        raise ArtifactError(f"{path} does not say which model it holds: {error}") from error
-    if tokens != config.vocab_size:
-        raise ArtifactError(f"{path} names a tokenizer of {tokens} tokens for a model of {config.vocab_size}")
-    model = build_model(config, seed=0)
-    load_weights(model, artifact.state_dict(), path)
-    return model, artifact
-
-
-def expect_tokenizer(artifact: Artifact, dataset: Dataset, path: Path) -> None:
-    """Raise ConfigError unless the data is made of the tokens that the artifact was trained on.
-
-    The tokenizer itself comes with the data. Its name may differ (files are renamed), what it does may not: kind,
-    vocabulary, control tokens and the SHA-256 of its model, as far as the artifact states them.
-    """
-    stated, found = artifact.config["tokenizer"], dataset.tokenizer.spec()
-    for key in ("kind", "vocab_size", "bos_id", "model_sha256"):
-        if key in stated and stated[key] != found.get(key):
-            name = stated.get("name", "another tokenizer")
-            raise ConfigError(
-                f"{dataset.directory} is tokenized by {dataset.tokenizer.name}, {path} was trained on tokens of {name} "
-                f"({key} {found.get(key)} instead of {stated[key]}): give data made with the tokenizer of its training"
-            )
 
 
 def score_artifact(

@@ -37,7 +37,7 @@ def get_preset(name: str) -> RunConfig:
 def load_recipe(path: Path) -> RunConfig:
     """Run a user's recipe file and return what its `recipe()` gives. Raises ConfigError if that does not work.
 
-    The file may register blocks, routers or codecs of its own before it returns.
+    The file may register blocks, routers, optimizers, guides or codecs of its own before it returns.
     """
     if not path.is_file():
         raise ConfigError(f"there is no recipe file {path}")

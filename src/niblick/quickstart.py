@@ -15,6 +15,7 @@ from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.errors import DataError
 from niblick.lab import figures, report
+from niblick.loading import build_model, load_artifact
 from niblick.presets import get_preset
 from niblick.runs import Run, write_json
 from niblick.score.baselines import compressor_baselines
@@ -50,8 +51,8 @@ def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
         )
         result = pipeline.run(config, folder / "runs", console)
         run = Run(Path(result["run"]))
-        before = chunks(pipeline.build_model(config.model, config.seed), dataset.tokenizer, PUBLISHED_SENTENCE)
-        model, _ = pipeline.load_artifact(run.artifact(result["artifact"]))
+        before = chunks(build_model(config.model, config.seed), dataset.tokenizer, PUBLISHED_SENTENCE)
+        model, _ = load_artifact(run.artifact(result["artifact"]))
         after = chunks(model, dataset.tokenizer, PUBLISHED_SENTENCE)
     events = list(run.events())
     facts = {

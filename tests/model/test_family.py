@@ -193,7 +193,11 @@ def test_whitespace_starts() -> None:
         (lambda: ModelConfig(**SMALL, levels=(LevelConfig(), LevelConfig(router="given"))), "outermost"),
         (lambda: ModelConfig(**SMALL, levels=(LevelConfig(capacity="packed"), LevelConfig())), "innermost"),
         (lambda: ModelConfig(**SMALL, levels=(LevelConfig(), LevelConfig(capacity="divisor:2"))), "needs a divisor"),
-        (lambda: ModelConfig(**SMALL, levels=(LevelConfig(router="entropy"),)), "need each other"),
+        (lambda: LM(ModelConfig(**SMALL, levels=(LevelConfig(router="entropy"),))), "entropy.artifact=FILE"),
+        (
+            lambda: ModelConfig(**SMALL, levels=(LevelConfig(),), entropy=EntropyConfig(ModelConfig(**SMALL))),
+            "only the router 'entropy'",
+        ),
         (lambda: ModelConfig(**SMALL, vocab_size=1024, levels=(LevelConfig(router="whitespace"),)), "no byte vocab"),
         (lambda: ModelConfig(**SMALL, embed_width=17), "embed_width=17"),
         (lambda: NgramConfig(n=1), "n=1"),

@@ -36,7 +36,7 @@ def test_five_steps() -> None:
         for name, p in params.items():
             p.grad = torch.from_numpy(figures[f"step{step}/grad_{name}"])
         optimizers.step(step, float(figures[f"step{step}/lr_scale"]))
-        momentum = optimizers.muon.param_groups[0]["momentum"]
+        momentum = optimizers.parts[0].param_groups[0]["momentum"]
         assert abs(momentum - float(figures[f"step{step}/muon_momentum"])) < 1e-6
         for name, p in params.items():
             theirs = torch.from_numpy(figures[f"step{step}/{name}"])

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from niblick.errors import ConfigError
 from niblick.model.level import LevelConfig
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.routers import Routing
 from niblick.model.stage import Stage, StageConfig
+from niblick.train.guides import make_guide
 from niblick.train.optim import OptimConfig, Optimizers
-from niblick.train.routing import PATIENCE, CollapseWatch, make_guide, routing_facts
+from niblick.train.routing import PATIENCE, CollapseWatch, routing_facts
 from niblick.train.trainer import compile_stages
 
 SMALL: dict[str, Any] = {"width": 16, "heads": 2, "kv_heads": 1}
@@ -69,19 +69,13 @@ def test_a_router_learns_given_boundaries() -> None:
         optimizers.step(step, 0.5)
         lm.zero_grad()
     assert agreement() > max(0.95, before)
-    with pytest.raises(ConfigError, match=r"nearest: whitespace"):
-        make_guide("whitespaces", lm.config)
-    with pytest.raises(ConfigError, match="dense"):
-        make_guide("whitespace", ModelConfig())
-    with pytest.raises(ConfigError, match="no byte vocabulary"):
-        make_guide("whitespace", ModelConfig(vocab_size=1024, levels=(LevelConfig(),)))
 
 
 def test_levels_have_their_own_learning_rates() -> None:
     lm = model(LevelConfig(StageConfig("T1"), StageConfig("T1"), lr_mult=0.5))
     optimizers = Optimizers(lm, OptimConfig())
     optimizers.step(0, 0.1)
-    groups = [*optimizers.muon.param_groups, *optimizers.adam.param_groups]
+    groups = [group for part in optimizers.parts for group in part.param_groups]
     rate = {optimizers.names[p]: group["lr"] for group in groups for p in group["params"]}
     assert set(rate) == {n for n, _ in lm.named_parameters()}
     assert rate["body.levels.0.router.q.weight"] == pytest.approx(0.5 * 0.1 * 0.04)

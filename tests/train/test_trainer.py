@@ -20,7 +20,7 @@ from niblick.model.stage import StageConfig
 from niblick.score.scorers import Score
 from niblick.train import trainer
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors, save_tensors
-from niblick.train.optim import OptimConfig
+from niblick.train.optim import OptimConfig, Optimizers, register_optimizer
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.trainer import TrainConfig, train
 
@@ -40,7 +40,14 @@ def batches(rows: int = 4) -> Batches:
 
 
 def go(
-    folder: Path, steps: int, *, model: LM | None = None, resume: bool = False, rows: int = 4, **changes: Any
+    folder: Path,
+    steps: int,
+    *,
+    model: LM | None = None,
+    resume: bool = False,
+    rows: int = 4,
+    optim: OptimConfig | None = None,
+    **changes: Any,
 ) -> tuple[LM, list[dict[str, Any]], trainer.Outcome]:
     values = {"seq_len": 32, "batch_tokens": 128, "micro_batch_tokens": rows * 32, "warmup_steps": 0, "val_every": 0}
     model = model or tiny()
@@ -50,7 +57,7 @@ def go(
         batches(rows),
         TrainConfig(**(values | {"dtype": "float32", "device": "cpu", "log_every": 5} | changes)),  # type: ignore[arg-type]
         ScheduleConfig(steps=steps, warmdown_steps=10),
-        OptimConfig(muon_momentum_steps=10),
+        optim or OptimConfig(muon_momentum_steps=10),
         checkpoints=folder,
         validate=lambda model: Score(1.0, 1, 1, 0.0),
         emit=events.append,
@@ -100,6 +107,39 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> N
     whole, parts = (losses_of(go(tmp_path, 5, rows=rows)[1]) for rows in (4, 1))
     assert parts[0] == pytest.approx(whole[0], rel=1e-5)
     assert parts[1:] == pytest.approx(whole[1:], rel=1e-2)  # Muon works in bfloat16
+
+
+def test_an_optimizer_of_one_s_own_resumes_exactly(tmp_path: Path) -> None:
+    """Any torch optimizer whose state is tensors goes through checkpoints."""
+
+    def adamw(model: torch.nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return [torch.optim.AdamW(trained[::2], lr=0.01), torch.optim.RMSprop(trained[1::2], lr=0.01)]
+
+    register_optimizer("adamw+rmsprop", adamw)
+    own = OptimConfig(name="adamw+rmsprop")
+    whole, events, _ = go(tmp_path / "a", 10, optim=own)
+    assert losses_of(events)[-1] < losses_of(events)[0]
+    go(tmp_path / "b", 10, optim=own, checkpoint_every=6)
+    resumed, _, _ = go(tmp_path / "b", 10, optim=own, resume=True)
+    assert same(whole, resumed)
+
+
+def test_optimizers_that_do_not_fit() -> None:
+    register_optimizer("forgetful", lambda model, config: [torch.optim.Adam(list(model.parameters())[1:])])
+    register_optimizer("greedy", lambda model, config: [torch.optim.Adam(model.parameters())] * 2)
+    for name, words in (("forgetful", "embed.weight not at all"), ("greedy", "embed.weight twice")):
+        with pytest.raises(ConfigError, match=words):
+            Optimizers(tiny(), OptimConfig(name=name))
+    with pytest.raises(ConfigError, match=r"unknown optim.name='muon\+adm' \(nearest: muon\+adam"):
+        OptimConfig(name="muon+adm")
+    with pytest.raises(ConfigError, match="taken"):
+        register_optimizer("muon+adam", lambda model, config: [])
+    counting = Optimizers(tiny(), OptimConfig())
+    counting.parts[0].state[next(iter(counting.names))]["count"] = 3
+    counting.parts[0].param_groups[0]["params"].append(next(iter(counting.names)))
+    with pytest.raises(TrainingError, match="keeps 'count' as int"):
+        counting.state_tensors()
 
 
 def test_priming_leaves_no_trace(tmp_path: Path) -> None:

@@ -106,6 +106,18 @@ class SentencePieceTokenizer:
             first += [*(self._escape or []), *part]
         return first
 
+    def starts(self, text: str) -> npt.NDArray[np.int64]:
+        """Return where tokens start in the UTF-8 bytes of `text`, ascending and without repetition.
+
+        What stands for several bytes together, as the byte pieces of one character, starts where they do. Raises
+        DataError if the installed sentencepiece cannot tell.
+        """
+        try:
+            found = self._processor.encode(text, return_type="offset_mapping", return_bytes=True)
+        except (TypeError, ValueError) as error:
+            raise DataError("Where tokens start is told by sentencepiece 0.2.3 and newer; install that.") from error
+        return np.unique([start for start, end in found["offsets"] if end > start]).astype(np.int64)
+
     def decode(self, tokens: npt.NDArray[Any]) -> bytes:
         """Return the bytes of `tokens`; a beginning without BOS counts as the beginning of a document.
 

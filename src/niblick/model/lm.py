@@ -57,7 +57,7 @@ class ModelConfig(BlockConfig):
     softcap: float = 30.0
     """Logits are softcap · tanh(z / softcap)."""
     entropy: EntropyConfig | None = None
-    """What the router `entropy` asks."""
+    """What the router `entropy` asks. Runs fill it in from the artifact that `entropy.artifact` names."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,8 +84,8 @@ class ModelConfig(BlockConfig):
         router = self.levels[0].router if self.levels else None
         if router == "whitespace":
             Whitespace(self.vocab_size)
-        if (router == "entropy") != (self.entropy is not None):
-            raise ConfigError("router 'entropy' and the small model it asks (model.entropy) need each other: set both")
+        if self.entropy and router != "entropy":
+            raise ConfigError("model.entropy is a small model that only the router 'entropy' asks: set levels.0.router")
         if self.entropy and self.entropy.model.vocab_size != self.vocab_size:
             raise ConfigError(
                 f"entropy.model.vocab_size={self.entropy.model.vocab_size} differs from vocab_size={self.vocab_size}: "
@@ -124,7 +124,13 @@ class LM(nn.Module):
     """A language model over token ids. Weights in float32; runs in the autocast dtype where one is set."""
 
     def __init__(self, config: ModelConfig) -> None:
+        """Raises ConfigError if the router asks a small model that is not there."""
         super().__init__()
+        router = config.levels[0].router if config.levels else None
+        if router == "entropy" and not config.entropy:
+            raise ConfigError(
+                "router 'entropy' asks a small trained model, which a run takes from entropy.artifact=FILE.nib"
+            )
         self.config = config
         narrow = config.embed_width or config.width
         self.embed = nn.Embedding(config.vocab_size, narrow)
@@ -137,7 +143,6 @@ class LM(nn.Module):
             self.unembed = nn.Linear(config.width, config.vocab_size, bias=False)
             nn.init.zeros_(self.unembed.weight)
         self.provider: Provider | None = None
-        router = config.levels[0].router if config.levels else None
         if router == "whitespace":
             self.provider = Whitespace(config.vocab_size)
         elif config.entropy:

@@ -92,11 +92,14 @@ class Entropy(nn.Module):
         self.requires_grad_(False)
 
     @torch.no_grad()
+    def entropy(self, ids_BL: Tensor) -> Tensor:
+        """Return the nats of entropy about each token, (B, L); infinity about the first, which nothing predicts."""
+        ahead_BL = _entropy(self.lm(ids_BL))
+        return torch.cat((torch.full_like(ahead_BL[:, :1], float("inf")), ahead_BL[:, :-1]), 1)
+
     def forward(self, ids_BL: Tensor) -> Tensor:
         """Return boundary_BL."""
-        ahead_BL = _entropy(self.lm(ids_BL))
-        boundary_BL = ahead_BL[:, :-1] > self.threshold
-        return torch.cat((torch.ones_like(ids_BL[:, :1], dtype=torch.bool), boundary_BL), 1)
+        return self.entropy(ids_BL) > self.threshold
 
     def new_state(self, rows: int, like: Tensor) -> EntropyState:
         """Return the state before the first position."""

@@ -88,14 +88,36 @@ def contiguous(
     Runs under the caller's autocast, on the model's device. Raises DataError if the split is too short to hold a
     target or holds a token outside the vocabulary.
     """
+    device = next(model.parameters()).device
+
+    def losses(ids_BL: Tensor, targets_BL: Tensor) -> Tensor:
+        ids_BL, targets_BL = ids_BL.to(device), targets_BL.to(device)
+        hidden_BLD, _ = model.hidden(ids_BL)
+        return model.token_losses(hidden_BLD, targets_BL)
+
+    was_training = model.training
+    model.eval()
+    try:
+        return contiguous_losses(losses, model.config.vocab_size, split, tokenizer, config, progress=progress)
+    finally:
+        model.train(was_training)
+
+
+def contiguous_losses(
+    losses: Callable[[Tensor, Tensor], Tensor],
+    vocab_size: int,
+    split: Split,
+    tokenizer: Tokenizer,
+    config: ScoreConfig,
+    *,
+    progress: ReportProgress | None = None,
+) -> Score:
+    """`contiguous` for whatever gives the nats of each target, (B, L), from (ids_BL, targets_BL), int64 on the CPU."""
     if split.tokens < 2:
         raise DataError(f"the split holds {split.tokens} tokens, and a score needs at least 2: prepare more documents")
-    device = next(model.parameters()).device
     rows = max(1, config.batch_tokens // config.seq_len)
     started, nats, count = time.perf_counter(), 0.0, 0
     cut = list(windows(split.tokens, config.seq_len))
-    was_training = model.training
-    model.eval()
     with torch.no_grad():
         for first in range(0, len(cut), rows):
             part = cut[first : first + rows]
@@ -104,19 +126,12 @@ def contiguous(
                 if batch:
                     start, length = batch[0][0], sum(w[1] for w in batch)
                     span = split.slice(start, length + 1)
-                    split.check_vocabulary(span, start, model.config.vocab_size)
-                    loss_BL = _batch_losses(model, span, len(batch), device)
+                    split.check_vocabulary(span, start, vocab_size)
+                    tokens = torch.from_numpy(span.astype(np.int64))
+                    loss_BL = losses(tokens[:-1].view(len(batch), -1), tokens[1:].view(len(batch), -1))
                     nats += float(loss_BL.double().sum())
                     count += int(tokenizer.token_bytes(span[:-1], span[1:]).sum())
             if progress and count:
                 done = part[-1][0] + part[-1][1]
                 progress(done, split.tokens - 1, nats / math.log(2) / count)
-    model.train(was_training)
     return Score(nats, split.tokens - 1, count, time.perf_counter() - started)
-
-
-def _batch_losses(model: LM, span: np.ndarray, rows: int, device: torch.device) -> Tensor:
-    tokens = torch.from_numpy(span.astype(np.int64)).to(device)
-    ids_BL, targets_BL = tokens[:-1].view(rows, -1), tokens[1:].view(rows, -1)
-    hidden_BLD, _ = model.hidden(ids_BL)
-    return model.token_losses(hidden_BLD, targets_BL)

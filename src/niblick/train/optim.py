@@ -1,4 +1,4 @@
-"""Muon for matrices, Adam for the rest, exactly as published.
+"""Muon for matrices, Adam for the rest, exactly as published; and a place for optimizers of one's own.
 
 torch's own Muon differs from the published one in momentum and weight decay, so this one is ours. Matrices of equal
 shape are orthogonalized together, as one batched product.
@@ -6,14 +6,14 @@ shape are orthogonalized together, as one batched product.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from niblick.errors import ArtifactError
+from niblick.errors import ArtifactError, ConfigError, TrainingError, nearest
 from niblick.model.level import Level, SoftLevel
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -24,6 +24,8 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 class OptimConfig:
     """Learning rates and moments. Defaults: the challenge baseline."""
 
+    name: str = "muon+adam"
+    """The optimizer, by its registered name; what follows is for it to use."""
     matrix_lr: float = 0.04
     """Muon, on the weight of every linear map inside the body."""
     vector_lr: float = 0.04
@@ -42,6 +44,10 @@ class OptimConfig:
     eps: float = 1e-8
     grad_clip: float = 0.0
     """Largest norm of all gradients together; 0 leaves them alone."""
+
+    def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS:
+            raise ConfigError(f"unknown optim.name={self.name!r}{nearest(self.name, OPTIMIZERS)}")
 
 
 def orthogonalize(update_NRC: Tensor, iterations: int) -> Tensor:
@@ -93,66 +99,104 @@ class Optimizers:
     """The optimizers of one model as one object: a step at a scaled rate, and state as named tensors."""
 
     def __init__(self, model: nn.Module, config: OptimConfig) -> None:
+        """Raises ConfigError if the optimizer that the config names leaves a weight out or has it twice."""
         self.config = config
         self.names = {p: name for name, p in model.named_parameters()}
-        rates = {
-            "matrix": config.matrix_lr,
-            "vector": config.vector_lr,
-            "embed": config.embed_lr,
-            "head": config.head_lr,
-        }
-        groups = _with_rates(model, rates)
-        self.muon = Muon(groups["matrix"], config.matrix_lr, config.muon_momentum_start, config.muon_iterations)
-        self.adam = torch.optim.Adam(
-            [group for kind in ("vector", "embed", "head") for group in groups[kind]],
-            betas=(config.beta1, config.beta2),
-            eps=config.eps,
-            fused=True,
-        )
+        self.parts = OPTIMIZERS[config.name](model, config)
+        held = [p for _, group in self._groups() for p in group["params"]]
+        for p, name in self.names.items():
+            count = sum(p is other for other in held)
+            if count > 1 or (p.requires_grad and not count):
+                times = "twice" if count else "not at all"
+                raise ConfigError(f"the optimizer {config.name!r} has the weight {name} {times}: it must have it once")
+        for _, group in self._groups():
+            group.setdefault("base_lr", group["lr"])
+
+    def _groups(self) -> Iterator[tuple[torch.optim.Optimizer, dict[str, Any]]]:
+        for optimizer in self.parts:
+            for group in optimizer.param_groups:
+                yield optimizer, group
 
     def step(self, step: int, lr_scale: float) -> None:
         """Update the weights from their gradients; `step` counts from 0 and sets Muon's momentum."""
         c = self.config
         share = min(step / c.muon_momentum_steps, 1.0) if c.muon_momentum_steps else 1.0
-        for group in self.muon.param_groups:
-            group["momentum"] = (1 - share) * c.muon_momentum_start + share * c.muon_momentum
-        for group in [*self.muon.param_groups, *self.adam.param_groups]:
+        for optimizer, group in self._groups():
             group["lr"] = group["base_lr"] * lr_scale
+            if isinstance(optimizer, Muon):
+                group["momentum"] = (1 - share) * c.muon_momentum_start + share * c.muon_momentum
         if c.grad_clip > 0:
             nn.utils.clip_grad_norm_(list(self.names), c.grad_clip)
-        self.muon.step()
-        self.adam.step()
-
-    def _states(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for optimizer in (self.muon, self.adam):
-            for group in optimizer.param_groups:
-                for p in group["params"]:
-                    yield self.names[p], optimizer.state[p]
+        for optimizer in self.parts:
+            optimizer.step()
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Return the state as tensors named `<parameter>/<entry>`."""
-        return {f"{name}/{key}": value for name, state in self._states() for key, value in state.items()}
+        """Return the state as tensors named `<parameter>/<entry>`. Raises TrainingError for what is no tensor."""
+        tensors = {}
+        for optimizer, group in self._groups():
+            for p in group["params"]:
+                for key, value in optimizer.state[p].items():
+                    if not isinstance(value, Tensor):
+                        raise TrainingError(
+                            f"the optimizer {self.config.name!r} keeps {key!r} as {type(value).__name__}, and "
+                            "checkpoints hold tensors: keep it as one"
+                        )
+                    tensors[f"{self.names[p]}/{key}"] = value
+        return tensors
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `state_tensors` gave. Raises ArtifactError for a tensor of a parameter that is not here."""
-        states = {name: (state, p) for (name, state), p in zip(self._states(), self._params(), strict=True)}
-        for state, _ in states.values():
-            state.clear()
+        places = {self.names[p]: (o, group, p) for o, group in self._groups() for p in group["params"]}
+        for optimizer in self.parts:
+            optimizer.state.clear()
         for full, value in tensors.items():
             name, _, key = full.rpartition("/")
-            if name not in states:
+            if name not in places:
                 raise ArtifactError(f"the checkpoint has optimizer state for {name!r}, which this model does not have")
-            state, p = states[name]
-            state[key] = value.clone() if key == "step" else value.to(p.device, copy=True)
-
-    def _params(self) -> Iterator[nn.Parameter]:
-        for optimizer in (self.muon, self.adam):
-            for group in optimizer.param_groups:
-                yield from group["params"]
+            optimizer, group, p = places[name]
+            on_host = key == "step" and not group.get("fused")  # torch counts steps on the CPU, but in fused kernels
+            optimizer.state[p][key] = value.clone() if on_host else value.to(p.device, copy=True)
 
 
-def _with_rates(model: nn.Module, rates: dict[str, float]) -> dict[str, list[dict[str, Any]]]:
-    """Optimizer groups by kind of parameter, each with its learning rate: the kind's, times its level's `lr_mult`."""
+Builder = Callable[[nn.Module, OptimConfig], list[torch.optim.Optimizer]]
+"""From a model and the config to optimizers that hold each weight once, with the `lr` each group has at scale 1."""
+
+
+def muon_adam(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the weights of linear maps inside the body, Adam for everything else (challenge baseline)."""
+    groups = rated_groups(model, config)
+    adam = torch.optim.Adam(
+        [group for kind in ("vector", "embed", "head") for group in groups[kind]],
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        fused=True,
+    )
+    muon = Muon(groups["matrix"], config.matrix_lr, config.muon_momentum_start, config.muon_iterations)
+    return [muon, adam]
+
+
+OPTIMIZERS: dict[str, Builder] = {"muon+adam": muon_adam}
+"""What `optim.name` may name."""
+
+
+def register_optimizer(name: str, builder: Builder) -> None:
+    """Make `name` available as `optim.name`. Its state must be tensors, which checkpoints keep.
+
+    Raises ConfigError if the name is taken by another optimizer.
+    """
+    if OPTIMIZERS.get(name, builder) is not builder:
+        raise ConfigError(f"optimizer {name!r} is taken: choose another name (taken: {', '.join(sorted(OPTIMIZERS))})")
+    OPTIMIZERS[name] = builder
+
+
+def rated_groups(model: nn.Module, config: OptimConfig) -> dict[str, list[dict[str, Any]]]:
+    """Optimizer groups by kind (see `parameter_groups`), each with the kind's learning rate times its level's."""
+    rates = {
+        "matrix": config.matrix_lr,
+        "vector": config.vector_lr,
+        "embed": config.embed_lr,
+        "head": config.head_lr,
+    }
     mult = {
         p: module.config.lr_mult
         for module in model.modules()
@@ -164,7 +208,7 @@ def _with_rates(model: nn.Module, rates: dict[str, float]) -> dict[str, list[dic
         by_rate: dict[float, list[nn.Parameter]] = {}
         for p in params:
             by_rate.setdefault(rates[kind] * mult.get(p, 1.0), []).append(p)
-        groups[kind] = [{"params": same, "lr": rate, "base_lr": rate} for rate, same in by_rate.items()]
+        groups[kind] = [{"params": same, "lr": rate} for rate, same in by_rate.items()]
     return groups
 
 

@@ -5,16 +5,11 @@ Shapes: B batch, L positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from niblick.errors import ConfigError, nearest
-from niblick.model.lm import ModelConfig
-from niblick.model.providers import Whitespace
 from niblick.model.routers import Routing
 
 CERTAIN = 0.02
@@ -26,28 +21,6 @@ SAME_RATE = 0.005
 
 PATIENCE = 3
 """Logged steps that a collapse must last before it is worth a warning: early in training it often passes."""
-
-Guide = Callable[[Tensor], Tensor]
-"""From ids_BL to the boundaries that a router is first trained towards."""
-
-GUIDES: dict[str, Callable[[ModelConfig], Guide]] = {"whitespace": lambda config: Whitespace(config.vocab_size)}
-"""What `train.init_from` may name."""
-
-
-def register_guide(name: str, guide: Callable[[ModelConfig], Guide]) -> None:
-    """Make `name` available as `train.init_from`. Raises ConfigError if it is taken by another guide."""
-    if GUIDES.get(name, guide) is not guide:
-        raise ConfigError(f"guide {name!r} is taken: choose another name (taken: {', '.join(sorted(GUIDES))})")
-    GUIDES[name] = guide
-
-
-def make_guide(name: str, config: ModelConfig) -> Guide:
-    """Return the guide of that name. Raises ConfigError if there is none, or if it does not fit the model."""
-    if name not in GUIDES:
-        raise ConfigError(f"unknown train.init_from {name!r}{nearest(name, GUIDES)}")
-    if not config.levels:
-        raise ConfigError(f"train.init_from={name!r} trains a router, and this model is dense: it has none")
-    return GUIDES[name](config)
 
 
 def routing_facts(routing: Routing) -> dict[str, float]:

@@ -27,8 +27,9 @@ from niblick.model.routers import Routing
 from niblick.model.stage import Stage
 from niblick.score.scorers import Score
 from niblick.train.checkpoint import Progress, list_checkpoints, load_checkpoint, save_checkpoint
+from niblick.train.guides import Guide
 from niblick.train.optim import OptimConfig, Optimizers
-from niblick.train.routing import CollapseWatch, Guide, make_guide, routing_facts
+from niblick.train.routing import CollapseWatch, routing_facts
 from niblick.train.schedule import ScheduleConfig
 
 Emit = Callable[[dict[str, Any]], None]
@@ -53,7 +54,8 @@ class TrainConfig:
     log_every: int = 200
     """Steps between lines of the log."""
     init_from: str = ""
-    """Boundaries that the outermost router is trained towards at first, such as `whitespace`; empty: none."""
+    """Boundaries that the outermost router is trained towards at first: `whitespace`, `bpe:FILE.model` (the edges of
+    a SentencePiece model's tokens), `entropy` (of the small model `entropy.artifact`); empty: none."""
     init_steps: int = 500
     """Steps of that; then the router is free."""
     device: str = "auto"
@@ -159,13 +161,15 @@ def train(
     validate: Callable[[LM], Score],
     emit: Emit,
     resume: bool = False,
+    guide: Guide | None = None,
 ) -> Outcome:
     """Train until the budget of `schedule` is used up or a signal says stop. `batches` yields micro-batches.
+
+    `guide` is what `config.init_from` stands for: the outermost router's target over the first `init_steps` steps.
 
     Raises TrainingError when the loss is not finite; the state before that step is then the newest checkpoint.
     """
     device = next(model.parameters()).device
-    guide = make_guide(config.init_from, model.config) if config.init_from else None
     optimizers = Optimizers(model, optim)
     progress = Progress()
     compile_stages(model, config.compile, device, emit)
