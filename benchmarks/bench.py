@@ -39,11 +39,11 @@ def write_docs(rows: list[Row]) -> None:
         "| --- | ---: | ---: | ---: | --- |",
     ]
     for r in rows:
-        ratio = f"{r.ratio:.1f}× ({r.lowest:.1f}–{r.highest:.1f})"
+        ratio = f"{r.ratio:.2f}× ({r.lowest:.2f}–{r.highest:.2f})"
         lines.append(f"| {r.name} | {r.ours:.1f} {r.unit} | {r.peer:.1f} {r.unit} | {ratio} | {r.peer_name} |")
     text = re.sub(
-        r"(<!-- bench.*? -->\n).*?(\n<!-- /bench -->)",
-        lambda match: match[1] + "\n".join(lines) + match[2],
+        r"(<!-- bench.*? -->\n).*?(<!-- /bench -->)",
+        lambda match: match[1] + "\n".join(lines) + "\n" + match[2],
         DOCS.read_text(encoding="utf-8"),
         flags=re.DOTALL,
     )
@@ -73,8 +73,8 @@ def main(arguments: list[str]) -> None:
         print(f"{name} …", file=sys.stderr, flush=True)
         rows += BENCHMARKS[name](quick)
     for row in rows:
-        spread = f"{row.lowest:.1f}–{row.highest:.1f}"
-        figures = (f"{row.ours:.1f}", f"{row.peer:.1f}", row.unit, f"{row.ratio:.1f}×", spread, row.peer_name)
+        spread = f"{row.lowest:.2f}–{row.highest:.2f}"
+        figures = (f"{row.ours:.1f}", f"{row.peer:.1f}", row.unit, f"{row.ratio:.2f}×", spread, row.peer_name)
         table.add_row(row.name, *figures)
     console.print(table)
     if not quick:

@@ -596,3 +596,32 @@ def test_signals_leave_a_run_to_go_on_with(
     result = niblick.json("train", "--resume", run)
     assert result["step"] == step + 3
     assert niblick.json("show", run)["result"]["bpb"] == result["bpb"]
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_scoring_loses_nothing(niblick: Niblick, data: Path, tmp_path: Path) -> None:
+    """Ctrl-C reaches the whole process group: the weights are there, and resuming packs and scores them."""
+    import os
+    import signal
+
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-m", "niblick", "train", "quickstart", "--data", data, "--runs", runs, *TOY]
+    process = subprocess.Popen(
+        [*map(str, command)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    run = runs / "quickstart-1"
+    deadline = time.monotonic() + 120
+    while not (run / "artifacts" / "int8+zlib" / "artifact.nib").is_file():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert f"niblick train --resume {run}" in err
+    assert "Traceback" not in err
+    assert not (run / "result.json").exists()
+    before = (run / "model.safetensors").read_bytes()
+    result = niblick.json("train", "--resume", run)
+    assert (run / "model.safetensors").read_bytes() == before
+    assert result["step"] == 4

@@ -38,7 +38,7 @@ from niblick.score.scorers import ReportProgress, Score, ScoreConfig, contiguous
 from niblick.tracks import legality
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors, save_tensors
 from niblick.train.guides import Guide, make_guide
-from niblick.train.trainer import Outcome, autocast, pick_device, train
+from niblick.train.trainer import Outcome, autocast, pick_device, progress_event, train
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -60,6 +60,15 @@ class Stopped(NiblickError):
             f"stopped by {outcome.stopped} after step {outcome.progress.step}; "
             f"resume with: niblick train --resume {run.path}"
         )
+
+
+class Interrupted(NiblickError):
+    """A run interrupted after training: its weights are there, what follows is not."""
+
+    exit_code = 130
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(f"interrupted after training; go on with: niblick train --resume {run.path}")
 
 
 def parameters(model: LM) -> int:
@@ -166,11 +175,16 @@ def _carry_on(run: Run, config: RunConfig, dataset: Dataset, listen: Listener) -
             run.log(event)
         listen(event | {"run": str(run.path)})
 
-    if not run.weights.is_file():
-        _train(run, config, dataset, emit)
-    name = config.export.name
-    exported = export(run, config, emit)
-    record = official_score(run, name)
+    try:
+        if not run.weights.is_file():
+            _train(run, config, dataset, emit)
+        name = config.export.name
+        exported = export(run, config, emit)
+        record = official_score(run, name)
+    except KeyboardInterrupt:
+        if not run.weights.is_file():
+            raise
+        raise Interrupted(run) from None
     emit({"event": "score", "name": name} | record)
     result = {"run": str(run.path), "artifact": name} | exported | record | {"files": _digests(run)}
     write_json(run.path / "result.json", result)
@@ -231,9 +245,12 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> Non
     if outcome.stopped:
         emit({"event": "stop", "reason": outcome.stopped} | facts)
         raise Stopped(run, outcome)
+    # First of all: from here on nothing that training gave can be lost.
+    save_tensors(run.weights, dict(model.state_dict()), {"clocks": json.dumps(facts)})
+    score = score_model(model, dataset, config.score, config.train.dtype)
+    emit(progress_event("validation", progress, config.schedule) | {"loss": score.loss, "bpb": score.bpb})
     if progress.step < config.schedule.steps:
         emit({"event": "stop", "reason": "wallclock_cap"} | facts)
-    save_tensors(run.weights, dict(model.state_dict()), {"clocks": json.dumps(facts)})
 
 
 def score_model(

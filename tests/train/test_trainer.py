@@ -84,7 +84,7 @@ def test_the_loss_falls_and_events_tell(tmp_path: Path) -> None:
     assert steps[-1]["lr_scale"] == pytest.approx(0.1)
     assert outcome.stopped is None
     assert outcome.progress.step == 60
-    assert [e["event"] for e in events if e["event"] != "step"] == ["validation"]
+    assert all(e["event"] == "step" for e in events)
     assert not list_checkpoints(tmp_path)
 
 

@@ -187,7 +187,7 @@ def train(
 
     def run_validation() -> None:
         score = validate(model)
-        emit(_progress_event("validation", progress, schedule) | {"loss": score.loss, "bpb": score.bpb})
+        emit(progress_event("validation", progress, schedule) | {"loss": score.loss, "bpb": score.bpb})
 
     def save() -> Path:
         progress.wall_seconds = time.perf_counter() - started
@@ -216,7 +216,7 @@ def train(
             logged = progress.step % config.log_every == 0 or progress.step == 1
             levels = [routing_facts(r) for r in routings] if logged else []
             emit(
-                _progress_event("step", progress, schedule)
+                progress_event("step", progress, schedule)
                 | losses
                 | {"lr_scale": lr_scale, "tokens_per_second": config.batch_tokens / seconds}
                 | ({"levels": levels} if levels else {})
@@ -228,8 +228,6 @@ def train(
                 break
             if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
                 save()
-    if not stop.received:
-        run_validation()
     progress.wall_seconds = time.perf_counter() - started
     return Outcome(progress, stop.received, saved)
 
@@ -272,7 +270,8 @@ def _prime(
     return Optimizers(model, optim)
 
 
-def _progress_event(kind: str, progress: Progress, schedule: ScheduleConfig) -> dict[str, Any]:
+def progress_event(kind: str, progress: Progress, schedule: ScheduleConfig) -> dict[str, Any]:
+    """Return an event of this kind that says how far the run is."""
     share = schedule.progress(progress.step, progress.train_seconds)
     eta = progress.train_seconds * (1 - share) / share if share else None
     return {
