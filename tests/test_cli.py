@@ -369,7 +369,7 @@ def test_shards_without_index(niblick: Niblick, subwords: dict[str, Path], tmp_p
     assert "text hash" in niblick("data", "convert", folder, "--tokenizer", "sp:320", "--out", tmp_path / "sp")[1]
     shards = next(folder.glob("datasets/*"))
     shutil.copytree(shards, tmp_path / "shards")
-    assert "name one" in niblick.refused("data", "convert", tmp_path / "shards", "--out", tmp_path / "no")
+    assert "--given" in niblick.refused("data", "convert", tmp_path / "shards", "--out", tmp_path / "no")
     [model] = (folder / "tokenizers").iterdir()
     given = ["--given", model, "--out", tmp_path / "named"]
     assert niblick.json("data", "convert", tmp_path / "shards", *given)["num_docs"] == 80

@@ -183,7 +183,10 @@ def _tokenizer(manifest: dict[str, Any], directory: Path) -> Tokenizer:
     for spec in manifest.get("tokenizers", []):
         if spec.get("name") == entry.get("tokenizer_name"):
             return make_tokenizer(spec, directory.parent.parent)
-    raise DataError(f"Nothing says which tokenizer made {directory}: it has no manifest that lists it; name one.")
+    raise DataError(
+        f"Nothing says which tokenizer made {directory}: it has no manifest that lists it; make a dataset of it by "
+        f"`niblick data convert {directory} --given byte260|FILE.model --out DIR`."
+    )
 
 
 def _open_split(directory: Path, split: str, recorded: dict[str, Any] | None) -> Split:
