@@ -14,15 +14,15 @@ from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
+from rich.console import Console
+from rich.table import Table
+
 from chunking import bench_smooth
 from data import bench_prepare
 from hnet import bench_hnet
 from measure import Row
-from pack import bench_pack
-from rich.console import Console
-from rich.table import Table
-
 from niblick.runs import environment, machine
+from pack import bench_pack
 
 BENCHMARKS = {"chunking": bench_smooth, "hnet": bench_hnet, "data": bench_prepare, "pack": bench_pack}
 OUT = Path(__file__).parents[1] / "build" / "bench.json"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from assoc_scan import AssocScan
-from measure import Row, compare
 
+from measure import Row, compare
 from niblick.model.chunking import P_EPS, smooth
 
 

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from measure import Row, compare
 
+from measure import Row, compare
 from niblick.data.embedded import embedded_documents
 from niblick.data.prepare import prepare
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 import h_net_dynamic_chunking as package
 import numpy as np
 import torch
-from measure import Row, compare
 from torch import Tensor, nn
 
+from measure import Row, compare
 from niblick.data.embedded import embedded_documents
 from niblick.model import level as level_module
 from niblick.model.chunking import P_EPS

@@ -12,8 +12,8 @@ import zlib
 from pathlib import Path
 
 import torch
-from measure import Row, compare
 
+from measure import Row, compare
 from niblick.artifact.container import write_artifact
 from niblick.pack.quantize import CLIP_QUANTILE, CONTROL_PATTERNS, KEEP_ELEMENTS, pack
 
