@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +38,17 @@ def webmix(shared: Path) -> Path:
 def webmix_figures() -> dict[str, Any]:
     """Tokens, hashes and byte counts of those 220 documents."""
     return json.loads((ROOT / "tests" / "reference" / "webmix_val_bytes.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def one_thread_for_tiny_models(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tiny models run fastest on one thread, and most of all when other processes use the other cores."""
+    if request.path.parent.name not in ("model", "train"):
+        yield
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

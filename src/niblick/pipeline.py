@@ -24,7 +24,7 @@ from niblick.bundle import CodeSize, code_bytes
 from niblick.config import RunConfig, to_dict
 from niblick.data.dataset import Dataset
 from niblick.data.loader import Batches
-from niblick.data.tokenizers import ByteTokenizer, Tokenizer
+from niblick.data.tokenizers import ByteTokenizer
 from niblick.entropy import entropy_guide, load_small, resolve_entropy
 from niblick.errors import ArtifactError, ConfigError, NiblickError
 from niblick.loading import build_model, expect_tokenizer, load_artifact
@@ -36,7 +36,7 @@ from niblick.runs import Run, append_line, create_run, machine, open_run, read_j
 from niblick.score.accounting import text_facts
 from niblick.score.scorers import ReportProgress, Score, ScoreConfig, contiguous
 from niblick.tracks import legality
-from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors, save_tensors
+from niblick.train.checkpoint import list_checkpoints, read_tensors, save_tensors
 from niblick.train.guides import Guide, make_guide
 from niblick.train.trainer import Outcome, autocast, pick_device, progress_event, train
 
@@ -260,17 +260,6 @@ def score_model(
     device = next(model.parameters()).device
     with autocast(device, dtype):
         return contiguous(model, dataset.val, dataset.tokenizer, config, progress=progress)
-
-
-def load_run(run: Run) -> tuple[LM, Tokenizer]:
-    """Return the model of a run's final float weights, and the tokenizer of its data."""
-    config = config_of(run)
-    if not config.data.path:
-        raise ConfigError(f"{run.path} names no data, so its tokenizer is unknown: import it again with --data DIR")
-    model = build_model(config.model, config.seed)
-    tensors, _ = read_tensors(run.weights)
-    load_weights(model, tensors, run.weights)
-    return model, Dataset.open(config.data.path).tokenizer
 
 
 def export(run: Run, config: RunConfig, emit: Listener) -> dict[str, Any]:

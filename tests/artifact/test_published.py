@@ -11,12 +11,9 @@ from niblick.artifact.published import from_published, to_published
 from niblick.errors import ArtifactError
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-SHARED = Path(__file__).parents[3] / "shared" / "reference"
 
 
 def published_state(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        pytest.skip(f"{path.name} is not here (it lies in ../shared/reference)")
     with np.load(path) as file:
         return {name.removeprefix("param/"): file[name] for name in file.files if name.startswith("param/")}
 
@@ -25,8 +22,7 @@ def published_state(path: Path) -> dict[str, np.ndarray]:
     "name", ["hnet_byte260.npz", "hnet_sp1024.npz", "baseline_gpt.npz", "tinyhnet.npz", "soft_chunker_gpt.npz"]
 )
 def test_there_and_back(name: str) -> None:
-    path = REFERENCE / name
-    state = published_state(path if path.exists() else SHARED / name)
+    state = published_state(REFERENCE / name)
     ours = from_published(state)
     assert len(ours) == len(state)
     assert [id(tensor) for tensor in ours.values()] == [id(tensor) for tensor in state.values()]
