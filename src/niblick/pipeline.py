@@ -36,7 +36,7 @@ from niblick.runs import Run, append_line, create_run, machine, open_run, read_j
 from niblick.score.accounting import text_facts
 from niblick.score.scorers import ReportProgress, Score, ScoreConfig, contiguous
 from niblick.tracks import legality
-from niblick.train.checkpoint import list_checkpoints, read_tensors, save_tensors
+from niblick.train.checkpoint import list_checkpoints, read_metadata, read_tensors, save_tensors
 from niblick.train.guides import Guide, make_guide
 from niblick.train.trainer import Outcome, autocast, pick_device, progress_event, train
 
@@ -179,7 +179,7 @@ def _carry_on(run: Run, config: RunConfig, dataset: Dataset, listen: Listener) -
         if not run.weights.is_file():
             _train(run, config, dataset, emit)
         name = config.export.name
-        exported = export(run, config, emit)
+        exported = export(run, config, dataset, emit)
         record = official_score(run, name)
     except KeyboardInterrupt:
         if not run.weights.is_file():
@@ -262,11 +262,10 @@ def score_model(
         return contiguous(model, dataset.val, dataset.tokenizer, config, progress=progress)
 
 
-def export(run: Run, config: RunConfig, emit: Listener) -> dict[str, Any]:
+def export(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> dict[str, Any]:
     """Pack the final weights of a run into its artifact. Returns artifact, code and total bytes."""
     tensors, metadata = read_tensors(run.weights)
-    tokenizer = Dataset.open(config.data.path).tokenizer
-    header = _header(config, tokenizer.spec())
+    header = _header(config, dataset.tokenizer.spec())
     path = run.artifact(config.export.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     size = write_artifact(path, header, pack(tensors, config.export.scheme), config.export.codec)
@@ -303,7 +302,7 @@ def score_artifact(
     device = pick_device("auto")
     score = score_model(model.to(device), dataset, config, dtype, progress)
     here = machine()
-    clocks = json.loads(read_tensors(run.weights)[1].get("clocks", "{}")) if run else {}
+    clocks = json.loads(read_metadata(run.weights).get("clocks", "{}")) if run else {}
     size = path.stat().st_size
     legal = legality(
         artifact_bytes=size,

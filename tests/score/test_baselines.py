@@ -14,8 +14,6 @@ from niblick.errors import DataError
 from niblick.score import baselines
 from niblick.score.baselines import bzip2_size, compressor_baselines, xz_size, zstd_size
 
-WEBMIX = Path(__file__).parents[3] / "shared" / "data" / "webmix" / "docs_selected.jsonl"
-
 
 def prose(words: int, seed: int) -> bytes:
     """Text with some statistics in it: a Zipf-like draw from 2,000 made-up words, the same for every seed."""
@@ -87,11 +85,9 @@ def test_empty_text_is_refused() -> None:
         compressor_baselines(b"", b"text")
 
 
-def test_real_text_in_seconds() -> None:
+def test_real_text_in_seconds(webmix: Path) -> None:
     """What quickstart asks for: 2.5 MB of training text, 0.2 MB held out (2 to 4 s on two cores)."""
-    if not WEBMIX.exists():
-        pytest.skip("webmix is not here (it lies in ../shared/data)")
-    with WEBMIX.open(encoding="utf-8") as lines:
+    with webmix.open(encoding="utf-8") as lines:
         documents = [json.loads(line)["text"].encode() for line, _ in zip(lines, range(900), strict=False)]
     held_out, training = b"\n".join(documents[:220])[:200_000], b"\n".join(documents[220:])[:2_500_000]
     found = compressor_baselines(held_out, training, workers=2)

@@ -5,10 +5,13 @@ Written to a temporary file, flushed to disk and renamed, so that a file under i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -81,15 +84,27 @@ def load_checkpoint(path: Path, model: nn.Module, optimizers: Optimizers) -> Pro
     return progress
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file: tensors and metadata. Raises ArtifactError if it is missing or damaged."""
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise ArtifactError(f"there is no file {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read what a safetensors file says about itself, without its tensors. Raises ArtifactError as `read_tensors`."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file: tensors and metadata. Raises ArtifactError if it is missing or damaged."""
+    with _opened(path) as file:
+        return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
