@@ -15,7 +15,8 @@ import torch
 
 from measure import Row, compare
 from niblick.artifact.container import write_artifact
-from niblick.pack.quantize import CLIP_QUANTILE, CONTROL_PATTERNS, KEEP_ELEMENTS, pack
+from niblick.pack.published import CLIP_QUANTILE, CONTROL_PATTERNS, KEEP_ELEMENTS
+from niblick.pack.quantize import pack
 
 
 def model_weights(blocks: int = 9, width: int = 512) -> dict[str, torch.Tensor]:

@@ -106,9 +106,9 @@ def test_a_finished_run(niblick: Niblick, run: Path, data: Path) -> None:
     assert expected | {"result.json"} <= {p.name for p in run.iterdir()}
     assert not list(run.rglob("*.tmp"))
     result = json.loads((run / "result.json").read_text())
-    [score] = map(json.loads, (run / "artifacts" / "int8+zlib" / "scores.jsonl").read_text().splitlines())
+    [score] = map(json.loads, (run / "artifacts" / "int8-published+zlib" / "scores.jsonl").read_text().splitlines())
     assert result["bpb"] == score["bpb"]
-    assert result["artifact_bytes"] == (run / "artifacts" / "int8+zlib" / "artifact.nib").stat().st_size
+    assert result["artifact_bytes"] == (run / "artifacts" / "int8-published+zlib" / "artifact.nib").stat().st_size
     assert result["total_bytes"] == result["artifact_bytes"] + result["code_bytes"]
     log = (run / "train.log").read_text().splitlines()
     assert f"model_params:{niblick.json('show', 'quickstart', *TOY)['parameters']}" in log
@@ -127,17 +127,17 @@ def test_eval_again_in_a_fresh_process(niblick: Niblick, run: Path, data: Path) 
     legal = again["legality"]
     assert legal["under_cap"] is True
     assert any("8×H100" in reason for reason in legal["reasons"])
-    path = run / "artifacts" / "int8+zlib" / "artifact.nib"
+    path = run / "artifacts" / "int8-published+zlib" / "artifact.nib"
     alone = niblick.json("eval", path, "--data", data)
     assert alone["bpb"] == pytest.approx(first["bpb"], abs=1e-6)
-    assert len((run / "artifacts" / "int8+zlib" / "scores.jsonl").read_text().splitlines()) >= 2
+    assert len((run / "artifacts" / "int8-published+zlib" / "scores.jsonl").read_text().splitlines()) >= 2
 
 
 def test_show_a_run_and_an_artifact(niblick: Niblick, run: Path) -> None:
     shown = niblick.json("show", run)
-    assert shown["result"]["artifact"] == "int8+zlib"
-    artifact = niblick.json("show", f"{run}:int8+zlib")
-    assert artifact == shown["artifacts"]["int8+zlib"]
+    assert shown["result"]["artifact"] == "int8-published+zlib"
+    artifact = niblick.json("show", f"{run}:int8-published+zlib")
+    assert artifact == shown["artifacts"]["int8-published+zlib"]
     schemes = {t["name"]: t["scheme"] for t in artifact["tensors"]}
     assert schemes["embed.weight"] == "fp16"
     assert schemes["body.main.blocks.0.attn.q_gain"] == "fp32"
@@ -274,7 +274,7 @@ def test_shards_that_are_damaged_or_foreign(niblick: Niblick, data: Path, tmp_pa
 
 
 def test_damaged_artifacts(niblick: Niblick, run: Path, data: Path, tmp_path: Path) -> None:
-    whole = (run / "artifacts" / "int8+zlib" / "artifact.nib").read_bytes()
+    whole = (run / "artifacts" / "int8-published+zlib" / "artifact.nib").read_bytes()
     for name, content in (
         ("cut", whole[: len(whole) // 2]),
         ("flipped", whole[:900] + bytes([whole[900] ^ 1]) + whole[901:]),
@@ -476,11 +476,11 @@ def test_import(niblick: Niblick, run: Path, data: Path, tmp_path: Path) -> None
     result = niblick.json("import", "challenge", path, "--preset", "quickstart", "--runs", runs, *SHAPE)
     imported = Path(result["run"])
     assert result["imported"]["bytes"] == path.stat().st_size
-    assert (imported / "artifacts" / "int8+zlib" / "artifact.nib").is_file()
+    assert (imported / "artifacts" / "int8-published+zlib" / "artifact.nib").is_file()
     score = niblick.json("eval", imported, "--data", data)
     assert score["bpb"] == pytest.approx(json.loads((run / "result.json").read_text())["bpb"], abs=1e-6)
     assert "training time unknown" in score["legality"]["reasons"]
-    assert niblick.json("show", imported)["result"]["artifact"] == "int8+zlib"
+    assert niblick.json("show", imported)["result"]["artifact"] == "int8-published+zlib"
     assert niblick("show", imported)[0] == 0
     assert "pass --data DIR" in niblick.refused("eval", imported)
     assert "finished already" in niblick.refused("train", "--resume", imported)
@@ -494,7 +494,7 @@ def test_import_of_int8(niblick: Niblick, run: Path, data: Path, tmp_path: Path)
     import torch
 
     from niblick.artifact.container import read_artifact
-    from niblick.pack.quantize import quantize_int8
+    from niblick.pack.published import quantize_int8
 
     form: dict[str, Any] = {key: {} for key in ("quantized", "scales", "dtypes", "passthrough", "qmeta")}
     for name, tensor in published_state(run).items():
@@ -611,7 +611,7 @@ def test_an_interrupt_while_scoring_loses_nothing(niblick: Niblick, data: Path, 
     )
     run = runs / "quickstart-1"
     deadline = time.monotonic() + 120
-    while not (run / "artifacts" / "int8+zlib" / "artifact.nib").is_file():
+    while not (run / "artifacts" / "int8-published+zlib" / "artifact.nib").is_file():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -76,7 +76,7 @@ def test_all_parts_in_one_run(tmp_path: Path) -> None:
     done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["artifact"] == "int8+xz"
+    assert result["artifact"] == "int8-published+xz"
     tensors, _ = read_tensors(list_checkpoints(Path(result["run"]) / "checkpoints")[-1])
     assert "optim/body.levels.0.encoder.blocks.1.gate.weight/momentum" in tensors
     assert "optim/body.levels.0.router.map.weight/momentum" in tensors

@@ -47,7 +47,7 @@ def write_small(path: Path, tokenizer: dict[str, Any]) -> None:
     for p in model.parameters():
         p.data += 0.3 * torch.randn_like(p)
     header = {"model": to_dict(config), "tokenizer": tokenizer, "score": {}}
-    write_artifact(path, header, pack(dict(model.state_dict()), "int8"), "zlib")
+    write_artifact(path, header, pack(dict(model.state_dict())), "zlib")
 
 
 def routed(folder: Path, **changes: Any) -> RunConfig:

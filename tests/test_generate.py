@@ -34,7 +34,7 @@ def artifact(folder: Path, config: ModelConfig = CONFIG) -> Path:
         "tokenizer": ByteTokenizer().spec(),
         "score": {"seq_len": 128, "batch_tokens": 1024, "dtype": "float32"},
     }
-    write_artifact(folder / "artifact.nib", header, pack(dict(model.state_dict()), "int8"), "zlib")
+    write_artifact(folder / "artifact.nib", header, pack(dict(model.state_dict())), "zlib")
     return folder / "artifact.nib"
 
 

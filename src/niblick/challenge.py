@@ -337,7 +337,7 @@ def log_lines(event: dict[str, Any]) -> list[str]:
             f"Total submission size {name}: {event['total_bytes']} bytes",
         ]
     if kind == "score":
-        name = f"final_{event['name'].replace('+', '_')}_roundtrip"
+        name = f"final_{event['name'].replace('-published', '').replace('+', '_')}_roundtrip"
         loss, bpb, clock = event["loss"], event["bpb"], 1000 * event["seconds"]
         return [
             f"{name} val_loss:{loss:.4f} val_bpb:{bpb:.4f} eval_time:{clock:.0f}ms",

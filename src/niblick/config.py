@@ -15,10 +15,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from niblick import challenge
-from niblick.artifact.codecs import get_codec
 from niblick.errors import ConfigError, nearest
 from niblick.model.lm import ModelConfig
-from niblick.pack.quantize import QUANTIZERS
+from niblick.pack.quantize import ExportConfig
 from niblick.score.scorers import ScoreConfig
 from niblick.train.optim import OptimConfig
 from niblick.train.schedule import ScheduleConfig
@@ -49,24 +48,6 @@ class EntropyConfig:
     threshold: float | None = None
     """Nats of entropy about a token above which it starts a chunk; null: chosen on training text, so that the mean
     chunk is as long as the outermost level's target_length. The chosen one is what the run's config says."""
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """How weights become an artifact."""
-
-    scheme: str = "int8"
-    codec: str = "zlib"
-
-    def __post_init__(self) -> None:
-        if self.scheme not in QUANTIZERS:
-            raise ConfigError(f"unknown export.scheme={self.scheme!r}{nearest(self.scheme, QUANTIZERS)}")
-        get_codec(self.codec)
-
-    @property
-    def name(self) -> str:
-        """Name of the artifact inside its run."""
-        return f"{self.scheme}+{self.codec}"
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,7 @@ def export(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> dic
     header = _header(config, dataset.tokenizer.spec())
     path = run.artifact(config.export.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    size = write_artifact(path, header, pack(tensors, config.export.scheme), config.export.codec)
+    size = write_artifact(path, header, pack(tensors, config.export), config.export.codec)
     code = closure_bytes(run.recipe if run.recipe.is_file() else None)
     facts = {"artifact_bytes": size, "code_bytes": code.total, "total_bytes": size + code.total}
     emit({"event": "export", "name": config.export.name} | facts)
@@ -351,7 +351,7 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     weights = read_published(path, expected)
     state = weights.state_dict()
     name = "imported" if weights.quantized else config.export.name
-    encoded = weights.encoded if weights.quantized else pack(state, config.export.scheme)
+    encoded = weights.encoded if weights.quantized else pack(state, config.export)
     run = create_run(runs, config, recipe)
     save_tensors(run.weights, state, {})
     run.artifact(name).parent.mkdir(parents=True)

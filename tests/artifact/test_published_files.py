@@ -21,7 +21,7 @@ from niblick.errors import ArtifactError
 from niblick.model.hnet import LevelConfig
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.stage import StageConfig
-from niblick.pack.quantize import CONTROL_PATTERNS, quantize_int8
+from niblick.pack.published import CONTROL_PATTERNS, quantize_int8
 
 KEEP = 200
 """The published scripts keep tensors up to 65,536 elements as floats; these models are smaller."""

@@ -11,7 +11,9 @@ import torch
 
 from niblick.artifact.container import read_artifact, write_artifact
 from niblick.errors import ArtifactError, ConfigError
-from niblick.pack.quantize import CLIP_QUANTILE, clip_values, pack, quantize_int8
+from niblick.pack.published import CLIP_QUANTILE, clip_values, quantize_int8
+from niblick.pack.quantize import ExportConfig, pack, quantize
+from niblick.pack.schemes import PUBLISHED, parse_scheme
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "int8_per_row.npz"
 CASES = ["gauss", "wide", "heavy", "zero", "vec"]
@@ -25,7 +27,7 @@ def test_codes_and_scales_are_the_published_ones(case: str) -> None:
     assert torch.equal(codes, torch.from_numpy(reference[f"{case}/q"]))
     assert np.array_equal(scale.float().numpy(), reference[f"{case}/scale"])
     assert scale.dtype == (torch.float16 if weights.ndim == 2 else torch.float32)
-    packed = pack({case: weights}, keep_elements=0)[case]
+    packed = quantize(case, weights, parse_scheme("int8-published"))
     expected = reference[f"{case}/q"] * reference[f"{case}/scale"].reshape(-1, 1)
     assert np.array_equal(packed.dequantize().numpy(), expected.reshape(weights.shape).astype(np.float32))
 
@@ -52,7 +54,7 @@ def test_strided_and_other_precisions() -> None:
     weights = torch.randn(40, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for odd in (weights.float().t().contiguous().t(), weights, torch.nn.Parameter(weights.float())):
         assert all(map(torch.equal, quantize_int8(odd), quantize_int8(weights.float())))
-    assert pack({"w": weights.bfloat16()}, keep_elements=0)["w"].scheme == "int8"
+    assert quantize("w", weights.bfloat16(), parse_scheme("int8-published")).scheme == "int8"
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -81,13 +83,14 @@ def test_what_is_quantized_and_what_is_kept() -> None:
     }
     assert packed["embed.weight"].parts["scale"].shape == (300,)
     assert packed["conv.weight"].parts["scale"].shape == ()
-    assert pack(state(), control_patterns=["edge"])["edge.weight"].scheme == "fp32"
+    ruled = pack(state(), ExportConfig(rules=("edge=fp32", "e[dx]ge*=int6:column")))
+    assert ruled["edge.weight"].scheme == "grid" and ruled["edge.weight"].parts["scale"].shape == (1, 256)
 
 
-@pytest.mark.parametrize(("scheme", "tolerance"), [("fp32", 0), ("fp16", 2**-11), ("int8", 0.02)])
+@pytest.mark.parametrize(("scheme", "tolerance"), [("fp32", 0), ("fp16", 2**-11), ("int8-published", 0.02)])
 def test_roundtrip_through_a_file(scheme: str, tolerance: float, tmp_path: Path) -> None:
     """Errors relative to the largest weight; int8 with one scale for a tensor also clips that."""
-    write_artifact(tmp_path / "a.nib", {}, pack(state(), scheme), "zlib")
+    write_artifact(tmp_path / "a.nib", {}, pack(state(), ExportConfig(scheme)), "zlib")
     back = read_artifact(tmp_path / "a.nib").state_dict()
     for name, tensor in state().items():
         assert (back[name] - tensor).abs().max() <= tolerance * tensor.abs().max(), name
@@ -95,7 +98,7 @@ def test_roundtrip_through_a_file(scheme: str, tolerance: float, tmp_path: Path)
 
 def test_packed_tensors_do_not_follow_training() -> None:
     weights = {"w": torch.ones(3), "v": torch.ones(300, 300)}
-    packed = {scheme: pack(weights, scheme) for scheme in ("int8", "fp16", "fp32")}
+    packed = {s: pack(weights, ExportConfig(s)) for s in ("int8-published", "fp16", "fp32", "bf16", "int6", "ecsq4")}
     for tensor in weights.values():
         tensor.zero_()
     assert all(torch.all(p.dequantize() > 0.9) for by_name in packed.values() for p in by_name.values())
@@ -110,22 +113,26 @@ def test_tied_weights_appear_once() -> None:
 @pytest.mark.parametrize(
     ("tensor", "scheme", "message"),
     [
-        (torch.tensor([1.0, float("nan"), float("inf")]), "int8", "'bad' has 2 values that are infinite or NaN"),
-        (torch.full((300, 300), float("-inf")), "int8", "'bad' has 90,000 values that are infinite or NaN"),
-        (torch.arange(3), "int8", "'bad' is torch.int64, only floating-point"),
-        (torch.tensor([7e4]), "int8", "'bad' has values past ±65,504"),
-        (torch.full((300, 300), 1e9), "int8", "'bad' has values past ±65,504"),
-        (torch.full((300, 300), 7e4), "fp16", "'bad' has values past ±65,504"),
+        (
+            torch.tensor([1.0, float("nan"), float("inf")]),
+            "int8-published",
+            "'bad' has 2 values that are infinite or NaN",
+        ),
+        (torch.full((300, 300), float("-inf")), PUBLISHED, "'bad' has 90,000 values that are infinite or NaN"),
+        (torch.arange(3), PUBLISHED, "'bad' is torch.int64, only floating-point"),
+        (torch.tensor([7e4]), PUBLISHED, "'bad' has values past what float16 can hold"),
+        (torch.full((300, 300), 1e9), PUBLISHED, "'bad' has values past what float16 can hold"),
+        (torch.full((300, 300), 7e4), "fp16", "'bad' has values past what float16 can hold"),
     ],
 )
 def test_unfit_tensors_are_named(tensor: torch.Tensor, scheme: str, message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
-        pack({"good": torch.ones(3), "bad": tensor}, scheme)
+        pack({"good": torch.ones(3), "bad": tensor}, ExportConfig(scheme))
 
 
 def test_unknown_scheme_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no quantization scheme 'int9' \(nearest: int8"):
-        pack({}, "int9")
+        ExportConfig("int9")
 
 
 def test_a_whole_model_packs_in_seconds() -> None:

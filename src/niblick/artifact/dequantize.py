@@ -87,7 +87,96 @@ def _fp32(shape: Shape, parts: Mapping[str, np.ndarray]) -> np.ndarray:
     return parts["values"].astype(np.float32)
 
 
-_DEQUANTIZERS: dict[str, Dequantizer] = {"int8": _int8, "fp16": _fp16, "fp32": _fp32}
+def _bf16(shape: Shape, parts: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The upper half of a float32, stored as uint16."""
+    expect_parts("bf16", parts, {"values": (("uint16",), (shape,))})
+    return (parts["values"].astype(np.uint32) << 16).view(np.float32)
+
+
+LOG_SCALES = 255
+"""Steps of a ladder of logarithmic scales; code 0 is the scale 0."""
+
+
+def log_scale_values(code: np.ndarray, ladder: np.ndarray) -> np.ndarray:
+    """Return float32 scales of uint8 codes: code c > 0 is 2^(ladder[0] + (c − 1)·ladder[1])."""
+    with np.errstate(all="ignore"):
+        table = np.exp2(float(ladder[0]) + np.arange(LOG_SCALES) * float(ladder[1]))
+        return np.concatenate(([0.0], table)).astype(np.float32)[code]
+
+
+def block_size(size: int, count: int) -> int:
+    """Length of each of `count` equal blocks that cover `size` (the last may be shorter)."""
+    return -(-size // max(count, 1))
+
+
+def matrix_shape(shape: Shape) -> tuple[int, int]:
+    """The matrix that a tensor of `shape` is seen as: first dimension by all others."""
+    return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+
+
+_FACTORS = ("left", "right")
+
+
+def _grid(shape: Shape, parts: Mapping[str, np.ndarray]) -> np.ndarray:
+    """codes·scale, a scale for each block of the matrix, plus left·right where a low-rank residual is stored.
+
+    `scale` (R', C') holds for blocks of ⌈R/R'⌉ × ⌈C/C'⌉ weights: fp16, float32, or uint8 logarithms with `scale_range`.
+    `left` (R, r) and `right` (r, C) are fp16, or int8 with one scale per rank in `left_scale` and `right_scale`.
+    """
+    rows, columns = matrix_shape(shape)
+    scale = parts.get("scale")
+    fits = scale is not None and scale.ndim == 2
+    blocks: Shape = scale.shape if scale is not None and fits else (1, 1)
+    for size, count in ((rows, blocks[0]), (columns, blocks[1])):
+        fits = fits and 1 <= count <= size and -(-size // block_size(size, count)) == count
+    if not fits:
+        raise ArtifactError(
+            f"a grid of shape {list(shape)} has scales of shape {list(scale.shape) if scale is not None else 'none'}, "
+            "which do not divide it into blocks; the file was not made by niblick, or is damaged"
+        )
+    log = "scale_range" in parts
+    expected: dict[str, tuple[tuple[str, ...], tuple[Shape, ...]]] = {
+        "codes": (("int8", "int16"), (shape,)),
+        "scale": (("uint8",) if log else ("float16", "float32"), (blocks,)),
+    }
+    if log:
+        expected["scale_range"] = (("float32",), ((2,),))
+    rank = parts["left"].shape[-1] if "left" in parts and parts["left"].ndim == 2 else 0
+    for name, factor in zip(_FACTORS, ((rows, rank), (rank, columns)), strict=True):
+        if "left" in parts:
+            short = f"{name}_scale" in parts
+            expected[name] = (("int8",) if short else ("float16",), (factor,))
+            if short:
+                expected[f"{name}_scale"] = (("float16", "float32"), ((rank,),))
+    expect_parts("grid", parts, expected)
+    with np.errstate(all="ignore"):
+        steps = log_scale_values(parts["scale"], parts["scale_range"]) if log else parts["scale"].astype(np.float32)
+        for axis, size in ((0, rows), (1, columns)):
+            if steps.shape[axis] not in (1, size):
+                steps = steps.repeat(block_size(size, steps.shape[axis]), axis).take(range(size), axis)
+        values = np.multiply(parts["codes"].reshape(rows, columns), steps, dtype=np.float32)
+        if rank:
+            left, right = (_factor(parts, name, axis) for name, axis in zip(_FACTORS, (0, 1), strict=True))
+            for r in range(rank):  # one outer product after another: the same sums on every machine
+                values += left[:, r, None] * right[r]
+    return values.reshape(shape)
+
+
+def _factor(parts: Mapping[str, np.ndarray], name: str, axis: int) -> np.ndarray:
+    """One side of a low-rank residual in float32; its ranks lie along the other axis than `axis`."""
+    values = parts[name].astype(np.float32)
+    if f"{name}_scale" in parts:
+        values *= np.expand_dims(parts[f"{name}_scale"].astype(np.float32), axis)
+    return values
+
+
+_DEQUANTIZERS: dict[str, Dequantizer] = {
+    "int8": _int8,
+    "fp16": _fp16,
+    "fp32": _fp32,
+    "bf16": _bf16,
+    "grid": _grid,
+}
 
 
 def register_dequantizer(scheme: str, dequantizer: Dequantizer) -> None:

@@ -1,99 +1,124 @@
-"""From float weights to stored tensors: the published `int8` export exactly, and plain fp16 and fp32.
-
-Source: the challenge baseline's `int8+zlib` (tests/reference/int8_per_row.npz holds its codes and scales). What is easy
-to get wrong: codes are computed with the float32 scale, which is rounded to fp16 only afterwards; the floor of 1/127
-holds for rows of matrices alone; everything that is not a matrix has one scale, in float32 and without the floor; a
-control tensor stays fp32 only while it is small.
-"""
+"""From float weights to stored tensors, each by the scheme that the rules give it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from niblick.artifact.dequantize import EncodedTensor
-from niblick.errors import ArtifactError, ConfigError, nearest
+from niblick.artifact.codecs import get_codec
+from niblick.artifact.dequantize import EncodedTensor, matrix_shape
+from niblick.errors import ArtifactError, ConfigError
+from niblick.pack.grid import Grid, fit_grid
+from niblick.pack.published import CONTROL_PATTERNS, KEEP_ELEMENTS, quantize_int8
+from niblick.pack.schemes import FLOATS, PUBLISHED, Scheme, chosen_scheme, expect_matches, parse_rules, parse_scheme
 
-CLIP_QUANTILE = 0.9999984
-"""A row is clipped at the 99.99984 percentile of its absolute values."""
-KEEP_ELEMENTS = 65_536
-"""Tensors up to this many elements are kept as floats."""
-CONTROL_PATTERNS = ("attn_scale", "mlp_scale", "resid_mix", "q_gain", "skip_weights")
-"""Small tensors with one of these in their name stay fp32, all other small ones become fp16."""
+SMALL_ELEMENTS = 2_048
+"""Vectors, and matrices up to this many elements, are fp16 unless a rule names them."""
 
 
-def pack(
-    state: Mapping[str, torch.Tensor],
-    scheme: str = "int8",
-    *,
-    keep_elements: int = KEEP_ELEMENTS,
-    control_patterns: Sequence[str] = CONTROL_PATTERNS,
-) -> dict[str, EncodedTensor]:
+@dataclass(frozen=True)
+class ExportConfig:
+    """How weights become an artifact."""
+
+    scheme: str = PUBLISHED
+    """Of all large tensors; see `pack.schemes`."""
+    rules: tuple[str, ...] = ()
+    """PATTERN=SCHEME: tensors that are stored otherwise, small ones too; the last rule that fits holds."""
+    codec: str = "zlib"
+    prune: float = 0.0
+    """Share of each quantized tensor, its smallest weights, that is set to zero first."""
+
+    def __post_init__(self) -> None:
+        parse_scheme(self.scheme)
+        parse_rules(self.rules)
+        get_codec(self.codec)
+        if not 0 <= self.prune < 1:
+            raise ConfigError(f"export.prune={self.prune} is a share: at least 0 and below 1")
+
+    @property
+    def name(self) -> str:
+        """Name of the artifact inside its run, if nobody gives another."""
+        mixed = "-mixed" if self.rules else ""
+        return f"{self.scheme.replace(':', '.')}{mixed}+{self.codec}"
+
+
+def pack(state: Mapping[str, Tensor], config: ExportConfig | None = None) -> dict[str, EncodedTensor]:
     """Return the tensors of `state` in stored form, in its order.
 
-    `scheme` (int8, fp16, fp32) holds for tensors of more than `keep_elements` elements; smaller ones are fp16, or fp32
-    where the name contains one of `control_patterns` or `scheme` is fp32. Names that are one tensor in memory (tied
-    weights) are stored once, under the first of them. Raises ArtifactError, naming the tensor, if it holds integers,
-    infinities or NaN, or is too large for fp16; ConfigError for an unknown scheme.
+    Names that are one tensor in memory (tied weights) are stored once, under the first of them. Raises ArtifactError,
+    naming the tensor, if it holds integers, infinities or NaN, or is too large for fp16; ConfigError for a rule that
+    fits no tensor.
     """
-    if scheme not in QUANTIZERS:
-        raise ConfigError(f"there is no quantization scheme {scheme!r}{nearest(scheme, QUANTIZERS)}; name one of these")
-    small = "fp32" if scheme == "fp32" else "fp16"
-    packed, seen = {}, set()
+    config = config or ExportConfig()
+    schemes = schemes_of(state, config)
+    return {name: quantize(name, state[name], scheme, config.prune) for name, scheme in schemes.items()}
+
+
+def schemes_of(state: Mapping[str, Tensor], config: ExportConfig) -> dict[str, Scheme]:
+    """Return the scheme of each tensor that is stored: all but further names of the same memory.
+
+    By rule; else, with the published scheme: matrices of more than 65,536 elements int8, control tensors fp32, the
+    rest fp16; with others: vectors and small matrices fp16 (fp32 if that is the scheme), all else `config.scheme`.
+    """
+    usual, rules = parse_scheme(config.scheme), parse_rules(config.rules)
+    expect_matches(rules, state)
+    schemes, seen = {}, set()
     for name, tensor in state.items():
         place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
         if tensor.numel() and place in seen:
             continue
         seen.add(place)
-        if tensor.numel() > keep_elements:
-            own = scheme
-        else:
-            own = "fp32" if any(pattern in name for pattern in control_patterns) else small
-        packed[name] = QUANTIZERS[own](name, _checked(name, tensor))
-    return packed
+        schemes[name] = chosen_scheme(name, rules) or _usual_scheme(name, tensor, usual)
+    return schemes
 
 
-def quantize_int8(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the published int8 codes and scale(s) of a float tensor: weight ≈ codes·scale.
-
-    Matrices: codes (rows, columns), scales fp16 (rows,). All others: one float32 scale, shape ().
-    """
-    weights = tensor.detach().float()
-    if weights.ndim == 2:
-        clip = clip_values(weights)[:, None]
-        scale = (clip / 127).clamp_min(1 / 127)
-        return _codes(weights, clip, scale), scale[:, 0].half()
-    clip = clip_values(weights.reshape(1, -1))[0]
-    # One division in double precision, as in the published script, where this clip is a Python number.
-    scale = torch.tensor(clip.item() / 127 if clip > 0 else 1.0, device=weights.device)
-    return _codes(weights, clip, scale), scale
+def _usual_scheme(name: str, tensor: Tensor, usual: Scheme) -> Scheme:
+    if usual.kind == PUBLISHED:
+        if tensor.numel() > KEEP_ELEMENTS:
+            return usual
+        return Scheme("fp32" if any(pattern in name for pattern in CONTROL_PATTERNS) else "fp16")
+    if usual.kind == "fp32" or (tensor.ndim >= 2 and tensor.numel() > SMALL_ELEMENTS):
+        return usual
+    return Scheme("fp16")
 
 
-def _codes(weights: torch.Tensor, clip: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    codes = torch.maximum(torch.minimum(weights, clip), -clip).div_(scale)
-    return codes.round_().clamp_(-127, 127).to(torch.int8)
+def quantize(name: str, tensor: Tensor, scheme: Scheme, prune: float = 0.0) -> EncodedTensor:
+    """Return one tensor in stored form; raises as `pack` does."""
+    weights = checked(name, tensor)
+    if scheme.kind in FLOATS or not weights.numel():
+        return _as_floats(name, weights, scheme.kind if scheme.kind in FLOATS else "fp16")
+    if prune:
+        weights = pruned(weights, prune)
+    if scheme.kind == PUBLISHED:
+        codes, scale = quantize_int8(weights)
+        _expect_finite(name, scale)
+        return EncodedTensor("int8", tuple(weights.shape), {"codes": _array(codes), "scale": _array(scale)})
+    weights_RC = weights.reshape(matrix_shape(tuple(weights.shape)))
+    grid = fit_grid(weights_RC, scheme)
+    return on_grid(grid, grid.codes(weights_RC), tuple(weights.shape))
 
 
-def clip_values(weights: torch.Tensor, quantile: float = CLIP_QUANTILE) -> torch.Tensor:
-    """Return the `quantile` of |row| for each row of a float32 matrix (rows, columns), as torch.quantile does.
-
-    Bit for bit the same (tests hold it), but so high a quantile needs only the largest few values of each row, not a
-    sort, and has no limit of 16 million elements.
-    """
-    rows, columns = weights.shape
-    if columns == 0:
-        return weights.new_zeros(rows)
-    last = columns - 1
-    rank = min(float(torch.tensor(quantile, dtype=torch.float32) * last), last)  # in float32, as torch.quantile has it
-    below, above = math.floor(rank), math.ceil(rank)
-    largest = weights.abs().topk(last - below + 1, dim=1).values
-    return largest[:, last - below].lerp(largest[:, last - above], rank - below)
+def on_grid(grid: Grid, codes_RC: Tensor, shape: tuple[int, ...]) -> EncodedTensor:
+    """Return the stored form of codes on a grid, whole numbers (R, C) of any dtype."""
+    codes = codes_RC.to(torch.int8 if grid.levels <= 127 else torch.int16).reshape(shape)
+    return EncodedTensor("grid", shape, {"codes": _array(codes), **grid.scale})
 
 
-def _checked(name: str, tensor: torch.Tensor) -> torch.Tensor:
+def pruned(weights: Tensor, share: float) -> Tensor:
+    """Return a copy whose smallest `share` of values, by magnitude, is zero (study 2 prunes 3% of each matrix)."""
+    count = int(share * weights.numel())
+    smallest = weights.abs().flatten().topk(count, largest=False, sorted=False).indices
+    kept = weights.flatten().clone()
+    kept[smallest] = 0
+    return kept.view_as(weights)
+
+
+def checked(name: str, tensor: Tensor) -> Tensor:
+    """Return the values as float32 on the CPU; raise ArtifactError, naming the tensor, for integers, ∞ or NaN."""
     if not tensor.is_floating_point():
         raise ArtifactError(f"tensor {name!r} is {tensor.dtype}, only floating-point weights are packed; leave it out")
     if not bool(torch.isfinite(tensor).all()):
@@ -104,32 +129,24 @@ def _checked(name: str, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().float().cpu()
 
 
-def _int8(name: str, weights: torch.Tensor) -> EncodedTensor:
-    codes, scale = quantize_int8(weights)
-    _expect_finite(name, scale)
-    return EncodedTensor("int8", tuple(weights.shape), {"codes": _array(codes), "scale": _array(scale)})
+def _as_floats(name: str, weights: Tensor, kind: str) -> EncodedTensor:
+    if kind == "fp16":
+        values = _array(_expect_finite(name, weights.half()))
+    elif kind == "bf16":
+        values = _array(_expect_finite(name, weights.bfloat16()).view(torch.int16)).view(np.uint16)
+    else:
+        values = _array(weights)
+    return EncodedTensor(kind, tuple(weights.shape), {"values": values})
 
 
-def _fp16(name: str, weights: torch.Tensor) -> EncodedTensor:
-    values = weights.half()
-    _expect_finite(name, values)
-    return EncodedTensor("fp16", tuple(weights.shape), {"values": _array(values)})
-
-
-def _fp32(name: str, weights: torch.Tensor) -> EncodedTensor:
-    return EncodedTensor("fp32", tuple(weights.shape), {"values": _array(weights)})
-
-
-def _expect_finite(name: str, halves: torch.Tensor) -> None:
+def _expect_finite(name: str, halves: Tensor) -> Tensor:
     if not bool(torch.isfinite(halves).all()):
         raise ArtifactError(
-            f"tensor {name!r} has values past ±65,504, which fp16 cannot hold; keep it fp32 with control_patterns"
+            f"tensor {name!r} has values past what {str(halves.dtype).removeprefix('torch.')} can hold; "
+            f"keep it as floats with a rule: export.rules='[\"{name}=fp32\"]'"
         )
+    return halves
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
+def _array(tensor: Tensor) -> np.ndarray:
     return tensor.contiguous().numpy().copy()  # a copy: training may go on while the artifact is written
-
-
-QUANTIZERS: dict[str, Callable[[str, torch.Tensor], EncodedTensor]] = {"int8": _int8, "fp16": _fp16, "fp32": _fp32}
-"""(name of the tensor, its finite float32 values on the CPU) → its stored form."""

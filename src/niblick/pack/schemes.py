@@ -1,0 +1,144 @@
+"""How a tensor is stored, in words: `int6`, `int4:g64:log`, `ecsq4.5:column`, and which tensor gets which.
+
+A scheme is a name and options, joined by colons:
+
+    fp32, fp16, bf16     as floats
+    int8-published       the challenge's export, bit for bit (see `published`)
+    int2 … int8          codes of -(2^(N-1)-1) … 2^(N-1)-1, times a scale; the scale clips where that costs least
+    ternary              codes of -1, 0, 1: another name for int2, whose codes are symmetric too
+    ecsq0.5 … ecsq12     an even grid without clipping, its step such that the codes hold so many bits a weight (order-0
+                         entropy): entropy-constrained scalar quantization, made for the codec `range`
+
+    row, column, tensor  what shares a scale (int: row, ecsq: tensor by default)
+    auto                 row or column, whichever gives the smaller error
+    gN                   groups of at most N weights inside that share a scale instead
+    log                  scales in 8 bits, evenly spaced in their logarithm, instead of fp16
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from niblick.errors import ConfigError, nearest
+
+FLOATS = ("fp32", "fp16", "bf16")
+AXES = ("row", "column", "tensor", "auto")
+PUBLISHED = "int8-published"
+_NAMES = (*FLOATS, PUBLISHED, *(f"int{n}" for n in range(2, 9)), "ternary", "ecsq4.5")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How one tensor is stored."""
+
+    kind: str
+    """fp32, fp16, bf16, int8-published, int or ecsq."""
+    bits: float = 0.0
+    """int: bits of a code, 2 to 8; ecsq: entropy of a code."""
+    axis: str = "row"
+    """What shares a scale: row, column, tensor; auto is row or column."""
+    group: int = 0
+    """So many weights of a row or column share a scale; 0: all of it."""
+    log_scales: bool = False
+    """Scales as 8-bit logarithms instead of fp16."""
+
+    @property
+    def levels(self) -> int:
+        """Largest code of an int scheme."""
+        return 2 ** (int(self.bits) - 1) - 1
+
+    def __str__(self) -> str:
+        name = f"{self.kind}{self.bits:g}" if self.bits else self.kind
+        usual = "tensor" if self.kind == "ecsq" else "row"
+        options = [self.axis] * (self.axis != usual) + [f"g{self.group}"] * bool(self.group) + ["log"] * self.log_scales
+        return ":".join([name, *options])
+
+
+def parse_scheme(text: str) -> Scheme:
+    """Return the scheme that `text` names. Raises ConfigError, with the nearest names, if there is none."""
+    name, *options = text.split(":")
+    if name in (*FLOATS, PUBLISHED):
+        if options:
+            raise ConfigError(f"scheme {text!r}: {name} takes no options, found {':'.join(options)!r}; write {name!r}")
+        return Scheme(name)
+    if name == "ternary" or re.fullmatch(r"int[2-8]", name):
+        fields: dict[str, object] = {"kind": "int", "bits": 2.0 if name == "ternary" else float(name[3:])}
+    elif (found := re.fullmatch(r"ecsq(\d+(\.\d+)?)", name)) and 0.5 <= float(found[1]) <= 12:
+        fields = {"kind": "ecsq", "bits": float(found[1]), "axis": "tensor"}
+    else:
+        raise ConfigError(
+            f"there is no quantization scheme {text!r}{nearest(name, _NAMES)}; write one of fp32, fp16, bf16, "
+            f"{PUBLISHED}, int2 to int8, ternary, ecsq0.5 to ecsq12"
+        )
+    for option in options:
+        if option in AXES:
+            fields["axis"] = option
+        elif option == "log":
+            fields["log_scales"] = True
+        elif re.fullmatch(r"g[1-9]\d{0,8}", option):
+            fields["group"] = int(option[1:])
+        else:
+            raise ConfigError(
+                f"scheme {text!r} has an unknown option {option!r}{nearest(option, (*AXES, 'log'))}; "
+                "options are row, column, tensor, auto, gN (weights in a group) and log"
+            )
+    scheme = Scheme(**fields)  # type: ignore[arg-type]
+    if scheme.kind == "ecsq" and (scheme.group or scheme.axis == "auto"):
+        raise ConfigError(f"scheme {text!r}: ecsq has no groups and no auto; give row, column or tensor")
+    if scheme.group and scheme.axis == "tensor":
+        raise ConfigError(f"scheme {text!r}: groups lie inside a row or a column, not in the whole tensor")
+    return scheme
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Tensors whose name fits `pattern` (shell wildcards, or a part of the name) are stored by `scheme`."""
+
+    pattern: str
+    scheme: Scheme
+
+    def fits(self, name: str) -> bool:
+        """Whether the rule holds for the tensor of that name."""
+        return fits(self.pattern, name)
+
+
+def fits(pattern: str, name: str) -> bool:
+    """Whether a tensor's name is meant by `pattern`: shell wildcards over the whole name, else any part of it."""
+    return fnmatchcase(name, pattern) if any(c in pattern for c in "*?[") else pattern in name
+
+
+def parse_rules(texts: Iterable[str]) -> tuple[Rule, ...]:
+    """Return the rules that `PATTERN=SCHEME` texts stand for. Raises ConfigError for what is none."""
+    rules = []
+    for text in texts:
+        pattern, equals, scheme = text.rpartition("=")
+        if not equals or not pattern:
+            raise ConfigError(f"the rule {text!r} is not PATTERN=SCHEME, as in 'embed*=int8'")
+        rules.append(Rule(pattern, parse_scheme(scheme)))
+    return tuple(rules)
+
+
+def expect_matches(rules: Iterable[Rule], names: Iterable[str]) -> None:
+    """Raise ConfigError for a rule that fits no tensor."""
+    known = list(names)
+    for rule in rules:
+        if not any(rule.fits(name) for name in known):
+            raise ConfigError(
+                f"no tensor is named like {rule.pattern!r}{nearest(rule.pattern, known)}; `niblick show` lists them"
+            )
+
+
+def chosen_scheme(name: str, rules: Iterable[Rule]) -> Scheme | None:
+    """The scheme of the last rule that fits, or None."""
+    found = None
+    for rule in rules:
+        if rule.fits(name):
+            found = rule.scheme
+    return found
+
+
+SchemeOf = Mapping[str, Scheme]
+"""Scheme of each tensor by name."""
