@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -131,6 +132,13 @@ def test_ecsq_holds_so_many_bits(bits: float, axis: str) -> None:
     codes = quantize("w", weights, parse_scheme(f"ecsq{bits}{axis}")).parts["codes"]
     assert abs(code_entropy(torch.from_numpy(codes.astype(np.float32)).flatten()) - bits) < 0.02
     assert codes.dtype == (np.int16 if np.abs(codes).max() > 127 else np.int8)
+
+
+def test_ecsq_goes_as_fine_as_floats() -> None:
+    weights = heavy(64, 64)
+    errors = [error(weights, f"ecsq{bits}") for bits in (9, 12, 15, 18)]
+    assert all(50 < a / b < 80 for a, b in itertools.pairwise(errors))  # 4^3 for three bits
+    assert quantize("w", weights, parse_scheme("ecsq18")).parts["codes"].dtype == np.int32
 
 
 def test_ecsq_beats_rounding_at_the_same_entropy() -> None:

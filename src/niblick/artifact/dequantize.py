@@ -136,7 +136,7 @@ def _grid(shape: Shape, parts: Mapping[str, np.ndarray]) -> np.ndarray:
         )
     log = "scale_range" in parts
     expected: dict[str, tuple[tuple[str, ...], tuple[Shape, ...]]] = {
-        "codes": (("int8", "int16"), (shape,)),
+        "codes": (("int8", "int16", "int32"), (shape,)),
         "scale": (("uint8",) if log else ("float16", "float32"), (blocks,)),
     }
     if log:

@@ -24,8 +24,11 @@ FINE_CLIPS = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
 COARSE_CLIPS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, *FINE_CLIPS)
 """The same for schemes of few levels, which gain from clipping far more."""
 FINE_LEVELS = 15
-ENTROPY_SAMPLE = 1 << 20
-"""The step of ecsq is found on so many weights, evenly spread; the codes then hold the wanted bits within 1%."""
+ENTROPY_SAMPLE = 1 << 18
+"""The step of ecsq is found on so many weights, evenly spread."""
+ENTROPY_TOLERANCE = 0.002
+ENTROPY_BITS = 9.0
+"""Up to here the entropy of codes can be measured on them; beyond, every bit more is a step half as long."""
 
 
 @dataclass(frozen=True)
@@ -143,21 +146,27 @@ def _even_grid(weights_RC: Tensor, scheme: Scheme, weight_C: Tensor | None) -> G
     spread = float(sample.square().mean().sqrt()) if len(sample) else 0.0
     if spread == 0:
         return Grid((rows, columns), _store(profile * 0, scheme.log_scales), 1)
-    low, high = spread * 2.0**-14, spread * 16.0
+    target = min(scheme.bits, ENTROPY_BITS)
+    low, high, step = spread * 2.0**-14, spread * 16.0, spread * 2 ** (2 - target)
     for _ in range(24):
-        step = math.sqrt(low * high)
-        low, high = (step, high) if code_entropy(sample / step) > scheme.bits else (low, step)
-    scale = _store(profile * high, scheme.log_scales)
+        found = code_entropy(sample / step)
+        if abs(found - target) < ENTROPY_TOLERANCE:
+            break
+        low, high = (step, high) if found > target else (low, step)
+        guess = step * 2 ** (found - target)  # one bit less for a step twice as long: true for fine steps
+        step = guess if low < guess < high else math.sqrt(low * high)
+    scale = _store(profile * step * 2 ** (target - scheme.bits), scheme.log_scales)
     largest = weights_RC.abs() / torch.from_numpy(scale_values(scale))
-    return Grid((rows, columns), scale, max(1, min(32767, int(largest.max().round()))))
+    return Grid((rows, columns), scale, max(1, min(2**30, int(largest.max().round()))))
 
 
 def code_entropy(values: Tensor) -> float:
     """Bits per value of the order-0 entropy of `values` rounded to whole numbers."""
     if not values.numel():
         return 0.0
-    _, counts = torch.unique(values.round(), return_counts=True)
-    share = counts.double() / values.numel()
+    whole = values.round().long()
+    counts = torch.bincount(whole - whole.min())
+    share = counts[counts > 0].double() / values.numel()
     return float(-(share * share.log2()).sum())
 
 

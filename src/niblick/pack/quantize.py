@@ -104,7 +104,8 @@ def quantize(name: str, tensor: Tensor, scheme: Scheme, prune: float = 0.0) -> E
 
 def on_grid(grid: Grid, codes_RC: Tensor, shape: tuple[int, ...]) -> EncodedTensor:
     """Return the stored form of codes on a grid, whole numbers (R, C) of any dtype."""
-    codes = codes_RC.to(torch.int8 if grid.levels <= 127 else torch.int16).reshape(shape)
+    dtype = torch.int8 if grid.levels < 2**7 else torch.int16 if grid.levels < 2**15 else torch.int32
+    codes = codes_RC.to(dtype).reshape(shape)
     return EncodedTensor("grid", shape, {"codes": _array(codes), **grid.scale})
 
 

@@ -6,7 +6,7 @@ A scheme is a name and options, joined by colons:
     int8-published       the challenge's export, bit for bit (see `published`)
     int2 … int8          codes of -(2^(N-1)-1) … 2^(N-1)-1, times a scale; the scale clips where that costs least
     ternary              codes of -1, 0, 1: another name for int2, whose codes are symmetric too
-    ecsq0.5 … ecsq12     an even grid without clipping, its step such that the codes hold so many bits a weight (order-0
+    ecsq0.5 … ecsq24     an even grid without clipping, its step such that the codes hold so many bits a weight (order-0
                          entropy): entropy-constrained scalar quantization, made for the codec `range`
 
     row, column, tensor  what shares a scale (int: row, ecsq: tensor by default)
@@ -66,12 +66,12 @@ def parse_scheme(text: str) -> Scheme:
         return Scheme(name)
     if name == "ternary" or re.fullmatch(r"int[2-8]", name):
         fields: dict[str, object] = {"kind": "int", "bits": 2.0 if name == "ternary" else float(name[3:])}
-    elif (found := re.fullmatch(r"ecsq(\d+(\.\d+)?)", name)) and 0.5 <= float(found[1]) <= 12:
+    elif (found := re.fullmatch(r"ecsq(\d+(\.\d+)?)", name)) and 0.5 <= float(found[1]) <= 24:
         fields = {"kind": "ecsq", "bits": float(found[1]), "axis": "tensor"}
     else:
         raise ConfigError(
             f"there is no quantization scheme {text!r}{nearest(name, _NAMES)}; write one of fp32, fp16, bf16, "
-            f"{PUBLISHED}, int2 to int8, ternary, ecsq0.5 to ecsq12"
+            f"{PUBLISHED}, int2 to int8, ternary, ecsq0.5 to ecsq24"
         )
     for option in options:
         if option in AXES:

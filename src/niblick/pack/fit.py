@@ -1,0 +1,187 @@
+"""The best weights that a number of bytes can hold: bits go where they save most, until the cap is full.
+
+Rounding a tensor of n weights to an even grid of step s costs about c·s² of BPB, and its codes take about b − log2(s)
+bits each: halving the step quarters the loss for one bit a weight. For a given sum of bits the least loss is reached
+where the next bit buys the same everywhere (reverse water-filling), that is, with c measured at b0 bits,
+
+    bits_i = b0 + ½·log2(c_i / n_i) + λ
+
+with one λ for all. λ is then searched until the artifact, really packed and coded, fills the cap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from niblick.artifact.dequantize import EncodedTensor
+from niblick.errors import ArtifactError
+from niblick.pack.quantize import SMALL_ELEMENTS, quantize
+from niblick.pack.residuals import ResidualConfig, add_residuals
+from niblick.pack.schemes import Scheme
+from niblick.pack.sensitivity import Evaluate
+
+PROBE_BITS = 3.0
+"""Sensitivities are measured with codes of so many bits: coarse enough to be told from the noise of the text."""
+LEAST_BITS, MOST_BITS = 0.5, 24.0
+FULL = 0.995
+"""A fit uses at least this share of its cap."""
+ROUNDS = 24
+RESIDUAL_SHARES = (0.0, 0.03)
+"""Of the cap, before coding, that goes into low-rank corrections: both are tried."""
+LADDER = (0.6, 0.8)
+"""Shares of the cap that the frontier shows besides the cap itself."""
+
+Round = Callable[[str, Tensor, Scheme], EncodedTensor]
+"""(name, weights, scheme) → stored form: plain rounding, or GPTQ where there are Hessians."""
+Measure = Callable[[Mapping[str, EncodedTensor]], int]
+"""Bytes of the artifact that would hold these tensors."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way to spend bytes."""
+
+    cap: int
+    bytes: int
+    bpb: float
+    axis: str
+    """What shares a step: tensor, or column by the Hessian."""
+    residual_bytes: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What `fit` found: tensors that fill the cap, the bits of each, and the frontier of bytes against BPB."""
+
+    encoded: dict[str, EncodedTensor]
+    bytes: int
+    bits: dict[str, float]
+    """Wanted entropy of each tensor's codes; empty where float weights fit."""
+    probe: dict[str, float]
+    """BPB that each tensor loses at `PROBE_BITS`, alone."""
+    frontier: tuple[Point, ...]
+
+
+def fit(
+    state: Mapping[str, Tensor],
+    cap: int,
+    evaluate: Evaluate,
+    measure: Measure,
+    *,
+    round_tensor: Round = quantize,
+    hessians: Mapping[str, Tensor] | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Fit:
+    """Return tensors whose artifact has at most `cap` bytes and at least 99.5% of them, at the least BPB found.
+
+    `state` are float weights, tied ones once. If they fit as float32 they are kept so. `evaluate` should see text that
+    is neither trained on nor the validation split. Raises ArtifactError if the cap is too small for anything.
+    """
+    plain = {name: quantize(name, tensor, Scheme("fp32")) for name, tensor in state.items()}
+    if (size := measure(plain)) <= cap:
+        return Fit(plain, size, {}, {}, (Point(cap, size, evaluate(_weights(plain)), "tensor", 0),))
+    large = [n for n, t in state.items() if t.ndim >= 2 and t.numel() > SMALL_ELEMENTS]
+    small = {name: quantize(name, t, Scheme("fp16")) for name, t in state.items() if name not in large}
+    packer = _Packer(state, large, small, measure, round_tensor, hessians)
+    least = packer.size(packer.at(dict.fromkeys(large, LEAST_BITS), "tensor", ResidualConfig()))
+    if least > cap:
+        raise ArtifactError(
+            f"a cap of {cap:,} bytes is too small: the coarsest weights of this model take {least:,}; "
+            "give more bytes or make the model smaller"
+        )
+    probe = _probe(state, large, evaluate, round_tensor, report)
+    frontier, best, chosen = [], math.inf, None
+    for share in (*LADDER, 1.0):
+        target = int(share * cap)
+        for axis in ("tensor", "column") if hessians else ("tensor",):
+            for residual in RESIDUAL_SHARES if share == 1.0 else (0.0,):
+                if target < least:
+                    continue
+                config = ResidualConfig(int(residual * cap))
+                bits, encoded, size = packer.fill(probe, target, axis, config)
+                bpb = evaluate(_weights(encoded))
+                frontier.append(Point(target, size, bpb, axis, config.bytes))
+                report(f"{size:>12,} bytes  {bpb:.4f} BPB  a step per {axis}, {config.bytes:,} bytes of residuals")
+                if share == 1.0 and bpb < best:
+                    best, chosen = bpb, (bits, encoded, size)
+    assert chosen is not None
+    bits, encoded, size = chosen
+    return Fit(encoded, size, bits, probe, tuple(frontier))
+
+
+def allocate(cost: Mapping[str, float], elements: Mapping[str, int], level: float) -> dict[str, float]:
+    """Return the bits of each tensor's codes at water level λ = `level`.
+
+    `cost` is the BPB that each loses at `PROBE_BITS`. What was measured as next to nothing, or as a gain, counts as the
+    least loss a weight that is told from noise: a hundredth of the mean.
+    """
+    mean = sum(max(c, 0.0) for c in cost.values()) / sum(elements.values())
+    floor = max(mean / 100, 1e-15)
+    bits = {n: PROBE_BITS + 0.5 * math.log2(max(c / elements[n], floor) / max(mean, 1e-15)) for n, c in cost.items()}
+    return {name: min(max(b + level, LEAST_BITS), MOST_BITS) for name, b in bits.items()}
+
+
+def _probe(
+    state: Mapping[str, Tensor],
+    names: list[str],
+    evaluate: Evaluate,
+    round_tensor: Round,
+    report: Callable[[str], None],
+) -> dict[str, float]:
+    """BPB that each tensor loses if only it has codes of `PROBE_BITS`."""
+    full = {name: tensor.detach().float().cpu() for name, tensor in state.items()}
+    base = evaluate(full)
+    report(f"float weights: {base:.4f} BPB; measuring {len(names)} tensors at {PROBE_BITS:g} bits")
+    scheme = Scheme("ecsq", PROBE_BITS, "tensor")
+    return {n: evaluate(full | {n: round_tensor(n, state[n], scheme).dequantize()}) - base for n in names}
+
+
+@dataclass
+class _Packer:
+    state: Mapping[str, Tensor]
+    large: list[str]
+    small: dict[str, EncodedTensor]
+    size: Measure
+    round_tensor: Round
+    hessians: Mapping[str, Tensor] | None
+
+    def at(self, bits: Mapping[str, float], axis: str, residual: ResidualConfig, plain: bool = False) -> dict:
+        """Pack every large tensor at its bits; `plain`: by rounding alone, which is quick and almost of that size."""
+        way: Round = quantize if plain else self.round_tensor
+        packed = {name: way(name, self.state[name], Scheme("ecsq", bits[name], axis)) for name in self.large}
+        encoded = {name: packed.get(name) or self.small[name] for name in self.state}
+        return add_residuals(encoded, self.state, residual, self.hessians)
+
+    def fill(
+        self, cost: Mapping[str, float], cap: int, axis: str, residual: ResidualConfig
+    ) -> tuple[dict[str, float], dict[str, EncodedTensor], int]:
+        """Find the water level at which the artifact takes `FULL` to all of `cap` bytes."""
+        elements = {name: self.state[name].numel() for name in self.large}
+        low, high = -MOST_BITS, MOST_BITS
+        level, found = 1.0, None
+        for _ in range(ROUNDS):
+            bits = allocate(cost, elements, level)
+            encoded = self.at(bits, axis, residual)
+            size = self.size(encoded)
+            if size <= cap:
+                low, found = level, (bits, encoded, size)
+                if size >= FULL * cap:
+                    break
+            else:
+                high = level
+            # One more level is one more bit for each weight; aim just under the cap.
+            step = (0.998 * cap - size) * 8 / sum(elements.values())
+            level = level + step if low < level + step < high else (max(low, level - 4) + min(high, level + 4)) / 2
+        if found is None:
+            raise ArtifactError(
+                f"a cap of {cap:,} bytes is too small for {residual.bytes:,} bytes of residuals: give more bytes"
+            )
+        return found
+
+
+def _weights(encoded: Mapping[str, EncodedTensor]) -> dict[str, Tensor]:
+    return {name: tensor.dequantize() for name, tensor in encoded.items()}
