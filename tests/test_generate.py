@@ -98,13 +98,13 @@ def test_refusals(loaded: Loaded, ask: Any, message: str) -> None:
 
 
 def test_draw() -> None:
-    logits, random = torch.tensor([0.0, 3.0, 2.9, -1.0]), torch.Generator().manual_seed(0)
+    logits, random = torch.tensor([0.0, 3.0, 2.9, -1.0], dtype=torch.float64), torch.Generator().manual_seed(0)
 
     def drawn(allowed: tuple[bool, ...] = (True,) * 4, **values: Any) -> set[int]:
         config = GenerateConfig(**values)
         return {draw(logits.clone(), torch.tensor(allowed), config, random) for _ in range(300)}
 
-    assert drawn(temperature=0) == {1}
+    assert drawn(temperature=0) == drawn(temperature=1e-320) == {1}
     assert drawn(temperature=5) == {0, 1, 2, 3}
     assert drawn(temperature=5, top_k=2) == {1, 2}
     assert drawn(temperature=1, top_p=0.5) == {1}

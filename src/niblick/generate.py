@@ -165,7 +165,7 @@ def draw(logits_V: Tensor, allowed_V: Tensor, config: GenerateConfig, random: to
     logits_V = logits_V.masked_fill(~allowed_V, float("-inf"))
     if config.temperature == 0:
         return int(logits_V.argmax())
-    p_V, order_V = (logits_V / config.temperature).softmax(-1).sort(descending=True)
+    p_V, order_V = ((logits_V - logits_V.max()) / config.temperature).softmax(-1).sort(descending=True)
     if config.top_k:
         p_V[config.top_k :] = 0
     p_V[p_V.cumsum(0) - p_V >= config.top_p * p_V.sum()] = 0
