@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
-from conftest import shared_folder
 
 import niblick
 from niblick import generate
@@ -119,17 +118,17 @@ def test_every_character_can_be_written() -> None:
     assert not any(low <= 0xA0 <= high for low, high in next_bytes(b"\xed"))  # a surrogate
 
 
-def subwords(name: str) -> Tokenizer:
+def subwords(name: str, request: pytest.FixtureRequest) -> Tokenizer:
     """Real models: trained here, without loss and the challenge's way; the challenge's own; one without byte pieces."""
     if name in ("identity", "nmt_nfkc"):
         words = [f"{a}{b} the quick brown {b}{a}\n  indented {a} €é" for a in "abcdefghij" for b in "klmnopqrst"]
         return SentencePieceTokenizer(name, train_subwords(words, 360, name))  # type: ignore[arg-type]
-    return SentencePieceTokenizer.read(shared_folder() / "data" / "tokenizers" / f"{name}.model")
+    return SentencePieceTokenizer.read(request.getfixturevalue("shared") / "data" / "tokenizers" / f"{name}.model")
 
 
 @pytest.fixture(scope="module", params=["identity", "nmt_nfkc", "fineweb_1024_bpe", "lossy_1024_bpe"])
 def of_subwords(request: pytest.FixtureRequest) -> Loaded:
-    tokenizer = subwords(request.param)
+    tokenizer = subwords(request.param, request)
     torch.manual_seed(0)
     model = LM(ModelConfig(width=16, heads=2, kv_heads=1, vocab_size=tokenizer.vocab_size, main=StageConfig("T1")))
     return Loaded(model, tokenizer, context=64)
@@ -174,8 +173,10 @@ def streamed(loaded: Loaded, prompt: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "keeps"), [("identity", True), ("nmt_nfkc", False), ("fineweb_1024_bpe", False)])
-def test_spaces_and_bytes_of_subwords(name: str, keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer = subwords(name)
+def test_spaces_and_bytes_of_subwords(
+    name: str, keeps: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    tokenizer = subwords(name, request)
     processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)  # type: ignore[attr-defined]
     torch.manual_seed(0)
     model = LM(ModelConfig(width=16, heads=2, kv_heads=1, vocab_size=tokenizer.vocab_size, main=StageConfig("T1")))
@@ -198,8 +199,8 @@ def test_spaces_and_bytes_of_subwords(name: str, keeps: bool, monkeypatch: pytes
     assert "".join(streamed(loaded, "")) == (first + "the" + " the" * 12)
 
 
-def test_only_what_goes_on_with_a_character_may_be_drawn() -> None:
-    tokenizer = subwords("identity")
+def test_only_what_goes_on_with_a_character_may_be_drawn(request: pytest.FixtureRequest) -> None:
+    tokenizer = subwords("identity", request)
     processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)  # type: ignore[attr-defined]
     text = generate._Text(tokenizer, 1)
 
