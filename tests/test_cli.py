@@ -149,6 +149,14 @@ def test_show_a_run_and_an_artifact(niblick: Niblick, run: Path) -> None:
     assert niblick("show", "latest", "--runs", run.parent)[0] == 0
 
 
+def test_generate(niblick: Niblick, run: Path) -> None:
+    code, out, err = niblick("generate", run, "--prompt", "A prompt", "--max-bytes", 20, "--temperature", 3)
+    assert (code, err) == (0, "")
+    assert out.startswith("A prompt") and len(out.rstrip("\n").encode()) <= 28
+    assert "100 tokens long" in niblick.refused("generate", run, "--prompt", "x" * 100)  # and it prints no prompt
+    assert "UTF-8" in niblick.refused("generate", run, "--prompt", "a\udcff")
+
+
 def test_recipe_file(niblick: Niblick, data: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.py"
     recipe.write_text(

@@ -430,9 +430,11 @@ def generate(
     config = GenerateConfig(max_bytes, temperature, top_k, top_p, seed)
     pieces, number = [], 0
     colours = ("\033[7m", "\033[0m") if show_chunks and not json_ else ("", "")
+    loaded = load(path, data or None)
+    stream = loaded.stream(prompt, config)
     if not json_:
-        print(prompt, end="")
-    for piece in load(path, data or None).stream(prompt, config):
+        print(loaded.read_back(prompt), end="")
+    for piece in stream:
         pieces.append(piece)
         number += piece.starts_chunk
         if not json_:

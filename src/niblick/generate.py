@@ -1,7 +1,8 @@
 """A model as it comes out of an artifact, to use from Python: generate text, price it, cut it into chunks.
 
-Generation reads one token at a time (`LM.step`). What it streams is always valid UTF-8: a byte model only draws bytes
-that may come next in a character, and characters are handed on when they are whole.
+Generation reads one token at a time (`LM.step`). What it streams is always valid UTF-8: inside a character only bytes
+are drawn that may come next in it, and characters are handed on when they are whole. That holds for the tokens of byte
+models and for the byte pieces of subword models alike.
 
 Shapes: B batch, V vocabulary.
 """
@@ -31,7 +32,8 @@ class GenerateConfig:
     """How the next token is drawn."""
 
     max_bytes: int = 400
-    """Bytes after the prompt; a character that would not fit whole is left out."""
+    """Bytes after the prompt: the text ends before the first character that would not fit whole. Less is a beginning
+    of more: nothing else about the text depends on it."""
     temperature: float = 0.8
     """0 takes the likeliest token each time."""
     top_k: int = 0
@@ -70,37 +72,56 @@ class Loaded:
         """Return a continuation of `prompt`, without it. Raises ConfigError as `stream` does."""
         return "".join(piece.text for piece in self.stream(prompt, config or GenerateConfig()))
 
-    @torch.no_grad()
+    def read_back(self, prompt: str) -> str:
+        """Return `prompt` as the model reads it: without what its tokenizer loses. Raises ConfigError as `stream`."""
+        return self.tokenizer.decode(np.array(self._tokens(prompt))).decode()
+
     def stream(self, prompt: str, config: GenerateConfig) -> Iterator[Piece]:
         """Continue `prompt` piece by piece, until max_bytes, the end of the context or the end of the document.
 
-        Raises ConfigError for a prompt that does not leave room in the context.
+        All pieces together are what the tokenizer makes of prompt and continuation, less what it makes of the prompt.
+        Raises ConfigError for a prompt that does not leave room in the context or that UTF-8 cannot hold.
         """
-        bos, device = self.tokenizer.bos_id, next(self.model.parameters()).device
-        tokens = [bos, *self.tokenizer.encode_batch([prompt])[0].tolist()]
+        tokens = self._tokens(prompt)
         if len(tokens) >= self.context:
             raise ConfigError(
                 f"the prompt is {len(tokens) - 1:,} tokens long, and the model's context has room for fewer than "
                 f"{self.context - 1:,}: shorten it"
             )
+        return self._continue(tokens, config)
+
+    def _tokens(self, prompt: str) -> list[int]:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"character {error.start + 1} of the prompt is {prompt[error.start]!r}, which UTF-8 cannot hold: "
+                "take it out"
+            ) from error
+        return [self.tokenizer.bos_id, *self.tokenizer.encode_batch([prompt])[0].tolist()]
+
+    @torch.no_grad()
+    def _continue(self, tokens: list[int], config: GenerateConfig) -> Iterator[Piece]:
+        device = next(self.model.parameters()).device
         random, state = torch.Generator().manual_seed(config.seed), self.model.new_state(1, self.context)
-        text, left, starts = _Text(self.tokenizer, tokens), config.max_bytes, False
+        text, left, starts = _Text(self.tokenizer, tokens[-1]), config.max_bytes, False
         for token in tokens:
             hidden_1D, _ = self.model.step_hidden(torch.tensor([token], device=device), state)
-        while len(tokens) < self.context:
-            token = draw(self.model.head(hidden_1D)[0].double().cpu(), text.allowed(left), config, random)
-            if token == bos:
+        for _ in range(len(tokens), self.context):
+            if left == 0:
                 return
-            tokens.append(token)
+            token = draw(self.model.head(hidden_1D)[0].double().cpu(), text.allowed(), config, random)
+            if token == self.tokenizer.bos_id:
+                return
             hidden_1D, levels = self.model.step_hidden(torch.tensor([token], device=device), state)
             starts |= bool(levels) and bool(levels[0][1][0])
-            whole, size = text.add(token)
-            left -= size
-            if left < 0:
-                return
+            data = text.add(token).encode()
+            whole, left = data[:left].decode(errors="ignore"), left - len(data)
             if whole:
                 yield Piece(whole, starts)
                 starts = False
+            if left < 0:
+                return
 
     @torch.no_grad()
     def bits_per_byte(self, text: str) -> float:
@@ -139,13 +160,12 @@ def load(path: str | Path, data: str | Path | None = None) -> Loaded:
     return Loaded(model, tokenizer, int(artifact.config["score"]["seq_len"]))
 
 
-def draw(logits_V: Tensor, allowed_V: Tensor | None, config: GenerateConfig, random: torch.Generator) -> int:
+def draw(logits_V: Tensor, allowed_V: Tensor, config: GenerateConfig, random: torch.Generator) -> int:
     """Draw one token: among the allowed ones, then the top_k likeliest, then those that make up top_p."""
-    if allowed_V is not None:
-        logits_V = logits_V.masked_fill(~allowed_V[: len(logits_V)], float("-inf"))
+    logits_V = logits_V.masked_fill(~allowed_V, float("-inf"))
     if config.temperature == 0:
         return int(logits_V.argmax())
-    p_V, order_V = (logits_V / config.temperature).softmax(-1).sort(descending=True)
+    p_V, order_V = ((logits_V - logits_V.max()) / config.temperature).softmax(-1).sort(descending=True)
     if config.top_k:
         p_V[config.top_k :] = 0
     p_V[p_V.cumsum(0) - p_V >= config.top_p * p_V.sum()] = 0
@@ -153,39 +173,41 @@ def draw(logits_V: Tensor, allowed_V: Tensor | None, config: GenerateConfig, ran
 
 
 class _Text:
-    """What has been generated, as bytes and whole characters."""
+    """What tokens add to the text, one after the other, and which may come next so that it stays valid UTF-8."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: list[int]) -> None:
-        self.tokenizer, self.tokens = tokenizer, list(prompt)
-        self.done = len(tokenizer.decode(np.array(prompt)))
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.pending = b""
-        """Bytes of a character that is not whole yet; kept for byte tokenizers alone."""
+    def __init__(self, tokenizer: Tokenizer, last: int) -> None:
+        """`last` is the last token of the prompt, BOS if it is empty."""
+        ids, decode = range(tokenizer.vocab_size), tokenizer.decode
+        self.first = [decode(np.array([i])) for i in ids]
+        """Bytes of each token after a control token: pieces of SentencePiece models may lose their space there."""
+        self.bytes = [decode(np.array([i, i]))[len(self.first[i]) :] for i in ids]
+        """Bytes of each token anywhere else; none for control tokens."""
+        self.last, self.decoder = last, codecs.getincrementaldecoder("utf-8")()
+        self.value_V = torch.tensor([data[0] if len(data) == 1 else -1 for data in self.bytes])
+        """The byte of tokens of one byte, else -1."""
+        self.starting_V = _within(self.value_V, next_bytes(b""))
+        self.starting_V |= torch.tensor([len(data) > 1 for data in self.bytes])
+        self.starting_V[tokenizer.bos_id] = True
 
-    def add(self, token: int) -> tuple[str, int]:
-        """Take in a token. Returns the characters that are whole now, and the token's bytes."""
-        self.tokens.append(token)
-        data = self.tokenizer.decode(np.array(self.tokens))[self.done :]
-        self.done += len(data)
-        whole = self.decoder.decode(data)
-        self.pending = b"" if whole else self.pending + data
-        return whole, len(data)
+    def add(self, token: int) -> str:
+        """Take in a token. Returns the characters that are whole now."""
+        data = self.bytes[token] if self.bytes[self.last] else self.first[token]
+        self.last = token
+        return self.decoder.decode(data)
 
-    def allowed(self, left: int) -> Tensor | None:
-        """Tokens that keep the text valid UTF-8 and within `left` bytes; None where tokens are no bytes."""
-        if self.tokenizer.kind != "byte":
-            return None
-        allowed_V = torch.zeros(self.tokenizer.vocab_size, dtype=torch.bool)
-        bytes_V = allowed_V[self.tokenizer.vocab_size - 256 :]
-        for low, high in next_bytes(self.pending, left):
-            bytes_V[low : high + 1] = True
-        allowed_V[self.tokenizer.bos_id] = not self.pending
-        return allowed_V
+    def allowed(self) -> Tensor:
+        """Tokens that may come next: inside a character its bytes alone, else all that start one, and BOS."""
+        pending = self.decoder.getstate()[0]
+        return _within(self.value_V, next_bytes(pending)) if pending else self.starting_V
 
 
-def next_bytes(pending: bytes, left: int) -> list[tuple[int, int]]:
-    """Ranges of bytes that may follow the first bytes of a character; a new character needs room within `left`."""
+def _within(value_V: Tensor, ranges: list[tuple[int, int]]) -> Tensor:
+    return torch.stack([(value_V >= low) & (value_V <= high) for low, high in ranges]).any(0)
+
+
+def next_bytes(pending: bytes) -> list[tuple[int, int]]:
+    """Ranges of bytes that may follow the first bytes of a character, of which none makes it a character yet."""
     if not pending:
-        return [(0, 0x7F), (0xC2, 0xDF), (0xE0, 0xEF), (0xF0, 0xF4)][:left]
+        return [(0, 0x7F), (0xC2, 0xF4)]
     special = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}
     return [special.get(pending[0], (0x80, 0xBF)) if len(pending) == 1 else (0x80, 0xBF)]

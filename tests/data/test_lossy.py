@@ -159,7 +159,7 @@ def test_convert_refuses_what_are_no_documents(few: Path, tmp_path: Path) -> Non
     with pytest.raises(DataError, match="does not begin with BOS"):
         convert(bare, "byte260", tmp_path / "out", given=ByteTokenizer())
     (bare / shard.name).write_bytes(whole[:1030] + (0xFF + 4).to_bytes(2, "little") + whole[1032:])
-    with pytest.raises(DataError, match="Document 0 of the val split decodes to bytes that are not UTF-8"):
+    with pytest.raises(DataError, match="document 0 of the val split decodes to bytes that are not UTF-8"):
         convert(bare, "byte260", tmp_path / "out", given=ByteTokenizer())
     assert not (tmp_path / "out").exists()
 

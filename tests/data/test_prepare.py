@@ -168,7 +168,7 @@ def test_bad_requests(tmp_path: Path, write_jsonl: WriteJsonl) -> None:
     cases: list[tuple[str, dict[str, Any], str]] = [
         (one, {}, "holds one document"),
         (str(tmp_path / "none.jsonl"), {}, "holds no documents"),
-        (str(tmp_path / "gone.jsonl"), {}, "There is no source"),
+        (str(tmp_path / "gone.jsonl"), {}, "there is no source"),
         (two, {"val_docs": 3}, "holds 2 documents, fewer than the 3"),
         (two, {"val_docs": -1}, "val_docs is -1; it must be at least 0"),
         (two, {"max_docs": 0}, "max_docs is 0"),
@@ -197,7 +197,7 @@ def test_used_directories_are_left_alone(tmp_path: Path, write_jsonl: WriteJsonl
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="not an empty directory"):
         prepare(source, "byte260", tmp_path / "file")
-    with pytest.raises(DataError, match="Cannot write the dataset"):
+    with pytest.raises(DataError, match="cannot write the dataset"):
         prepare(source, "byte260", tmp_path / "file" / "out")
 
 

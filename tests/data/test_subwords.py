@@ -159,5 +159,5 @@ def test_vocabularies_that_do_not_fit() -> None:
 
 
 def test_tokens_outside_the_vocabulary(small: SentencePieceTokenizer) -> None:
-    with pytest.raises(DataError, match="Token 400 is outside small"):
+    with pytest.raises(DataError, match="token 400 is outside small"):
         small.decode(np.array([5, 400]))

@@ -33,7 +33,7 @@ def test_control_tokens_are_no_bytes() -> None:
     tokenizer = ByteTokenizer()
     assert tokenizer.decode(np.array([0, 1, 2, 3])) == b""
     assert tokenizer.token_bytes(np.array([9, 9, 9, 9, 1]), np.array([0, 1, 2, 3, 4])).tolist() == [0, 0, 0, 0, 1]
-    with pytest.raises(DataError, match="Token 260 is outside byte260"):
+    with pytest.raises(DataError, match="token 260 is outside byte260"):
         tokenizer.decode(np.array([7, 260]))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from niblick.model.hnet import COMPILED_SHARES
 from niblick.model.level import LevelConfig
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.routers import Routing
@@ -116,3 +117,45 @@ def test_few_compilations(levels: int) -> None:
     assert len(seen["body.main"]) >= 4
     assert max(map(len, seen.values())) <= 8
     assert len(compiled) <= sum(map(len, seen.values()))  # stages alike may share what is compiled
+
+
+@pytest.mark.slow
+def test_few_compilations_for_real() -> None:
+    """By inductor: each chunk count that occurs compiles the main stage once, the decoder once in all; losses alike."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except (InvalidCxxCompiler, RuntimeError):
+        pytest.skip("needs a C++ compiler, with which torch.compile builds for the CPU")
+    level = LevelConfig(None, StageConfig("c1"), router="cosine-bias", target_length=3.0)
+    config = ModelConfig(**SMALL, levels=(level,), main=StageConfig("t1"))
+    lm, eager = LM(config), LM(config)
+    counter = CompileCounterWithBackend("inductor")
+    torch._dynamo.reset()
+    compile_stages(lm, "always", torch.device("cpu"), lambda event: None, counter)
+    optimizers = Optimizers(lm, OptimConfig())
+    generator = torch.Generator().manual_seed(0)
+    rooms = set()
+    for step, threshold in enumerate((-6.0, 6.0, 0.0) * 5):
+        with torch.no_grad():  # nearly all positions are boundaries, nearly none, about half
+            lm.body.levels[0].router.threshold.fill_(threshold)
+        ids_BL = torch.randint(4, 260, (2, 65), generator=generator)
+        losses, routings = lm(ids_BL[:, :-1], ids_BL[:, 1:])
+        losses.total.backward()
+        eager.load_state_dict(lm.state_dict())
+        eager.zero_grad()
+        expected, _ = eager(ids_BL[:, :-1], ids_BL[:, 1:])
+        expected.total.backward()
+        assert losses.total.item() == pytest.approx(expected.total.item(), rel=1e-5)
+        for (name, ours), theirs in zip(lm.named_parameters(), eager.parameters(), strict=True):
+            if theirs.grad is not None:
+                assert ours.grad is not None and torch.allclose(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5), name
+        optimizers.step(step, 0.01)
+        lm.zero_grad()
+        longest = int(routings[0].chunks_B().max())
+        rooms.add(min(room for share in COMPILED_SHARES if (room := round(64 * share)) >= longest))
+    assert 3 <= len(rooms) <= len(COMPILED_SHARES) == 8
+    assert counter.frame_count == len(rooms) + 1

@@ -39,7 +39,7 @@ def check(path: str | Path, tokenizer: Tokenizer | None = None) -> dict[str, Any
     stats = next((entry.get("stats") for entry in dataset.manifest.get("datasets", []) if recorded), None)
     if stats and stats["tokens_total"] != sum(report["tokens"] for report in splits.values()):
         raise DataError(
-            f"The manifest of {dataset.directory} counts {stats['tokens_total']} tokens; its shards disagree."
+            f"the manifest of {dataset.directory} counts {stats['tokens_total']} tokens; its shards disagree"
         )
     return {
         "directory": str(dataset.directory),
@@ -69,14 +69,14 @@ def _check_split(split: Split, tokenizer: Tokenizer, recorded: dict[str, Any] | 
     if recorded is not None:
         for path, file in zip(split.files, recorded["files"], strict=True):
             _compare(f"{path}: SHA-256", file_hash(path), file["sha256"])
-        where = f"The {split.name} split at {split.files[0].parent if split.files else 'this dataset'}"
+        where = f"the {split.name} split at {split.files[0].parent if split.files else 'this dataset'}"
         _compare(f"{where}: stream hash", report["stream_hash"], recorded["stream_hash"])
         _compare(f"{where}: tokens", split.tokens, recorded["tokens"])
     if split.index is not None:
         _check_index(split, tokenizer, documents)
         report["text_hash"] = text_hash(split.index)
         if recorded is not None:
-            where = f"The document index of the {split.name} split"
+            where = f"the document index of the {split.name} split"
             _compare(f"{where}: text hash", report["text_hash"], recorded["text_hash"])
             _compare(f"{where}: documents", len(split.index), recorded["documents"])
             _compare(f"{where}: bytes", int(split.index["bytes"].sum(dtype=np.int64)), recorded["bytes"])
@@ -89,20 +89,20 @@ def _check_index(split: Split, tokenizer: Tokenizer, documents: int) -> None:
     """Documents follow each other without gaps, fill the stream, and begin with a BOS, of which there are no others."""
     index = split.index
     assert index is not None
-    where = f"The document index of the {split.name} split"
+    where = f"the document index of the {split.name} split"
     _compare(f"{where}: documents that begin with BOS", documents, len(index))
     ends = np.cumsum(index["tokens"], dtype=np.uint64)
     starts = ends - index["tokens"]
     wrong = np.flatnonzero(starts != index["offset"])
     if wrong.size:
-        raise DataError(f"{where}: document {wrong[0]} does not begin where the one before it ends; prepare it again.")
+        raise DataError(f"{where}: document {wrong[0]} does not begin where the one before it ends; prepare it again")
     _compare(f"{where}: tokens", int(ends[-1]) if len(ends) else 0, split.tokens)
     start = 0
     for shard in split.shards:
         first, last = np.searchsorted(starts, np.array([start, start + len(shard)], np.uint64))
         inside = starts[first:last] - np.uint64(start)
         if np.any(shard[inside] != tokenizer.bos_id):
-            raise DataError(f"{where}: not every document begins with BOS ({tokenizer.bos_id}); prepare it again.")
+            raise DataError(f"{where}: not every document begins with BOS ({tokenizer.bos_id}); prepare it again")
         start += len(shard)
 
 
@@ -112,15 +112,15 @@ def _check_texts(split: Split, tokenizer: Tokenizer, recorded: dict[str, Any]) -
     texts: Iterator[bytes] = (tokenizer.decode(split.slice(offset, tokens)) for offset, tokens in spans)
     if not recorded["lossless"]:
         patch = read_repair(split.files[0].parent / REPAIR_NAME)
-        _compare("The repair patch of the val split: bits", 8 * len(patch), recorded["repair_bits"])
+        _compare("the repair patch of the val split: bits", 8 * len(patch), recorded["repair_bits"])
         texts = apply_repair(patch, texts)
     for number, (text, digest) in enumerate(zip(texts, split.index["sha256"], strict=True)):
         if hashlib.sha256(text).digest() != bytes(digest):
-            raise DataError(f"Document {number} of the val split is not the text that was prepared; prepare it again.")
+            raise DataError(f"document {number} of the val split is not the text that was prepared; prepare it again")
 
 
 def _compare(what: str, found: object, expected: object) -> None:
     if found != expected:
         raise DataError(
-            f"{what} is {found}, but {expected} is recorded; the data was changed: prepare or fetch it again."
+            f"{what} is {found}, but {expected} is recorded; the data was changed: prepare or fetch it again"
         )

@@ -68,7 +68,7 @@ def open_corpus(source: str, val_docs: int | None, max_docs: int | None) -> Corp
         if count == 1:
             raise DataError(
                 f"{source} holds one document, so nothing would remain for training; "
-                "give more documents, or say with val_docs (1 or 0) which split this one is."
+                "give more documents, or say with val_docs (1 or 0) which split this one is"
             )
         val_docs = max(1, min(challenge.VALIDATION_DOCUMENTS, count // VALIDATION_SHARE))
     # The manifest names the file, not where it lay on this machine.
@@ -113,7 +113,7 @@ def document_spans(split: Split, bos_id: int) -> Iterator[tuple[int, int]]:
     if split.tokens and int(split.slice(0, 1)[0]) != bos_id:
         raise DataError(
             f"{split.files[0]} does not begin with BOS ({bos_id}), so its documents cannot be told apart; "
-            "give shards that were made with this tokenizer, in the challenge's form."
+            "give shards that were made with this tokenizer, in the challenge's form"
         )
     begin = 0
     for at in range(0, split.tokens, _PIECE):
@@ -131,9 +131,9 @@ def _decoded(split: Split, tokenizer: Tokenizer, manifest: dict[str, Any], cut_o
     for number, (begin, end) in enumerate(document_spans(split, tokenizer.bos_id)):
         if cut_off and end == split.tokens:
             return
-        where = f"Document {number} of the {split.name} split"
+        where = f"document {number} of the {split.name} split"
         if end - begin > MAX_DOCUMENT_BYTES:
-            raise DataError(f"{where} is longer than {MAX_DOCUMENT_BYTES >> 20} MiB; split it into documents.")
+            raise DataError(f"{where} is longer than {MAX_DOCUMENT_BYTES >> 20} MiB; split it into documents")
         tokens = split.slice(begin, end - begin)
         split.check_vocabulary(tokens, begin, tokenizer.vocab_size)
         place = int(split.index["source"][number]) if split.index is not None else len(names)

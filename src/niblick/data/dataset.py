@@ -76,7 +76,7 @@ class Split:
         """
         if start < 0 or length < 0 or start + length > self.tokens:
             raise DataError(
-                f"Tokens {start} to {start + length} of the {self.name} split were asked for; it has {self.tokens}."
+                f"tokens {start} to {start + length} of the {self.name} split were asked for; it has {self.tokens}"
             )
         number = bisect_right(self._ends, start)
         parts = []
@@ -104,7 +104,7 @@ class Split:
         inside = start + wrong - (self._ends[number] - len(self.shards[number]))
         raise DataError(
             f"{self.files[number]}: token {inside} is {int(tokens[wrong])}, outside the vocabulary of {vocab_size}; "
-            "the data was made with another tokenizer or is damaged."
+            "the data was made with another tokenizer or is damaged"
         )
 
 
@@ -132,7 +132,7 @@ class Dataset:
         """
         directory, manifest = _locate(Path(path))
         if not any(directory.glob("fineweb_*.bin")):
-            raise DataError(f"{directory} holds no fineweb_train_*.bin or fineweb_val_*.bin; {_MAKE}.")
+            raise DataError(f"{directory} holds no fineweb_train_*.bin or fineweb_val_*.bin; {_MAKE}")
         if tokenizer is None:
             tokenizer = _tokenizer(manifest, directory)
         recorded = manifest.get("niblick", {}).get("splits", {})
@@ -143,16 +143,16 @@ class Dataset:
 def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
     """The directory of the shards, and the manifest."""
     if not path.is_dir():
-        raise DataError(f"There is no data directory {path}; {_MAKE}.")
+        raise DataError(f"there is no data directory {path}; {_MAKE}")
     if (path / "manifest.json").is_file():
         manifest = read_manifest(path / "manifest.json")
         listed = [path / str(entry.get("path", "")) for entry in manifest["datasets"]]
         present = [directory for directory in listed if directory.is_dir()]
         if len(present) > 1:
             names = ", ".join(directory.name for directory in present)
-            raise DataError(f"{path} holds several datasets ({names}); name one, as in {present[0]}.")
+            raise DataError(f"{path} holds several datasets ({names}); name one, as in {present[0]}")
         if not present:
-            raise DataError(f"{path} has a manifest but none of the datasets it lists; prepare the data again.")
+            raise DataError(f"{path} has a manifest but none of the datasets it lists; prepare the data again")
         return present[0], manifest
     above = path.resolve().parent.parent / "manifest.json"
     return path, read_manifest(above) if above.is_file() and path.resolve().parent.name == "datasets" else {}
@@ -163,10 +163,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"The manifest {path} cannot be read ({error}); prepare or fetch the data again.") from error
+        raise DataError(f"the manifest {path} cannot be read ({error}); prepare or fetch the data again") from error
     entries = manifest.get("datasets") if isinstance(manifest, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise DataError(f"{path} is no dataset manifest: it lists no `datasets`; prepare or fetch the data again.")
+        raise DataError(f"{path} is no dataset manifest: it lists no `datasets`; prepare or fetch the data again")
     return manifest
 
 
@@ -184,8 +184,8 @@ def _tokenizer(manifest: dict[str, Any], directory: Path) -> Tokenizer:
         if spec.get("name") == entry.get("tokenizer_name"):
             return make_tokenizer(spec, directory.parent.parent)
     raise DataError(
-        f"Nothing says which tokenizer made {directory}: it has no manifest that lists it; make a dataset of it by "
-        f"`niblick data convert {directory} --given byte260|FILE.model --out DIR`."
+        f"nothing says which tokenizer made {directory}: it has no manifest that lists it; make a dataset of it by "
+        f"`niblick data convert {directory} --given byte260|FILE.model --out DIR`"
     )
 
 
@@ -198,18 +198,16 @@ def _open_split(directory: Path, split: str, recorded: dict[str, Any] | None) ->
     expected = [directory / file["name"] for file in recorded["files"]]
     for path in {*expected} ^ {*files}:
         state = "is missing" if path in expected else "is not in the manifest"
-        raise DataError(f"The shard {path} {state}; prepare the data again.")
+        raise DataError(f"the shard {path} {state}; prepare the data again")
     shards = [read_shard(path) for path in expected]
     for path, shard, file in zip(expected, shards, recorded["files"], strict=True):
         if len(shard) != file["tokens"]:
-            raise DataError(
-                f"{path} has {len(shard)} tokens, but the manifest says {file['tokens']}; prepare it again."
-            )
+            raise DataError(f"{path} has {len(shard)} tokens, but the manifest says {file['tokens']}; prepare it again")
     index = read_index(directory / recorded["index"]["name"])
     if len(index) != recorded["documents"]:
         raise DataError(
-            f"The index of {directory} ({split}) has {len(index)} documents, but the manifest says "
-            f"{recorded['documents']}; prepare the data again."
+            f"the index of {directory} ({split}) has {len(index)} documents, but the manifest says "
+            f"{recorded['documents']}; prepare the data again"
         )
     lost = recorded.get("lost") or (dict.fromkeys(_LOST, 0) if recorded.get("lossless") else None)
     return Split(

@@ -90,7 +90,7 @@ def read_documents(source: str) -> Iterator[Document]:
 
 def no_documents(source: str) -> DataError:
     """The error for a source that can be read and holds nothing."""
-    return DataError(f"{source} holds no documents; give text as {FORMS}.")
+    return DataError(f"{source} holds no documents; give text as {FORMS}")
 
 
 def count_documents(source: str, limit: int) -> int:
@@ -128,14 +128,14 @@ def read_blocks(source: str) -> Iterator[Block]:
     if path.is_dir():
         files = _files_below(path)
         if not files:
-            raise DataError(f"The directory {source} holds no text files; give one with {FORMS}.")
+            raise DataError(f"the directory {source} holds no text files; give one with {FORMS}")
         yield from _merged(block for file, name in files for block in _file_blocks(file, name))
     elif path.is_file():
         if not _readable(path.name):
-            raise DataError(f"{source} has a form that niblick does not read; give {FORMS}.")
+            raise DataError(f"{source} has a form that niblick does not read; give {FORMS}")
         yield from _file_blocks(path, source_name(source))
     else:
-        raise DataError(f"There is no source {source!r}{nearest(source, EMBEDDED)}; give {FORMS}.")
+        raise DataError(f"there is no source {source!r}{nearest(source, EMBEDDED)}; give {FORMS}")
 
 
 def _readable(name: str) -> bool:
@@ -166,9 +166,9 @@ def _file_blocks(path: Path, name: str) -> Iterator[Block]:
             document = _text_document(path, name)
             yield Texts([document], len(document.text))
     except (zstandard.ZstdError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is damaged ({error}); fetch or compress it again.") from error
+        raise DataError(f"{path} is damaged ({error}); fetch or compress it again") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _decompressed(file: BinaryIO, name: str) -> Iterator[bytes]:
@@ -219,7 +219,7 @@ def line_blocks(pieces: Iterator[bytes], path: str) -> Iterator[JsonLines]:
 
 
 def _too_long(where: str) -> DataError:
-    return DataError(f"{where}: one document is longer than {MAX_DOCUMENT_BYTES >> 20} MiB; split it into documents.")
+    return DataError(f"{where}: one document is longer than {MAX_DOCUMENT_BYTES >> 20} MiB; split it into documents")
 
 
 def _parse_line(line: bytes, where: str, default: str) -> Document:
@@ -227,18 +227,18 @@ def _parse_line(line: bytes, where: str, default: str) -> Document:
         text = line.decode("utf-8")
         record = json.loads(text)
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8.") from error
+        raise DataError(f"{where}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8") from error
     except (ValueError, RecursionError) as error:
         message = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise DataError(f"{where}: not a JSON object ({message}); each line must be one, with a `text`.") from error
+        raise DataError(f"{where}: not a JSON object ({message}); each line must be one, with a `text`") from error
     if not isinstance(record, dict):
-        raise DataError(f"{where}: found a JSON {type(record).__name__}; each line must be an object with a `text`.")
+        raise DataError(f"{where}: found a JSON {type(record).__name__}; each line must be an object with a `text`")
     body, source = record.get("text"), record.get("source")
     if not isinstance(body, str):
         found = ", ".join(map(repr, list(record)[:8])) or "nothing"
-        raise DataError(f"{where}: found the keys {found}, but no string `text`; name the text of each object `text`.")
+        raise DataError(f"{where}: found the keys {found}, but no string `text`; name the text of each object `text`")
     if source is not None and not isinstance(source, str):
-        raise DataError(f"{where}: `source` is a {type(source).__name__}; make it a string or leave it out.")
+        raise DataError(f"{where}: `source` is a {type(source).__name__}; make it a string or leave it out")
     if "\\u" in text:  # the only way for half a surrogate pair to come in
         for value in (body, source or ""):
             _refuse_surrogates(value, where)
@@ -252,7 +252,7 @@ def _refuse_surrogates(text: str, where: str) -> None:
         code = ord(text[error.start])
         raise DataError(
             f"{where}: character {error.start + 1} is the lone surrogate \\u{code:04x}, which UTF-8 cannot hold; "
-            "take it out or replace it by U+FFFD."
+            "take it out or replace it by U+FFFD"
         ) from error
 
 
@@ -263,7 +263,7 @@ def _text_document(path: Path, name: str) -> Document:
     try:
         return Document(data.decode("utf-8"), name)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8.") from error
+        raise DataError(f"{path}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8") from error
 
 
 def _parquet_documents(path: Path, name: str) -> Iterator[Document]:
@@ -271,14 +271,14 @@ def _parquet_documents(path: Path, name: str) -> Iterator[Document]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError(f"{path}: reading Parquet needs pyarrow; run `pip install niblick[parquet]`.") from error
+        raise DataError(f"{path}: reading Parquet needs pyarrow; run `pip install niblick[parquet]`") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
             kind = schema.field("text").type if "text" in schema.names else "no such column"
             if kind not in (pyarrow.string(), pyarrow.large_string()):
                 found = ", ".join(schema.names[:8])
-                raise DataError(f"{path}: needs a string column `text` ({kind}); found the columns {found}.")
+                raise DataError(f"{path}: needs a string column `text` ({kind}); found the columns {found}")
             columns = [column for column in ("text", "source") if column in schema.names]
             row = 0
             for batch in file.iter_batches(batch_size=256, columns=columns):
@@ -286,13 +286,13 @@ def _parquet_documents(path: Path, name: str) -> Iterator[Document]:
                     row += 1
                     yield _parquet_document(record, f"{path}, row {row}", name)
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no readable Parquet file ({error}); write or fetch it again.") from error
+        raise DataError(f"{path} is no readable Parquet file ({error}); write or fetch it again") from error
 
 
 def _parquet_document(record: dict[str, object], where: str, name: str) -> Document:
     text, source = record["text"], record.get("source")
     if not isinstance(text, str):
-        raise DataError(f"{where}: `text` is empty (null); every row needs a text.")
+        raise DataError(f"{where}: `text` is empty (null); every row needs a text")
     if len(text) > MAX_DOCUMENT_BYTES:
         raise _too_long(where)
     return Document(text, source if isinstance(source, str) and source else name)

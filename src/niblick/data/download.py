@@ -69,7 +69,7 @@ class HubFiles:
         try:
             from huggingface_hub import HfFileSystem
         except ImportError as error:
-            raise DataError("Fetching from the hub needs huggingface_hub; run `pip install niblick[hub]`.") from error
+            raise DataError("fetching from the hub needs huggingface_hub; run `pip install niblick[hub]`") from error
         self._system: Any = HfFileSystem()
         self._root = f"datasets/{repository}/{folder}"
 
@@ -125,7 +125,7 @@ def fetch_shards(
             out.rmdir()
         os.rename(partial, out)
     except OSError as error:
-        raise DataError(f"Cannot write what is fetched to {out}: {error.strerror or error}.") from error
+        raise DataError(f"cannot write what is fetched to {out}: {error.strerror or error}") from error
     return manifest
 
 
@@ -154,7 +154,7 @@ def _wanted(manifest: dict[str, Any], variant: str, train_shards: int | None) ->
     if train_shards is None:
         train_shards = min(DEFAULT_TRAIN_SHARDS, there)
     if not 0 <= train_shards <= there:
-        raise DataError(f"train_shards is {train_shards}; {PREFIX}{variant} has 0 to {there}.")
+        raise DataError(f"train_shards is {train_shards}; {PREFIX}{variant} has 0 to {there}")
     names = []
     for spec in manifest.get("tokenizers", []):
         if spec.get("name") == entry.get("tokenizer_name") and spec.get("model_path"):
@@ -163,17 +163,17 @@ def _wanted(manifest: dict[str, Any], variant: str, train_shards: int | None) ->
         names += [f"{entry['path']}/{challenge.shard_name(split, number)}" for number in range(count)]
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise DataError(f"The hub's manifest names the file {name}, outside its own directory; that is refused.")
+            raise DataError(f"the hub's manifest names the file {name}, outside its own directory; that is refused")
     return names
 
 
 def _entry(manifest: dict[str, Any], variant: str) -> dict[str, Any]:
     known = {str(entry.get("name", "")).rpartition("_")[2]: entry for entry in manifest["datasets"]}
     if variant not in known:
-        raise DataError(f"The challenge has no dataset {variant!r}{nearest(variant, ['docs', *known])}.")
+        raise DataError(f"the challenge has no dataset {variant!r}{nearest(variant, ['docs', *known])}")
     entry = known[variant]
     if not isinstance(entry.get("stats"), dict) or not {"files_train", "files_val"} <= entry["stats"].keys():
-        raise DataError(f"The hub's manifest does not say how many shards {variant} has; it cannot be fetched.")
+        raise DataError(f"the hub's manifest does not say how many shards {variant} has; it cannot be fetched")
     return entry
 
 
@@ -194,7 +194,7 @@ def _fetch(files: Files, name: str, path: Path, again: bool = False) -> None:
                 break
     if have != size or (sha256 and file_hash(part) != sha256):
         part.unlink()
-        raise DataError(f"{name} arrived with {have} bytes, not as the hub describes it ({size} bytes); run it again.")
+        raise DataError(f"{name} arrived with {have} bytes, not as the hub describes it ({size} bytes); run it again")
     if name.endswith(".bin"):
         _check_shard(part, name)
     os.replace(part, path)
@@ -205,14 +205,14 @@ def _check_shard(part: Path, name: str) -> None:
         read_shard(part)
     except DataError as error:
         part.unlink()
-        raise DataError(f"The hub's {name} is no whole shard: {error}") from error
+        raise DataError(f"the hub's {name} is no whole shard: {error}") from error
 
 
 def _described(files: Files, name: str) -> tuple[int, str | None]:
     try:
         return files.describe(name)
     except OSError as error:
-        raise DataError(f"The hub does not give {name} ({error}); check the connection and run it again.") from error
+        raise DataError(f"the hub does not give {name} ({error}); check the connection and run it again") from error
 
 
 def _pieces(files: Files, name: str, start: int) -> Iterator[bytes]:
@@ -232,8 +232,8 @@ def _pieces(files: Files, name: str, start: int) -> Iterator[bytes]:
             failures += 1
             if failures >= _ATTEMPTS:
                 raise DataError(
-                    f"The hub stopped after {start} of {size} bytes of {name} ({reason}); "
-                    "run the same command again to go on."
+                    f"the hub stopped after {start} of {size} bytes of {name} ({reason}); "
+                    "run the same command again to go on"
                 )
             time.sleep(_WAIT_SECONDS * failures)
 
@@ -243,6 +243,6 @@ def _check_validation(directory: Path, manifest: dict[str, Any], variant: str) -
     tokens = sum(len(read_shard(path)) for path in sorted(directory.glob(entry["val_glob"])))
     if tokens != entry["stats"].get("tokens_val", tokens):
         raise DataError(
-            f"The validation shards of {variant} hold {tokens} tokens, the manifest says "
-            f"{entry['stats']['tokens_val']}; the hub's files do not belong together: remove {directory} and run again."
+            f"the validation shards of {variant} hold {tokens} tokens, the manifest says "
+            f"{entry['stats']['tokens_val']}; the hub's files do not belong together: remove {directory} and run again"
         )

@@ -42,7 +42,7 @@ def embedded_documents(name: str) -> list[tuple[str, str]]:
     pairs = _documentation() if name == "pydocs" else _source_code()
     by_hash = {hashlib.sha256(text.encode()).digest(): (text, origin) for text, origin in pairs if text.strip()}
     if not by_hash:
-        raise DataError(f"This Python ({sys.version.split()[0]}) came without what {name} is made of; give a file.")
+        raise DataError(f"this Python ({sys.version.split()[0]}) came without what {name} is made of; give a file")
     return [pair for _, pair in sorted(by_hash.items())]
 
 

@@ -127,8 +127,8 @@ def encode_blocks(
             yield waiting.popleft()[1].result()
     except BrokenProcessPool as error:
         raise DataError(
-            "A worker process died while encoding (out of memory, killed, or started from a script without "
-            "`if __name__ == '__main__':`); run again with one worker."
+            "a worker process died while encoding (out of memory, killed, or started from a script without "
+            "`if __name__ == '__main__':`); run again with one worker"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -39,9 +39,9 @@ def read_index(path: Path) -> npt.NDArray[Any]:
     try:
         index = np.load(path, mmap_mode="r" if path.stat().st_size > _HEADER_BYTES else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"The document index {path} cannot be read ({error}); prepare the data again.") from error
+        raise DataError(f"the document index {path} cannot be read ({error}); prepare the data again") from error
     if index.dtype != RECORD or index.ndim != 1:
-        raise DataError(f"{path} is no document index (its records are {index.dtype}); prepare the data again.")
+        raise DataError(f"{path} is no document index (its records are {index.dtype}); prepare the data again")
     return index
 
 

@@ -40,8 +40,8 @@ class Batches:
         """`rows` windows of `seq_len` a batch. Raises DataError if the split is shorter than one window."""
         if split.tokens < seq_len + 1:
             raise DataError(
-                f"The {split.name} split has {split.tokens} tokens, but one window needs {seq_len + 1} "
-                "(seq_len and one more); prepare more text or choose a shorter seq_len."
+                f"the {split.name} split has {split.tokens} tokens, but one window needs {seq_len + 1} "
+                "(seq_len and one more); prepare more text or choose a shorter seq_len"
             )
         self.split = split
         self.vocab_size = vocab_size

@@ -64,20 +64,20 @@ def prepare(
     refuse_used(out)
     for name, value, least in (("val_docs", val_docs, 0), ("max_docs", max_docs, 1), ("shard_tokens", shard_tokens, 1)):
         if value is not None and value < least:
-            raise DataError(f"{name} is {value}; it must be at least {least}.")
+            raise DataError(f"{name} is {value}; it must be at least {least}")
     variant = source.removeprefix(PREFIX) if source.startswith(PREFIX) else None
     if variant is not None and variant != "docs":
         if tokenizer not in (None, variant):
             raise DataError(
                 f"{source} is shards of {variant} already; leave the tokenizer out, and convert them, "
-                f"or take {PREFIX}docs, for tokens of {tokenizer}."
+                f"or take {PREFIX}docs, for tokens of {tokenizer}"
             )
         for name, value in (("val_docs", val_docs), ("max_docs", max_docs)):
             if value is not None:
-                raise DataError(f"{source} is finished shards, whose splits stay as they are; leave {name} out.")
+                raise DataError(f"{source} is finished shards, whose splits stay as they are; leave {name} out")
         return fetch_shards(variant, out, train_shards=train_shards, files=hub, progress=progress)
     if train_shards is not None:
-        raise DataError(f"{source} is text, which has no shards yet; leave train_shards out, or say max_docs.")
+        raise DataError(f"{source} is text, which has no shards yet; leave train_shards out, or say max_docs")
     tokenizer = tokenizer or "byte260"
     if not re.fullmatch(r"sp:\d+", tokenizer):
         make_tokenizer(tokenizer)  # a wrong name is better found before the text is read
@@ -104,7 +104,7 @@ def convert(
     out = Path(out)
     refuse_used(out)
     if shard_tokens < 1:
-        raise DataError(f"shard_tokens is {shard_tokens}; it must be at least 1.")
+        raise DataError(f"shard_tokens is {shard_tokens}; it must be at least 1")
     corpus = corpus_of_shards(Dataset.open(directory, given))
     return _build(corpus, tokenizer, out, None, shard_tokens, workers, normalization, progress)
 
@@ -145,7 +145,7 @@ def _tokenizer(name: str, normalization: Normalization, corpus: Corpus, max_docs
     vocab_size = re.fullmatch(r"sp:(\d+)", name)
     if vocab_size is None:
         if normalization != "identity":
-            raise DataError(f"{name} is not trained here, so its normalization cannot be chosen; leave that out.")
+            raise DataError(f"{name} is not trained here, so its normalization cannot be chosen; leave that out")
         return make_tokenizer(name)
     model = train_subwords(corpus.training_texts(max_docs), int(vocab_size[1]), normalization)
     suffix = "" if normalization == "identity" else f"_{normalization}"
@@ -174,10 +174,10 @@ def _check_counts(corpus: Corpus, writer: DatasetWriter, max_docs: int | None) -
         raise no_documents(corpus.source)
     if held_out < corpus.val_docs:
         raise DataError(
-            f"{corpus.source} holds {held_out} documents, fewer than the {corpus.val_docs} asked for validation."
+            f"{corpus.source} holds {held_out} documents, fewer than the {corpus.val_docs} asked for validation"
         )
     if max_docs is None and corpus.expected_docs not in (None, writer.documents):
         raise DataError(
             f"{corpus.source} gave {writer.documents} documents where its manifest promises {corpus.expected_docs}; "
-            "run it again."
+            "run it again"
         )

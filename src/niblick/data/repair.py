@@ -95,7 +95,7 @@ def apply_repair(patch: bytes, documents: Iterable[bytes]) -> Iterator[bytes]:
         for document in documents:
             yield reader.repair(document)
     except (lzma.LZMAError, IndexError, ValueError) as error:
-        raise DataError(f"The repair patch does not fit the documents ({error}); prepare the data again.") from error
+        raise DataError(f"the repair patch does not fit the documents ({error}); prepare the data again") from error
 
 
 def read_repair(path: Path) -> bytes:
@@ -103,9 +103,7 @@ def read_repair(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"The repair patch {path} cannot be read ({error.strerror}); prepare the data again."
-        ) from error
+        raise DataError(f"the repair patch {path} cannot be read ({error.strerror}); prepare the data again") from error
 
 
 def find_edits(original: bytes, decoded: bytes) -> list[Edit]:

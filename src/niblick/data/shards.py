@@ -36,21 +36,21 @@ def read_shard(path: Path) -> npt.NDArray[np.uint16]:
         with open(path, "rb") as file:
             head = file.read(HEADER_BYTES)
     except OSError as error:
-        raise DataError(f"The shard {path} cannot be read: {error.strerror}.") from error
+        raise DataError(f"the shard {path} cannot be read: {error.strerror}") from error
     if len(head) < HEADER_BYTES:
-        raise DataError(f"{path} has {size} bytes, less than the header of a shard ({HEADER_BYTES}); fetch it again.")
+        raise DataError(f"{path} has {size} bytes, less than the header of a shard ({HEADER_BYTES}); fetch it again")
     header = np.frombuffer(head, "<i4")
     magic, version, tokens = (int(value) for value in header[:3])
     if (magic, version) != (challenge.SHARD_MAGIC, challenge.SHARD_VERSION) or header[3:].any() or tokens < 0:
         raise DataError(
             f"{path} is no token shard: its header starts {magic}, {version}, where {challenge.SHARD_MAGIC}, "
-            f"{challenge.SHARD_VERSION}, the number of tokens and zeros belong; fetch or prepare it again."
+            f"{challenge.SHARD_VERSION}, the number of tokens and zeros belong; fetch or prepare it again"
         )
     expected = HEADER_BYTES + 2 * tokens
     if size != expected:
         raise DataError(
             f"{path} has {size} bytes where its header promises {tokens} tokens, that is {expected} bytes; "
-            "it is cut off or overwritten: fetch or prepare it again."
+            "it is cut off or overwritten: fetch or prepare it again"
         )
     if tokens == 0:
         return np.zeros(0, "<u2")

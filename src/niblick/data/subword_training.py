@@ -34,10 +34,10 @@ def train_subwords(texts: Iterable[str], vocab_size: int, normalization: Normali
     vocabulary size is out of range or too large for the text.
     """
     if not MIN_VOCAB <= vocab_size <= MAX_VOCAB:
-        raise DataError(f"sp:{vocab_size} is out of range; a subword vocabulary has {MIN_VOCAB} to {MAX_VOCAB} tokens.")
+        raise DataError(f"sp:{vocab_size} is out of range; a subword vocabulary has {MIN_VOCAB} to {MAX_VOCAB} tokens")
     lines = list(_lines(texts))
     if not lines:
-        raise DataError(f"sp:{vocab_size} needs text to be trained on; there are no training documents.")
+        raise DataError(f"sp:{vocab_size} needs text to be trained on; there are no training documents")
     # Not by the trainer's character_coverage, which it refuses below 0.98.
     outside = re.compile(f"[^{re.escape(_alphabet(lines, vocab_size))}]+")
     lines = [part for line in lines for part in outside.split(line) if part]
@@ -70,11 +70,11 @@ def train_subwords(texts: Iterable[str], vocab_size: int, normalization: Normali
         most = re.search(r"value <= (\d+)", str(error))
         if most is None:
             raise DataError(
-                f"Training sp:{vocab_size} failed ({error}); choose another size or give more text."
+                f"training sp:{vocab_size} failed ({error}); choose another size or give more text"
             ) from error
         raise DataError(
-            f"The text is too small for sp:{vocab_size}: it yields {most[1]} tokens at most; "
-            "choose fewer or give more text."
+            f"the text is too small for sp:{vocab_size}: it yields {most[1]} tokens at most; "
+            "choose fewer or give more text"
         ) from error
     return model.getvalue()
 

@@ -39,15 +39,15 @@ class SentencePieceTokenizer:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
             self.vocab_size = self._processor.vocab_size()
         except RuntimeError as error:
-            raise DataError(f"The tokenizer {name} is no SentencePiece model; give the .model file of one.") from error
+            raise DataError(f"the tokenizer {name} is no SentencePiece model; give the .model file of one") from error
         if self.vocab_size == 0:
-            raise DataError(f"The tokenizer {name} is no SentencePiece model; give the .model file of one.")
+            raise DataError(f"the tokenizer {name} is no SentencePiece model; give the .model file of one")
         if self.vocab_size > 65536:
-            raise DataError(f"The tokenizer {name} has {self.vocab_size} tokens; shards hold at most 65536 (uint16).")
+            raise DataError(f"the tokenizer {name} has {self.vocab_size} tokens; shards hold at most 65536 (uint16)")
         self.bos_id = self._processor.bos_id()
         self.eos_id = self._processor.eos_id()
         if self.bos_id < 0:
-            raise DataError(f"The tokenizer {name} has no BOS token, which starts every document; train one that has.")
+            raise DataError(f"the tokenizer {name} has no BOS token, which starts every document; train one that has")
         self._make_tables()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -59,10 +59,10 @@ class SentencePieceTokenizer:
         try:
             model = path.read_bytes()
         except OSError as error:
-            raise DataError(f"The tokenizer model {path} cannot be read: {error.strerror}.") from error
+            raise DataError(f"the tokenizer model {path} cannot be read: {error.strerror}") from error
         found = hashlib.sha256(model).hexdigest()
         if sha256 and found != sha256:
-            raise DataError(f"{path} is another tokenizer than the data was made with (SHA-256 {found}, not {sha256}).")
+            raise DataError(f"{path} is another tokenizer than the data was made with (SHA-256 {found}, not {sha256})")
         return cls(name or path.stem, model)
 
     def _make_tables(self) -> None:
@@ -115,7 +115,7 @@ class SentencePieceTokenizer:
         try:
             found = self._processor.encode(text, return_type="offset_mapping", return_bytes=True)
         except (TypeError, ValueError) as error:
-            raise DataError("Where tokens start is told by sentencepiece 0.2.3 and newer; install that.") from error
+            raise DataError("where tokens start is told by sentencepiece 0.2.3 and newer; install that") from error
         return np.unique([start for start, end in found["offsets"] if end > start]).astype(np.int64)
 
     def decode(self, tokens: npt.NDArray[Any]) -> bytes:
@@ -125,7 +125,7 @@ class SentencePieceTokenizer:
         """
         tokens = np.asarray(tokens, np.int64)
         if tokens.size and int(tokens.max()) >= self.vocab_size:
-            raise DataError(f"Token {int(tokens.max())} is outside {self.name}, which has {self.vocab_size} tokens.")
+            raise DataError(f"token {int(tokens.max())} is outside {self.name}, which has {self.vocab_size} tokens")
         parts = [self._bytes[token] for token in tokens.tolist()]
         if self._drops_first_space and len(parts):
             after_control = np.concatenate([[True], self._control[tokens[:-1]]])

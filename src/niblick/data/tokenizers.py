@@ -72,7 +72,7 @@ class ByteTokenizer:
         if tokens.size == 0:
             return b""
         if int(tokens.max()) >= self.vocab_size:
-            raise DataError(f"Token {int(tokens.max())} is outside byte260, which has {self.vocab_size} tokens.")
+            raise DataError(f"token {int(tokens.max())} is outside byte260, which has {self.vocab_size} tokens")
         if int(tokens.min()) < self.offset:
             tokens = tokens[tokens >= self.offset]
         return np.subtract(tokens, self.offset, dtype=np.uint8, casting="unsafe").tobytes()
@@ -100,13 +100,13 @@ def make_tokenizer(name_or_spec: str | Mapping[str, Any], directory: Path | None
             return ByteTokenizer()
         if name_or_spec.endswith(".model"):
             return SentencePieceTokenizer.read(Path(name_or_spec))
-        raise DataError(f"There is no tokenizer {name_or_spec!r}{nearest(name_or_spec, KNOWN)}.")
+        raise DataError(f"there is no tokenizer {name_or_spec!r}{nearest(name_or_spec, KNOWN)}")
     name, kind = str(name_or_spec.get("name")), str(name_or_spec.get("kind"))
     if kind == "byte" or kind == "pure_byte":
         return ByteTokenizer()
     if kind.startswith("sentencepiece"):
         if directory is None:
-            raise DataError(f"The tokenizer {name} needs its model file; open the data that it came with.")
+            raise DataError(f"the tokenizer {name} needs its model file; open the data that it came with")
         path = directory / str(name_or_spec.get("model_path"))
         return SentencePieceTokenizer.read(path, name, name_or_spec.get("model_sha256"))
-    raise DataError(f"The tokenizer {name} is of a kind that niblick does not know ({kind}).")
+    raise DataError(f"the tokenizer {name} is of a kind that niblick does not know ({kind})")

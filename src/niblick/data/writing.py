@@ -28,9 +28,9 @@ _EXCERPT = 24
 def refuse_used(out: Path) -> None:
     """Raise DataError if `out` holds anything."""
     if (out / "manifest.json").exists():
-        raise DataError(f"{out} already holds a finished dataset; remove it or choose another directory.")
+        raise DataError(f"{out} already holds a finished dataset; remove it or choose another directory")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is not an empty directory; choose another, so that nothing is overwritten.")
+        raise DataError(f"{out} is not an empty directory; choose another, so that nothing is overwritten")
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def appearing_whole(out: Path) -> Iterator[Path]:
                 out.rmdir()  # empty, or this fails; Windows does not rename onto a directory
             os.rename(partial, out)
     except OSError as error:
-        raise DataError(f"Cannot write the dataset to {out}: {error.strerror or error}.") from error
+        raise DataError(f"cannot write the dataset to {out}: {error.strerror or error}") from error
 
 
 class DatasetWriter:

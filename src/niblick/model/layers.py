@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from niblick.errors import ConfigError, nearest
+from niblick.model.varlen import Segments, attend_segments
 
 
 def _leaky_relu2(x: Tensor) -> Tensor:
@@ -110,9 +111,11 @@ class Context(NamedTuple):
 
     rope: Rope
     mask_LL: Tensor | None = None
-    """True where the row's position may see the column's; None for plain causal attention."""
+    """True where the row's position may see the column's; None for plain causal attention, or that inside segments."""
     place_L: Tensor | None = None
     """Position inside its own row, where several rows are packed into one; None where that is 0…L−1."""
+    segments: Segments | None = None
+    """Where packed rows lie, if attention goes by that instead of a mask; only stages of `T`, `t`, `C` and `c` do."""
 
 
 class StepContext(NamedTuple):
@@ -190,7 +193,11 @@ class Attention(nn.Module):
         return self.out(mixed_BHLK.transpose(1, 2).flatten(2))
 
     def forward(self, x_BLD: Tensor, context: Context) -> Tensor:
-        return self._mix(*self._qkv(x_BLD, context.rope), context.mask_LL)
+        q_BHLK, k_BGLK, v_BGLK = self._qkv(x_BLD, context.rope)
+        if context.segments is None:
+            return self._mix(q_BHLK, k_BGLK, v_BGLK, context.mask_LL)
+        mixed_BHLK = attend_segments(q_BHLK, k_BGLK, v_BGLK, context.segments, self.window)
+        return self.out(mixed_BHLK.transpose(1, 2).flatten(2))
 
     def new_state(self, rows: int, like: Tensor) -> AttentionState:
         """Return the state before the first position, for `rows` rows, in the dtype and on the device of `like`."""

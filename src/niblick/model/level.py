@@ -36,6 +36,7 @@ from niblick.model.chunking import (
 from niblick.model.layers import BlockConfig
 from niblick.model.routers import ROUTERS, Routing, SoftRouter, before, blend, route, route_step
 from niblick.model.stage import Packing, Passthrough, Stage, StageConfig, StageState
+from niblick.model.varlen import available, make_segments
 
 DECHUNKS = ("smooth", "decay")
 RATIO_LOSSES = {"paper": ratio_loss, "square": square_ratio_loss}
@@ -176,8 +177,6 @@ class Level(nn.Module):
             chunks = self._rounded(int(routing.chunks_B().max()), L, sizes)
         packing: Packing | None = None
         if self.config.capacity == "packed":
-            rows = len(x_BLD)
-            sizes = [size * rows for size in sizes] if sizes else None
             chunks_BCD, packing, passage = self._pack(encoded_BLD, routing, chunks, sizes)
         else:
             chunks_BCD, start_BC = select(encoded_BLD, routing.boundary_BL, chunks)
@@ -202,7 +201,7 @@ class Level(nn.Module):
         B, L, D = encoded_BLD.shape
         count_B = routing.chunks_B()
         end_B = count_B.cumsum(0)
-        size = self._rounded(int(end_B[-1]), B * L, sizes)
+        size = self._rounded(int(end_B[-1]), B * L, [size * B for size in sizes] if sizes else None)
         packed_1SD, start_1S = select(encoded_BLD.reshape(1, B * L, D), routing.boundary_BL.reshape(1, -1), size)
         index_S = torch.arange(size, device=encoded_BLD.device)
         row_S = torch.searchsorted(end_B, index_S, right=True)  # what fills up the bucket is a row B of its own
@@ -210,7 +209,9 @@ class Level(nn.Module):
         slot_BC = first_B[:-1, None] + torch.arange(chunks, device=encoded_BLD.device)
         slot_BC = slot_BC.clamp_max(size - 1)  # of chunks that a row does not have; nothing is read there
         passage = Passage(encoded_BLD, routing, start_1S[0, slot_BC] % L, slot_BC)
-        return packed_1SD, Packing(row_S, index_S - first_B[row_S]), passage
+        longest = sizes[-1] if sizes else L  # sizes end in the whole sequence, the same for every batch
+        segments = make_segments(end_B, size, longest) if available(encoded_BLD) else None
+        return packed_1SD, Packing(row_S, index_S - first_B[row_S], segments), passage
 
     def up(self, chunks_BCD: Tensor, passage: Passage) -> Tensor:
         """Dechunk, add the encoder's output through the residual projection, decode. Returns (B, L, D)."""

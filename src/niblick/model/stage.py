@@ -14,7 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from niblick.errors import ConfigError
-from niblick.model.layers import BLOCKS, BlockConfig, Context, Rope, StepContext, rms_norm, rope_table
+from niblick.model.layers import (
+    BLOCKS,
+    BlockConfig,
+    Context,
+    ConvBlock,
+    Rope,
+    StepContext,
+    TransformerBlock,
+    rms_norm,
+    rope_table,
+)
+from niblick.model.varlen import Segments, fits
 
 
 def parse_layout(layout: str) -> str:
@@ -89,6 +100,8 @@ class Packing(NamedTuple):
 
     row_L: Tensor
     place_L: Tensor
+    segments: Segments | None = None
+    """Where the rows lie, if there is a kernel that goes by that; None: attention under a dense mask."""
 
 
 @dataclass
@@ -111,6 +124,9 @@ class Stage(nn.Module):
         self.skips = len(letters) // 2 if config.skips else 0
         self.skip_weights = nn.Parameter(torch.ones(self.skips, block.width)) if self.skips else None
         self.window, self.rotary_width, self.rope_base = block.window, block.rotary_width, block.rope_base
+        # Blocks of one's own may need the mask.
+        known = all(isinstance(own, TransformerBlock | ConvBlock) for own in self.blocks)
+        self.by_segments = known and fits(block.width // block.heads)
 
     def forward(self, x_BLD: Tensor, packing: Packing | None = None) -> Tensor:
         context = self._context(x_BLD, packing)
@@ -140,6 +156,8 @@ class Stage(nn.Module):
         rope = rope_table(place_L, self.rotary_width, self.rope_base, x_BLD.dtype)
         if packing is None and not self.window:
             return Context(rope)
+        if packing is not None and packing.segments is not None and self.by_segments:
+            return Context(rope, None, place_L, packing.segments)
         back_LL = index_L[:, None] - index_L
         mask_LL = back_LL >= 0
         if self.window:
