@@ -396,7 +396,7 @@ def with_field(header: dict[str, Any], path: list[int], value: Any) -> dict[str,
 
 @st.composite
 def mutants(draw: st.DrawFn, good: bytes, level: str) -> bytes:
-    """A mutant of the file; or one with a right digest: of its body, of its header, of a header's field, of the payload.
+    """A mutant of the file; or with a right digest: of its body, of its header, of a field of that, of the payload.
 
     The last three have right lengths too, so that the mutation reaches the parsers behind them.
     """

@@ -107,7 +107,7 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("levels", [7, 15, 31, 127])
 def test_below_the_order_0_entropy(levels: int) -> None:
-    """Two matrices of 256×512: models and spreads included, fewer bytes than a histogram given for nothing would take."""
+    """Two matrices of 256×512: all included, fewer bytes than under histograms that cost nothing."""
     arrays = [matrix(256, 512, levels, seed) for seed in (0, 1)]
     assert forms(arrays) == [SPREADS, SPREADS]
     assert len(roundtrip(arrays)) < 0.99 * sum(map(order0, arrays))
