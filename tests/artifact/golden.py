@@ -56,9 +56,11 @@ def range_tensors() -> dict[str, EncodedTensor]:
     noise = noise.astype(np.int64).reshape(64, 48) - 120  # near to a Gaussian, by the sum of four
     row, column = np.arange(64)[:, None] % 7 + 1, np.arange(48) % 3 + 2
     codes = np.clip(noise * row * column // 64, -31, 31).astype(np.int8)
+    twins = np.repeat(codes.reshape(32, 96)[:8], 3, axis=0)  # rows like the one above
     scale = (np.arange(64) % 9 + 1).astype(np.float16) / 512
     state = {
         "spreads": EncodedTensor("int8", (64, 48), {"codes": codes, "scale": scale}),
+        "twins": EncodedTensor("int8", (24, 96), {"codes": twins, "scale": np.array(0.125, np.float16)}),
         "planes": EncodedTensor("fp32", (300,), {"values": (np.arange(300) % 17).astype(np.float32)}),
         "constant": EncodedTensor("fp16", (40, 40), {"values": np.ones((40, 40), np.float16)}),
     }

@@ -121,12 +121,27 @@ def test_without_unlike_spreads_next_to_the_order_0_entropy() -> None:
     assert len(roundtrip([flat])) < 1.005 * order0(codes)
 
 
+def test_rows_like_the_one_above() -> None:
+    """As in the embedding of bytes that no text holds: copies of one row, and rows that are nearly that one."""
+    codes, rng = matrix(128, 256, 31), np.random.default_rng(0)
+    noise = rng.standard_normal((60, 256)) * (np.arange(60) % 3)[:, None]
+    codes[40:100] = np.clip(np.round(codes[39] + noise), -31, 31)
+    like = codes
+    eighths = range_models.likeness(like.view(np.uint8) ^ 128, 128)
+    assert (eighths[40:100] >= 4).all()
+    assert (eighths[100:] <= 2).all()
+    assert not eighths[0]
+    assert len(roundtrip([like])) < 0.8 * order0(like)
+    roundtrip([np.repeat(matrix(3, 100, 127), 30, axis=0), np.full((50, 99), 255, np.uint8)])
+
+
 def test_pruned_weights_and_full_edges_are_modelled() -> None:
     codes = matrix(256, 256, 31)
     pruned = np.where(np.random.default_rng(1).random(codes.shape) < 0.3, 0, codes).astype(np.int8)
     clipped = np.clip(matrix(256, 256, 93), -31, 31)
     for array, field in ((pruned, "peak"), (clipped, "edge")):
-        shape, _, _ = range_models.fit(array.view(np.uint8) ^ 128)
+        symbols = array.view(np.uint8) ^ 128
+        shape, _, _ = range_models.fit(symbols, range_models.outline(symbols))
         assert getattr(shape, field) > 40, shape
         assert len(roundtrip([array])) < order0(array)
 
@@ -202,7 +217,7 @@ def segment(form: int, body: bytes) -> bytes:
 
 I1, F2 = np.dtype("i1"), np.dtype("<f2")
 SHAPE = bytes([16, 0, 0, 128, 97, 159])
-FLAT = bytes([64, 64, 0]) * 2
+FLAT = bytes([0, 0, 0]) + bytes([64, 64, 0]) * 2
 
 
 @pytest.mark.parametrize(
@@ -224,12 +239,13 @@ FLAT = bytes([64, 64, 0]) * 2
         (segment(PLANES, bytes([4, 200, 0, 255, 255, 255, 255, 255, 255, 255, 255])), (I1, (4,)), "damaged stream"),
         (segment(SPREADS, SHAPE + FLAT + b"a"), (I1, (4,)), "a segment of form 2"),
         (segment(SPREADS, SHAPE + FLAT + b"a"), (F2, (2, 2)), "a segment of form 2"),
-        (segment(SPREADS, SHAPE + FLAT[:5]), (I1, (2, 2)), "a segment of form 2"),
+        (segment(SPREADS, SHAPE + FLAT[:8]), (I1, (2, 2)), "a segment of form 2"),
         (segment(SPREADS, SHAPE + FLAT), (I1, (2, 2)), "too short for its symbols"),
         (segment(SPREADS, bytes([3]) + SHAPE[1:] + FLAT + b"a"), (I1, (2, 2)), "a model that cannot be"),
         (segment(SPREADS, bytes([16, 64]) + SHAPE[2:] + FLAT + b"a"), (I1, (2, 2)), "a model that cannot be"),
         (segment(SPREADS, SHAPE[:4] + bytes([9, 8]) + FLAT + b"a"), (I1, (2, 2)), "a model that cannot be"),
-        (segment(SPREADS, SHAPE + bytes([9, 8, 0]) * 2 + b"a"), (I1, (2, 2)), "a model that cannot be"),
+        (segment(SPREADS, SHAPE + b"\3\3\0" + FLAT[3:] + b"a"), (I1, (2, 99)), "a model that cannot be"),
+        (segment(SPREADS, SHAPE + bytes([9, 8, 0]) * 3 + b"a"), (I1, (2, 2)), "a model that cannot be"),
     ],
 )
 def test_unfit_payloads_are_refused(data: bytes, spec: Spec, message: str) -> None:
@@ -253,7 +269,7 @@ def test_any_stream_behind_a_good_model(data: st.DataObject) -> None:
     """All bytes of a stream are symbols of the alphabet, or are refused; no third thing."""
     low, high = sorted(data.draw(st.tuples(st.integers(0, 255), st.integers(0, 255))))
     shape = [data.draw(st.integers(4, 32)), *data.draw(st.tuples(st.integers(0, 63), st.integers(0, 63)))]
-    head = bytes([*shape, data.draw(st.integers(0, 255)), low, high, 50, 60, 2, 60, 70, 2])
+    head = bytes([*shape, data.draw(st.integers(0, 255)), low, high, 0, 0, 0, 50, 60, 2, 60, 70, 2])
     try:
         (array,) = CODEC.decode(
             segment(SPREADS, head + data.draw(st.binary(min_size=8, max_size=200))), [(I1, (20, 20))]
@@ -270,7 +286,7 @@ def test_memory_is_bounded(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """8 MB of codes: what is held beside them is a block's worth, and a stream too short for them is refused."""
     monkeypatch.setattr(range_coding, "BLOCK", 2**16)
     rows, columns = 2**11, 2**12
-    head, size = SHAPE + bytes([84, 84, 0, 64, 64, 0]), rows * columns
+    head, size = SHAPE + bytes([0, 0, 0, 84, 84, 0, 64, 64, 0]), rows * columns
     body = {
         "constant": SHAPE[:4] + bytes([7, 7]) + FLAT,
         "short": head + bytes(size // MAX_PER_BYTE - 1),

@@ -4,10 +4,11 @@ The payload: for each array the length of its segment (LEB128), then the segment
 
     0 raw      the bytes as they are
     1 planes   the bytes of all elements, plane by plane (the first byte of each element, the second, …)
-    2 spreads  a matrix of 8-bit codes under the family of range_models: its shape, and a spread for each row and column
+    2 spreads  a matrix of 8-bit codes under the family of range_models: its shape, then for each row how far it is like
+               the one above, its spread, and the spread of each column
 
 The encoder makes all forms that an array can have and keeps the shortest, so none grows by more than its length and one
-byte. Planes, and the spreads of rows and columns, are coded adaptively: the counts of what was already decoded are the
+byte. Planes, and what belongs to rows and columns, are coded adaptively: the counts of what was already decoded are the
 frequencies of the next block. What comes before a stream is then three bytes: lowest and highest symbol, and the weight
 of a count (0 leaves them equally likely). One function does both directions, with a writer or a reader of the stream,
 so they cannot disagree.
@@ -36,7 +37,7 @@ GAINS = (0, 1, 4, 16, 64)
 """Weight of one count against the 1 that each symbol begins with."""
 BLOCK = 2**20
 """At most so many symbols are coded at once: what bounds the memory beside the arrays themselves."""
-MAX_PER_BYTE = 64
+MAX_PER_BYTE = 256
 """Coded symbols for each byte of a stream: what bounds the time of a decoder. Shorter streams are filled up."""
 
 
@@ -91,10 +92,10 @@ def _segments(data: bytes, count: int) -> list[memoryview]:
 
 
 def _encode(part: np.ndarray) -> bytes:
-    raw = part.reshape(-1).view(np.uint8)
-    forms = [bytes([RAW]) + raw.tobytes(), _encode_planes(raw.reshape(-1, part.itemsize).T)]
+    symbols = _symbols(part.reshape(-1).view(np.uint8), part.dtype)
+    forms = [bytes([RAW]) + part.tobytes(), _encode_planes(symbols.reshape(-1, part.itemsize).T)]
     if _has_spreads(part.dtype, part.shape):
-        forms.append(_encode_spreads(_symbols(raw, part.dtype).reshape(len(part), -1)))
+        forms.append(_encode_spreads(symbols.reshape(len(part), -1)))
     return min(forms, key=len)
 
 
@@ -110,8 +111,8 @@ def _decode(segment: memoryview, spec: Spec) -> np.ndarray:
         return np.frombuffer(rest, dtype).reshape(shape).copy()
     if form == PLANES and len(rest) >= 3 * dtype.itemsize:
         planes = _decode_planes(rest, count, dtype.itemsize)
-        return np.ascontiguousarray(planes.T).view(dtype).reshape(shape)
-    if form == SPREADS and _has_spreads(dtype, shape) and len(rest) >= 12:
+        return _symbols(np.ascontiguousarray(planes.T), dtype).view(dtype).reshape(shape)
+    if form == SPREADS and _has_spreads(dtype, shape) and len(rest) >= 15:
         return _symbols(_decode_spreads(rest, shape[0], count // shape[0]), dtype).view(dtype).reshape(shape)
     raise _damaged(f"has a segment of form {form} and {len(segment)} bytes for {dtype.name} {list(shape)}")
 
@@ -121,7 +122,7 @@ def _has_spreads(dtype: np.dtype, shape: tuple[int, ...]) -> bool:
 
 
 def _symbols(raw: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Signed bytes in order of their values (-128 → 0), and back."""
+    """Bytes of signed integers in order of their values (-128 → 0), and back."""
     return raw ^ np.uint8(128) if dtype.kind == "i" else raw
 
 
@@ -223,20 +224,30 @@ def _decode_planes(rest: memoryview, count: int, itemsize: int) -> np.ndarray:
 
 
 def _encode_spreads(codes: np.ndarray) -> bytes:
-    shape, rows, columns = models.fit(codes)
-    coder, heads = _Writer(), [_adaptive_head(spreads) for spreads in (rows, columns)]
-    for head, spreads in zip(heads, (rows, columns), strict=True):
-        _adaptive(coder, head, spreads, len(spreads))
-    _spread(coder, shape, rows, columns, codes.reshape(-1))
-    return bytes([SPREADS, *shape, *heads[0], *heads[1]]) + coder.stream()
+    outline = models.outline(codes)
+    eighths = models.likeness(codes, outline.center)
+    residual = models.unlike(codes, eighths, outline)
+    shape, rows, columns = models.fit(residual, outline)
+    coder, parts = _Writer(), (eighths, rows, columns)
+    heads = [_adaptive_head(part) for part in parts]
+    for head, part in zip(heads, parts, strict=True):
+        _adaptive(coder, head, part, len(part))
+    _spread(coder, shape, rows, columns, residual.reshape(-1))
+    return bytes([SPREADS, *shape]) + b"".join(heads) + coder.stream()
 
 
 def _decode_spreads(rest: memoryview, rows: int, columns: int) -> np.ndarray:
-    shape, coder = models.Shape(*rest[:6]), _Reader(rest[12:])
+    shape, coder = models.Shape(*rest[:6]), _Reader(rest[15:])
     if shape.power not in models.POWERS or max(shape.edge, shape.peak) not in models.EXTRAS or shape.low > shape.high:
         raise _damaged("has a model that cannot be")
-    spreads = _adaptive(coder, bytes(rest[6:9]), None, rows), _adaptive(coder, bytes(rest[9:12]), None, columns)
-    return _spread(coder, shape, *spreads, None)
+    eighths, row_spreads, column_spreads = [
+        _adaptive(coder, bytes(rest[at : at + 3]), None, count) for at, count in ((6, rows), (9, rows), (12, columns))
+    ]
+    if eighths[0] or eighths.max() > (8 if columns >= models.MIN_COLUMNS else 0):
+        raise _damaged("has a model that cannot be")
+    codes = _spread(coder, shape, row_spreads, column_spreads, None).reshape(rows, columns)
+    models.undo_unlike(codes, eighths, shape)
+    return codes
 
 
 def _spread(

@@ -6,6 +6,9 @@ P(x) ∝ 2^-(|x - center| / s)^p with log₂ s = (row + column) / 4, one small i
 a few bytes. Two more bytes say how much mass lies besides at both ends (a scale is mostly the largest weight of its
 row) and at the center (pruned weights).
 
+Embeddings of tokens that never occur are nearly the same, since the same gradients moved them. So a row may also be
+predicted by some eighths of the row above; what is coded is then the difference.
+
 A decoder must come to the same probabilities as the encoder did, on any machine, or it decodes nonsense. So everything
 from the stored bytes to the frequencies is integer arithmetic, and no `exp` or `pow` of a machine's mathematics library
 is ever asked. Only the fit, on the encoder's side, uses floats: it merely chooses what is stored.
@@ -29,6 +32,9 @@ POWERS = range(4, 33)
 """Eighths of the exponent p; 8 is a Laplace, 16 a Gaussian, more is nearer to a uniform distribution."""
 EXTRAS = range(64)
 """0: no mass besides; e: about 2^(e/4 - 15) of what there is."""
+
+MIN_COLUMNS = 64
+"""Only rows of so many codes may be predicted: it is done row by row, and a reader's time is bounded."""
 
 _STEP = 1024
 """Fixed-point logarithms count in 1/1024 of a factor of two."""
@@ -113,21 +119,60 @@ def bits(freqs: np.ndarray) -> np.ndarray:
     return PRECISION - np.log2(freqs)
 
 
-def fit(codes: np.ndarray) -> tuple[Shape, np.ndarray, np.ndarray]:
+def fit(codes: np.ndarray, shape: Shape) -> tuple[Shape, np.ndarray, np.ndarray]:
     """Return the family, and the spread of each row and of each column as uint8, for uint8 `codes` (rows, columns).
 
-    A start from mean distances, then twice: the best family for the spreads, the best spreads for the family, the cost
-    of storing them included.
+    `shape` says where center and ends are. A start from mean distances, then twice: the best family for the spreads,
+    the best spreads for the family, the cost of storing them included.
     """
-    center = int(np.median(codes))
-    rows, columns = _first_spreads(np.abs(codes.astype(np.int16) - center))
-    shape = _best_shape(Shape(16, 0, 0, center, int(codes.min()), int(codes.max())), codes, rows, columns)
+    rows, columns = _first_spreads(np.abs(codes.astype(np.int16) - shape.center))
+    shape = _best_shape(shape, codes, rows, columns)
     for _ in range(2):
         costs = bits(family(shape))
         rows = _best_spreads(codes, rows, columns, costs, shape.low)
         columns = _best_spreads(codes.T, columns, rows, costs, shape.low)
         shape = _best_shape(shape, codes, rows, columns)
     return shape, rows, columns
+
+
+def outline(codes: np.ndarray) -> Shape:
+    """Return the shape that a fit of uint8 `codes` starts from: a Gaussian around their median."""
+    return Shape(16, 0, 0, int(np.median(codes)), int(codes.min()), int(codes.max()))
+
+
+def likeness(codes: np.ndarray, center: int) -> np.ndarray:
+    """Return for each row how many eighths of the row above predict it best, 0 where that saves next to nothing."""
+    eighths = np.zeros(len(codes), np.uint8)
+    if codes.shape[1] >= MIN_COLUMNS:
+        values = codes.astype(np.float32) - center
+        above, below = values[:-1], values[1:]
+        product, square = (above * below).sum(1), np.maximum((above**2).sum(1), 1)
+        kept = 1 - product**2 / (square * np.maximum((below**2).sum(1), 1))
+        saved = -codes.shape[1] / 2 * np.log2(np.maximum(kept, 1e-3))
+        eighths[1:] = np.where(saved > 8, np.clip(np.round(8 * product / square), 0, 8), 0)
+    return eighths
+
+
+def unlike(codes: np.ndarray, eighths: np.ndarray, shape: Shape) -> np.ndarray:
+    """Return `codes` with each row less what the row above predicts, around the ends of the alphabet."""
+    residual = codes.copy()
+    for i in np.flatnonzero(eighths):
+        residual[i] = _shifted(codes[i], -_predicted(codes[i - 1], eighths[i], shape), shape)
+    return residual
+
+
+def undo_unlike(residual: np.ndarray, eighths: np.ndarray, shape: Shape) -> None:
+    """Turn what `unlike` gave into the codes again, in place."""
+    for i in np.flatnonzero(eighths):
+        residual[i] = _shifted(residual[i], _predicted(residual[i - 1], eighths[i], shape), shape)
+
+
+def _predicted(above: np.ndarray, eighths: np.uint8, shape: Shape) -> np.ndarray:
+    return (above.astype(np.int16) - shape.center) * np.int16(eighths) + 4 >> 3
+
+
+def _shifted(row: np.ndarray, by: np.ndarray, shape: Shape) -> np.ndarray:
+    return ((row.astype(np.int16) - shape.low + by) % (shape.high - shape.low + 1) + shape.low).astype(np.uint8)
 
 
 def spread_index(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
