@@ -2,7 +2,7 @@
 
 With --docs the table goes into docs/performance.md too.
 
-Usage: python benchmarks/bench.py [--quick] [--docs] [NAME …]   (NAME: chunking, hnet, data, pack)
+Usage: python benchmarks/bench.py [--quick] [--docs] [NAME …]   (NAME: chunking, hnet, data, pack, coding)
 """
 
 from __future__ import annotations
@@ -18,13 +18,20 @@ from rich.console import Console
 from rich.table import Table
 
 from chunking import bench_smooth
+from coding import bench_coding
 from data import bench_prepare
 from hnet import bench_hnet
 from measure import Row
 from niblick.runs import environment, machine
 from pack import bench_pack
 
-BENCHMARKS = {"chunking": bench_smooth, "hnet": bench_hnet, "data": bench_prepare, "pack": bench_pack}
+BENCHMARKS = {
+    "chunking": bench_smooth,
+    "hnet": bench_hnet,
+    "data": bench_prepare,
+    "pack": bench_pack,
+    "coding": bench_coding,
+}
 OUT = Path(__file__).parents[1] / "build" / "bench.json"
 DOCS = Path(__file__).parents[1] / "docs" / "performance.md"
 

@@ -28,7 +28,13 @@ def module(name: str) -> ModuleType:
 
 @pytest.mark.parametrize(
     ("name", "function"),
-    [("chunking", "bench_smooth"), ("hnet", "bench_hnet"), ("data", "bench_prepare"), ("pack", "bench_pack")],
+    [
+        ("chunking", "bench_smooth"),
+        ("hnet", "bench_hnet"),
+        ("data", "bench_prepare"),
+        ("pack", "bench_pack"),
+        ("coding", "bench_coding"),
+    ],
 )
 def test_rows(name: str, function: str) -> None:
     rows = getattr(module(name), function)(quick=True)

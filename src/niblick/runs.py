@@ -29,7 +29,7 @@ from niblick import challenge
 from niblick.config import RunConfig, run_config, to_dict
 from niblick.errors import ConfigError, DataError
 
-PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "zstandard", "brotli")
+PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "zstandard", "brotli", "constriction")
 
 
 @dataclass(frozen=True)

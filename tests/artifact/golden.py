@@ -1,7 +1,8 @@
-"""Makes golden_v1.nib, a small artifact of format version 1 that every later niblick must read.
+"""Makes the golden files, small artifacts of format version 1 that every later niblick must read.
 
-Run once, when version 1 was new: `python tests/artifact/golden.py`. A new format version gets a golden file of its own;
-this one is never made again. Its tensors are written as formulas, so that the test needs no second file.
+golden_v1.nib holds every scheme and shape, golden_v1_range.nib every form of a segment of the codec `range`. Each is
+made once (`python tests/artifact/golden.py` makes those that are not there) and never again: a new format version gets
+files of its own. The tensors are written as formulas, so that the tests need no other files.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from niblick.artifact.container import write_artifact
 from niblick.artifact.dequantize import EncodedTensor
 
 PATH = Path(__file__).parent / "golden_v1.nib"
+RANGE_PATH = Path(__file__).parent / "golden_v1_range.nib"
 CONFIG: dict[str, Any] = {"model": {"width": 8, "layout": "T2"}, "tokenizer": "byte260", "note": "σ ≤ ½"}
 
 
@@ -47,6 +49,25 @@ def golden_weights() -> dict[str, torch.Tensor]:
     }
 
 
+def range_tensors() -> dict[str, EncodedTensor]:
+    """Return tensors of which some are coded with spreads, some in planes, and some raw, by integer formulas."""
+    place = np.arange(64 * 48, dtype=np.uint64)
+    noise = sum((place * np.uint64(prime) >> np.uint64(7)) % np.uint64(61) for prime in (7919, 10_007, 31_337, 65_537))
+    noise = noise.astype(np.int64).reshape(64, 48) - 120  # near to a Gaussian, by the sum of four
+    row, column = np.arange(64)[:, None] % 7 + 1, np.arange(48) % 3 + 2
+    codes = np.clip(noise * row * column // 64, -31, 31).astype(np.int8)
+    twins = np.repeat(codes.reshape(32, 96)[:8], 3, axis=0)  # rows like the one above
+    scale = (np.arange(64) % 9 + 1).astype(np.float16) / 512
+    state = {
+        "spreads": EncodedTensor("int8", (64, 48), {"codes": codes, "scale": scale}),
+        "twins": EncodedTensor("int8", (24, 96), {"codes": twins, "scale": np.array(0.125, np.float16)}),
+        "planes": EncodedTensor("fp32", (300,), {"values": (np.arange(300) % 17).astype(np.float32)}),
+        "constant": EncodedTensor("fp16", (40, 40), {"values": np.ones((40, 40), np.float16)}),
+    }
+    return state | golden_tensors()
+
+
 if __name__ == "__main__":
-    assert not PATH.exists(), "a golden file is made once"
-    write_artifact(PATH, CONFIG, golden_tensors(), "zlib")
+    for path, tensors, codec in ((PATH, golden_tensors(), "zlib"), (RANGE_PATH, range_tensors(), "range")):
+        if not path.exists():
+            write_artifact(path, CONFIG, tensors, codec)

@@ -1,15 +1,12 @@
 """Lossless codecs for the payload of an artifact: arrays → bytes → the same arrays, never more memory than declared.
 
-A codec sees all arrays of an artifact at once, with their dtypes and shapes, so that one may model every tensor by
-itself (range coding). The three codecs here do not: they compress the joined bytes as one stream. `decode` must be safe
-on any bytes; what it may allocate is bounded by the specs, which the container has checked before.
+`range` models every array by itself (range_coding.py). The three others compress the joined bytes as one stream.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,31 +14,9 @@ import brotli
 import numpy as np
 import zstandard
 
+from niblick.artifact.codec import Codec, Spec, spec_bytes
+from niblick.artifact.range_coding import RangeCodec
 from niblick.errors import ArtifactError, nearest
-
-Spec = tuple[np.dtype, tuple[int, ...]]
-"""(dtype, shape) of an array."""
-
-
-def spec_bytes(spec: Spec) -> int:
-    """Return the bytes of an array of this dtype and shape, in exact integers."""
-    return spec[0].itemsize * math.prod(spec[1])
-
-
-class Codec(ABC):
-    """Turns a list of arrays into bytes and back; deterministic, and lossless down to the bits of a NaN."""
-
-    @abstractmethod
-    def encode(self, parts: list[np.ndarray]) -> bytes:
-        """Return the arrays as bytes: the same bytes for the same arrays, always."""
-
-    @abstractmethod
-    def decode(self, data: bytes, specs: Sequence[Spec]) -> list[np.ndarray]:
-        """Return new arrays of exactly these specs; raise ArtifactError if `data` does not hold them."""
-
-    def part_bytes(self, data: bytes, specs: Sequence[Spec]) -> list[int] | None:
-        """Return how many bytes of `data` each array takes, or None where the codec cannot tell."""
-        return None
 
 
 @dataclass(frozen=True)
@@ -123,6 +98,7 @@ _CODECS: dict[str, Codec] = {
     "zlib": StreamCodec("zlib", lambda raw: zlib.compress(raw, 9), _zlib_decompress, (zlib.error,)),
     "zstd": StreamCodec("zstd", _zstd_compress, _zstd_decompress, (zstandard.ZstdError,)),
     "brotli": StreamCodec("brotli", _brotli_compress, _brotli_decompress, (brotli.error,)),
+    "range": RangeCodec(),
 }
 
 

@@ -1,0 +1,274 @@
+"""The codec `range`: every array range-coded by itself, under a model that is fitted to it and stored with it.
+
+The payload: for each array the length of its segment (LEB128), then the segments. A segment begins with its form:
+
+    0 raw      the bytes as they are
+    1 planes   the bytes of all elements, plane by plane (the first byte of each element, the second, …)
+    2 spreads  a matrix of 8-bit codes under the family of range_models: its shape, then for each row how far it is like
+               the one above, its spread, and the spread of each column
+
+The encoder makes all forms that an array can have and keeps the shortest, so none grows by more than its length and one
+byte. Planes, and what belongs to rows and columns, are coded adaptively: the counts of what was already decoded are the
+frequencies of the next block. What comes before a stream is then three bytes: lowest and highest symbol, and the weight
+of a count (0 leaves them equally likely). One function does both directions, with a writer or a reader of the stream,
+so they cannot disagree.
+
+Portable: constriction gets weights that are float64 only in form. Each is an integer, and they add up to 2**24 less the
+number of symbols, so its `perfect=False` way of making frequencies (scale by that quotient: 1; cut to an integer; give
+each symbol one more) has nothing to round. Streams are its words in big-endian order without the zeros at their end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from constriction import stream
+
+from niblick.artifact import range_models as models
+from niblick.artifact.codec import Codec, Spec, spec_bytes
+from niblick.errors import ArtifactError
+
+RAW, PLANES, SPREADS = range(3)
+GAINS = (0, 1, 4, 16, 64)
+"""Weight of one count against the 1 that each symbol begins with."""
+BLOCK = 2**20
+"""At most so many symbols are coded at once: what bounds the memory beside the arrays themselves."""
+MAX_PER_BYTE = 256
+"""Coded symbols for each byte of a stream: what bounds the time of a decoder. Shorter streams are filled up."""
+
+
+class RangeCodec(Codec):
+    """Range coding under a model for each array; see the head of this file."""
+
+    def encode(self, parts: list[np.ndarray]) -> bytes:
+        """Return lengths and segments; the same for the same arrays."""
+        segments = [_encode(np.ascontiguousarray(part)) if part.size else b"" for part in parts]
+        return b"".join(map(_length, map(len, segments))) + b"".join(segments)
+
+    def decode(self, data: bytes, specs: Sequence[Spec]) -> list[np.ndarray]:
+        """Return the arrays; raise ArtifactError unless `data` is segments for exactly these specs."""
+        return [_decode(part, spec) for part, spec in zip(_segments(data, len(specs)), specs, strict=True)]
+
+    def part_bytes(self, data: bytes, specs: Sequence[Spec]) -> list[int]:
+        """Return the bytes of each segment with its length."""
+        return [len(part) + len(_length(len(part))) for part in _segments(data, len(specs))]
+
+
+def _damaged(what: str) -> ArtifactError:
+    return ArtifactError(f"the range-coded payload {what}; copy or export the file again")
+
+
+def _length(size: int) -> bytes:
+    out = bytearray()
+    while size >= 128:
+        out.append(size & 127 | 128)
+        size >>= 7
+    return bytes([*out, size])
+
+
+def _segments(data: bytes, count: int) -> list[memoryview]:
+    sizes, at = [], 0
+    for _ in range(count):
+        size, shift = 0, 0
+        while True:
+            if at >= len(data) or shift > 28:
+                raise _damaged("has no lengths of its segments")
+            size |= (data[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if data[at - 1] < 128:
+                break
+        sizes.append(size)
+    if at + sum(sizes) != len(data):
+        raise _damaged(f"declares {at + sum(sizes):,} bytes and has {len(data):,}")
+    ends = np.cumsum([at, *sizes], dtype=np.int64).tolist()
+    return [memoryview(data)[start:end] for start, end in itertools.pairwise(ends)]
+
+
+# One array
+
+
+def _encode(part: np.ndarray) -> bytes:
+    symbols = _symbols(part.reshape(-1).view(np.uint8), part.dtype)
+    forms = [bytes([RAW]) + part.tobytes(), _encode_planes(symbols.reshape(-1, part.itemsize).T)]
+    if _has_spreads(part.dtype, part.shape):
+        forms.append(_encode_spreads(symbols.reshape(len(part), -1)))
+    return min(forms, key=len)
+
+
+def _decode(segment: memoryview, spec: Spec) -> np.ndarray:
+    dtype, shape = spec
+    count, size = math.prod(shape), spec_bytes(spec)
+    if not count:
+        if len(segment):
+            raise _damaged("has bytes for an empty array")
+        return np.empty(shape, dtype)
+    form, rest = (segment[0], segment[1:]) if len(segment) else (None, segment)
+    if form == RAW and len(rest) == size:
+        return np.frombuffer(rest, dtype).reshape(shape).copy()
+    if form == PLANES and len(rest) >= 3 * dtype.itemsize:
+        planes = _decode_planes(rest, count, dtype.itemsize)
+        return _symbols(np.ascontiguousarray(planes.T), dtype).view(dtype).reshape(shape)
+    if form == SPREADS and _has_spreads(dtype, shape) and len(rest) >= 15:
+        return _symbols(_decode_spreads(rest, shape[0], count // shape[0]), dtype).view(dtype).reshape(shape)
+    raise _damaged(f"has a segment of form {form} and {len(segment)} bytes for {dtype.name} {list(shape)}")
+
+
+def _has_spreads(dtype: np.dtype, shape: tuple[int, ...]) -> bool:
+    return dtype.itemsize == 1 and len(shape) >= 2
+
+
+def _symbols(raw: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Bytes of signed integers in order of their values (-128 → 0), and back."""
+    return raw ^ np.uint8(128) if dtype.kind == "i" else raw
+
+
+# Streams
+
+
+class _Writer:
+    """One stream of symbols as it is written."""
+
+    def __init__(self) -> None:
+        self._encoder = stream.queue.RangeEncoder()
+        self._coded = 0
+
+    def code(self, model: Any, symbols: np.ndarray | None, count: int) -> np.ndarray:
+        """Write `symbols` (0 …, any integers) and return them, as a reader would."""
+        assert symbols is not None and len(symbols) == count
+        self._encoder.encode(symbols.astype(np.int32), model)
+        self._coded += count
+        return symbols
+
+    def stream(self) -> bytes:
+        """Return what was written; a reader adds the zeros at its end by itself."""
+        words = self._encoder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
+        return words.ljust(-(-self._coded // MAX_PER_BYTE), b"\0")
+
+
+class _Reader:
+    """One stream of symbols as it is read."""
+
+    def __init__(self, data: memoryview) -> None:
+        words = bytes(data) + bytes(-len(data) % 4)
+        self._decoder = stream.queue.RangeDecoder(np.frombuffer(words, ">u4").astype(np.uint32))
+        self._left = MAX_PER_BYTE * len(data)
+
+    def code(self, model: Any, symbols: np.ndarray | None, count: int) -> np.ndarray:
+        """Read `count` symbols as int32; raise ArtifactError if the stream cannot hold them."""
+        self._left -= count
+        if self._left < 0:
+            raise _damaged("has a stream too short for its symbols")
+        try:
+            return self._decoder.decode(model, count)
+        except (AssertionError, ValueError) as error:  # no encoder writes such words
+            raise _damaged(f"has a damaged stream ({error})") from None
+
+
+def _model(freqs: np.ndarray) -> Any:
+    return stream.model.Categorical((freqs - 1).astype(np.float64), perfect=False, lazy=False)
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    """Blocks that grow with what is known: a quarter of it, 16 at least."""
+    start = 0
+    while start < count:
+        stop = min(count, start + min(max(16, start // 4), BLOCK))
+        yield slice(start, stop)
+        start = stop
+
+
+def _adaptive(coder: _Writer | _Reader, head: bytes, symbols: np.ndarray | None, count: int) -> np.ndarray:
+    """Code `count` bytes under the counts of those before; `head` is lowest, highest, index of the gain."""
+    low, high, gain = head
+    if low > high or gain >= len(GAINS):
+        raise _damaged("has a model that cannot be")
+    out = np.full(count, low, np.uint8)
+    if low == high:
+        return out
+    counts = np.zeros(high - low + 1, np.int64)
+    for block in _blocks(count):
+        model = _model(models.frequencies(1 + GAINS[gain] * counts))
+        given = None if symbols is None else symbols[block] - np.uint8(low)
+        coded = coder.code(model, given, block.stop - block.start)
+        counts += np.bincount(coded, minlength=len(counts))
+        out[block] = coded + low
+    return out
+
+
+def _adaptive_head(symbols: np.ndarray) -> bytes:
+    """Return the head under which `symbols` take the fewest bits."""
+    low, high = int(symbols.min()), int(symbols.max())
+    counts, costs = np.zeros(high - low + 1, np.int64), np.zeros(len(GAINS))
+    for block in _blocks(len(symbols) if low < high else 0):
+        new = np.bincount(symbols[block] - low, minlength=len(counts))
+        costs += [new @ models.bits(models.frequencies(1 + gain * counts)) for gain in GAINS]
+        counts += new
+    return bytes([low, high, int(costs.argmin())])
+
+
+def _encode_planes(planes: np.ndarray) -> bytes:
+    coder, heads = _Writer(), [_adaptive_head(plane) for plane in planes]
+    for head, plane in zip(heads, planes, strict=True):
+        _adaptive(coder, head, plane, len(plane))
+    return bytes([PLANES]) + b"".join(heads) + coder.stream()
+
+
+def _decode_planes(rest: memoryview, count: int, itemsize: int) -> np.ndarray:
+    coder = _Reader(rest[3 * itemsize :])
+    heads = [bytes(rest[3 * i : 3 * i + 3]) for i in range(itemsize)]
+    return np.stack([_adaptive(coder, head, None, count) for head in heads])
+
+
+def _encode_spreads(codes: np.ndarray) -> bytes:
+    outline = models.outline(codes)
+    eighths = models.likeness(codes, outline.center)
+    residual = models.unlike(codes, eighths, outline)
+    shape, rows, columns = models.fit(residual, outline)
+    coder, parts = _Writer(), (eighths, rows, columns)
+    heads = [_adaptive_head(part) for part in parts]
+    for head, part in zip(heads, parts, strict=True):
+        _adaptive(coder, head, part, len(part))
+    _spread(coder, shape, rows, columns, residual.reshape(-1))
+    return bytes([SPREADS, *shape]) + b"".join(heads) + coder.stream()
+
+
+def _decode_spreads(rest: memoryview, rows: int, columns: int) -> np.ndarray:
+    shape, coder = models.Shape(*rest[:6]), _Reader(rest[15:])
+    if shape.power not in models.POWERS or max(shape.edge, shape.peak) not in models.EXTRAS or shape.low > shape.high:
+        raise _damaged("has a model that cannot be")
+    eighths, row_spreads, column_spreads = [
+        _adaptive(coder, bytes(rest[at : at + 3]), None, count) for at, count in ((6, rows), (9, rows), (12, columns))
+    ]
+    if eighths[0] or eighths.max() > (8 if columns >= models.MIN_COLUMNS else 0):
+        raise _damaged("has a model that cannot be")
+    codes = _spread(coder, shape, row_spreads, column_spreads, None).reshape(rows, columns)
+    models.undo_unlike(codes, eighths, shape)
+    return codes
+
+
+def _spread(
+    coder: _Writer | _Reader, shape: models.Shape, rows: np.ndarray, columns: np.ndarray, codes: np.ndarray | None
+) -> np.ndarray:
+    """Code a matrix, flat, spread by spread within each block of it."""
+    count = len(rows) * len(columns)
+    out = np.full(count, shape.low, np.uint8)
+    if shape.low == shape.high:
+        return out
+    base = int(models.spread_index(rows.min(), columns.min()))
+    stop = int(models.spread_index(rows.max(), columns.max())) + 1
+    family = [_model(freqs) for freqs in models.family(shape, slice(base, stop))]
+    for start in range(0, count, BLOCK):
+        place = np.arange(start, min(count, start + BLOCK), dtype=np.int32)
+        index = models.spread_index(rows[place // len(columns)], columns[place % len(columns)])
+        order = start + np.argsort(index, kind="stable")
+        ends = np.cumsum(np.bincount(index, minlength=models.SPREADS))
+        for k, (first, last) in enumerate(zip([0, *ends], ends, strict=False)):
+            if first < last:
+                own = order[first:last]
+                given = None if codes is None else codes[own] - np.uint8(shape.low)
+                out[own] = coder.code(family[k - base], given, int(last - first)) + shape.low
+    return out
