@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from niblick.artifact import range_coding, range_models
 from niblick.artifact.codec import Spec
 from niblick.artifact.container import DTYPES
-from niblick.artifact.range_coding import MAX_PER_BYTE, PLANES, RAW, SPREADS, RangeCodec
+from niblick.artifact.range_coding import MAX_PER_BYTE, PLANES, RAW, SPREADS, WIDE, RangeCodec
 from niblick.artifact.range_models import Shape, bits, family, frequencies
 from niblick.errors import ArtifactError
 
@@ -80,6 +80,20 @@ def test_any_arrays_come_back_and_hardly_grow(arrays: list[np.ndarray]) -> None:
 @pytest.mark.parametrize("shape", [(300, 200), (200, 3, 100), (1, 60_000), (60_000, 1)])
 def test_matrices_come_back(dtype: type, shape: tuple[int, ...]) -> None:
     roundtrip([matrix(300, 200, 31, dtype=dtype).reshape(shape)])
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+@pytest.mark.parametrize("bits", [6, 9, 12, 15, 21])
+def test_fine_grids_cost_their_entropy(dtype: type, bits: int) -> None:
+    """Codes of a normal spread of 2^bits / 4 steps, whose entropy is known, and the ends of what the dtype holds."""
+    if bits > 8 * np.dtype(dtype).itemsize - 4:
+        bits = 11
+    weights = np.random.default_rng(0).standard_normal((256, 256))
+    codes = np.round(weights * 2.0**bits / 4).astype(dtype)
+    assert forms([codes]) == [WIDE]
+    assert len(roundtrip([codes])) < 1.01 * codes.size * (bits + 0.05) / 8 + 50
+    roundtrip([np.array([np.iinfo(dtype).min, 0, -1, np.iinfo(dtype).max], dtype)])
+    roundtrip([codes.reshape(4, 64, 256)[:, ::2], codes.ravel()[:7], codes[:0]])
 
 
 def test_edges_of_the_symbols() -> None:
@@ -215,7 +229,7 @@ def segment(form: int, body: bytes) -> bytes:
     return range_coding._length(1 + len(body)) + bytes([form]) + body
 
 
-I1, F2 = np.dtype("i1"), np.dtype("<f2")
+I1, I2, F2 = np.dtype("i1"), np.dtype("<i2"), np.dtype("<f2")
 SHAPE = bytes([16, 0, 0, 128, 97, 159])
 FLAT = bytes([0, 0, 0]) + bytes([64, 64, 0]) * 2
 
@@ -232,6 +246,12 @@ FLAT = bytes([0, 0, 0]) + bytes([64, 64, 0]) * 2
         (segment(RAW, b"abc"), (I1, (4,)), "a segment of form 0 and 4 bytes"),
         (segment(RAW, b""), (I1, (0, 4)), "bytes for an empty array"),
         (segment(9, b"abcd"), (I1, (4,)), "a segment of form 9"),
+        (segment(WIDE, b"\3"), (I1, (4,)), "a segment of form 3"),
+        (segment(WIDE, b""), (I2, (4,)), "a segment of form 3"),
+        (segment(WIDE, b"\x09" + bytes(9)), (I2, (4,)), "a model that cannot be"),
+        (segment(WIDE, b"\x08" + bytes(3)), (I2, (4,)), "a model that cannot be"),
+        (segment(WIDE, b"\x08" + bytes(4)), (I2, (4,)), "has no lengths"),
+        (segment(WIDE, b"\x08\x02" + bytes(6)), (I2, (4,)), "a segment of form 0 and 2 bytes"),
         (segment(PLANES, b"\0\0\0\0\0"), (F2, (4,)), "a segment of form 1"),
         (segment(PLANES, bytes([5, 4, 0]) * 2), (F2, (4,)), "a model that cannot be"),
         (segment(PLANES, bytes([4, 5, 5]) * 2), (F2, (4,)), "a model that cannot be"),
@@ -253,7 +273,11 @@ def test_unfit_payloads_are_refused(data: bytes, spec: Spec, message: str) -> No
         CODEC.decode(data, [spec])
 
 
-@given(st.sampled_from([PLANES, SPREADS]), st.binary(max_size=60), st.sampled_from([(I1, (30, 20)), (F2, (9, 11))]))
+@given(
+    st.sampled_from([PLANES, SPREADS, WIDE]),
+    st.binary(max_size=60),
+    st.sampled_from([(I1, (30, 20)), (F2, (9, 11)), (I2, (9, 1))]),
+)
 @settings(max_examples=300, deadline=None)
 def test_any_segment(form: int, body: bytes, spec: Spec) -> None:
     try:

@@ -79,7 +79,7 @@ def test_allocation_is_reverse_water_filling() -> None:
     rates = [cost[n] * 4 ** -(bits[n] - 3) / elements[n] for n in cost]
     assert max(rates) == pytest.approx(min(rates))
     assert allocate(cost, elements, 2.0) == {name: b + 1 for name, b in bits.items()}
-    silent = allocate({"a": -1.0, "b": 1e-3}, {"a": 10, "b": 10}, 0.0)
+    silent = allocate({"a": -1.0, "b": 1e-3}, {"a": 10, "b": 10}, 2.0)
     assert silent["b"] - silent["a"] == pytest.approx(0.5 * torch.tensor(200.0).log2().item())
 
 

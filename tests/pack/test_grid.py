@@ -104,7 +104,8 @@ def test_every_weight_has_the_scale_of_its_block(rows: int, columns: int, group:
         for column in range(columns):
             step = slow_step(stored.parts, row, column, (rows, columns))
             assert values[row, column] == np.float32(stored.parts["codes"][row, column]) * np.float32(step)
-            assert abs(values[row, column] - weights[row, column]) <= 0.51 * step + 0.01 * abs(weights[row, column])
+            ladder = 0.05 if "log" in option else 0.001  # scales of single weights span decades
+            assert abs(values[row, column] - weights[row, column]) <= 0.5 * step + ladder * abs(weights[row, column])
 
 
 def error(weights: torch.Tensor, text: str) -> float:

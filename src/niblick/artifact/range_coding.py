@@ -6,6 +6,8 @@ The payload: for each array the length of its segment (LEB128), then the segment
     1 planes   the bytes of all elements, plane by plane (the first byte of each element, the second, …)
     2 spreads  a matrix of 8-bit codes under the family of range_models: its shape, then for each row how far it is like
                the one above, its spread, and the spread of each column
+    3 wide     codes of 16 or 32 bits: how many low bits k, the segment of codes >> k as 8-bit codes, then the low bits
+               as they are: so fine a grid fills its last steps evenly
 
 The encoder makes all forms that an array can have and keeps the shortest, so none grows by more than its length and one
 byte. Planes, and what belongs to rows and columns, are coded adaptively: the counts of what was already decoded are the
@@ -32,7 +34,7 @@ from niblick.artifact import range_models as models
 from niblick.artifact.codec import Codec, Spec, spec_bytes
 from niblick.errors import ArtifactError
 
-RAW, PLANES, SPREADS = range(3)
+RAW, PLANES, SPREADS, WIDE = range(4)
 GAINS = (0, 1, 4, 16, 64)
 """Weight of one count against the 1 that each symbol begins with."""
 BLOCK = 2**20
@@ -96,6 +98,8 @@ def _encode(part: np.ndarray) -> bytes:
     forms = [bytes([RAW]) + part.tobytes(), _encode_planes(symbols.reshape(-1, part.itemsize).T)]
     if _has_spreads(part.dtype, part.shape):
         forms.append(_encode_spreads(symbols.reshape(len(part), -1)))
+    if _has_wide(part.dtype):
+        forms.append(_encode_wide(part))
     return min(forms, key=len)
 
 
@@ -114,11 +118,40 @@ def _decode(segment: memoryview, spec: Spec) -> np.ndarray:
         return _symbols(np.ascontiguousarray(planes.T), dtype).view(dtype).reshape(shape)
     if form == SPREADS and _has_spreads(dtype, shape) and len(rest) >= 15:
         return _symbols(_decode_spreads(rest, shape[0], count // shape[0]), dtype).view(dtype).reshape(shape)
+    if form == WIDE and _has_wide(dtype) and rest:
+        return _decode_wide(rest, spec)
     raise _damaged(f"has a segment of form {form} and {len(segment)} bytes for {dtype.name} {list(shape)}")
 
 
 def _has_spreads(dtype: np.dtype, shape: tuple[int, ...]) -> bool:
     return dtype.itemsize == 1 and len(shape) >= 2
+
+
+def _has_wide(dtype: np.dtype) -> bool:
+    return dtype.kind == "i" and dtype.itemsize > 1
+
+
+def _encode_wide(part: np.ndarray) -> bytes:
+    largest = max(int(part.max()), -1 - int(part.min()))
+    k = max(0, largest.bit_length() - 7)  # what is left fits 8 bits with its sign
+    high = _encode((part >> k).astype(np.int8))
+    low = (part.reshape(-1, 1) >> np.arange(k, dtype=part.dtype) & 1).astype(np.uint8)
+    return bytes([WIDE, k]) + _length(len(high)) + high + np.packbits(low).tobytes()
+
+
+def _decode_wide(rest: memoryview, spec: Spec) -> np.ndarray:
+    dtype, shape = spec
+    k, count = rest[0], math.prod(shape)
+    packed = -(-count * k // 8)
+    if k > 8 * dtype.itemsize - 8 or len(rest) < 1 + packed:
+        raise _damaged("has a model that cannot be")
+    cut = len(rest) - packed
+    [high] = _segments(rest[1:cut], 1)
+    codes = _decode(high, (np.dtype(np.int8), shape)).astype(dtype).reshape(-1) << k
+    bits = np.unpackbits(np.frombuffer(rest[cut:], np.uint8), count=count * k).reshape(count, k)
+    for place in range(k):
+        codes |= bits[:, place].astype(dtype) << place
+    return codes.reshape(shape)
 
 
 def _symbols(raw: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -136,7 +136,7 @@ def _pairs(tensor: EncodedTensor, weights: Tensor, hessian_CC: Tensor | None) ->
 def _bytes(pairs: _Pairs, dtype: str) -> int:
     """Bytes of one more pair, before coding."""
     numbers = pairs.left_Rr.shape[0] + pairs.right_rC.shape[1]
-    return 2 * numbers if dtype == "fp16" else numbers + 4
+    return 2 * numbers if dtype == "fp16" else numbers + 8  # and a float32 scale for each vector
 
 
 def _factors(pairs: _Pairs, rank: int, dtype: str) -> dict[str, np.ndarray]:
