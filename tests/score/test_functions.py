@@ -18,7 +18,8 @@ from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.stage import StageConfig
-from niblick.score.scorers import ScoreConfig, contiguous
+from niblick.score.plan import ScoreConfig
+from niblick.score.scorers import score_split
 
 CONFIG = ScoreConfig(seq_len=50, batch_tokens=500)
 
@@ -36,7 +37,7 @@ def test_a_model_as_a_function_has_the_model_s_score(data: Path) -> None:
     torch.manual_seed(0)
     model = LM(ModelConfig(width=16, heads=2, kv_heads=1, main=StageConfig("T1"))).double()
     dataset = Dataset.open(data)
-    own = contiguous(model, dataset.val, dataset.tokenizer, CONFIG)
+    own = score_split(model, dataset.val, dataset.tokenizer, CONFIG)
     for where in (data, str(data), dataset):
         score: Any = niblick.score(lambda ids_BL: model(ids_BL).log_softmax(-1), where, CONFIG)
         assert (score.tokens, score.bytes) == (own.tokens, own.bytes)

@@ -248,9 +248,9 @@ class Block(Protocol):
     `x0_BLD` is the stage's normalized input, `context` what else is known of the sequence. A block is causal: its
     output at position t depends on no input after t. Where `context.last` is set it may leave out the positions before
     the last so many; an attribute `reach`, the number of earlier inputs that an output depends on (None, or no such
-    attribute: all of them), lets scoring leave out inputs that nothing needs. `new_state` and `step` are its face for generation: `step` gets
-    one position of the rows `context.rows_R` and updates their part of the state in place. A block without these two
-    trains and scores, but does not generate.
+    attribute: all of them), lets scoring leave out inputs that nothing needs. `new_state` and `step` are its face for
+    generation: `step` gets one position of the rows `context.rows_R` and updates their part of the state in place. A
+    block without these two trains and scores, but does not generate.
     """
 
     def __init__(self, config: BlockConfig) -> None: ...

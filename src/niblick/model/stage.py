@@ -128,9 +128,7 @@ class Stage(nn.Module):
         known = all(isinstance(own, TransformerBlock | ConvBlock) for own in self.blocks)
         self.by_segments = known and fits(block.width // block.heads)
 
-    def forward(
-        self, x_BLD: Tensor, packing: Packing | None = None, last: int | None = None, start: int = 0
-    ) -> Tensor:
+    def forward(self, x_BLD: Tensor, packing: Packing | None = None, last: int | None = None, start: int = 0) -> Tensor:
         """Return the outputs, (B, L, D), or the last `last` of them: then nothing is computed that they do not need.
 
         `start` is the place of the first input in its row, where inputs that nothing needs were left out.
