@@ -274,7 +274,6 @@ def score_losses(
         split.check_vocabulary(tokens, offset, vocab_size)
         if adapter is not None and part.fresh:
             adapter.reset()
-        clock.begin()
         nats_N = _part_nats(losses, own, tokens, config.batch_tokens, ordered=ordered)
         nats_N = tally.share(nats_N, losses, clock)
         if adapter is not None and not np.isfinite(nats_N).all():
@@ -295,6 +294,7 @@ def score_losses(
             if part.learn and clock.may_learn(done, total):
                 trained_at = clock.now()
                 adapter.learn(span, part.share)
+                clock.learned(trained_at)
             log.append(Stretch(first, end, scored_at, trained_at))
     return tally.score(total, clock.now(), log)
 
@@ -372,17 +372,17 @@ class _Tally:
     def share(self, nats_N: npt.NDArray[np.float64], losses: Losses, clock: _Clock) -> npt.NDArray[np.float64]:
         """Put together what the processes found in a part, and the first one's clock, so that all decide alike."""
         rank, ranks = _ranks()
-        times = clock.times() if rank == 0 else (0.0, 0.0)
+        times = clock.times() if rank == 0 else (0.0, 0.0, 0.0)
         all_N = torch.from_numpy(np.concatenate((nats_N, (losses.edges, losses.decisions, *times))))
         losses.edges = losses.decisions = 0
         if ranks > 1:
             all_N = all_N.to("cuda" if dist.get_backend() == "nccl" else "cpu")
             dist.all_reduce(all_N)
         found_N = all_N.cpu().numpy()
-        self.edges += int(found_N[-4])
-        self.decisions += int(found_N[-3])
-        clock.took(float(found_N[-2]), float(found_N[-1]))
-        return found_N[:-4]
+        edges, decisions, *times = found_N[-5:].tolist()
+        self.edges, self.decisions = self.edges + int(edges), self.decisions + int(decisions)
+        clock.set(*times)
+        return found_N[:-5]
 
     def add(self, first: int, nats_N: npt.NDArray[np.float64], count: int) -> None:
         """Add the targets from `first` on, which stand for `count` bytes."""
@@ -406,55 +406,55 @@ class _Tally:
 
 
 class _Clock:
-    """Seconds since scoring began, and whether they are enough."""
+    """Seconds since scoring began, and whether they are enough. Decisions follow the first process's clock."""
 
     def __init__(self, config: ScoreConfig) -> None:
         self._limit, self._learning_limit = config.max_seconds, config.ttt.max_seconds
         # A forward and a backward pass cost three forward passes, and scoring reads each token seq_len / step times.
         self._learning_cost = 3 * config.ttt.epochs * config.step / config.seq_len
         self._start = time.perf_counter()
-        self._begun = self._ended = 0.0
-        self._scoring = self._learning = self._longest_learning = self._last = 0.0
+        self._own_learning = self._own_longest = 0.0
+        self._now = self._learning = self._longest = self._part = 0.0
 
     def now(self) -> float:
         """Seconds since the start."""
         return time.perf_counter() - self._start
 
-    def begin(self) -> None:
-        """A part begins."""
-        self._begun = self.now()
+    def learned(self, since: float) -> None:
+        """Learning from a stretch is done."""
+        seconds = self.now() - since
+        self._own_learning += seconds
+        self._own_longest = max(self._own_longest, seconds)
 
-    def times(self) -> tuple[float, float]:
-        """When the part began, and now."""
-        return self._begun, self.now()
+    def times(self) -> tuple[float, float, float]:
+        """This process's seconds: now, spent on learning, and on the longest stretch."""
+        return self.now(), self._own_learning, self._own_longest
 
-    def took(self, begun: float, ended: float) -> None:
-        """Note when a part began and ended; what lies between two parts is learning."""
-        self._learning += begun - self._ended
-        self._longest_learning = max(self._longest_learning, begun - self._ended)
-        self._last = ended - begun
-        self._scoring += self._last
-        self._ended = ended
+    def set(self, now: float, learning: float, longest: float) -> None:
+        """Take over the first process's `times` at the end of a part."""
+        self._part = (now - learning) - (self._now - self._learning)
+        self._now, self._learning, self._longest = now, learning, longest
 
     def check(self, done: int, total: int) -> None:
         """Raise ConfigError if there is no time left to score the rest."""
         if self._limit is None:
             return
-        left = self._limit - self._ended
-        if left < 0 or (done < total and self._rest(done, total) > 1.1 * left and self._ended > 0.5 * self._limit):
+        left = self._limit - self._now
+        if left < 0 or (self._now > 0.5 * self._limit and self._rest(done, total) > 1.1 * left):
+            scoring = self._now - self._learning
             raise ConfigError(
                 f"score.max_seconds={self._limit:g} is too little to score once: {done / total:.0%} of the targets "
-                f"took {self._scoring:.1f} s, all would take about {self._scoring * total / done:.1f} s; give more "
-                "time, a larger stride or a faster device"
+                f"took {scoring:.1f} s, all would take about {scoring * total / done:.1f} s; give more time, a larger "
+                "stride or a faster device"
             )
 
     def may_learn(self, done: int, total: int) -> bool:
         """Whether there is time to learn once more, and to score the rest after it."""
-        next_ = self._longest_learning if self._scoring > self._last else self._learning_cost * self._last
-        if self._learning_limit is not None and self._learning + next_ > self._learning_limit:
+        stretch = self._longest or self._learning_cost * self._part
+        if self._learning_limit is not None and self._learning + stretch > self._learning_limit:
             return False
-        return self._limit is None or self._ended + next_ + 1.1 * self._rest(done, total) <= self._limit
+        return self._limit is None or self._now + stretch + 1.1 * self._rest(done, total) <= self._limit
 
     def _rest(self, done: int, total: int) -> float:
         """Seconds that scoring the rest will take, as far as one can tell."""
-        return self._scoring * (total - done) / done
+        return (self._now - self._learning) * (total - done) / done
