@@ -453,7 +453,9 @@ class _Clock:
         stretch = self._longest or self._learning_cost * self._part
         if self._learning_limit is not None and self._learning + stretch > self._learning_limit:
             return False
-        return self._limit is None or self._now + stretch + 1.1 * self._rest(done, total) <= self._limit
+        # Times vary: a part and a tenth more are kept back.
+        rest = 1.1 * (self._rest(done, total) + self._part)
+        return self._limit is None or self._now + 1.1 * stretch + rest <= self._limit
 
     def _rest(self, done: int, total: int) -> float:
         """Seconds that scoring the rest will take, as far as one can tell."""
