@@ -43,6 +43,14 @@ MODELS: dict[str, dict[str, Any]] = {
     "hnet without a decoder": {"levels": (LevelConfig(E, None),)},
     "hnet, windows": {"levels": (LevelConfig(E, StageConfig("T2", window=5)),)},
     "tinyhnet": {"levels": (LevelConfig(C, C, router="cosine-threshold", dechunk="decay", confidence=False),)},
+    "decay, divisor": {"levels": (LevelConfig(C, C, dechunk="decay", capacity="divisor:4"),)},
+    "decay, packed": {"levels": (LevelConfig(C, C, dechunk="decay", capacity="packed"),)},
+    "two levels, decay": {
+        "levels": (
+            LevelConfig(C, C, target_length=3.0, dechunk="decay"),
+            LevelConfig(C, C, target_length=3.0, dechunk="decay"),
+        )
+    },
     "two levels": {"levels": (LevelConfig(E, E, target_length=3.0), LevelConfig(E, E, target_length=3.0))},
     "soft": {"levels": (LevelConfig(None, None, router="soft"),), "main": StageConfig("T3")},
     "soft with a decoder": {"levels": (LevelConfig(E, C, router="soft"),), "main": StageConfig("c2")},

@@ -143,10 +143,13 @@ def smooth(z_BCD: Tensor, p_BC: Tensor) -> Tensor:
         return _Smooth.apply(z_BCD, p_BC)[:, :C]
 
 
-def expand(s_BCD: Tensor, boundary_BL: Tensor, last: int | None = None) -> Tensor:
-    """Give each position the state of its chunk: (B, C, D) to (B, L, D), or to the last `last` positions of it."""
+def expand(s_BCD: Tensor, boundary_BL: Tensor, last: int | None = None, left_out: int = 0) -> Tensor:
+    """Give each position the state of its chunk: (B, C, D) to (B, L, D), or to the last `last` positions of it.
+
+    `s_BCD` may lack the first `left_out` chunks where those positions need none of them.
+    """
     B, C, D = s_BCD.shape
-    chunk_BL = (boundary_BL.cumsum(1) - 1).clamp(0, C - 1)[:, -(last or 0) :]
+    chunk_BL = (boundary_BL.cumsum(1) - 1 - left_out).clamp(0, C - 1)[:, -(last or 0) :]
     rows_N = (chunk_BL + torch.arange(B, device=s_BCD.device)[:, None] * C).flatten()
     return s_BCD.reshape(B * C, D).index_select(0, rows_N).view(B, -1, D)
 

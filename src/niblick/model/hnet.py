@@ -60,7 +60,6 @@ class HNet(nn.Module):
         `given_BL` are the boundaries for an outermost router that takes them from outside; `length_B` counts the
         valid positions of rows that are filled up; with `last`, only so many states at the end are computed.
         """
-        wanted = self._wanted(x_BLD.shape[1], last)
         packing: Packing | None = None
         passages: list[Passage] = []
         sizes = [max(1, round(share * x_BLD.shape[1])) for share in COMPILED_SHARES] if self.few_shapes else None
@@ -69,21 +68,13 @@ class HNet(nn.Module):
             passages.append(passage)
             if not isinstance(level, SoftLevel):
                 length_B = passage.routing.chunks_B()
+        wanted = [last]  # positions at the end that are needed of each level's output, and of the main stage's
+        for level, passage in zip(self._levels(), passages, strict=True):
+            wanted.append(level.inner_last(passage, wanted[-1]))
         x_BLD = self.main(x_BLD, packing, wanted.pop())
         for level, passage in zip(reversed(list(self._levels())), reversed(passages), strict=True):
             x_BLD = level.up(x_BLD, passage, wanted.pop())
         return x_BLD, [passage.routing for passage in passages]
-
-    def _wanted(self, length: int, last: int | None) -> list[int | None]:
-        """How many positions at the end are needed of each level's output, outermost first, and of the main stage's.
-
-        None: all. A level that cuts chunks needs all of them, since each position takes in the chunks before it.
-        """
-        wanted = [last]
-        for level in self._levels():
-            last = level.decoder.needs(length, last) if last is not None and isinstance(level, SoftLevel) else None
-            wanted.append(last)
-        return wanted
 
     def _levels(self) -> Iterator[Level | SoftLevel]:
         for level in self.levels:
