@@ -223,9 +223,9 @@ def test_bfloat16_sees_what_was_learned() -> None:
     """Autocast keeps copies of the weights: they must not outlive a step."""
     tokens, model = stream_of(TEXTS), make_model().float()
     with torch.autocast("cpu", torch.bfloat16):
-        plain, _ = collected(ScoreConfig(32, 64), tokens, model)
-        score, _ = collected(ScoreConfig(32, 64, ttt=SGD), tokens, model)
-        again, _ = collected(ScoreConfig(32, 64), tokens, model)
+        plain, _ = collected(ScoreConfig(200, 200), tokens, model)
+        score, _ = collected(ScoreConfig(200, 200, ttt=replace(SGD, chunk_tokens=200, step_tokens=200)), tokens, model)
+        again, _ = collected(ScoreConfig(200, 200), tokens, model)
     assert score.bpb < plain.bpb - 0.02
     assert again.nats == plain.nats
 

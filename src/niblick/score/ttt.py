@@ -221,7 +221,8 @@ class Adapter:
     def _backward(self, ids_BL: Tensor, targets_BL: Tensor, targets: int) -> None:
         hidden_BLD, _ = self.model.hidden(ids_BL)
         loss = self.model.token_losses(hidden_BLD, targets_BL).sum() / targets
-        loss.backward(inputs=self._weights)
+        with torch.autocast(loss.device.type, enabled=False):  # the caller's is for forward passes
+            loss.backward(inputs=self._weights)
 
 
 def chosen_weights(model: LM, config: TTTConfig) -> list[nn.Parameter]:
