@@ -219,12 +219,13 @@ def test_what_learns() -> None:
         chosen_weights(model, replace(SGD, weights="embed.weight", lora=1))
 
 
-def test_bfloat16_sees_what_was_learned() -> None:
-    """Autocast keeps copies of the weights: they must not outlive a step."""
+@pytest.mark.parametrize("ttt", VARIANTS.values(), ids=VARIANTS)
+def test_bfloat16_sees_what_was_learned(ttt: TTTConfig) -> None:
+    """Autocast keeps copies of the weights: they must not outlive a step, and gradients are not its business."""
     tokens, model = stream_of(TEXTS), make_model().float()
     with torch.autocast("cpu", torch.bfloat16):
         plain, _ = collected(ScoreConfig(200, 200), tokens, model)
-        score, _ = collected(ScoreConfig(200, 200, ttt=replace(SGD, chunk_tokens=200, step_tokens=200)), tokens, model)
+        score, _ = collected(ScoreConfig(200, 200, ttt=replace(ttt, chunk_tokens=200, step_tokens=200)), tokens, model)
         again, _ = collected(ScoreConfig(200, 200), tokens, model)
     assert score.bpb < plain.bpb - 0.02
     assert again.nats == plain.nats

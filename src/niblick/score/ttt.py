@@ -204,6 +204,12 @@ class Adapter:
         rest = whole * self.seq_len
         if rest < targets and whole % self._ranks == self._rank:
             self._backward(stream[None, rest:-1], stream[None, rest + 1 :], targets)
+        with torch.autocast(stream.device.type, enabled=False):  # the caller's is for forward passes
+            self._update()
+        torch.clear_autocast_cache()  # it holds the weights as they were
+
+    def _update(self) -> None:
+        """From the gradients of the weights to new weights."""
         for p in self._weights:
             if self._reduce is not None and p.grad is not None:
                 self._reduce(p.grad)
@@ -216,12 +222,11 @@ class Adapter:
             low_rank.write()
         for p in self._weights:
             p.grad = None
-        torch.clear_autocast_cache()  # it holds the weights as they were
 
     def _backward(self, ids_BL: Tensor, targets_BL: Tensor, targets: int) -> None:
         hidden_BLD, _ = self.model.hidden(ids_BL)
         loss = self.model.token_losses(hidden_BLD, targets_BL).sum() / targets
-        with torch.autocast(loss.device.type, enabled=False):  # the caller's is for forward passes
+        with torch.autocast(loss.device.type, enabled=False):
             loss.backward(inputs=self._weights)
 
 
