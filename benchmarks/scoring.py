@@ -17,7 +17,7 @@ from niblick.data.embedded import embedded_documents
 from niblick.model.lm import LM, ModelConfig
 from niblick.presets import get_preset
 from niblick.score.operations import count_operations
-from niblick.score.plan import Batch, ScoreConfig, Windows, batches
+from niblick.score.plan import Batch, ScoreConfig, Windows, read_batch
 from niblick.score.scorers import ModelLosses
 
 PRESETS = ("hnet-byte260", "hnet-byte260-12l", "baseline-sp1024", "tinyhnet", "soft-chunker-sp1024")
@@ -40,8 +40,7 @@ def sliding_batch(rows: int, config: ScoreConfig) -> Batch:
     stream = np.frombuffer(text, np.uint8).astype(np.uint16) + 4
     start_N = np.arange(1, rows + 1) * stride
     windows = Windows(start_N, np.full(rows, length), np.full(rows, length - stride))
-    (batch,) = batches(windows, stream, 0, rows * length, pad=True, ordered=True)
-    return batch
+    return read_batch(windows, stream, 0)
 
 
 def score(losses: ModelLosses, batch: Batch) -> torch.Tensor:

@@ -12,7 +12,7 @@ from niblick.model.level import LevelConfig
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.stage import StageConfig
 from niblick.score.operations import count_operations
-from niblick.score.plan import Batch, Windows, batches
+from niblick.score.plan import Batch, Windows, read_batch
 from niblick.score.scorers import ModelLosses
 
 W, S, B, D, V = 48, 8, 3, 16, 260
@@ -22,8 +22,7 @@ W, S, B, D, V = 48, 8, 3, 16, 260
 def batch() -> Batch:
     stream = np.random.default_rng(0).integers(4, 260, W + S * (B + 1)).astype(np.uint16)
     windows = Windows(np.arange(1, B + 1) * S, np.full(B, W), np.full(B, W - S))
-    (batch,) = batches(windows, stream, 0, 10_000, pad=True, ordered=True)
-    return batch
+    return read_batch(windows, stream, 0)
 
 
 def make(**options: Any) -> LM:

@@ -23,7 +23,7 @@ from niblick.model.level import Level
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.stage import StageConfig
 from niblick.score import scorers
-from niblick.score.plan import ScoreConfig, plan
+from niblick.score.plan import ScoreConfig, Windows, batches, plan
 from niblick.score.scorers import Progress, Score, score_split
 
 TOKENIZER = ByteTokenizer()
@@ -322,3 +322,22 @@ def test_windows_cover_every_target_once(counts: list[int], scorer: Any, length:
         document = np.cumsum(tokens == 1)
         for start, n in zip(windows.start_N, windows.length_N, strict=True):
             assert len(set(document[start : start + n])) == 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(0, 1)), min_size=1, max_size=30),
+    st.integers(1, 200),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_bundles_hold_every_window_once(made: list[tuple[int, int]], room: int, pad: bool, ordered: bool) -> None:
+    length_N = np.array([n for n, _ in made])
+    windows = Windows(np.cumsum(length_N) - length_N, length_N, np.array([min(f, n - 1) for n, f in made]))
+    bundles = list(batches(windows, room, pad=pad, ordered=ordered))
+    starts = [start for bundle in bundles for start in bundle.start_N.tolist()]
+    assert (starts if ordered else sorted(starts)) == windows.start_N.tolist()
+    for bundle in bundles:
+        assert len(set(bundle.first_N.tolist())) == 1
+        assert pad or len(set(bundle.length_N.tolist())) == 1
+        assert len(bundle.start_N) == 1 or len(bundle.start_N) * bundle.length_N.max() <= room

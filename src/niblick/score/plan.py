@@ -164,30 +164,27 @@ class Batch(NamedTuple):
         return np.broadcast_to(at_T < lengths, self.targets_BT.shape)
 
 
-def batches(
-    windows: Windows, tokens: npt.NDArray[Any], offset: int, batch_tokens: int, *, pad: bool, ordered: bool
-) -> Iterator[Batch]:
-    """Bundle windows into batches of at most `batch_tokens` inputs, but at least one window each.
+def batches(windows: Windows, batch_tokens: int, *, pad: bool, ordered: bool) -> Iterator[Windows]:
+    """Bundle windows so that each bundle reads at most `batch_tokens` inputs, but at least one window.
 
-    `tokens` is the stream from position `offset` on. Only windows that score from the same input on come together,
-    without `pad` only those of one length. With `ordered` the targets of all batches follow the stream, else windows
-    of like length come together.
+    Only windows that score from the same input on come together, without `pad` only those of one length. With
+    `ordered` the targets of all bundles follow the stream, else windows of like length come together.
     """
-    order_N = np.arange(len(windows.start_N))
     if not ordered:
-        order_N = np.lexsort((windows.length_N, windows.first_N))
-    begin = 0
-    for n in range(1, len(order_N) + 1):
-        if n < len(order_N):
-            first, length = windows.first_N[order_N[begin : n + 1]], windows.length_N[order_N[begin : n + 1]]
-            alike = first[-1] == first[0] and (pad or length[-1] == length[0])
-            if alike and len(length) * int(length.max()) <= batch_tokens:
-                continue
-        yield _batch(Windows(*(column[order_N[begin:n]] for column in windows)), tokens, offset)
-        begin = n
+        windows = Windows(*(column[np.lexsort((windows.length_N, windows.first_N))] for column in windows))
+    lengths, firsts = windows.length_N.tolist(), windows.first_N.tolist()
+    begin, longest = 0, 0
+    for n, (length, first) in enumerate(zip(lengths, firsts, strict=True)):
+        longest = max(longest, length)
+        alike = first == firsts[begin] and (pad or length == lengths[begin])
+        if n > begin and not (alike and (n - begin + 1) * longest <= batch_tokens):
+            yield windows.part(begin, n)
+            begin, longest = n, length
+    yield windows.part(begin, len(lengths))
 
 
-def _batch(windows: Windows, tokens: npt.NDArray[Any], offset: int) -> Batch:
+def read_batch(windows: Windows, tokens: npt.NDArray[Any], offset: int) -> Batch:
+    """Read windows that score from the same input on; `tokens` is the stream from position `offset` on."""
     length, first = int(windows.length_N.max()), int(windows.first_N[0])
     place_BL = windows.start_N[:, None] + np.arange(length + 1)
     padded = bool((windows.length_N < length).any())

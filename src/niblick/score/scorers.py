@@ -32,7 +32,7 @@ from niblick.errors import ConfigError
 from niblick.model.level import Level
 from niblick.model.lm import LM, LOGIT_ELEMENTS
 from niblick.model.routers import Routing, ThresholdRouter
-from niblick.score.plan import Batch, ScoreConfig, Windows, batches, document_starts, plan
+from niblick.score.plan import Batch, ScoreConfig, Windows, batches, document_starts, plan, read_batch
 from niblick.score.ttt import Adapter, Stretch
 
 KNIFE_EDGE = 1e-6
@@ -306,10 +306,11 @@ def _part_nats(
     first, end = windows.targets()
     rank, ranks = _ranks()
     nats_N = np.zeros(end - first)
-    cut = batches(windows, tokens, int(windows.start_N[0]), batch_tokens, pad=losses.pad, ordered=ordered)
+    offset = int(windows.start_N[0])
     with torch.no_grad():
-        for number, batch in enumerate(cut):
+        for number, own in enumerate(batches(windows, batch_tokens, pad=losses.pad, ordered=ordered)):
             if number % ranks == rank:
+                batch = read_batch(own, tokens, offset)
                 nats_N[batch.place_N - first] = losses(batch).double().cpu().numpy()
     return nats_N
 
