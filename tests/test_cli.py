@@ -158,7 +158,7 @@ def test_eval_with_another_scorer(niblick: Niblick, run: Path, data: Path) -> No
     for first, end, scored_at, trained_at in learned["ttt_log"]:
         assert end > first
         assert trained_at is None or trained_at >= scored_at
-    lines = (run / "artifacts" / "int8+zlib" / "scores.jsonl").read_text().splitlines()
+    lines = (run / "artifacts" / "int8-published+zlib" / "scores.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["scorer"] == learned["scorer"]
     assert json.loads((run / "result.json").read_text())["scorer"]["scorer"] == "contiguous"
 
@@ -178,7 +178,7 @@ def test_eval_with_another_scorer(niblick: Niblick, run: Path, data: Path) -> No
     ],
 )
 def test_eval_mistakes(niblick: Niblick, run: Path, overrides: list[str], words: str) -> None:
-    scores = run / "artifacts" / "int8+zlib" / "scores.jsonl"
+    scores = run / "artifacts" / "int8-published+zlib" / "scores.jsonl"
     before = scores.read_bytes()
     assert words in niblick.refused("eval", run, *overrides)
     assert scores.read_bytes() == before
@@ -205,7 +205,7 @@ def test_old_artifacts_name_two_settings_of_their_scorer(
     niblick: Niblick, run: Path, data: Path, tmp_path: Path
 ) -> None:
     """They name two settings of their scorer, from when there was but one: they score as they did."""
-    artifact = read_artifact(run / "artifacts" / "int8+zlib" / "artifact.nib")
+    artifact = read_artifact(run / "artifacts" / "int8-published+zlib" / "artifact.nib")
     old = {key: artifact.config["score"][key] for key in ("seq_len", "batch_tokens", "dtype")}
     header = {key: artifact.config[key] for key in ("model", "tokenizer")} | {"score": old}
     write_artifact(tmp_path / "old.nib", header, artifact.encoded, artifact.codec)
