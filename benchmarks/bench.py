@@ -2,7 +2,7 @@
 
 With --docs the table goes into docs/performance.md too.
 
-Usage: python benchmarks/bench.py [--quick] [--docs] [NAME …]   (NAME: chunking, hnet, data, pack, coding)
+Usage: python benchmarks/bench.py [--quick] [--docs] [NAME …]   (NAME: chunking, hnet, scoring, data, pack, coding)
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from hnet import bench_hnet
 from measure import Row
 from niblick.runs import environment, machine
 from pack import bench_pack
+from scoring import bench_scoring
 
 BENCHMARKS = {
     "chunking": bench_smooth,
     "hnet": bench_hnet,
+    "scoring": bench_scoring,
     "data": bench_prepare,
     "pack": bench_pack,
     "coding": bench_coding,

@@ -31,6 +31,7 @@ def module(name: str) -> ModuleType:
     [
         ("chunking", "bench_smooth"),
         ("hnet", "bench_hnet"),
+        ("scoring", "bench_scoring"),
         ("data", "bench_prepare"),
         ("pack", "bench_pack"),
         ("coding", "bench_coding"),

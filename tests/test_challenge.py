@@ -75,6 +75,7 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
     "RATIO_LOSS_WEIGHT": ("0.03", {"model.levels.0.ratio_weight": 0.03}),
     "HNET_LR_DIFF": ("0.85", {"model.levels.0.lr_diff": 0.85}),
     "CHUNK_DIVISOR": ("4", {"model.levels.0.capacity": "divisor:4"}),
+    "EVAL_STRIDE": ("64", {"score.stride": 64, "score.scorer": "sliding"}),
     "EVAL_BATCH_SEQS": ("8", {"score.batch_tokens": 8192}),
     "CHECKPOINT_EVERY": ("100", {"train.checkpoint_every": 100}),
     "COMPILE_MODEL": ("0", {"train.compile": "never"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from niblick import cli
+from niblick.artifact.container import read_artifact, write_artifact
 from niblick.data.prepare import prepare
 
 # A model of a few thousand weights that trains in a second.
@@ -131,6 +133,84 @@ def test_eval_again_in_a_fresh_process(niblick: Niblick, run: Path, data: Path) 
     alone = niblick.json("eval", path, "--data", data)
     assert alone["bpb"] == pytest.approx(first["bpb"], abs=1e-6)
     assert len((run / "artifacts" / "int8-published+zlib" / "scores.jsonl").read_text().splitlines()) >= 2
+
+
+def test_eval_with_another_scorer(niblick: Niblick, run: Path, data: Path) -> None:
+    """`score.key=value` chooses the scorer; the record says all of it, and that the score came first."""
+    plain = niblick.json("eval", run)
+    assert plain["scorer"]["scorer"] == "contiguous"
+    assert plain["scorer"]["seq_len"] == 64
+    assert plain["ttt_log"] == []
+    sliding = niblick.json("eval", run, "score.scorer=sliding", "score.stride=32", "score.capacity=packed")
+    wanted = {"scorer": "sliding", "stride": 32, "capacity": "packed", "dtype": "bfloat16", "device": "cpu"}
+    assert wanted.items() <= sliding["scorer"].items()
+    assert sliding["tokens"] == plain["tokens"]
+    assert sliding["bpb"] != plain["bpb"]
+    assert 0 <= sliding["knife_edges"] < sliding["decisions"]
+    assert sliding["legality"]["eval_seconds"] > sliding["seconds"], "reading the artifact counts too"
+    learned = niblick.json(
+        *("eval", run, "score.scorer=document", "score.ttt.optimizer=sgd", "score.ttt.lr=0.05"),
+        *("score.ttt.chunk_tokens=4096", "score.ttt.reset=document", "score.ttt.epochs=1"),
+    )
+    assert learned["legality"]["score_first"] is True
+    assert learned["bpb"] < plain["bpb"]
+    assert learned["ttt_log"][0][0] == 1
+    for first, end, scored_at, trained_at in learned["ttt_log"]:
+        assert end > first
+        assert trained_at is None or trained_at >= scored_at
+    lines = (run / "artifacts" / "int8-published+zlib" / "scores.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["scorer"] == learned["scorer"]
+    assert json.loads((run / "result.json").read_text())["scorer"]["scorer"] == "contiguous"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["score.scorer=sliding", "score.stride=65"], "score.stride=65 must be between 1 and the window"),
+        (["score.scorer=sliding", "score.stride=1", "score.seq_len=100000000"], "less than one window"),
+        (["score.stride=8"], "set score.scorer=sliding"),
+        (["score.max_seconds=1e-6"], "too little to score once"),
+        (["score.ttt.weights=nothing.*", "score.ttt.optimizer=sgd"], "names no weight"),
+        (["score.sride=8"], "nearest: score.stride"),
+        (["stride=8"], "only score.… may be set here (nearest: score.stride"),
+        (["model.width=8"], "is settled in the artifact"),
+        (["sliding"], "is no override"),
+    ],
+)
+def test_eval_mistakes(niblick: Niblick, run: Path, overrides: list[str], words: str) -> None:
+    scores = run / "artifacts" / "int8-published+zlib" / "scores.jsonl"
+    before = scores.read_bytes()
+    assert words in niblick.refused("eval", run, *overrides)
+    assert scores.read_bytes() == before
+
+
+def test_learning_from_training_text_is_refused(niblick: Niblick, run: Path, data: Path, tmp_path: Path) -> None:
+    """By the hash that the artifact keeps of its training text, and by that of the dataset's own training split."""
+    shutil.copytree(data, tmp_path / "data")
+    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
+    splits = manifest["niblick"]["splits"]
+    known = splits["train"]["text_hash"]
+    learn = ("score.ttt.optimizer=sgd", "--data", tmp_path / "data")
+    for train, val in ((known, known), ("0" * 64, known), (known, splits["val"]["text_hash"])):
+        splits["train"]["text_hash"], splits["val"]["text_hash"] = train, val
+        (tmp_path / "data" / "manifest.json").write_text(json.dumps(manifest))
+        if val == known:
+            assert "is the model's training text" in niblick.refused("eval", run, *learn)
+            niblick.json("eval", run, "--data", tmp_path / "data")
+        else:
+            niblick.json("eval", run, *learn)
+
+
+def test_old_artifacts_name_two_settings_of_their_scorer(
+    niblick: Niblick, run: Path, data: Path, tmp_path: Path
+) -> None:
+    """They name two settings of their scorer, from when there was but one: they score as they did."""
+    artifact = read_artifact(run / "artifacts" / "int8-published+zlib" / "artifact.nib")
+    old = {key: artifact.config["score"][key] for key in ("seq_len", "batch_tokens", "dtype")}
+    header = {key: artifact.config[key] for key in ("model", "tokenizer")} | {"score": old}
+    write_artifact(tmp_path / "old.nib", header, artifact.encoded, artifact.codec)
+    first, second = (niblick.json("eval", path, "--data", data) for path in (run, tmp_path / "old.nib"))
+    assert second["bpb"] == pytest.approx(first["bpb"], abs=1e-6)
 
 
 def test_show_a_run_and_an_artifact(niblick: Niblick, run: Path) -> None:

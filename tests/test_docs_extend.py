@@ -46,7 +46,7 @@ TOGETHER = """
 
 def recipe():
     from niblick.config import ExportConfig
-    from niblick.score.scorers import ScoreConfig
+    from niblick.score.plan import ScoreConfig
     from niblick.train.schedule import ScheduleConfig
     from niblick.train.trainer import TrainConfig
 

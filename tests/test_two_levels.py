@@ -22,7 +22,7 @@ from niblick.config import RunConfig
 from niblick.model.level import LevelConfig
 from niblick.model.lm import ModelConfig
 from niblick.model.stage import StageConfig
-from niblick.score.scorers import ScoreConfig
+from niblick.score.plan import ScoreConfig
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.trainer import TrainConfig
 

@@ -239,7 +239,12 @@ ENVIRONMENT: dict[str, EnvName] = {
             (level["capacity"][8:] for level in c["model"]["levels"] if "divisor:" in level.get("capacity", "")), None
         ),
     ),
-    "EVAL_STRIDE": _unbuilt("scoring in overlapping windows"),
+    "EVAL_STRIDE": EnvName(
+        ("score.stride",),
+        _integer,
+        also={"score.scorer": "sliding"},
+        value=lambda c: c["score"]["stride"] if c["score"]["scorer"] == "sliding" else None,
+    ),
     "EVAL_BATCH_SEQS": EnvName(("score.batch_tokens",), _integer, assign=_eval_batch, value=lambda c: None),
     "EMA_DECAY": _unbuilt("averaging of weights"),
     "LATE_QAT_THRESHOLD": _unbuilt("quantization-aware training"),

@@ -354,11 +354,14 @@ def train(
 @app.command("eval")
 def evaluate(
     target: Annotated[str, typer.Argument(help="RUN, RUN:NAME or the path of an artifact.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="score.key=value …, such as score.scorer=sliding score.stride=64.")
+    ] = None,
     data: Data = "",
     runs: Runs = RUNS,
     json_: Json = False,
 ) -> None:
-    """Score an artifact on the validation split. Example: `niblick eval latest`"""
+    """Score an artifact. Example: `niblick eval latest score.scorer=sliding score.seq_len=512 score.stride=64`"""
     from niblick.console import RunConsole
     from niblick.pipeline import config_of, find_artifact, score_artifact
 
@@ -371,7 +374,11 @@ def evaluate(
         raise ConfigError(f"{target} names no text: pass --data DIR")
     with RunConsole() as console:
         record = score_artifact(
-            path, data, run=run, progress=lambda done, total, bpb: console.progress("scoring", done, total, bpb)
+            path,
+            data,
+            run=run,
+            overrides=overrides or [],
+            progress=lambda p: console.progress("scoring", p.done / p.total, p.bpb, p.eta_seconds),
         )
     if json_:
         _print_json(record)

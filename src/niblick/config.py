@@ -18,7 +18,7 @@ from niblick import challenge
 from niblick.errors import ConfigError, nearest
 from niblick.model.lm import ModelConfig
 from niblick.pack.quantize import ExportConfig
-from niblick.score.scorers import ScoreConfig
+from niblick.score.plan import ScoreConfig
 from niblick.train.optim import OptimConfig
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.trainer import TrainConfig
@@ -85,6 +85,11 @@ def model_config(data: dict[str, Any]) -> ModelConfig:
     return _build(ModelConfig, data)
 
 
+def score_config(data: dict[str, Any]) -> ScoreConfig:
+    """Build a ScoreConfig from plain data. Raises ConfigError for a key or value that does not fit."""
+    return _build(ScoreConfig, data)
+
+
 def _build(cls: type, data: dict[str, Any]) -> Any:
     try:
         config: Any = TypeAdapter(cls).validate_python(data)
@@ -130,6 +135,20 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
         except ValueError:
             node[where] = text
     return run_config(data)
+
+
+def override_score(config: ScoreConfig, assignments: Iterable[str]) -> ScoreConfig:
+    """Apply assignments to `score.…` alone: what may differ when something finished is scored again.
+
+    Raises ConfigError like `override`, and for a key outside `score`.
+    """
+    assignments = list(assignments)
+    for assignment in assignments:
+        if "=" in assignment and not assignment.startswith("score."):
+            key = assignment.partition("=")[0]
+            known = [f"score.{name}" for name in to_dict(config)]
+            raise ConfigError(f"{key} is settled in the artifact: only score.… may be set here{nearest(key, known)}")
+    return override(RunConfig("", score=config), assignments).score
 
 
 def apply_environment(config: RunConfig, text: str) -> RunConfig:

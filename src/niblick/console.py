@@ -84,9 +84,9 @@ class RunConsole:
                 f"packed as {event['name']}: {human_bytes(event['artifact_bytes'])}; scoring it in a fresh process"
             )
 
-    def progress(self, what: str, done: int, total: int, bpb: float) -> None:
-        """Show how far a scorer is."""
-        self._line(f"{what} {done / total:4.0%}  {bpb:.4f} BPB", done / total)
+    def progress(self, what: str, share: float, bpb: float, eta_seconds: float) -> None:
+        """Show how far a scorer is, and what it has found so far."""
+        self._line(f"{what} {share:4.0%}  {bpb:.4f} BPB  ETA {human_seconds(eta_seconds)}", share)
 
     def preparing(self, what: str, count: int, size: int) -> None:
         """Show how far text has come on its way to shards: documents or files, and bytes."""

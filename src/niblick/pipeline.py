@@ -10,7 +10,8 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from niblick import challenge
 from niblick.artifact.container import read_artifact, write_artifact
 from niblick.artifact.published_files import read_published
 from niblick.bundle import CodeSize, code_bytes
-from niblick.config import RunConfig, to_dict
+from niblick.config import RunConfig, override_score, score_config, to_dict
 from niblick.data.dataset import Dataset
 from niblick.data.loader import Batches
 from niblick.data.tokenizers import ByteTokenizer
@@ -34,7 +35,9 @@ from niblick.pack.quantize import pack
 from niblick.presets import load_recipe
 from niblick.runs import Run, append_line, create_run, machine, open_run, read_json, write_json
 from niblick.score.accounting import text_facts
-from niblick.score.scorers import ReportProgress, Score, ScoreConfig, contiguous
+from niblick.score.plan import ScoreConfig
+from niblick.score.scorers import Observe, ReportProgress, Score, Sidecar, score_split
+from niblick.score.ttt import score_first
 from niblick.tracks import legality
 from niblick.train.checkpoint import list_checkpoints, read_metadata, read_tensors, save_tensors
 from niblick.train.guides import Guide, make_guide
@@ -234,7 +237,7 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> Non
         config.schedule,
         config.optim,
         checkpoints=run.checkpoints,
-        validate=lambda model: score_model(model, dataset, config.score, config.train.dtype),
+        validate=lambda model: score_model(model, dataset, config.score.plain(), config.train.dtype),
         emit=emit,
         resume=bool(list_checkpoints(run.checkpoints)),
         guide=make_config_guide(config, dataset),
@@ -247,25 +250,34 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> Non
         raise Stopped(run, outcome)
     # First of all: from here on nothing that training gave can be lost.
     save_tensors(run.weights, dict(model.state_dict()), {"clocks": json.dumps(facts)})
-    score = score_model(model, dataset, config.score, config.train.dtype)
+    score = score_model(model, dataset, config.score.plain(), config.train.dtype)
     emit(progress_event("validation", progress, config.schedule) | {"loss": score.loss, "bpb": score.bpb})
     if progress.step < config.schedule.steps:
         emit({"event": "stop", "reason": "wallclock_cap"} | facts)
 
 
 def score_model(
-    model: LM, dataset: Dataset, config: ScoreConfig, dtype: str, progress: ReportProgress | None = None
+    model: LM,
+    dataset: Dataset,
+    config: ScoreConfig,
+    dtype: str,
+    *,
+    observe: Observe | None = None,
+    sidecar: Sidecar | None = None,
+    progress: ReportProgress | None = None,
 ) -> Score:
-    """Score a model on the whole validation split of a dataset."""
+    """Score a model on the whole validation split of a dataset. Raises what `score_split` raises."""
     device = next(model.parameters()).device
     with autocast(device, dtype):
-        return contiguous(model, dataset.val, dataset.tokenizer, config, progress=progress)
+        return score_split(
+            model, dataset.val, dataset.tokenizer, config, observe=observe, sidecar=sidecar, progress=progress
+        )
 
 
 def export(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> dict[str, Any]:
     """Pack the final weights of a run into its artifact. Returns artifact, code and total bytes."""
     tensors, metadata = read_tensors(run.weights)
-    header = _header(config, dataset.tokenizer.spec())
+    header = _header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
     path = run.artifact(config.export.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     size = write_artifact(path, header, pack(tensors, config.export), config.export.codec)
@@ -275,10 +287,11 @@ def export(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> dic
     return facts | json.loads(metadata.get("clocks", "{}"))
 
 
-def _header(config: RunConfig, tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """What an artifact says about itself: all it takes to score it."""
+def _header(config: RunConfig, tokenizer: dict[str, Any], train_text_hash: str | None = None) -> dict[str, Any]:
+    """What an artifact says about itself: all it takes to score it, and which text it knows."""
     score = to_dict(config.score) | {"dtype": config.train.dtype}
-    return {"model": to_dict(config.model), "tokenizer": tokenizer, "score": score}
+    known = {"train_text_hash": train_text_hash} if train_text_hash else {}
+    return {"model": to_dict(config.model), "tokenizer": tokenizer, "score": score} | known
 
 
 def closure_bytes(recipe: Path | None) -> CodeSize:
@@ -287,9 +300,19 @@ def closure_bytes(recipe: Path | None) -> CodeSize:
 
 
 def score_artifact(
-    path: Path, data: str, *, run: Run | None = None, progress: ReportProgress | None = None
+    path: Path,
+    data: str,
+    *,
+    run: Run | None = None,
+    overrides: Iterable[str] = (),
+    progress: ReportProgress | None = None,
 ) -> dict[str, Any]:
-    """Score an artifact file on the validation split in `data`; a run's own score is kept beside the artifact."""
+    """Score an artifact file on the validation split in `data`; a run's scores are kept beside the artifact.
+
+    The scorer is the artifact's own, changed by `overrides` such as `score.stride=64`. Raises ConfigError if they do
+    not fit, or if the model would learn at test time from the text it was trained on.
+    """
+    started = time.perf_counter()
     recipe = run.recipe if run and run.recipe.is_file() else None
     if run:
         config_of(run)
@@ -298,9 +321,12 @@ def score_artifact(
     expect_tokenizer(artifact, dataset, path)
     settings = dict(artifact.config["score"])
     dtype = settings.pop("dtype")
-    config = ScoreConfig(**settings)
+    config = override_score(score_config(settings), overrides)
+    if config.ttt.optimizer:
+        refuse_known_text(dataset, artifact.config.get("train_text_hash"))
     device = pick_device("auto")
-    score = score_model(model.to(device), dataset, config, dtype, progress)
+    score = score_model(model.to(device), dataset, config, dtype, progress=progress)
+    eval_seconds = time.perf_counter() - started
     here = machine()
     clocks = json.loads(read_metadata(run.weights).get("clocks", "{}")) if run else {}
     size = path.stat().st_size
@@ -308,8 +334,9 @@ def score_artifact(
         artifact_bytes=size,
         code_bytes=closure_bytes(recipe).total,
         train_seconds=clocks.get("train_seconds"),
-        eval_seconds=score.seconds,
+        eval_seconds=eval_seconds,
         machine=here,
+        score_first=score_first(score.log),
     )
     record = {
         "bpb": score.bpb,
@@ -325,13 +352,30 @@ def score_artifact(
         "total_bytes": legal["total_bytes"],
         "text_hash": dataset.val.text_hash,
         "stream_hash": dataset.val.stream_hash,
-        "scorer": {"name": "contiguous", "seq_len": config.seq_len, "dtype": dtype, "device": device.type},
+        "scorer": to_dict(config) | {"dtype": dtype, "device": device.type},
+        "knife_edges": score.knife_edges,
+        "decisions": score.decisions,
+        "ttt_log": [[line.first, line.end, *map(_rounded, line[2:])] for line in score.log],
         "machine": here,
         "legality": legal,
     }
     if run:
         append_line(path.parent / "scores.jsonl", json.dumps(record))
     return record
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)
+
+
+def refuse_known_text(dataset: Dataset, train_text_hash: str | None) -> None:
+    """Raise ConfigError if the validation split is text that the model was trained on, as far as hashes say."""
+    text = dataset.val.text_hash
+    if text is not None and text in (train_text_hash, dataset.train.text_hash):
+        raise ConfigError(
+            f"the validation split of {dataset.directory} is the model's training text (text hash {text[:16]}…): "
+            "learning from it at test time is meaningless; give held-out text, or leave score.ttt.optimizer away"
+        )
 
 
 def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path | None = None) -> dict[str, Any]:

@@ -14,10 +14,13 @@ def legality(
     train_seconds: float | None,
     eval_seconds: float,
     machine: dict[str, Any],
+    score_first: bool = True,
 ) -> dict[str, Any]:
     """Hold a score against the challenge's record track: 16,000,000 bytes, 600 s and 600 s on 8×H100.
 
-    `reasons` lists everything that keeps it off the record track; `under_cap` is about bytes alone.
+    `eval_seconds` count from the artifact file to the score; `score_first` says whether nothing was learned from a
+    token before it was scored. `reasons` lists everything that keeps it off the record track; `under_cap` is about
+    bytes alone.
     """
     total = artifact_bytes + code_bytes
     hardware = f"{machine['gpus']}×{machine['gpu']}" if machine["gpu"] else f"{machine['cores']} CPU cores"
@@ -30,6 +33,8 @@ def legality(
         reasons.append(f"trained for {train_seconds:.0f} s, over {challenge.TRAIN_SECONDS} s")
     if eval_seconds > challenge.EVAL_SECONDS:
         reasons.append(f"scored in {eval_seconds:.0f} s, over {challenge.EVAL_SECONDS} s")
+    if not score_first:
+        reasons.append("something was learned from text before it was scored")
     if machine["gpus"] != 8 or "H100" not in (machine["gpu"] or ""):
         reasons.append(f"on {hardware}, not on 8×H100")
     return {
@@ -40,7 +45,6 @@ def legality(
         "train_seconds": train_seconds,
         "eval_seconds": eval_seconds,
         "hardware": hardware,
-        # Contiguous scoring never trains, so nothing can be learned from a token before it is scored.
-        "score_first": True,
+        "score_first": score_first,
         "reasons": reasons,
     }

@@ -18,7 +18,9 @@ from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.stage import StageConfig
-from niblick.score.scorers import ScoreConfig, contiguous
+from niblick.score.plan import ScoreConfig
+from niblick.score.scorers import score_split
+from niblick.score.ttt import TTTConfig
 
 CONFIG = ScoreConfig(seq_len=50, batch_tokens=500)
 
@@ -36,11 +38,38 @@ def test_a_model_as_a_function_has_the_model_s_score(data: Path) -> None:
     torch.manual_seed(0)
     model = LM(ModelConfig(width=16, heads=2, kv_heads=1, main=StageConfig("T1"))).double()
     dataset = Dataset.open(data)
-    own = contiguous(model, dataset.val, dataset.tokenizer, CONFIG)
+    own = score_split(model, dataset.val, dataset.tokenizer, CONFIG)
     for where in (data, str(data), dataset):
         score: Any = niblick.score(lambda ids_BL: model(ids_BL).log_softmax(-1), where, CONFIG)
         assert (score.tokens, score.bytes) == (own.tokens, own.bytes)
         assert score.bpb == pytest.approx(own.bpb, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [("sliding", 10), ("document", 0), ("document", 20)])
+def test_other_scorers(data: Path, kind: tuple[Any, int]) -> None:
+    """Windows that overlap, and documents: rows of a batch are always of one length."""
+    torch.manual_seed(0)
+    model = LM(ModelConfig(width=16, heads=2, kv_heads=1, main=StageConfig("T1"), embed_std=0.2)).double()
+    dataset, config = Dataset.open(data), ScoreConfig(50, 500, *kind)
+    shapes = set()
+
+    def f(ids_BL: Tensor) -> Tensor:
+        assert (ids_BL > 0).all(), "nothing is filled up"
+        shapes.add(ids_BL.shape)
+        return model(ids_BL).log_softmax(-1)
+
+    own = score_split(model, dataset.val, dataset.tokenizer, config)
+    score: Any = niblick.score(f, dataset, config)
+    assert (score.tokens, score.bytes) == (own.tokens, own.bytes)
+    assert score.bpb == pytest.approx(own.bpb, rel=1e-6)
+    assert score.document_nats == pytest.approx(own.document_nats)
+    assert max(shape[0] for shape in shapes) > 1
+
+
+def test_only_models_learn(data: Path) -> None:
+    for config in (ScoreConfig(50, ttt=TTTConfig("sgd")), ScoreConfig(50, capacity="packed")):
+        with pytest.raises(ConfigError, match="are for models"):
+            niblick.score(uniform, data, config)
 
 
 def test_a_uniform_function(data: Path) -> None:

@@ -143,19 +143,25 @@ def smooth(z_BCD: Tensor, p_BC: Tensor) -> Tensor:
         return _Smooth.apply(z_BCD, p_BC)[:, :C]
 
 
-def expand(s_BCD: Tensor, boundary_BL: Tensor) -> Tensor:
-    """Give each position the state of its chunk: (B, C, D) to (B, L, D)."""
+def expand(s_BCD: Tensor, boundary_BL: Tensor, last: int | None = None, left_out: int = 0) -> Tensor:
+    """Give each position the state of its chunk: (B, C, D) to (B, L, D), or to the last `last` positions of it.
+
+    `s_BCD` may lack the first `left_out` chunks where those positions need none of them.
+    """
     B, C, D = s_BCD.shape
-    chunk_BL = (boundary_BL.cumsum(1) - 1).clamp(0, C - 1)
+    chunk_BL = (boundary_BL.cumsum(1) - 1 - left_out).clamp(0, C - 1)[:, -(last or 0) :]
     rows_N = (chunk_BL + torch.arange(B, device=s_BCD.device)[:, None] * C).flatten()
     return s_BCD.reshape(B * C, D).index_select(0, rows_N).view(B, -1, D)
 
 
 def decay(s_BLD: Tensor, boundary_BL: Tensor, log_decay_D: Tensor) -> Tensor:
-    """Fade each chunk's state with the distance from its start: s_t·exp(log_decay · offset_t) (TinyHNet)."""
-    place_L = torch.arange(s_BLD.shape[1], device=s_BLD.device)
-    start_BL = torch.where(boundary_BL, place_L, 0).cummax(1).values
-    return s_BLD * ((place_L - start_BL)[:, :, None] * log_decay_D).exp()
+    """Fade each chunk's state with the distance from its start: s_t·exp(log_decay · offset_t) (TinyHNet).
+
+    `s_BLD` may hold the last positions alone.
+    """
+    place_L = torch.arange(boundary_BL.shape[1], device=s_BLD.device)
+    offset_BL = (place_L - torch.where(boundary_BL, place_L, 0).cummax(1).values)[:, -s_BLD.shape[1] :]
+    return s_BLD * (offset_BL[:, :, None] * log_decay_D).exp()
 
 
 def confidence(p_BL: Tensor, boundary_BL: Tensor) -> Tensor:

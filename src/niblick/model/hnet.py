@@ -48,12 +48,18 @@ class HNet(nn.Module):
         self.few_shapes = False
         """Whether chunk counts are rounded to COMPILED_SHARES of the sequence: for compiled stages."""
 
-    def forward(self, x_BLD: Tensor, given_BL: Tensor | None = None) -> tuple[Tensor, list[Routing]]:
+    def forward(
+        self,
+        x_BLD: Tensor,
+        given_BL: Tensor | None = None,
+        length_B: Tensor | None = None,
+        last: int | None = None,
+    ) -> tuple[Tensor, list[Routing]]:
         """Return hidden states (B, L, D) and the routing of each level, outermost first.
 
-        `given_BL` are the boundaries for an outermost router that takes them from outside.
+        `given_BL` are the boundaries for an outermost router that takes them from outside; `length_B` counts the
+        valid positions of rows that are filled up; with `last`, only so many states at the end are computed.
         """
-        length_B: Tensor | None = None
         packing: Packing | None = None
         passages: list[Passage] = []
         sizes = [max(1, round(share * x_BLD.shape[1])) for share in COMPILED_SHARES] if self.few_shapes else None
@@ -62,9 +68,12 @@ class HNet(nn.Module):
             passages.append(passage)
             if not isinstance(level, SoftLevel):
                 length_B = passage.routing.chunks_B()
-        x_BLD = self.main(x_BLD, packing)
+        wanted = [last]  # positions at the end that are needed of each level's output, and of the main stage's
+        for level, passage in zip(self._levels(), passages, strict=True):
+            wanted.append(level.inner_last(passage, wanted[-1]))
+        x_BLD = self.main(x_BLD, packing, wanted.pop())
         for level, passage in zip(reversed(list(self._levels())), reversed(passages), strict=True):
-            x_BLD = level.up(x_BLD, passage)
+            x_BLD = level.up(x_BLD, passage, wanted.pop())
         return x_BLD, [passage.routing for passage in passages]
 
     def _levels(self) -> Iterator[Level | SoftLevel]:

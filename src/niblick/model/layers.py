@@ -116,6 +116,8 @@ class Context(NamedTuple):
     """Position inside its own row, where several rows are packed into one; None where that is 0…L−1."""
     segments: Segments | None = None
     """Where packed rows lie, if attention goes by that instead of a mask; only stages of `T`, `t`, `C` and `c` do."""
+    last: int | None = None
+    """Only so many outputs at the end are wanted; a block may return just these, or all. None: all are wanted."""
 
 
 class StepContext(NamedTuple):
@@ -178,13 +180,16 @@ class Attention(nn.Module):
         self.q_gain = nn.Parameter(torch.full((self.heads,), config.qk_gain))
         nn.init.zeros_(self.out.weight)
 
-    def _qkv(self, x_BLD: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+    def _qkv(self, x_BLD: Tensor, rope: Rope, last: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, of the last positions only where `last` is given; keys and values."""
         B, L, _ = x_BLD.shape
-        q_BHLK = self.q(x_BLD).view(B, L, self.heads, self.head_width).transpose(1, 2)
+        Q = L if last is None else last
+        asking_BQD, q_rope = (x_BLD, rope) if Q == L else (x_BLD[:, -Q:], Rope(rope.cos[-Q:], rope.sin[-Q:]))
+        q_BHQK = self.q(asking_BQD).view(B, Q, self.heads, self.head_width).transpose(1, 2)
         k_BGLK = self.k(x_BLD).view(B, L, self.kv_heads, self.head_width).transpose(1, 2)
         v_BGLK = self.v(x_BLD).view(B, L, self.kv_heads, self.head_width).transpose(1, 2)
-        gain_H11 = self.q_gain.to(q_BHLK.dtype)[:, None, None]
-        return rotate(rms_norm(q_BHLK), rope) * gain_H11, rotate(rms_norm(k_BGLK), rope), v_BGLK
+        gain_H11 = self.q_gain.to(q_BHQK.dtype)[:, None, None]
+        return rotate(rms_norm(q_BHQK), q_rope) * gain_H11, rotate(rms_norm(k_BGLK), rope), v_BGLK
 
     def _mix(self, q_BHLK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | None) -> Tensor:
         mixed_BHLK = F.scaled_dot_product_attention(
@@ -193,9 +198,11 @@ class Attention(nn.Module):
         return self.out(mixed_BHLK.transpose(1, 2).flatten(2))
 
     def forward(self, x_BLD: Tensor, context: Context) -> Tensor:
-        q_BHLK, k_BGLK, v_BGLK = self._qkv(x_BLD, context.rope)
+        """Attend; returns (B, L, D), or only the last positions where the context wants no more."""
+        q_BHLK, k_BGLK, v_BGLK = self._qkv(x_BLD, context.rope, context.last)
         if context.segments is None:
-            return self._mix(q_BHLK, k_BGLK, v_BGLK, context.mask_LL)
+            mask = context.mask_LL
+            return self._mix(q_BHLK, k_BGLK, v_BGLK, mask if mask is None else mask[-q_BHLK.shape[2] :])
         mixed_BHLK = attend_segments(q_BHLK, k_BGLK, v_BGLK, context.segments, self.window)
         return self.out(mixed_BHLK.transpose(1, 2).flatten(2))
 
@@ -239,9 +246,11 @@ class Block(Protocol):
     """What a block must offer: built from a BlockConfig, it maps the stream to the stream.
 
     `x0_BLD` is the stage's normalized input, `context` what else is known of the sequence. A block is causal: its
-    output at position t depends on no input after t. `new_state` and `step` are its face for generation: `step` gets
-    one position of the rows `context.rows_R` and updates their part of the state in place. A block without these two
-    trains and scores, but does not generate.
+    output at position t depends on no input after t. Where `context.last` is set it may leave out the positions before
+    the last so many; an attribute `reach`, the number of earlier inputs that an output depends on (None, or no such
+    attribute: all of them), lets scoring leave out inputs that nothing needs. `new_state` and `step` are its face for
+    generation: `step` gets one position of the rows `context.rows_R` and updates their part of the state in place. A
+    block without these two trains and scores, but does not generate.
     """
 
     def __init__(self, config: BlockConfig) -> None: ...
@@ -268,6 +277,7 @@ class TransformerBlock(nn.Module):
         self.mlp_scale = nn.Parameter(torch.ones(width)) if mlp else None
         mix = torch.stack((torch.ones(width), torch.zeros(width))) if config.residual_mix else None
         self.resid_mix = None if mix is None else nn.Parameter(mix)
+        self.reach = config.window - 1 if config.window else None
 
     def _mixed(self, x_BLD: Tensor, x0_BLD: Tensor) -> Tensor:
         if self.resid_mix is None:
@@ -277,7 +287,10 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x_BLD: Tensor, x0_BLD: Tensor, context: Context) -> Tensor:
         x_BLD = self._mixed(x_BLD, x0_BLD)
-        x_BLD = torch.addcmul(x_BLD, self.attn(rms_norm(x_BLD), context), self.attn_scale.to(x_BLD.dtype))
+        mixed_BLD = self.attn(rms_norm(x_BLD), context)
+        if context.last is not None:
+            x_BLD = x_BLD[:, -context.last :]
+        x_BLD = torch.addcmul(x_BLD, mixed_BLD, self.attn_scale.to(x_BLD.dtype))
         return add_mlp(x_BLD, self.mlp, self.mlp_scale)
 
     def new_state(self, rows: int, like: Tensor) -> AttentionState:
@@ -315,6 +328,7 @@ class ConvBlock(nn.Module):
         self.conv = nn.Conv1d(config.width, config.width, config.conv_kernel, groups=config.width)
         self.mlp = MLP(config) if mlp else None
         self.mlp_scale = nn.Parameter(torch.ones(config.width)) if mlp else None
+        self.reach = config.conv_kernel - 1
 
     def _after(self, x_BLD: Tensor, conv_BLD: Tensor) -> Tensor:
         return add_mlp(rms_norm(x_BLD + F.gelu(conv_BLD)), self.mlp, self.mlp_scale)

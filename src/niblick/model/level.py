@@ -213,28 +213,44 @@ class Level(nn.Module):
         segments = make_segments(end_B, size, longest) if available(encoded_BLD) else None
         return packed_1SD, Packing(row_S, index_S - first_B[row_S], segments), passage
 
-    def up(self, chunks_BCD: Tensor, passage: Passage) -> Tensor:
-        """Dechunk, add the encoder's output through the residual projection, decode. Returns (B, L, D)."""
+    def up(self, chunks_BCD: Tensor, passage: Passage, last: int | None = None) -> Tensor:
+        """Dechunk, add the encoder's output through the residual projection, decode. Returns (B, L, D).
+
+        With `last`, only so many positions at the end, and nothing is computed that they do not need.
+        """
         encoded_BLD, routing = passage.encoded_BLD, passage.routing
         if passage.packed_BC is not None:
             chunks_BCD = chunks_BCD[0, passage.packed_BC]
-        spread_BLD = self.dechunk(chunks_BCD[..., : self.width], passage.start_BC, routing)
+        length = encoded_BLD.shape[1]
+        needed = length if last is None else self.decoder.needs(length, last)
+        encoded_BLD = encoded_BLD[:, -needed:]
+        spread_BLD = self.dechunk(chunks_BCD[..., : self.width], passage.start_BC, routing, needed)
         if self.config.confidence:
-            gate_BL1 = straight_through(confidence(routing.p_BL, routing.boundary_BL))[:, :, None]
+            gate_BL1 = straight_through(confidence(routing.p_BL, routing.boundary_BL))[:, -needed:, None]
             spread_BLD = gate_BL1 * spread_BLD
         x_BLD = spread_BLD.to(encoded_BLD.dtype) + self.residual(encoded_BLD)
         x_BLD = scale_gradient(x_BLD, self.config.lr_diff)
-        return self.decoder(x_BLD)
+        return self.decoder(x_BLD, last=last, start=length - needed)
 
-    def dechunk(self, chunks_BCD: Tensor, start_BC: Tensor, routing: Routing) -> Tensor:
-        """Give each position its chunk's state, smoothed or fading: (B, C, D) to (B, L, D)."""
+    def inner_last(self, passage: Passage, last: int | None) -> int | None:
+        """Return how many chunks at the end are needed where `last` positions at the end are wanted; None: all.
+
+        The moving average takes in every chunk before a position; without it a position has its own chunk alone.
+        """
+        length = passage.encoded_BLD.shape[1]
+        if last is None or self.decay is None or passage.packed_BC is not None:
+            return None
+        needed = self.decoder.needs(length, last)
+        first_B = kept(passage.routing).cumsum(1)[:, length - needed] - 1
+        return passage.start_BC.shape[1] - int(first_B.min())
+
+    def dechunk(self, chunks_BCD: Tensor, start_BC: Tensor, routing: Routing, last: int | None = None) -> Tensor:
+        """Give each position, or the last `last`, its chunk's state, smoothed or fading: (B, C, D) to (B, L, D)."""
         if self.decay is not None:
-            kept_BL = routing.boundary_BL
-            if routing.capacity is not None:
-                kept_BL = kept_BL & (kept_BL.cumsum(1) <= routing.capacity)
-            return decay(expand(chunks_BCD, kept_BL), kept_BL, F.logsigmoid(self.decay))
+            kept_BL, left_out = kept(routing), start_BC.shape[1] - chunks_BCD.shape[1]
+            return decay(expand(chunks_BCD, kept_BL, last, left_out), kept_BL, F.logsigmoid(self.decay))
         p_BC = routing.p_BL.gather(1, start_BC)
-        return expand(smooth(chunks_BCD, p_BC), routing.boundary_BL)
+        return expand(smooth(chunks_BCD, p_BC), routing.boundary_BL, last)
 
     def new_state(self, rows: int, like: Tensor, context: int | None) -> LevelState:
         """Return the state before the first position; `context` is the L that a divisor's capacity is taken from."""
@@ -276,6 +292,13 @@ class Level(nn.Module):
         return self.decoder.step(x_RD, state.decoder, rows_R)
 
 
+def kept(routing: Routing) -> Tensor:
+    """Return the boundaries that the capacity has room for, (B, L)."""
+    if routing.capacity is None:
+        return routing.boundary_BL
+    return routing.boundary_BL & (routing.boundary_BL.cumsum(1) <= routing.capacity)
+
+
 def _router_state(router: Any, name: str, rows: int, like: Tensor) -> Any:
     if not hasattr(router, "step"):
         raise ConfigError(f"router {name!r} has no `new_state` and `step`: it trains and scores, but cannot step")
@@ -313,9 +336,13 @@ class SoftLevel(nn.Module):
         start_BL = torch.arange(x_BLD.shape[1], device=x_BLD.device).expand(b_BL.shape)
         return self.mixer(blend(x_BLD, before_BLD, b_BL)), None, Passage(x_BLD, routing, start_BL)
 
-    def up(self, x_BLD: Tensor, passage: Passage) -> Tensor:
-        """Decode what comes from the inside."""
-        return self.decoder(x_BLD)
+    def inner_last(self, passage: Passage, last: int | None) -> int | None:
+        """Return how many positions at the end of the inside are needed where `last` are wanted; None: all."""
+        return None if last is None else self.decoder.needs(passage.encoded_BLD.shape[1], last)
+
+    def up(self, x_BLD: Tensor, passage: Passage, last: int | None = None) -> Tensor:
+        """Decode what comes from the inside, of which the last positions are enough where only `last` are wanted."""
+        return self.decoder(x_BLD, last=last, start=passage.encoded_BLD.shape[1] - x_BLD.shape[1])
 
     def new_state(self, rows: int, like: Tensor, context: int | None) -> LevelState:
         """Return the state before the first position."""

@@ -148,16 +148,26 @@ class LM(nn.Module):
         elif config.entropy:
             self.provider = Entropy(LM(config.entropy.model), config.entropy.threshold)
 
-    def hidden(self, ids_BL: Tensor, given_BL: Tensor | None = None) -> tuple[Tensor, list[Routing]]:
+    def hidden(
+        self,
+        ids_BL: Tensor,
+        given_BL: Tensor | None = None,
+        *,
+        length_B: Tensor | None = None,
+        last: int | None = None,
+    ) -> tuple[Tensor, list[Routing]]:
         """Return the states that the head reads, (B, L, D), and the routing of each level.
 
         `given_BL` are boundaries for an outermost router that takes them from outside; without them `provider` is
-        asked. Raises ConfigError if there is neither.
+        asked. `length_B` counts the valid positions of rows that are filled up at their end: what stands there starts
+        no chunks. With `last`, only so many states at the end are returned, (B, last, D), and whatever they do not
+        depend on is left out: the last blocks' queries and MLPs, and more where blocks see few positions. Raises
+        ConfigError for a router of that kind without either.
         """
         x_BLD = self._enter(ids_BL, [ngram(ids_BL) for ngram in self.ngrams])
         if given_BL is None and self.provider is not None:
             given_BL = self.provider(ids_BL)
-        return self.body(x_BLD, given_BL)
+        return self.body(x_BLD, given_BL, length_B, last)
 
     def _enter(self, ids: Tensor, ngrams: list[Tensor]) -> Tensor:
         """Embed tokens, in the autocast dtype where one is set, normalized as the first stage wants them."""

@@ -128,9 +128,36 @@ class Stage(nn.Module):
         known = all(isinstance(own, TransformerBlock | ConvBlock) for own in self.blocks)
         self.by_segments = known and fits(block.width // block.heads)
 
-    def forward(self, x_BLD: Tensor, packing: Packing | None = None) -> Tensor:
-        context = self._context(x_BLD, packing)
-        return self._run(x_BLD, lambda i, x_BLD, x0_BLD: self._block(i)(x_BLD, x0_BLD, context))
+    def forward(self, x_BLD: Tensor, packing: Packing | None = None, last: int | None = None, start: int = 0) -> Tensor:
+        """Return the outputs, (B, L, D), or the last `last` of them: then nothing is computed that they do not need.
+
+        `start` is the place of the first input in its row, where inputs that nothing needs were left out.
+        """
+        if last is None or packing is not None:
+            context = self._context(x_BLD, packing, start)
+            out_BLD = self._run(x_BLD, lambda i, x_BLD, x0_BLD: self._block(i)(x_BLD, x0_BLD, context))
+            return out_BLD if last is None else out_BLD[:, -last:]
+        wanted = self._wanted(x_BLD.shape[1], last)
+        start, x_BLD = start + x_BLD.shape[1] - wanted[0], x_BLD[:, -wanted[0] :]
+        context = self._context(x_BLD, None, start, always_mask=wanted[0] != last)
+
+        def apply(i: int, x_BLD: Tensor, x0_BLD: Tensor) -> Tensor:
+            before, after = x_BLD.shape[1], wanted[i + 1]
+            return self._block(i)(x_BLD, x0_BLD, self._ending(context, before, after))[:, -after:]
+
+        return self._run(x_BLD, apply)
+
+    def needs(self, length: int, last: int) -> int:
+        """Return how many of `length` inputs, at the end, the last `last` outputs depend on."""
+        return self._wanted(length, last)[0]
+
+    def _wanted(self, length: int, last: int) -> list[int]:
+        """How many positions at the end are needed of the input of each block, and of the output of the last."""
+        wanted = [last]
+        for i in reversed(range(len(self.layout))):
+            reach = getattr(self._block(i), "reach", None)
+            wanted.append(length if reach is None else min(length, wanted[-1] + reach))
+        return wanted[::-1]
 
     def _run(self, x_D: Tensor, apply: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
         """Norms, blocks and skips: the same for sequences and steps."""
@@ -141,8 +168,9 @@ class Stage(nn.Module):
         for i in range(len(self.layout)):
             if i >= self.skips and pushed:
                 assert self.skip_weights is not None
-                x_D = torch.addcmul(x_D, pushed.pop(), self.skip_weights[i - self.skips].to(x_D.dtype))
-            x_D = apply(i, x_D, x0_D)
+                skipped_D = pushed.pop()[..., -x_D.shape[-2] :, :]  # positions that nobody needs any more are left out
+                x_D = torch.addcmul(x_D, skipped_D, self.skip_weights[i - self.skips].to(x_D.dtype))
+            x_D = apply(i, x_D, x0_D[..., -x_D.shape[-2] :, :])
             if i < self.skips:
                 pushed.append(x_D)
         return rms_norm(x_D)
@@ -150,11 +178,11 @@ class Stage(nn.Module):
     def _block(self, i: int) -> nn.Module:
         return self.blocks[i % len(self.blocks)]
 
-    def _context(self, x_BLD: Tensor, packing: Packing | None) -> Context:
+    def _context(self, x_BLD: Tensor, packing: Packing | None, start: int, *, always_mask: bool = False) -> Context:
         index_L = torch.arange(x_BLD.shape[1], device=x_BLD.device)
-        place_L = index_L if packing is None else packing.place_L
+        place_L = index_L + start if packing is None else packing.place_L
         rope = rope_table(place_L, self.rotary_width, self.rope_base, x_BLD.dtype)
-        if packing is None and not self.window:
+        if packing is None and not self.window and not always_mask:
             return Context(rope)
         if packing is not None and packing.segments is not None and self.by_segments:
             return Context(rope, None, place_L, packing.segments)
@@ -165,6 +193,14 @@ class Stage(nn.Module):
         if packing is not None:
             mask_LL &= packing.row_L[:, None] == packing.row_L
         return Context(rope, mask_LL, None if packing is None else place_L)
+
+    def _ending(self, context: Context, length: int, last: int) -> Context:
+        """What a block knows of the last `length` positions, where the last `last` outputs are wanted."""
+        rope = Rope(context.rope.cos[-length:], context.rope.sin[-length:])
+        if length == last and not self.window:
+            return Context(rope)  # plain causal attention: queries stand where keys stand
+        assert context.mask_LL is not None
+        return Context(rope, context.mask_LL[-length:, -length:], last=None if length == last else last)
 
     def new_state(self, rows: int, like: Tensor) -> StageState:
         """Return the state before the first position. Raises ConfigError for a block that has no `step`."""
@@ -190,8 +226,12 @@ class Stage(nn.Module):
 class Passthrough(nn.Module):
     """Where a level has no stage: what comes in goes out."""
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        return x_BLD
+    def forward(self, x_BLD: Tensor, packing: Packing | None = None, last: int | None = None, start: int = 0) -> Tensor:
+        return x_BLD if last is None else x_BLD[:, -last:]
+
+    def needs(self, length: int, last: int) -> int:
+        """Return `last`."""
+        return last
 
     def new_state(self, rows: int, like: Tensor) -> StageState:
         """Return a state without blocks."""

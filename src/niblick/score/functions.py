@@ -13,7 +13,8 @@ from torch import Tensor
 
 from niblick.data.dataset import Dataset
 from niblick.errors import ConfigError
-from niblick.score.scorers import ReportProgress, Score, ScoreConfig, contiguous_losses
+from niblick.score.plan import Batch, ScoreConfig
+from niblick.score.scorers import Losses, ReportProgress, Score, score_losses
 
 TOLERANCE = 1e-3
 """Probabilities of a position may miss a sum of one by so much."""
@@ -29,21 +30,32 @@ def score_function(
     """Score `f(ids_BL)` → log-probabilities_BLV of each next token, in nats, on the validation split of `data`.
 
     Windows, targets and bytes are those of a model's own score: `ids_BL` are int64 on the CPU, each row a window that
-    starts afresh, and position t gives the distribution of the token after ids t. Whether `f` looks ahead in its
-    window, nobody checks. Raises ConfigError if the shape is another, or if probabilities do not sum to one; DataError
-    for data that cannot be read.
+    starts afresh, and position t gives the distribution of the token after ids t. Rows of a batch are of one length.
+    Whether `f` looks ahead in its window, nobody checks. Raises ConfigError if the shape is another, or if
+    probabilities do not sum to one, and for settings that only models have; DataError for data that cannot be read.
     """
+    config = config or ScoreConfig()
+    if config.capacity or config.ttt.optimizer:
+        raise ConfigError("score.capacity and score.ttt are for models: a function can neither chunk nor learn")
     dataset = data if isinstance(data, Dataset) else Dataset.open(data)
     vocab_size = dataset.tokenizer.vocab_size
+    losses = _FunctionLosses(f, vocab_size)
+    return score_losses(losses, vocab_size, dataset.val, dataset.tokenizer, config, progress=progress)
 
-    def losses(ids_BL: Tensor, targets_BL: Tensor) -> Tensor:
-        log_p_BLV = f(ids_BL)
-        _check(log_p_BLV, (*ids_BL.shape, vocab_size))
-        return -log_p_BLV.gather(2, targets_BL[:, :, None].to(log_p_BLV.device))[:, :, 0]
 
-    return contiguous_losses(
-        losses, vocab_size, dataset.val, dataset.tokenizer, config or ScoreConfig(), progress=progress
-    )
+class _FunctionLosses(Losses):
+    """The cost by a function."""
+
+    def __init__(self, f: Callable[[Tensor], Tensor], vocab_size: int) -> None:
+        super().__init__()
+        self._f, self._vocab_size = f, vocab_size
+
+    def __call__(self, batch: Batch) -> Tensor:
+        ids_BL, targets_BT = torch.from_numpy(batch.ids_BL), torch.from_numpy(batch.targets_BT)
+        log_p_BLV = self._f(ids_BL)
+        _check(log_p_BLV, (*ids_BL.shape, self._vocab_size))
+        log_p_BTV = log_p_BLV[:, batch.first :]
+        return -log_p_BTV.gather(2, targets_BT[:, :, None].to(log_p_BTV.device)).flatten()
 
 
 def _check(log_p_BLV: Tensor, expected: tuple[int, ...]) -> None:

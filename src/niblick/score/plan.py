@@ -1,0 +1,201 @@
+"""How a split is scored: the config, the windows it is cut into, and the batches that these are read in.
+
+One mechanism serves all three scorers. A run of targets (the whole stream, or one document) is cut into windows of W
+inputs that start at every multiple of the stride S. The first window scores all of its targets, every later one its
+last S, which the windows before it did not reach; the last window is as short as what is left. With S = W that is
+contiguous scoring, with S < W sliding scoring, as in the challenge's record scripts.
+
+Shapes: N windows, B batch, L positions, T positions whose targets are scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from niblick.data.dataset import Split
+from niblick.errors import ConfigError, DataError, nearest
+from niblick.model.level import LevelConfig
+from niblick.score.ttt import TTTConfig
+
+SCORERS = ("contiguous", "sliding", "document")
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """How the validation split is scored."""
+
+    seq_len: int = 1024
+    """Window length in tokens."""
+    batch_tokens: int = 32_768
+    """Tokens handled at once; no influence on the score but by rounding."""
+    scorer: Literal["contiguous", "sliding", "document"] = "contiguous"
+    """`contiguous`: windows one behind the other; `sliding`: windows that overlap; `document`: no window reaches into
+    another document, so that each starts with empty context."""
+    stride: int = 0
+    """Targets that a window scores after the first, of the stream or of a document; 0: all (seq_len)."""
+    capacity: str = ""
+    """Room for chunks in an H-Net while it is scored: `bucketed`, `packed` or `divisor:k`; "": as it was trained."""
+    max_seconds: float | None = None
+    """Time for the whole of scoring. Test-time training gives way in time; a score is never left half done."""
+    ttt: TTTConfig = field(default_factory=TTTConfig)
+    """Learning from text that is scored already."""
+
+    def __post_init__(self) -> None:
+        if self.scorer not in SCORERS:
+            raise ConfigError(f"unknown score.scorer={self.scorer!r}{nearest(self.scorer, SCORERS)}")
+        for name in ("seq_len", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"score.{name}={getattr(self, name)} must be at least 1")
+        if not 0 <= self.stride <= self.seq_len:
+            raise ConfigError(
+                f"score.stride={self.stride} must be between 1 and the window score.seq_len={self.seq_len}: "
+                "a larger stride would leave targets out"
+            )
+        if self.scorer == "sliding" and not self.stride:
+            raise ConfigError("score.scorer=sliding needs a stride: set score.stride=64, say")
+        if self.scorer == "contiguous" and self.stride not in (0, self.seq_len):
+            raise ConfigError(f"score.stride={self.stride} is for windows that overlap: set score.scorer=sliding")
+        if self.capacity:
+            LevelConfig(capacity=self.capacity)
+        if self.max_seconds is not None and self.max_seconds <= 0:
+            raise ConfigError(f"score.max_seconds={self.max_seconds:g} must be positive, or null for no limit")
+        if self.ttt.optimizer and self.ttt.reset == "document" and self.scorer != "document":
+            raise ConfigError(
+                f"score.ttt.reset=document forgets between documents, which score.scorer={self.scorer} does not keep "
+                "apart: set score.scorer=document"
+            )
+
+    def plain(self) -> ScoreConfig:
+        """Return the quick way of scoring, for validation while training: contiguous, and nothing is learned."""
+        return ScoreConfig(self.seq_len, self.batch_tokens, capacity=self.capacity)
+
+    @property
+    def step(self) -> int:
+        """Targets that a window scores after the first."""
+        return self.stride or self.seq_len
+
+
+class Windows(NamedTuple):
+    """Windows in stream order: window n reads the tokens from `start` on and scores what follows some of them."""
+
+    start_N: Integers
+    """Stream position of the first input."""
+    length_N: Integers
+    """Inputs read."""
+    first_N: Integers
+    """The first input whose target (the token after it) is scored; those from there on are."""
+
+    def part(self, begin: int, end: int) -> Windows:
+        """Return windows [begin, end)."""
+        return Windows(*(column[begin:end] for column in self))
+
+    def targets(self) -> tuple[int, int]:
+        """Return the first target that these windows score, and the one after their last."""
+        return int(self.start_N[0] + self.first_N[0] + 1), int(self.start_N[-1] + self.length_N[-1] + 1)
+
+
+def plan(config: ScoreConfig, split: Split, bos_id: int) -> Windows:
+    """Cut the targets 1…tokens−1 of `split` into windows: every target once, in ascending order.
+
+    Documents begin where the index says, or without one at every `bos_id`; what follows the last token of a document,
+    the BOS of the next, is predicted from inside it. Raises DataError if the split holds no target, or less than one
+    window to slide.
+    """
+    targets = split.tokens - 1
+    if targets < 1:
+        raise DataError(f"the split holds {split.tokens} tokens, and a score needs at least 2: prepare more documents")
+    if config.scorer == "sliding" and targets < config.seq_len:
+        raise DataError(
+            f"the split holds {targets} targets, less than one window of score.seq_len={config.seq_len}: nothing can "
+            "slide; take a shorter window or prepare more documents"
+        )
+    begin_D = document_starts(split, bos_id) if config.scorer == "document" else np.zeros(1, np.int64)
+    count_D = np.diff(begin_D, append=targets)
+    return _cut(begin_D[count_D > 0], count_D[count_D > 0], config.seq_len, config.step)
+
+
+def document_starts(split: Split, bos_id: int) -> Integers:
+    """Return the stream position that each document begins at, ascending from 0."""
+    if split.index is not None:
+        return split.index["offset"].astype(np.int64)
+    piece = 1 << 24
+    found = [np.zeros(1, np.int64)]
+    for at in range(0, split.tokens, piece):
+        tokens = split.slice(at, min(piece, split.tokens - at))
+        found.append(at + np.flatnonzero(tokens == bos_id))
+    return np.unique(np.concatenate(found))
+
+
+def _cut(begin_D: Integers, count_D: Integers, seq_len: int, stride: int) -> Windows:
+    """Cut runs of `count` targets, whose inputs begin at `begin`, into windows."""
+    context = seq_len - stride
+    windows_D = 1 + np.maximum(0, -(-(count_D - seq_len) // stride))
+    run_N = np.repeat(np.arange(len(begin_D)), windows_D)
+    number_N = np.arange(len(run_N)) - np.repeat(np.cumsum(windows_D) - windows_D, windows_D)
+    offset_N = number_N * stride
+    length_N = np.minimum(seq_len, count_D[run_N] - offset_N)
+    return Windows(begin_D[run_N] + offset_N, length_N, np.where(number_N == 0, 0, context))
+
+
+class Batch(NamedTuple):
+    """Windows read together. Shorter rows are filled up at their end with token 0, which nothing valid depends on."""
+
+    ids_BL: Integers
+    targets_BT: Integers
+    """Of the inputs from `first` on."""
+    length_B: Integers | None
+    """Inputs of each row; None where all have L."""
+    first: int
+    """The first input whose target is scored; the same in every row."""
+    place_N: Integers
+    """Stream position of every target that is scored, row by row."""
+
+    def valid_BT(self) -> npt.NDArray[np.bool_]:
+        """Which targets are scored."""
+        at_T = np.arange(self.first, self.ids_BL.shape[1])
+        lengths = self.ids_BL.shape[1] if self.length_B is None else self.length_B[:, None]
+        return np.broadcast_to(at_T < lengths, self.targets_BT.shape)
+
+
+def batches(windows: Windows, batch_tokens: int, *, pad: bool, ordered: bool) -> Iterator[Windows]:
+    """Bundle windows so that each bundle reads at most `batch_tokens` inputs, but at least one window.
+
+    Only windows that score from the same input on come together, without `pad` only those of one length. With
+    `ordered` the targets of all bundles follow the stream, else windows of like length come together.
+    """
+    if not ordered:
+        windows = Windows(*(column[np.lexsort((windows.length_N, windows.first_N))] for column in windows))
+    lengths, firsts = windows.length_N.tolist(), windows.first_N.tolist()
+    begin, longest = 0, 0
+    for n, (length, first) in enumerate(zip(lengths, firsts, strict=True)):
+        longest = max(longest, length)
+        alike = first == firsts[begin] and (pad or length == lengths[begin])
+        if n > begin and not (alike and (n - begin + 1) * longest <= batch_tokens):
+            yield windows.part(begin, n)
+            begin, longest = n, length
+    yield windows.part(begin, len(lengths))
+
+
+def read_batch(windows: Windows, tokens: npt.NDArray[Any], offset: int) -> Batch:
+    """Read windows that score from the same input on; `tokens` is the stream from position `offset` on."""
+    length, first = int(windows.length_N.max()), int(windows.first_N[0])
+    place_BL = windows.start_N[:, None] + np.arange(length + 1)
+    padded = bool((windows.length_N < length).any())
+    inside_BL = np.arange(length + 1) <= windows.length_N[:, None]
+    stream_BL = np.where(inside_BL, tokens[np.where(inside_BL, place_BL - offset, 0)], 0).astype(np.int64)
+    scored_BT = inside_BL[:, first + 1 :]
+    ids_BL = np.where(inside_BL[:, 1:], stream_BL[:, :-1], 0)  # a last target is no input
+    return Batch(
+        ids_BL,
+        stream_BL[:, first + 1 :],
+        windows.length_N if padded else None,
+        first,
+        place_BL[:, first + 1 :][scored_BT],
+    )
