@@ -20,6 +20,15 @@ TRAIN_SECONDS = 600
 EVAL_SECONDS = 600
 """Record track: seconds of scoring on 8×H100."""
 
+RECORD_NATS = 0.005
+"""A record must beat the last one by so many nats per token of the same tokenizer."""
+
+RECORD_BPB = 0.003
+"""The same in bits per byte, for comparing across tokenizers: 0.005 nats per token of sp1024 are about so much."""
+
+RECORD_P = 0.01
+"""The probability of such runs, were that margin not there, must be below this."""
+
 VALIDATION_DOCUMENTS = 50_000
 """The first documents of the challenge's cache are its validation split."""
 

@@ -187,12 +187,11 @@ def _print_facts(facts: dict[str, Any]) -> None:
         print(f"\n{parts['total']:,} bytes: header {parts['header']:,}, payload {parts['payload']:,}")
 
 
-def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+def _flat(value: Any) -> list[tuple[str, str]]:
     """Nested config as dotted keys: what overrides are written with."""
-    if isinstance(value, dict) or (isinstance(value, list) and value):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return [row for k, v in items for row in _flat(v, f"{prefix}.{k}" if prefix else str(k))]
-    return [(prefix, json.dumps(value) if not isinstance(value, str) else value)]
+    from niblick.config import dotted
+
+    return [(key, v if isinstance(v, str) else json.dumps(v)) for key, v in dotted(value).items()]
 
 
 def _number(value: Any) -> str:

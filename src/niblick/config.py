@@ -75,6 +75,14 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(config)))
 
 
+def dotted(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested plain data by dotted keys, as overrides are written; an empty list is a value."""
+    if isinstance(value, dict) or (isinstance(value, list) and value):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: v for k, inner in items for key, v in dotted(inner, f"{prefix}.{k}" if prefix else str(k)).items()}
+    return {prefix: value}
+
+
 def run_config(data: dict[str, Any]) -> RunConfig:
     """Build a RunConfig from plain data. Raises ConfigError for a key or value that does not fit."""
     return _build(RunConfig, data)

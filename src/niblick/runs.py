@@ -27,7 +27,7 @@ import zstandard
 import niblick
 from niblick import challenge
 from niblick.config import RunConfig, run_config, to_dict
-from niblick.errors import ConfigError, DataError
+from niblick.errors import ConfigError, DataError, nearest
 
 PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "zstandard", "brotli", "constriction")
 
@@ -128,10 +128,9 @@ def open_run(name: str, folder: Path) -> Run:
     for path in (folder / name, Path(name)):
         if (path / "config.json").is_file():
             return Run(path)
-    some = ", ".join(sorted(p.name for p in known)[:8])
-    raise ConfigError(
-        f"there is no run {name!r} in {folder}" + (f" (there: {some})" if some else ": `niblick train` makes one")
-    )
+    names = sorted(p.name for p in known)
+    near = nearest(name, names) or f" (there: {', '.join(names[:8])}, …)"
+    raise ConfigError(f"there is no run {name!r} in {folder}" + (near if names else ": `niblick train` makes one"))
 
 
 def machine() -> dict[str, Any]:

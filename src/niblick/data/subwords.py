@@ -133,6 +133,10 @@ class SentencePieceTokenizer:
                 parts[i] = parts[i][1:]
         return b"".join(parts)
 
+    def pieces(self) -> list[bytes]:
+        """Return the bytes that each token stands for amid a text, its leading space included; controls for none."""
+        return list(self._bytes)
+
     def token_bytes(self, previous: npt.NDArray[Any], tokens: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Return the bytes each token counts for by the challenge's rule, given the token before it (same shape).
 

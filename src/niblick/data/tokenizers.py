@@ -44,6 +44,9 @@ class Tokenizer(Protocol):
     def decode(self, tokens: npt.NDArray[Any]) -> bytes:
         """Return the UTF-8 bytes that `tokens` stand for; control tokens stand for none."""
 
+    def pieces(self) -> list[bytes]:
+        """Return the bytes that each token of the vocabulary stands for amid a text; control tokens for none."""
+
     def token_bytes(self, previous: npt.NDArray[Any], tokens: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Return the bytes each token counts for by the challenge's rule, given the token before it (same shape)."""
 
@@ -76,6 +79,10 @@ class ByteTokenizer:
         if int(tokens.min()) < self.offset:
             tokens = tokens[tokens >= self.offset]
         return np.subtract(tokens, self.offset, dtype=np.uint8, casting="unsafe").tobytes()
+
+    def pieces(self) -> list[bytes]:
+        """Return the byte of every token; control tokens have none."""
+        return [b""] * self.offset + [bytes([value]) for value in range(256)]
 
     def token_bytes(self, previous: npt.NDArray[Any], tokens: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Return 1 for every byte token and 0 for control tokens; `previous` does not matter here."""

@@ -1,0 +1,54 @@
+"""What each document costs, kept beside a score: a small NumPy file that comparisons read instead of scoring again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from niblick.errors import DataError
+
+COST = np.dtype([("nats", "<f8"), ("bytes", "<u4"), ("tokens", "<u4")])
+"""A record per document of the split's index: cost of its tokens, UTF-8 bytes of its text, tokens (BOS included)."""
+
+KEY = "document_costs"
+"""The key of a score record that names the file."""
+
+
+def document_costs(index: npt.NDArray[Any], nats_D: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    """Put the costs of documents, in nats, beside what the document index says of them: (D,) of dtype COST."""
+    costs = np.empty(len(index), COST)
+    costs["nats"], costs["bytes"], costs["tokens"] = nats_D, index["bytes"], index["tokens"]
+    return costs
+
+
+def write_costs(folder: Path, costs: npt.NDArray[Any]) -> str:
+    """Write the next `documents-<n>.npy` of `folder`; return its name, for the record under KEY."""
+    number = 1
+    while True:
+        path = folder / f"documents-{number}.npy"
+        try:
+            with open(path, "xb") as file:
+                np.save(file, costs, allow_pickle=False)
+            return path.name
+        except FileExistsError:
+            number += 1
+
+
+def read_costs(folder: Path, record: dict[str, Any]) -> npt.NDArray[Any] | None:
+    """Read what a score record names; None if it names none. Raises DataError if the file is missing or damaged."""
+    name = record.get(KEY)
+    if name is None:
+        return None
+    path = folder / Path(name).name
+    try:
+        costs = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"The document costs {path} cannot be read ({error}); score again by `niblick eval`."
+        ) from error
+    if costs.dtype != COST or costs.ndim != 1:
+        raise DataError(f"{path} holds no document costs (its records are {costs.dtype}); score again.")
+    return costs
