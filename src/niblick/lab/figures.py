@@ -64,18 +64,79 @@ def training_curve(points: list[tuple[float, float]], final: float | None = None
     return _save(figure, kind)
 
 
-def bars(rows: list[tuple[str, float, str]], kind: str = "svg") -> bytes:
-    """Horizontal bars of (label, bits per byte, color), the first row on top."""
+def bars(rows: list[tuple[str, float, str]], kind: str = "svg", *, notes: list[str] | None = None) -> bytes:
+    """Horizontal bars of (label, bits per byte, color), the first row on top; `notes` stand behind their numbers."""
     figure, axes = _axes(6.2, 0.42 * len(rows) + 0.7)
-    labels = [label for label, _, _ in rows]
+    places = range(len(rows))  # by number: labels may be alike
     values = [value for _, value, _ in rows]
-    axes.barh(labels, values, color=[color for _, _, color in rows], height=0.62)
+    axes.barh(places, values, color=[color for _, _, color in rows], height=0.62)
+    axes.set_yticks(places, [label for label, _, _ in rows])
     axes.invert_yaxis()
     for i, value in enumerate(values):
-        axes.annotate(f"{value:.3f}", (value, i), xytext=(4, 0), textcoords="offset points", va="center", color=INK)
-    axes.set_xlim(0, max(values) * 1.14)
+        text = f"{value:.3f}" + (f"   {notes[i]}" if notes else "")
+        axes.annotate(text, (value, i), xytext=(4, 0), textcoords="offset points", va="center", color=INK, fontsize=9)
+    axes.set_xlim(0, max(values) * (1.45 if notes else 1.14))
     axes.spines["bottom"].set_visible(False)
     axes.tick_params(length=0)
     axes.set_xticks([])
     axes.set_xlabel("bits per byte (less is better)")
     return _save(figure, kind)
+
+
+def by_context(points: list[tuple[float, float]], whole: float, kind: str = "svg") -> bytes:
+    """BPB over tokens of context, on a logarithmic axis; the whole score is a line across."""
+    figure, axes = _axes(6.2, 3.1)
+    known, bpb = zip(*points, strict=True)
+    axes.plot(known, bpb, color=OURS, linewidth=1.6, marker="o", markersize=3.5)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.set_ylim(0, max(bpb) * 1.05)
+    _across(axes, whole)
+    axes.set_xlabel("tokens of context")
+    axes.set_ylabel("bits per byte")
+    return _save(figure, kind)
+
+
+def by_place(rows: list[tuple[str, float]], whole: float, kind: str = "svg") -> bytes:
+    """BPB by place in the chunk, as columns; the first, which starts the chunk, stands out."""
+    figure, axes = _axes(6.2, 3.1)
+    axes.bar(range(len(rows)), [bpb for _, bpb in rows], color=[PREFIXED] + [OURS] * (len(rows) - 1), width=0.72)
+    axes.set_xticks(range(len(rows)), [label for label, _ in rows])
+    if len(rows) > 12:
+        axes.tick_params(axis="x", labelsize=8, rotation=40)
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylim(0, max(bpb for _, bpb in rows) * 1.1)
+    _across(axes, whole, side="right")
+    axes.set_xlabel("place in the chunk (1 starts it), tokens")
+    axes.set_ylabel("bits per byte")
+    return _save(figure, kind)
+
+
+def by_document(points: list[tuple[int, float]], whole: float, kind: str = "svg") -> bytes:
+    """Every document by its bytes, on a logarithmic axis, and its BPB."""
+    figure, axes = _axes(6.2, 3.1)
+    size, bpb = zip(*points, strict=True)
+    axes.scatter(size, bpb, s=14 if len(points) < 2000 else 4, color=OURS, alpha=0.65, linewidths=0)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+    axes.xaxis.set_minor_formatter(lambda x, _: "")
+    axes.set_ylim(0, max(bpb) * 1.05)
+    _across(axes, whole, side="right")
+    axes.set_xlabel("bytes of the document")
+    axes.set_ylabel("bits per byte")
+    return _save(figure, kind)
+
+
+def _across(axes: Any, whole: float, side: str = "left") -> None:
+    """A dashed line across at the BPB of the whole text."""
+    axes.axhline(whole, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0.5)
+    axes.annotate(
+        f"all: {whole:.3f}",
+        (0.01 if side == "left" else 0.99, whole),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha=side,
+        color=INK,
+        fontsize=9,
+    )
