@@ -356,6 +356,12 @@ def evaluate(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="score.key=value …, such as score.scorer=sliding score.stride=64.")
     ] = None,
+    breakdown: Annotated[
+        bool, typer.Option("--breakdown", help="Take the score apart: tables, pictures and JSON in --out.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the breakdown; by default `breakdown` beside the run's artifact.")
+    ] = None,
     data: Data = "",
     runs: Runs = RUNS,
     json_: Json = False,
@@ -371,18 +377,60 @@ def evaluate(
         data = config_of(run).data.path
     if not data:
         raise ConfigError(f"{target} names no text: pass --data DIR")
+    if out and not breakdown:
+        raise ConfigError("--out is the folder of a breakdown: add --breakdown")
+    collector = None
+    if breakdown:
+        from niblick.lab.breakdown import Collector, breakdown_folder
+
+        collector, folder = Collector(), breakdown_folder(path, run, out)
     with RunConsole() as console:
         record = score_artifact(
             path,
             data,
             run=run,
             overrides=overrides or [],
+            inspect=collector,
             progress=lambda p: console.progress("scoring", p.done / p.total, p.bpb, p.eta_seconds),
         )
+    if collector:
+        record["breakdown"] = collector.write(folder)
     if json_:
         _print_json(record)
+        return
+    if collector:
+        from rich.console import Console
+
+        from niblick.lab.tables import print_breakdown
+
+        print_breakdown(record["breakdown"], Console(highlight=False))
+        print(f"pictures  {folder}\n")
+    _print_score(record)
+
+
+@app.command()
+def compare(
+    targets: Annotated[list[str], typer.Argument(help="RUN, RUN:NAME or the artifact of a run, two or more.")],
+    scorer: Annotated[
+        str, typer.Option(help="Take the newest scores by this scorer, such as sliding; by default the official ones.")
+    ] = "",
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Which is better, and is it luck? Runs that differ in their seeds alone are one group, and groups are compared.
+
+    Example: `niblick compare base-1 base-2 base-3 wide-1 wide-2 wide-3`
+    """
+    from rich.console import Console
+
+    from niblick.lab.compare import compare as compare_runs
+    from niblick.lab.tables import print_comparison
+
+    facts = compare_runs(targets, runs, scorer)
+    if json_:
+        _print_json(facts)
     else:
-        _print_score(record)
+        print_comparison(facts, Console(highlight=False))
 
 
 @import_app.command("challenge")

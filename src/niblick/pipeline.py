@@ -35,6 +35,8 @@ from niblick.pack.quantize import pack
 from niblick.presets import load_recipe
 from niblick.runs import Run, append_line, create_run, machine, open_run, read_json, write_json
 from niblick.score.accounting import text_facts
+from niblick.score.costs import KEY as COSTS_KEY
+from niblick.score.costs import document_costs, write_costs
 from niblick.score.plan import ScoreConfig
 from niblick.score.scorers import Observe, ReportProgress, Score, Sidecar, score_split
 from niblick.score.ttt import score_first
@@ -44,6 +46,9 @@ from niblick.train.guides import Guide, make_guide
 from niblick.train.trainer import Outcome, autocast, pick_device, progress_event, train
 
 Listener = Callable[[dict[str, Any]], None]
+
+Inspect = Callable[[LM, Dataset, ScoreConfig, str], Observe]
+"""Called with what is about to be scored, and in which dtype; returns what is then told the costs."""
 
 CODE_ROOTS = (
     "niblick.train.trainer",
@@ -305,11 +310,13 @@ def score_artifact(
     *,
     run: Run | None = None,
     overrides: Iterable[str] = (),
+    inspect: Inspect | None = None,
     progress: ReportProgress | None = None,
 ) -> dict[str, Any]:
     """Score an artifact file on the validation split in `data`; a run's scores are kept beside the artifact.
 
-    The scorer is the artifact's own, changed by `overrides` such as `score.stride=64`. Raises ConfigError if they do
+    The scorer is the artifact's own, changed by `overrides` such as `score.stride=64`. `inspect` is told the costs of
+    the targets while they come in. Raises ConfigError if they do
     not fit, or if the model would learn at test time from the text it was trained on.
     """
     started = time.perf_counter()
@@ -325,8 +332,12 @@ def score_artifact(
     if config.ttt.optimizer:
         refuse_known_text(dataset, artifact.config.get("train_text_hash"))
     device = pick_device("auto")
-    score = score_model(model.to(device), dataset, config, dtype, progress=progress)
-    eval_seconds = time.perf_counter() - started
+    model = model.to(device)
+    looking = time.perf_counter()
+    observe = inspect(model, dataset, config, dtype) if inspect else None
+    looking = time.perf_counter() - looking  # is no part of scoring
+    score = score_model(model, dataset, config, dtype, observe=observe, progress=progress)
+    eval_seconds = time.perf_counter() - started - looking
     here = machine()
     clocks = json.loads(read_metadata(run.weights).get("clocks", "{}")) if run else {}
     size = path.stat().st_size
@@ -360,6 +371,9 @@ def score_artifact(
         "legality": legal,
     }
     if run:
+        if dataset.val.index is not None and score.document_nats is not None:
+            costs = document_costs(dataset.val.index, score.document_nats)
+            record[COSTS_KEY] = write_costs(path.parent, costs)
         append_line(path.parent / "scores.jsonl", json.dumps(record))
     return record
 

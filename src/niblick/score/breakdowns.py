@@ -28,7 +28,7 @@ CLASSES = ("letter", "digit", "whitespace", "punctuation", "control", "UTF-8 lea
 _WHITESPACE = b" \t\n\r\v\f"
 _NO_BYTE = CLASSES.index("no byte")
 
-CHUNK_EDGES = (*range(1, 13), 13, 17, 25, 33, 65)
+CHUNK_EDGES = (*range(1, 13), 13, 17, 33)
 """First positions of the bins of position in chunk."""
 
 _WINDOWS_AT_ONCE = 4096
@@ -126,7 +126,7 @@ def token_classes(tokenizer: Tokenizer) -> npt.NDArray[np.uint8]:
 def context_edges(longest: int) -> list[int]:
     """First positions of the bins of position in context: half octaves up to `longest` tokens of context."""
     edges = sorted({round(2 ** (k / 2)) for k in range(2 * longest.bit_length() + 1)})
-    return [edge for edge in edges if edge <= longest]
+    return [edge for edge in edges if edge < max(longest, 2)]
 
 
 def bin_names(edges: list[int], last: int | None = None) -> list[str]:
