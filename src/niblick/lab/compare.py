@@ -40,6 +40,9 @@ METRICS = (
 )
 """What is compared of scores and results, where it is there."""
 
+_NO_INFLUENCE = ("device", "batch_tokens")
+"""Settings of a scorer that change a score by rounding at most."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -121,9 +124,9 @@ def read_scored(target: str, runs: Path, scorer: str = "") -> Scored:
     records = read_records(path.parent / "scores.jsonl")
     if not records:
         raise ConfigError(f"{target} has no score yet: `niblick eval {target}` makes one")
-    wanted = [r for r in records if r["scorer"]["name"] == scorer] if scorer else _like_the_first(records)
+    wanted = [r for r in records if r["scorer"]["scorer"] == scorer] if scorer else _like_the_first(records)
     if not wanted:
-        known = ", ".join(sorted({r["scorer"]["name"] for r in records}))
+        known = ", ".join(sorted({r["scorer"]["scorer"] for r in records}))
         raise ConfigError(f"{target} was never scored by {scorer!r} (there: {known}): score it so by `niblick eval`")
     record, result = wanted[-1], run.result() or {}
     if result.get("artifact") == path.parent.name:
@@ -146,10 +149,14 @@ def _like_the_first(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Scores made as the official one was, which is the first: the same scorer and settings, the same text."""
 
     def made(record: dict[str, Any]) -> tuple[Any, ...]:
-        settings = {k: v for k, v in record["scorer"].items() if k != "device"}
-        return settings, record.get("text_hash"), record.get("stream_hash")
+        return _settings(record), record.get("text_hash"), record.get("stream_hash")
 
     return [record for record in records if made(record) == made(records[0])]
+
+
+def _settings(record: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a scorer that its score depends on, by dotted keys."""
+    return dotted({key: value for key, value in record["scorer"].items() if key not in _NO_INFLUENCE})
 
 
 def _check_same_text(scored: list[Scored]) -> list[str]:
@@ -179,7 +186,7 @@ def _check_same_text(scored: list[Scored]) -> list[str]:
 def _scorer_notes(scored: list[Scored]) -> list[str]:
     """One sentence for each way in which the scorings differ, where the difference is not the tokenizer's."""
     notes = []
-    settings = [dotted({k: v for k, v in s.record["scorer"].items() if k != "device"}) for s in scored]
+    settings = [_settings(one.record) for one in scored]
     for key in sorted({key for each in settings for key in each}):
         found = [each.get(key) for each in settings]
         if any(value != found[0] for value in found):
