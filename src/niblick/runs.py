@@ -5,7 +5,8 @@ runs/<preset>-<n>/
   source.tar.zst         the code as it ran           train.log         the same, as the challenge writes it
   recipe.py              a user's recipe, if any      checkpoints/      resumable, written atomically
   env.json               machine and packages         model.safetensors the final weights
-  artifacts/<name>/      artifact.nib, scores.jsonl   result.json       written last
+  artifacts/<name>/      artifact.nib, scores.jsonl,  result.json       written last
+                         documents-<n>.npy
 """
 
 from __future__ import annotations

@@ -37,6 +37,13 @@ def test_control_tokens_are_no_bytes() -> None:
         tokenizer.decode(np.array([7, 260]))
 
 
+def test_pieces_are_the_bytes_of_tokens() -> None:
+    tokenizer = ByteTokenizer()
+    pieces = tokenizer.pieces()
+    assert len(pieces) == tokenizer.vocab_size
+    assert b"".join(pieces[t] for t in [1, *tokenizer.encode_batch(["Größe €"])[0]]) == "Größe €".encode()
+
+
 def test_built_from_its_name_or_spec() -> None:
     spec = json.loads(json.dumps(make_tokenizer("byte260").spec()))
     assert make_tokenizer(spec).spec() == spec

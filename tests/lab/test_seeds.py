@@ -22,6 +22,8 @@ def test_welch_against_scipy(m: int, n: int, margin: float) -> None:
     theirs = stats.ttest_ind(np.array(first) - margin, second, equal_var=False, alternative="greater")
     assert ours is not None
     assert (ours.t, ours.degrees, ours.p) == pytest.approx((theirs.statistic, theirs.df, theirs.pvalue), rel=1e-9)
+    both = stats.ttest_ind(np.array(first) - margin, second, equal_var=False).confidence_interval(0.95)
+    assert ours.interval() == pytest.approx((both.low, both.high), rel=1e-9)
 
 
 def test_what_cannot_be_tested() -> None:

@@ -34,6 +34,7 @@ from niblick.score.breakdowns import (
     token_classes,
 )
 from niblick.score.plan import ScoreConfig, plan
+from niblick.score.scorers import room_for_chunks
 
 TEXTS = [
     "A first document, short: 12 words?\n",
@@ -198,6 +199,21 @@ def test_without_index_and_without_chunks() -> None:
     assert add_up(found.by_class()) == pytest.approx((found.total.nats, found.total.bytes, found.total.tokens))
     dense = LM(ModelConfig(width=16, heads=2, kv_heads=1, main=StageConfig("T1")))
     assert chunk_places(dense, split, plan(CONFIGS[0], split, 1), 64) is None
+
+
+def test_boundaries_without_room_start_no_chunk(model: LM, tokenizer: Tokenizer) -> None:
+    split = make_split(tokenizer)
+    windows = plan(CONFIGS[0], split, tokenizer.bos_id)
+    free_T = chunk_places(model, split, windows, 96)
+    with room_for_chunks(model, "divisor:8"):
+        capped_T = chunk_places(model, split, windows, 96)
+    assert free_T is not None
+    assert capped_T is not None
+    for start, length in zip(windows.start_N.tolist(), windows.length_N.tolist(), strict=True):
+        inside = slice(start + 1, start + length)
+        room = max(length // 8, 1) - 1  # the first chunk starts before the first target
+        starts = np.flatnonzero(free_T[inside] == 1)
+        assert np.flatnonzero(capped_T[inside] == 1).tolist() == starts[:room].tolist()
 
 
 def test_sources_beyond_the_named_ones() -> None:

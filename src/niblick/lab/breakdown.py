@@ -12,7 +12,7 @@ from niblick.model.lm import LM
 from niblick.runs import Run, write_json
 from niblick.score.breakdowns import UNKNOWN_PLACE, Breakdowns, Part, chunk_places, rest
 from niblick.score.plan import ScoreConfig, plan
-from niblick.score.scorers import Observe
+from niblick.score.scorers import Observe, room_for_chunks
 from niblick.train.trainer import autocast
 
 DOCUMENTS = 100
@@ -33,7 +33,7 @@ class Collector:
         """Prepare for a score of this model; returns what is to be told the costs."""
         split, tokenizer = dataset.val, dataset.tokenizer
         windows = plan(config, split, tokenizer.bos_id)
-        with autocast(next(model.parameters()).device, dtype):
+        with autocast(next(model.parameters()).device, dtype), room_for_chunks(model, config.capacity):
             place_T = chunk_places(model, split, windows, config.batch_tokens)
         sources = dataset.manifest.get("niblick", {}).get("sources", [])
         self._learns, self._dense = bool(config.ttt.optimizer), place_T is None

@@ -236,14 +236,13 @@ def against(first: Group, second: Group) -> dict[str, Any]:
             )
     a, b = first.values(key), second.values(key)
     rule = verdict(a, b, margin, unit)
-    test = welch(a, b)
     return {
         "first": first.label,
         "second": second.label,
         "same_tokens": same,
         "difference": {"unit": unit, "value": statistics.mean(b) - statistics.mean(a)},
         "documents": _documents(first, second, same),
-        "seeds": asdict(test) | {"p": 2 * min(test.p, 1 - test.p)} if test else None,
+        "seeds": _seeds(a, b),
         "verdict": asdict(rule) | {"better": (first, second)[rule.better].label},
         "config": _differences(first, second),
         "metrics": {
@@ -252,6 +251,15 @@ def against(first: Group, second: Group) -> dict[str, Any]:
             if first.mean(key) is not None and second.mean(key) is not None
         },
     }
+
+
+def _seeds(a: list[float], b: list[float]) -> dict[str, Any] | None:
+    """Welch's test, two-sided, of second mean minus first; None where nothing can be said."""
+    test = welch(b, a)
+    if test is None:
+        return None
+    low, high = test.interval()
+    return asdict(test) | {"p": 2 * min(test.p, 1 - test.p), "low": low, "high": high}
 
 
 def _same_tokens(first: Group, second: Group) -> bool:

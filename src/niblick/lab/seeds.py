@@ -28,6 +28,16 @@ class Welch:
     """Degrees of freedom (Welch–Satterthwaite)."""
     p: float
     """One-sided: how likely a t this large is where the difference is only the margin."""
+    error: float
+    """Standard error of the difference."""
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return what the difference over the margin lies between, at this level."""
+        from scipy.special import stdtrit
+
+        reach = float(stdtrit(self.degrees, (1 + level) / 2)) * self.error
+        excess = self.t * self.error
+        return excess - reach, excess + reach
 
 
 def deviation(scores: Sequence[float]) -> float | None:
@@ -57,7 +67,7 @@ def _test(excess: float, first: tuple[float, int], second: tuple[float, int]) ->
     if error == 0:
         return None
     t = excess / error
-    return Welch(t, degrees, float(stdtr(degrees, -t)))
+    return Welch(t, degrees, float(stdtr(degrees, -t)), error)
 
 
 def _error(first: tuple[float, int], second: tuple[float, int]) -> tuple[float, float]:

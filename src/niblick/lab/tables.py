@@ -20,35 +20,39 @@ def print_comparison(facts: dict[str, Any], console: Console) -> None:
     for found in facts["comparisons"]:
         console.print()
         console.print(_findings(found))
-        for title, rows in (("config", found["config"]), ("metric", _metrics(found["metrics"]))):
-            if rows:
-                table = _table(title, found["first"], found["second"])
-                for key, (a, b) in rows.items():
-                    table.add_row(key, _value(a), _value(b))
-                console.print()
-                console.print(table)
+        console.print(_verdict(found))
+        for sentence in _remarks(found["documents"]):
+            console.print(Text(f"note: {sentence}", style="yellow"))
+        first, second = found["first"], found["second"]
+        table = _table("differs", first, second)
+        for key, values in found["config"].items():
+            table.add_row(key, *("—" if value is None else str(value) for value in values))
+        for key, values in found["metrics"].items():
+            if key not in _IN_GROUPS and values[0] != values[1]:
+                table.add_row(key, *map(_number, values))
+        if table.row_count:
+            console.print()
+            console.print(table)
+
+
+_IN_GROUPS = ("bpb", "bpb_repaired", "loss")
+"""Metrics that the table of groups shows already, with their deviations."""
 
 
 def _groups(groups: list[dict[str, Any]]) -> Table:
-    table = _table("", "runs", "BPB", "repaired", "nats per token", "artifact", "training", words=2)
+    table = _table("", "runs", "seeds", "BPB", "repaired BPB", "nats per token", words=2)
+    several = len({name.rpartition(":")[2] for each in groups for name in each["runs"]}) > 1
     for each in groups:
-        seeds = f"{len(each['runs'])} seeds" if len(each["runs"]) > 1 else "1 seed"
+        ids = [name.rpartition("/")[2] for name in each["runs"]]
+        if not several:
+            ids = [name.rpartition(":")[0] for name in ids]
         table.add_row(
             Text(each["label"], style="bold"),
-            Text(f"{_shortened(each['runs'])}  ({seeds})"),
-            *(_spread(each.get(key)) for key in ("bpb", "bpb_repaired", "loss")),
-            f"{each['artifact_bytes']['mean']:,.0f} B",
-            f"{each['train_seconds']['mean']:,.0f} s" if "train_seconds" in each else "—",
+            ", ".join(ids),
+            str(len(ids)),
+            *(_spread(each.get(key)) for key in _IN_GROUPS),
         )
     return table
-
-
-def _shortened(names: list[str]) -> str:
-    """Names of runs in one line: the folders and artifacts that all share are said once, or not at all."""
-    pairs = [name.rpartition("/")[2].split(":") for name in names]
-    ids, artifact = [pair[0] for pair in pairs], pairs[0][1]
-    shown = ", ".join(ids[:3]) + (f", … {ids[-1]}" if len(ids) > 3 else "")
-    return f"{shown} {artifact}"
 
 
 def _spread(value: dict[str, Any] | None) -> str:
@@ -59,62 +63,61 @@ def _spread(value: dict[str, Any] | None) -> str:
 
 
 def _findings(found: dict[str, Any]) -> Table:
-    """The statistics of one comparison, a line each."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    first, second, difference = found["first"], found["second"], found["difference"]
-    table.add_row(
-        Text(f"{first} → {second}", style="bold"),
-        f"{difference['value']:+.4f} {difference['unit']}"
-        + ("" if found["same_tokens"] else " (different tokenizers)"),
-    )
-    table.add_row("documents", _documents(found["documents"]))
-    seeds = found["seeds"]
-    table.add_row(
-        "seeds",
-        f"Welch's t {seeds['t']:.2f} with {seeds['degrees']:.1f} degrees of freedom: {_p(seeds['p'])} (two-sided)"
-        if seeds
-        else "no test: it takes two runs of each, with different scores",
-    )
-    rule = found["verdict"]
-    said = {True: ("yes", "bold green"), False: ("no", "bold red"), None: ("undecided", "bold yellow")}[rule["wins"]]
-    loser = second if rule["better"] == first else first
-    text = Text(f"does {rule['better']} beat {loser} as a record must?  ")
-    text.append(said[0], said[1])
-    text.append(f": {rule['reason']}")
-    text.append(f" (gain {rule['gain']:.4f}" + (f", {_p(rule['p'])} one-sided)" if rule["p"] is not None else ")"))
-    table.add_row("challenge", text)
+    """What documents and what seeds say about the difference, a line each."""
+    table = _table(f"{found['first']} → {found['second']}", "difference", "95% interval", "p", "by", words=1)
+    table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
+    documents, seeds = found["documents"], found["seeds"]
+    if "unavailable" in documents:
+        table.add_row("documents", "", "", "", documents["unavailable"])
+    else:
+        by = f"paired bootstrap, {documents['documents']:,} documents"
+        table.add_row("documents", f"{documents['difference']:+.4f} BPB", _interval(documents), _p(documents["p"]), by)
+        margin = f"beyond {documents['margin']:.4f} BPB"
+        table.add_row("", margin, "", _p(documents["p_margin"]), "the same, one-sided, against the challenge's margin")
+    if seeds:
+        by = f"Welch's test, {seeds['degrees']:.1f} degrees of freedom"
+        interval, p = _interval(seeds), _p(seeds["p"])
+    else:
+        interval, p, by = "", "", "no test: it takes two runs of each, with different scores"
+    difference = found["difference"]
+    table.add_row("seeds", f"{difference['value']:+.4f} {difference['unit']}", interval, p, by)
     return table
 
 
-def _documents(facts: dict[str, Any]) -> str:
-    if "unavailable" in facts:
-        return f"no test: {facts['unavailable']}"
-    text = (
-        f"{facts['difference']:+.4f} BPB, {facts['level']:.0%} of {facts['resamples']:,} resamples of "
-        f"{facts['documents']:,} documents between {facts['low']:+.4f} and {facts['high']:+.4f}: {_p(facts['p'])}; "
-        f"better by {facts['margin']:.4f} BPB: {_p(facts['p_margin'])}"
+def _verdict(found: dict[str, Any]) -> Text:
+    """One sentence: the challenge's rule, and what it says here."""
+    rule = found["verdict"]
+    said, style = {True: ("yes", "bold green"), False: ("no", "bold red"), None: ("undecided", "bold yellow")}[
+        rule["wins"]
+    ]
+    other = found["second"] if rule["better"] == found["first"] else found["first"]
+    p = f", p = {_p(rule['p'])}" if rule["p"] is not None else ""
+    return Text.assemble(
+        f"Would {rule['better']} be a record over {other} (better by {rule['margin']:g} {rule['unit']} at p < 0.01)? ",
+        (said, style),
+        f": {rule['gain']:.4f} better{p}; {rule['reason']}",
     )
-    if facts["repair_bpb"]:
-        text += f"; {facts['repair_bpb']:+.4f} BPB of it pays for what tokenizers lose, spread evenly"
-    return text + (f"; {facts['note']}" if "note" in facts else "")
 
 
-def _metrics(metrics: dict[str, list[float]]) -> dict[str, list[float]]:
-    return {key: values for key, values in metrics.items() if values[0] != values[1]}
+def _remarks(documents: dict[str, Any]) -> list[str]:
+    remarks = []
+    if documents.get("repair_bpb"):
+        remarks.append(
+            f"{documents['repair_bpb']:+.4f} BPB of the difference pay for what tokenizers lose, alike in all documents"
+        )
+    return remarks + ([documents["note"]] if "note" in documents else [])
+
+
+def _interval(facts: dict[str, Any]) -> str:
+    return f"{facts['low']:+.4f} … {facts['high']:+.4f}"
 
 
 def _p(p: float) -> str:
-    return f"p = {p:.4f}" if p >= 0.0001 else "p < 0.0001"
+    return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 
-def _value(value: Any) -> str:
-    if value is None:
-        return "—"
-    if isinstance(value, float):
-        return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) < 0.001 else f"{value:,.4f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
 def print_breakdown(facts: dict[str, Any], console: Console) -> None:
@@ -152,5 +155,5 @@ def _table(*columns: str, words: int = 1) -> Table:
     """A table whose first `words` columns are words, the others numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < words else "right", no_wrap=i >= words)
+        table.add_column(column, justify="left" if i < words else "right", overflow="fold", no_wrap=i >= words > 1)
     return table

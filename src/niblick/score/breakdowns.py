@@ -251,8 +251,9 @@ def rest(name: str, total: Part, parts: list[Part]) -> Part:
 def chunk_places(model: LM, split: Split, windows: Windows, batch_tokens: int) -> npt.NDArray[np.uint16] | None:
     """Return for each token of the split its place in its chunk, (T,), as the window sees it that scores it.
 
-    1 starts a chunk, 0 is unknown: the last target of a window. Of the outermost level; None for a model that cuts
-    no chunks (dense, or with a soft router). Runs the model over all windows once, under the caller's autocast.
+    1 starts a chunk, 0 is unknown: the last target of a window. Boundaries that a capacity has no room for start
+    none. Of the outermost level; None for a model that cuts no chunks (dense, or with a soft router). Runs the model
+    over all windows once, under the caller's autocast.
     """
     if not model.config.levels or model.config.levels[0].router == "soft":
         return None
@@ -264,7 +265,10 @@ def chunk_places(model: LM, split: Split, windows: Windows, batch_tokens: int) -
         with torch.no_grad():
             for batch in _batches(windows, split, batch_tokens):
                 _, routings = model.hidden(torch.from_numpy(batch.ids_BL).to(device))
-                place_BL = _places(routings[0].boundary_BL.cpu().numpy())
+                boundary_BL, capacity = routings[0].boundary_BL, routings[0].capacity
+                if capacity is not None:
+                    boundary_BL = boundary_BL & (boundary_BL.cumsum(1) <= capacity)
+                place_BL = _places(boundary_BL.cpu().numpy())
                 unknown_B1 = np.zeros((len(place_BL), 1), np.int64)
                 place_BT = np.concatenate((place_BL[:, batch.first + 1 :], unknown_B1), axis=1)
                 place_T[batch.place_N] = np.minimum(place_BT, 65535).ravel()
