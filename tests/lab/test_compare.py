@@ -182,7 +182,7 @@ def test_scored_differently_is_said(runs: Path, data: Path, tmp_path: Path) -> N
     shutil.copytree(runs / "quickstart-1", tmp_path / "runs" / "quickstart-1")
     make_run(tmp_path / "runs", data / "bytes", 1, "score.seq_len=32")
     facts = compare(names(1, 2), tmp_path / "runs")
-    assert any("scored differently in seq_len" in note for note in facts["notes"])
+    assert facts["notes"] == ["scored differently in seq_len: A 64, B 32"]
 
 
 def test_bad_input(runs: Path, data: Path, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def compare(targets: list[str], runs: Path, scorer: str = "") -> dict[str, Any]:
     if len(groups) == 1 and len(scored) == 2:
         sides = [Group(label, [member]) for label, member in zip("AB", scored, strict=True)]
         notes.append("the runs differ in their seeds alone: what sets them apart is luck")
-    notes += _scorer_notes(scored)
+    notes += _scorer_notes(sides)
     return {
         "groups": [_describe(g) for g in (groups if len(groups) > 1 else sides)],
         "comparisons": [against(sides[0], other) for other in sides[1:]],
@@ -183,14 +183,14 @@ def _check_same_text(scored: list[Scored]) -> list[str]:
     return []
 
 
-def _scorer_notes(scored: list[Scored]) -> list[str]:
-    """One sentence for each way in which the scorings differ, where the difference is not the tokenizer's."""
+def _scorer_notes(groups: list[Group]) -> list[str]:
+    """One sentence for each setting of the scorers in which scores differ."""
+    settings = {each.label: [_settings(member.record) for member in each.members] for each in groups}
     notes = []
-    settings = [_settings(one.record) for one in scored]
-    for key in sorted({key for each in settings for key in each}):
-        found = [each.get(key) for each in settings]
-        if any(value != found[0] for value in found):
-            said = ", ".join(f"{s.name} {value}" for s, value in zip(scored, found, strict=True))
+    for key in sorted({key for those in settings.values() for each in those for key in each}):
+        found = {label: list(dict.fromkeys(str(each.get(key)) for each in those)) for label, those in settings.items()}
+        if len({value for values in found.values() for value in values}) > 1:
+            said = ", ".join(f"{label} {' and '.join(values)}" for label, values in found.items())
             notes.append(f"scored differently in {key}: {said}")
     return notes
 

@@ -132,7 +132,6 @@ def verdict(first: Sequence[float], second: Sequence[float], margin: float, unit
     better = 0 if means[0] < means[1] else 1
     worse, best = (second, first) if better == 0 else (first, second)
     gain = abs(means[0] - means[1])
-    asked = f"{margin:g} {unit} at p < {challenge.RECORD_P:g}"
     test = welch(worse, best, margin)
     more = more_seeds(worse, best, margin)
     p = test.p if test else None
@@ -145,7 +144,7 @@ def verdict(first: Sequence[float], second: Sequence[float], margin: float, unit
     elif test is None:
         wins, reason = None, f"a single run has no deviation; {_needed(more)}"
     elif test.p < challenge.RECORD_P:
-        wins, more, reason = True, 0, f"better by {asked}"
+        wins, more, reason = True, 0, "sure enough"
     else:
         wins, reason = False, f"not yet sure; {_needed(more)}"
     return Verdict(better, unit, gain, margin, p, wins, more, reason)

@@ -73,7 +73,7 @@ def _findings(found: dict[str, Any]) -> Table:
         by = f"paired bootstrap, {documents['documents']:,} documents"
         table.add_row("documents", f"{documents['difference']:+.4f} BPB", _interval(documents), _p(documents["p"]), by)
         margin = f"beyond {documents['margin']:.4f} BPB"
-        table.add_row("", margin, "", _p(documents["p_margin"]), "the same, one-sided, against the challenge's margin")
+        table.add_row("", margin, "", _p(documents["p_margin"]), "the same, one-sided")
     if seeds:
         by = f"Welch's test, {seeds['degrees']:.1f} degrees of freedom"
         interval, p = _interval(seeds), _p(seeds["p"])
@@ -91,7 +91,7 @@ def _verdict(found: dict[str, Any]) -> Text:
         rule["wins"]
     ]
     other = found["second"] if rule["better"] == found["first"] else found["first"]
-    p = f", p = {_p(rule['p'])}" if rule["p"] is not None else ""
+    p = "" if rule["p"] is None else f", p {_p(rule['p'])}" if rule["p"] < 0.0001 else f", p = {_p(rule['p'])}"
     return Text.assemble(
         f"Would {rule['better']} be a record over {other} (better by {rule['margin']:g} {rule['unit']} at p < 0.01)? ",
         (said, style),
