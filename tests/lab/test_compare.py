@@ -27,9 +27,11 @@ from niblick.runs import Run, create_run
 from niblick.score.costs import COST
 from niblick.train.checkpoint import save_tensors
 
+NAME = "int8+zlib"
 TOY = [
     *("model.width=16", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1"),
     *("score.seq_len=64", "score.batch_tokens=4096", "train.dtype=float32"),
+    "export.scheme=int8",
 ]
 
 
@@ -78,12 +80,12 @@ def runs(data: Path) -> Path:
 
 
 def last_score(runs: Path, number: int) -> dict[str, Any]:
-    path = runs / f"quickstart-{number}" / "artifacts" / "int8+zlib" / "scores.jsonl"
+    path = runs / f"quickstart-{number}" / "artifacts" / NAME / "scores.jsonl"
     return json.loads(path.read_text().splitlines()[-1])
 
 
 def costs(runs: Path, number: int) -> np.ndarray:
-    folder = runs / f"quickstart-{number}" / "artifacts" / "int8+zlib"
+    folder = runs / f"quickstart-{number}" / "artifacts" / NAME
     return np.load(folder / last_score(runs, number)["document_costs"])
 
 
@@ -105,8 +107,8 @@ def test_every_score_keeps_what_its_documents_cost(runs: Path) -> None:
 def test_groups_and_statistics(runs: Path) -> None:
     facts = compare(names(1, 4, 2, 5, 3, 6), runs)
     assert [[Path(r).name for r in g["runs"]] for g in facts["groups"]] == [
-        [f"quickstart-{n}:int8+zlib" for n in (1, 2, 3)],
-        [f"quickstart-{n}:int8+zlib" for n in (4, 5, 6)],
+        [f"quickstart-{n}:{NAME}" for n in (1, 2, 3)],
+        [f"quickstart-{n}:{NAME}" for n in (4, 5, 6)],
     ]
     [found] = facts["comparisons"]
     loss = [[last_score(runs, n)["loss"] for n in group] for group in ((1, 2, 3), (4, 5, 6))]
@@ -167,7 +169,7 @@ def test_the_newest_score_of_the_official_scorer(runs: Path, data: Path, tmp_pat
     for number in (1, 4):
         run = Run(tmp_path / "runs" / f"quickstart-{number}")
         overrides = ["score.scorer=sliding", "score.stride=16"]
-        pipeline.score_artifact(run.artifact("int8+zlib"), str(data / "bytes"), run=run, overrides=overrides)
+        pipeline.score_artifact(run.artifact(NAME), str(data / "bytes"), run=run, overrides=overrides)
     before = compare(names(1, 4), runs)["comparisons"][0]["difference"]
     assert compare(names(1, 4), tmp_path / "runs")["comparisons"][0]["difference"] == before
     facts = compare(names(1, 4), tmp_path / "runs", "sliding")
@@ -200,7 +202,7 @@ def test_bad_input(runs: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         compare(["quickstart-1", other.name], folder)
     assert all(h in str(refused.value) for h in hashes)
-    kept = folder / "quickstart-2" / "artifacts" / "int8+zlib"
+    kept = folder / "quickstart-2" / "artifacts" / NAME
     next(kept.glob("documents-*.npy")).write_bytes(b"something else")
     with pytest.raises(DataError, match="document costs"):
         compare(names(1, 2), folder)
@@ -214,7 +216,7 @@ def test_scores_without_hashes_or_document_costs(runs: Path, tmp_path: Path) -> 
     shutil.copytree(runs, tmp_path / "runs")
     unknown = ("text_hash", "stream_hash", "document_costs", "lossless", "bpb_repaired")
     for number in (1, 4, 7):
-        path = tmp_path / "runs" / f"quickstart-{number}" / "artifacts" / "int8+zlib" / "scores.jsonl"
+        path = tmp_path / "runs" / f"quickstart-{number}" / "artifacts" / NAME / "scores.jsonl"
         path.write_text(json.dumps(last_score(runs, number) | dict.fromkeys(unknown)) + "\n")
     facts = compare(names(1, 4), tmp_path / "runs")
     assert any("no hash of the text" in note for note in facts["notes"])
@@ -266,7 +268,7 @@ def test_the_breakdown_of_a_run(niblick: Niblick, runs: Path, tmp_path: Path) ->
     assert code == 0
     for words in ("tokens of context", "at chunk boundaries", "kind of byte", "documents, dearest first"):
         assert words in out
-    folder = tmp_path / "runs" / "quickstart-1" / "artifacts" / "int8+zlib" / "breakdown"
+    folder = tmp_path / "runs" / "quickstart-1" / "artifacts" / NAME / "breakdown"
     facts = json.loads((folder / "breakdown.json").read_text())
     record = last_score(tmp_path / "runs", 1)
     assert facts["total"]["bits"] == pytest.approx(record["bits"], rel=1e-12)
@@ -301,7 +303,7 @@ def test_breakdowns_of_other_scorers_and_models(niblick: Niblick, runs: Path, da
 
 
 def test_bad_input_of_breakdowns(niblick: Niblick, runs: Path, data: Path, tmp_path: Path) -> None:
-    artifact = shutil.copy(runs / "quickstart-1" / "artifacts" / "int8+zlib" / "artifact.nib", tmp_path / "alone.nib")
+    artifact = shutil.copy(runs / "quickstart-1" / "artifacts" / NAME / "artifact.nib", tmp_path / "alone.nib")
     (tmp_path / "file").write_text("")
     for arguments, words in (
         ([artifact, "--data", data / "bytes", "--breakdown"], "belongs to no run"),
