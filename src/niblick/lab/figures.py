@@ -102,7 +102,7 @@ def by_place(rows: list[tuple[str, float]], whole: float, kind: str = "svg") -> 
     figure, axes = _axes(6.2, 3.1)
     axes.bar(range(len(rows)), [bpb for _, bpb in rows], color=[PREFIXED] + [OURS] * (len(rows) - 1), width=0.72)
     axes.set_xticks(range(len(rows)), [label for label, _ in rows])
-    axes.tick_params(axis="x", length=0, labelsize=8 if len(rows) > 12 else 9)
+    axes.tick_params(axis="x", length=0, labelsize=7 if len(rows) > 12 else 9)
     axes.set_ylim(0, max(bpb for _, bpb in rows) * 1.1)
     _across(axes, whole, side="right")
     axes.set_xlabel("place in the chunk (1 starts it), tokens")
