@@ -1,0 +1,172 @@
+"""Sidecars: what the tokens already scored say about the next one, added to a model while it is scored.
+
+A sidecar changes the model's logits before the softmax, so there is one normalized distribution at every position, and
+it learns a token only after that token's score is fixed. `cache` and `bigram` add a bias to the tokens that came
+lately; `ngram` mixes the model with an adaptive n-gram model (`ngram_mixture`).
+
+Shapes: N positions in stream order, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from niblick.errors import ConfigError, nearest
+from niblick.score.ngram_mixture import Floats, Integers, NgramMixture, log_softmax
+
+MAX_ORDER = 64
+
+_PIECE = 2**18  # numbers in the rows worked on at once: 1008 positions of bytes
+
+
+@dataclass(frozen=True)
+class SidecarConfig:
+    """Which sidecar rides along while the split is scored."""
+
+    name: Literal["", "cache", "bigram", "ngram"] = ""
+    """`cache`: tokens that came lately; `bigram`: those that lately followed the same token; `ngram`: a normalized
+    mixture with an n-gram model of all that came; "": none."""
+    reset: Literal["carry", "document"] = "carry"
+    """`carry`: what was learned stays until the end of the split; `document`: all of it is forgotten at each BOS."""
+    window: int = 4096
+    """cache, bigram: tokens that are remembered."""
+    strength: float = 0.1
+    """cache, bigram: the bias is strength · ln(1 + count)."""
+    order: int = 16
+    """ngram: the longest context, in tokens."""
+    weight: float = 0.2
+    """ngram: weight (exponent) of the n-gram model at the start, beside 1 of the model."""
+    rate: float = 0.002
+    """ngram: learning rate of both weights; 0: they stay."""
+
+    def __post_init__(self) -> None:
+        if self.name and self.name not in ADJUSTERS:
+            raise ConfigError(f"unknown score.sidecar.name={self.name!r}{nearest(self.name, ADJUSTERS)}")
+        if self.reset not in ("carry", "document"):
+            raise ConfigError(f"unknown score.sidecar.reset={self.reset!r}: choose carry or document")
+        if self.window < 1:
+            raise ConfigError(f"score.sidecar.window={self.window} must be at least 1 token")
+        if not 0 <= self.order <= MAX_ORDER:
+            raise ConfigError(f"score.sidecar.order={self.order} must be between 0 and {MAX_ORDER} tokens")
+        for key in ("strength", "weight", "rate"):
+            value = getattr(self, key)
+            if not 0 <= value <= 2:
+                raise ConfigError(f"score.sidecar.{key}={value:g} must be between 0 and 2")
+
+
+class Adjuster(Protocol):
+    """What a kind of sidecar is: its knowledge, and how that changes the model's distributions."""
+
+    def reveal(self, token: int) -> None:
+        """Tell a token of the stream that needs no prediction."""
+
+    def adjust(self, log_p_NV: Floats, tokens_N: Integers) -> Floats:
+        """Return log q_NV, float64: row i from the model's row i and tokens before i alone. Then all N are revealed."""
+
+
+class CacheBias:
+    """Adds strength · ln(1 + how often the token came among the last `window`) to the model's logits."""
+
+    def __init__(self, vocab_size: int, window: int, strength: float) -> None:
+        self._window, self._strength = window, strength
+        self._counts_V = np.zeros(vocab_size)
+        self._recent: deque[int] = deque()
+
+    def reveal(self, token: int) -> None:
+        self._counts_V[token] += 1
+        self._recent.append(token)
+        if len(self._recent) > self._window:
+            self._counts_V[self._recent.popleft()] -= 1
+
+    def adjust(self, log_p_NV: Floats, tokens_N: Integers) -> Floats:
+        counts_NV = np.empty_like(log_p_NV)
+        for i, token in enumerate(tokens_N.tolist()):
+            counts_NV[i] = self._counts_V
+            self.reveal(token)
+        return log_softmax(log_p_NV + self._strength * np.log1p(counts_NV))
+
+
+class BigramBias:
+    """Adds strength · ln(1 + how often it followed the token before, among the last `window`) to the model's logits."""
+
+    def __init__(self, vocab_size: int, window: int, strength: float) -> None:
+        self._window, self._strength = window, strength
+        self._counts: dict[int, dict[int, int]] = {}
+        self._recent: deque[int] = deque()
+
+    def reveal(self, token: int) -> None:
+        if self._recent:
+            followers = self._counts.setdefault(self._recent[-1], {})
+            followers[token] = followers.get(token, 0) + 1
+        self._recent.append(token)
+        if len(self._recent) > self._window:
+            gone = self._recent.popleft()
+            followers = self._counts[gone]
+            followers[self._recent[0]] -= 1
+
+    def adjust(self, log_p_NV: Floats, tokens_N: Integers) -> Floats:
+        counts_NV = np.zeros_like(log_p_NV)
+        for i, token in enumerate(tokens_N.tolist()):
+            if self._recent and (followers := self._counts.get(self._recent[-1])):
+                counts_NV[i, list(followers)] = list(followers.values())
+            self.reveal(token)
+        return log_softmax(log_p_NV + self._strength * np.log1p(counts_NV))
+
+
+ADJUSTERS: dict[str, Callable[[SidecarConfig, int], Adjuster]] = {
+    "cache": lambda config, vocab_size: CacheBias(vocab_size, config.window, config.strength),
+    "bigram": lambda config, vocab_size: BigramBias(vocab_size, config.window, config.strength),
+    "ngram": lambda config, vocab_size: NgramMixture(vocab_size, config.order, config.weight, config.rate),
+}
+
+
+class Sidecar:
+    """A sidecar on its way through one stream, which starts with BOS."""
+
+    def __init__(self, config: SidecarConfig, vocab_size: int, bos_id: int) -> None:
+        self.config, self.vocab_size, self.bos_id = config, vocab_size, bos_id
+        self._next = 1
+        self._start()
+
+    def _start(self) -> None:
+        self._adjuster = ADJUSTERS[self.config.name](self.config, self.vocab_size)
+        self._adjuster.reveal(self.bos_id)
+
+    def __call__(self, first: int, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        """Return the log-probabilities (N,), nats, of the targets first…first+N−1 of the stream, and learn from them.
+
+        `logits_NV` are the model's, before the softmax. Raises ConfigError unless every target comes once, in order.
+        """
+        if first != self._next:
+            raise ConfigError(f"a sidecar needs every target once and in order: target {first} came, not {self._next}")
+        self._next += len(targets_N)
+        log_q_N = np.empty(len(targets_N))
+        targets = targets_N.cpu().numpy()
+        piece = max(1, _PIECE // self.vocab_size)
+        for start in range(0, len(targets), piece):
+            part = slice(start, start + piece)
+            log_p_NV = log_softmax(logits_NV[part].double().cpu().numpy())
+            log_q_N[part] = self._adjust(log_p_NV, targets[part])
+        return torch.from_numpy(log_q_N).to(targets_N.device)
+
+    def _adjust(self, log_p_NV: Floats, tokens_N: Integers) -> Floats:
+        """Return log q of the tokens, forgetting at each BOS where that is asked for."""
+        ends = [len(tokens_N)]
+        if self.config.reset == "document":
+            ends = [*(np.flatnonzero(tokens_N == self.bos_id) + 1).tolist(), len(tokens_N)]
+        log_q_N, start = np.empty(len(tokens_N)), 0
+        for end in ends:
+            if start < end:
+                log_q_NV = self._adjuster.adjust(log_p_NV[start:end], tokens_N[start:end])
+                log_q_N[start:end] = log_q_NV[np.arange(end - start), tokens_N[start:end]]
+            if end > start and self.config.reset == "document" and tokens_N[end - 1] == self.bos_id:
+                self._start()
+            start = end
+        return log_q_N
