@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from niblick.data.dataset import Split
+from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError
+from niblick.model.lm import LM, ModelConfig
+from niblick.model.stage import StageConfig
 from niblick.score import ngram_mixture
 from niblick.score.ngram_mixture import FLOOR, LARGEST_WEIGHT, NOVELTY, STEP, ContextCounts, NgramMixture
+from niblick.score.plan import ScoreConfig
+from niblick.score.scorers import score_split
 from niblick.score.sidecars import BigramBias, CacheBias, Sidecar, SidecarConfig
 
 V = 7
@@ -232,3 +240,34 @@ def test_order_of_the_stream_is_kept() -> None:
 def test_bad_settings(keys: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         SidecarConfig(**keys)
+
+
+def test_rides_along_with_every_scorer() -> None:
+    """The score with a sidecar is that of the model's own distributions, put through the sidecar in stream order."""
+    torch.manual_seed(0)
+    model = LM(ModelConfig(width=16, heads=2, kv_heads=1, levels=(), main=StageConfig("T1"))).double()
+    tokens = np.concatenate([[BOS, *(np.frombuffer(text, np.uint8) + 4)] for text in (b"one, two, " * 9, b"two" * 20)])
+    split = Split("val", [Path("memory")], [tokens.astype(np.uint16)])
+    for scorer, keys in (("contiguous", {}), ("sliding", {"stride": 5}), ("document", {})):
+        plain = ScoreConfig(24, 100, scorer=scorer, **keys)
+        for name in NAMES:
+            # Rows as the scorer hands them out, collected by a sidecar that changes nothing.
+            rows: list[torch.Tensor] = []
+
+            def collect(first: int, logits_NV: torch.Tensor, targets_N: torch.Tensor, rows: Any = rows) -> torch.Tensor:
+                rows.append(logits_NV)
+                return logits_NV.log_softmax(1)[torch.arange(len(targets_N)), targets_N]
+
+            alone = score_split(model, split, ByteTokenizer(), plain, sidecar=collect)
+            targets_N = torch.from_numpy(tokens[1:].astype(np.int64))
+            expected = Sidecar(config(name), 260, BOS)(1, torch.cat(rows), targets_N)
+                1, torch.cat(rows), torch.from_numpy(tokens[1:].astype(np.int64))
+            )
+            nats = []
+            for batch_tokens in (1, 100, 10_000):
+                with_it = replace(plain, batch_tokens=batch_tokens, sidecar=config(name))
+                nats.append(score_split(model, split, ByteTokenizer(), with_it).nats)
+            assert nats == pytest.approx([-float(expected.sum())] * 3, abs=1e-6)
+            assert abs(nats[0] - alone.nats) > 1
+    still = replace(plain, sidecar=SidecarConfig("ngram", weight=0, rate=0))
+    assert score_split(model, split, ByteTokenizer(), still).nats == pytest.approx(alone.nats, abs=1e-6)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from niblick.data.dataset import Split
 from niblick.errors import ConfigError, DataError, nearest
 from niblick.model.level import LevelConfig
+from niblick.score.sidecars import SidecarConfig
 from niblick.score.ttt import TTTConfig
 
 SCORERS = ("contiguous", "sliding", "document")
@@ -46,6 +47,8 @@ class ScoreConfig:
     """Time for the whole of scoring. Test-time training gives way in time; a score is never left half done."""
     ttt: TTTConfig = field(default_factory=TTTConfig)
     """Learning from text that is scored already."""
+    sidecar: SidecarConfig = field(default_factory=SidecarConfig)
+    """What text that is scored already says beside the model."""
 
     def __post_init__(self) -> None:
         if self.scorer not in SCORERS:

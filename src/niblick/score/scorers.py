@@ -32,6 +32,7 @@ from niblick.errors import ConfigError
 from niblick.model.level import Level
 from niblick.model.lm import LM, LOGIT_ELEMENTS
 from niblick.model.routers import Routing, ThresholdRouter
+from niblick.score import sidecars
 from niblick.score.plan import Batch, ScoreConfig, Windows, batches, document_starts, plan, read_batch
 from niblick.score.ttt import Adapter, Stretch
 
@@ -209,7 +210,7 @@ def score_split(
     sidecar: Sidecar | None = None,
     progress: ReportProgress | None = None,
 ) -> Score:
-    """Score every target of the split once.
+    """Score every target of the split once, with `sidecar` or the one that the config names.
 
     The challenge drops what is left after the last whole window; here it is scored too, as a shorter window.
     Runs under the caller's autocast, on the model's device, over all processes of torch.distributed where that is
@@ -218,6 +219,8 @@ def score_split(
     fit or the time is too short.
     """
     rank, ranks = _ranks()
+    if sidecar is None and config.sidecar.name:
+        sidecar = sidecars.Sidecar(config.sidecar, model.config.vocab_size, tokenizer.bos_id)
     if sidecar is not None and ranks > 1:
         raise ConfigError(f"a sidecar reads the stream in order, and {ranks} processes do not: score in one process")
     adapter = None
