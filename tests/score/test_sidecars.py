@@ -261,8 +261,6 @@ def test_rides_along_with_every_scorer() -> None:
             alone = score_split(model, split, ByteTokenizer(), plain, sidecar=collect)
             targets_N = torch.from_numpy(tokens[1:].astype(np.int64))
             expected = Sidecar(config(name), 260, BOS)(1, torch.cat(rows), targets_N)
-                1, torch.cat(rows), torch.from_numpy(tokens[1:].astype(np.int64))
-            )
             nats = []
             for batch_tokens in (1, 100, 10_000):
                 with_it = replace(plain, batch_tokens=batch_tokens, sidecar=config(name))
