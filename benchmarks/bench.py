@@ -2,7 +2,7 @@
 
 With --docs the table goes into docs/performance.md too.
 
-Usage: python benchmarks/bench.py [--quick] [--docs] [NAME …]   (NAME: chunking, hnet, scoring, data, pack, coding)
+Usage: python benchmarks/bench.py [--quick] [--docs] [NAME …]
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from measure import Row
 from niblick.runs import environment, machine
 from pack import bench_pack
 from scoring import bench_scoring
+from sidecars import bench_sidecars
 
 BENCHMARKS = {
     "chunking": bench_smooth,
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "data": bench_prepare,
     "pack": bench_pack,
     "coding": bench_coding,
+    "sidecars": bench_sidecars,
 }
 OUT = Path(__file__).parents[1] / "build" / "bench.json"
 DOCS = Path(__file__).parents[1] / "docs" / "performance.md"

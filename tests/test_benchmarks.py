@@ -35,6 +35,7 @@ def module(name: str) -> ModuleType:
         ("data", "bench_prepare"),
         ("pack", "bench_pack"),
         ("coding", "bench_coding"),
+        ("sidecars", "bench_sidecars"),
     ],
 )
 def test_rows(name: str, function: str) -> None:
@@ -53,3 +54,9 @@ def test_both_ways_of_packing_make_the_same_codes() -> None:
     for name, parts in plain.items():
         for mine, theirs in zip(ours[name].parts.values(), parts, strict=True):
             assert np.array_equal(mine, theirs.numpy()), name
+
+
+def test_both_ways_of_mixing_give_the_same_score() -> None:
+    bench = module("sidecars")
+    tokens_N = bench.stream(3000)
+    np.testing.assert_allclose(bench.ours(tokens_N), bench.plain(tokens_N), atol=1e-6)

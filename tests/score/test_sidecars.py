@@ -131,8 +131,7 @@ def test_mixture_is_what_it_says(tokens: list[int], order: int, weight: float, r
 @settings(max_examples=60, deadline=None)
 def test_biases_are_what_they_say(tokens: list[int], window: int, strength: float, seed: int) -> None:
     log_p_NV = drawn(seed, len(tokens))
-    for name, kind in (("cache", CacheBias), ("bigram", BigramBias)):
-        sidecar = kind(V, window, strength)
+    for name, sidecar in (("cache", CacheBias(V, window, strength)), ("bigram", BigramBias(window, strength))):
         sidecar.reveal(BOS)
         log_q_NV = sidecar.adjust(log_p_NV, np.array(tokens, np.int64))
         for i in range(len(tokens)):

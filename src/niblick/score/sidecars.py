@@ -35,10 +35,10 @@ class SidecarConfig:
     mixture with an n-gram model of all that came; "": none."""
     reset: Literal["carry", "document"] = "carry"
     """`carry`: what was learned stays until the end of the split; `document`: all of it is forgotten at each BOS."""
-    window: int = 4096
+    window: int = 1024
     """cache, bigram: tokens that are remembered."""
-    strength: float = 0.1
-    """cache, bigram: the bias is strength · ln(1 + count)."""
+    strength: float | None = None
+    """cache, bigram: the bias is strength · ln(1 + count); null: 0.1 for cache, 0.3 for bigram."""
     order: int = 16
     """ngram: the longest context, in tokens."""
     weight: float = 0.2
@@ -57,7 +57,7 @@ class SidecarConfig:
             raise ConfigError(f"score.sidecar.order={self.order} must be between 0 and {MAX_ORDER} tokens")
         for key in ("strength", "weight", "rate"):
             value = getattr(self, key)
-            if not 0 <= value <= 2:
+            if value is not None and not 0 <= value <= 2:
                 raise ConfigError(f"score.sidecar.{key}={value:g} must be between 0 and 2")
 
 
@@ -96,7 +96,7 @@ class CacheBias:
 class BigramBias:
     """Adds strength · ln(1 + how often it followed the token before, among the last `window`) to the model's logits."""
 
-    def __init__(self, vocab_size: int, window: int, strength: float) -> None:
+    def __init__(self, window: int, strength: float) -> None:
         self._window, self._strength = window, strength
         self._counts: dict[int, dict[int, int]] = {}
         self._recent: deque[int] = deque()
@@ -107,9 +107,10 @@ class BigramBias:
             followers[token] = followers.get(token, 0) + 1
         self._recent.append(token)
         if len(self._recent) > self._window:
-            gone = self._recent.popleft()
-            followers = self._counts[gone]
+            followers = self._counts[self._recent.popleft()]
             followers[self._recent[0]] -= 1
+            if not followers[self._recent[0]]:
+                del followers[self._recent[0]]
 
     def adjust(self, log_p_NV: Floats, tokens_N: Integers) -> Floats:
         counts_NV = np.zeros_like(log_p_NV)
@@ -120,9 +121,13 @@ class BigramBias:
         return log_softmax(log_p_NV + self._strength * np.log1p(counts_NV))
 
 
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
 ADJUSTERS: dict[str, Callable[[SidecarConfig, int], Adjuster]] = {
-    "cache": lambda config, vocab_size: CacheBias(vocab_size, config.window, config.strength),
-    "bigram": lambda config, vocab_size: BigramBias(vocab_size, config.window, config.strength),
+    "cache": lambda config, vocab_size: CacheBias(vocab_size, config.window, _or(config.strength, 0.1)),
+    "bigram": lambda config, vocab_size: BigramBias(config.window, _or(config.strength, 0.3)),
     "ngram": lambda config, vocab_size: NgramMixture(vocab_size, config.order, config.weight, config.rate),
 }
 
