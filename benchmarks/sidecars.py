@@ -74,7 +74,7 @@ def bench_sidecars(quick: bool) -> list[Row]:
     tokens_N = stream(5_000 if quick else 200_000)
     return [
         compare(
-            f"n-gram mixture, order {CONFIG.order}, {len(tokens_N) // 1000} kB of bytes",
+            f"n-gram mixture, one model of order {CONFIG.order}, {len(tokens_N) // 1000} kB of bytes",
             lambda: ours(tokens_N),
             lambda: plain(tokens_N),
             peer_name="a dictionary and a vector for every order",

@@ -51,11 +51,11 @@ class ContextCounts:
     For the longest context down to the empty one, as far as each was seen: p_k(v) = (c_k(v) + NOVELTY·t_k·p_{k−1}(v)) /
     (n_k + NOVELTY·t_k), where n_k counts the visits, c_k(v) those followed by v, t_k the distinct followers; p_{−1} is
     uniform, and FLOOR of it is mixed in at the end. A context seen once costs one integer, however many longer ones
-    there are, and becomes a node when it is seen again.
+    there are, and becomes a node when it is seen again. After each token `restart` nothing but that token is known.
     """
 
-    def __init__(self, vocab_size: int, order: int) -> None:
-        self.vocab_size, self.order = vocab_size, order
+    def __init__(self, vocab_size: int, order: int, restart: int | None = None) -> None:
+        self.vocab_size, self.order, self.restart = vocab_size, order, restart
         self._known: list[int] = []
         self._root = _Node()
 
@@ -67,6 +67,8 @@ class ContextCounts:
 
     def reveal(self, token: int) -> None:
         """Count the next token of the stream."""
+        if token == self.restart:
+            self._known, self._root = [], _Node()
         known, place = self._known, len(self._known)
         known.append(token)
         node, depth = self._root, 0
@@ -163,32 +165,41 @@ class _Rows:
 
 
 class NgramMixture:
-    """q ∝ p_model^a · p_ngram^b, normalized, with weights (a, b) for every gate of the n-gram model.
+    """q ∝ p_model^a · p_stream^b · p_document^c, normalized, with weights (a, b, c) for every gate of the last.
 
-    The weights start at (1, `weight`) and climb the gradient of the log-probability of the tokens revealed, at `rate`:
-    with weight 0 and rate 0 the mixture is the model.
+    One n-gram model knows the whole stream so far, the other what came since the last `bos_id`; without a `bos_id`
+    there is only the first. The weights start at 1 for the model and `weight` divided among the n-gram models, and
+    climb the gradient of the log-probability of the tokens revealed, at `rate`: with weight 0 and rate 0 the mixture
+    is the model.
     """
 
-    def __init__(self, vocab_size: int, order: int, weight: float, rate: float) -> None:
-        self._ngrams = ContextCounts(vocab_size, order)
+    def __init__(self, vocab_size: int, order: int, weight: float, rate: float, bos_id: int | None = None) -> None:
+        self._ngrams = [ContextCounts(vocab_size, order)]
+        if bos_id is not None:
+            self._ngrams.append(ContextCounts(vocab_size, order, restart=bos_id))
         self._rate = rate
-        self._weights = np.tile(np.array([1.0, weight]), (self._ngrams.gates, 1))
+        start = [1.0] + [weight / len(self._ngrams)] * len(self._ngrams)
+        self._weights = np.tile(np.array(start), (self._ngrams[-1].gates, 1))
         self._gradient = np.zeros_like(self._weights)
         self._done = 0
 
     def reveal(self, token: int) -> None:
         """Tell a token of the stream that needs no prediction."""
-        self._ngrams.reveal(token)
+        for ngrams in self._ngrams:
+            ngrams.reveal(token)
 
     def adjust(self, log_p_NV: Floats, tokens_N: Integers) -> Floats:
         """Return log q_NV, float64: row i from the model's row i and tokens before i alone. Then all N are revealed."""
-        p_NV, gate_N = self._ngrams.rows(tokens_N)
+        parts = [log_p_NV]
+        for ngrams in self._ngrams:
+            p_NV, gate_N = ngrams.rows(tokens_N)
+            parts.append(np.log(p_NV))
         log_q_NV = np.empty_like(p_NV)
         start = 0
         while start < len(tokens_N):
             stop = min(len(tokens_N), start + STEP - self._done % STEP)
-            part = slice(start, stop)
-            log_q_NV[part] = self._mix(log_p_NV[part], np.log(p_NV[part]), gate_N[part], tokens_N[part])
+            here = slice(start, stop)
+            log_q_NV[here] = self._mix([part_NV[here] for part_NV in parts], gate_N[here], tokens_N[here])
             self._done += stop - start
             start = stop
             if self._done % STEP == 0:
@@ -196,13 +207,14 @@ class NgramMixture:
                 self._gradient[:] = 0
         return log_q_NV
 
-    def _mix(self, model_NV: Floats, ngram_NV: Floats, gate_N: Integers, tokens_N: Integers) -> Floats:
+    def _mix(self, parts: list[Floats], gate_N: Integers, tokens_N: Integers) -> Floats:
         """Return log q_NV under the weights as they are, and add up their gradient: ln p_j(x) − E_q[ln p_j]."""
-        weight_N2 = self._weights[gate_N]
-        z_NV = weight_N2[:, :1] * model_NV + weight_N2[:, 1:] * ngram_NV
+        z_NV = np.zeros_like(parts[0])
+        for weight_N, part_NV in zip(self._weights[gate_N].T, parts, strict=True):
+            z_NV += weight_N[:, None] * part_NV
         z_NV = log_softmax(z_NV)
         q_NV, rows = np.exp(z_NV), np.arange(len(tokens_N))
-        for j, part_NV in enumerate((model_NV, ngram_NV)):
+        for j, part_NV in enumerate(parts):
             gain_N = part_NV[rows, tokens_N] - np.einsum("nv,nv->n", q_NV, part_NV)
             np.add.at(self._gradient[:, j], gate_N, gain_N)
         return z_NV

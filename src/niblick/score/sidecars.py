@@ -34,7 +34,8 @@ class SidecarConfig:
     """`cache`: tokens that came lately; `bigram`: those that lately followed the same token; `ngram`: a normalized
     mixture with an n-gram model of all that came; "": none."""
     reset: Literal["carry", "document"] = "carry"
-    """`carry`: what was learned stays until the end of the split; `document`: all of it is forgotten at each BOS."""
+    """`carry`: what was learned stays until the end of the split, and ngram has a second n-gram model for the document
+    alone; `document`: all is forgotten at each BOS."""
     window: int = 1024
     """cache, bigram: tokens that are remembered."""
     strength: float | None = None
@@ -42,9 +43,9 @@ class SidecarConfig:
     order: int = 16
     """ngram: the longest context, in tokens."""
     weight: float = 0.2
-    """ngram: weight (exponent) of the n-gram model at the start, beside 1 of the model."""
+    """ngram: weight (exponent) of the n-gram models together at the start, beside 1 of the model."""
     rate: float = 0.002
-    """ngram: learning rate of both weights; 0: they stay."""
+    """ngram: learning rate of the weights; 0: they stay."""
 
     def __post_init__(self) -> None:
         if self.name and self.name not in ADJUSTERS:
@@ -125,10 +126,12 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-ADJUSTERS: dict[str, Callable[[SidecarConfig, int], Adjuster]] = {
-    "cache": lambda config, vocab_size: CacheBias(vocab_size, config.window, _or(config.strength, 0.1)),
-    "bigram": lambda config, vocab_size: BigramBias(config.window, _or(config.strength, 0.3)),
-    "ngram": lambda config, vocab_size: NgramMixture(vocab_size, config.order, config.weight, config.rate),
+ADJUSTERS: dict[str, Callable[[SidecarConfig, int, int], Adjuster]] = {
+    "cache": lambda config, vocab_size, _: CacheBias(vocab_size, config.window, _or(config.strength, 0.1)),
+    "bigram": lambda config, *_: BigramBias(config.window, _or(config.strength, 0.3)),
+    "ngram": lambda config, vocab_size, bos_id: NgramMixture(
+        vocab_size, config.order, config.weight, config.rate, bos_id if config.reset == "carry" else None
+    ),
 }
 
 
@@ -141,7 +144,7 @@ class Sidecar:
         self._start()
 
     def _start(self) -> None:
-        self._adjuster = ADJUSTERS[self.config.name](self.config, self.vocab_size)
+        self._adjuster = ADJUSTERS[self.config.name](self.config, self.vocab_size, self.bos_id)
         self._adjuster.reveal(self.bos_id)
 
     def __call__(self, first: int, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
