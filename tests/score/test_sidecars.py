@@ -25,6 +25,7 @@ from niblick.score.ngram_mixture import FLOOR, LARGEST_WEIGHT, NOVELTY, STEP, Co
 from niblick.score.plan import ScoreConfig
 from niblick.score.scorers import score_split
 from niblick.score.sidecars import BigramBias, CacheBias, Sidecar, SidecarConfig
+from niblick.score.ttt import TTTConfig
 
 V = 7
 BOS = 1
@@ -252,8 +253,14 @@ def test_rides_along_with_every_scorer() -> None:
     model = LM(ModelConfig(width=16, heads=2, kv_heads=1, levels=(), main=StageConfig("T1"))).double()
     tokens = np.concatenate([[BOS, *(np.frombuffer(text, np.uint8) + 4)] for text in (b"one, two, " * 9, b"two" * 20)])
     split = Split("val", [Path("memory")], [tokens.astype(np.uint16)])
-    for scorer, keys in (("contiguous", {}), ("sliding", {"stride": 5}), ("document", {})):
-        plain = ScoreConfig(24, 100, scorer=scorer, **keys)
+    ttt = TTTConfig("sgd", lr=0.05, chunk_tokens=48, step_tokens=48, epochs=1)
+    scorers = (
+        ScoreConfig(24, 100),
+        ScoreConfig(24, 100, ttt=ttt),
+        ScoreConfig(24, 100, scorer="sliding", stride=5),
+        ScoreConfig(24, 100, scorer="document"),
+    )
+    for plain in scorers:
         for name in NAMES:
             # Rows as the scorer hands them out, collected by a sidecar that changes nothing.
             rows: list[torch.Tensor] = []
