@@ -148,6 +148,10 @@ def test_eval_with_another_scorer(niblick: Niblick, run: Path, data: Path) -> No
     assert sliding["bpb"] != plain["bpb"]
     assert 0 <= sliding["knife_edges"] < sliding["decisions"]
     assert sliding["legality"]["eval_seconds"] > sliding["seconds"], "reading the artifact counts too"
+    mixed = niblick.json("eval", run, "score.sidecar.name=ngram", "score.sidecar.order=5")
+    assert mixed["scorer"]["sidecar"]["order"] == 5
+    assert mixed["tokens"] == plain["tokens"]
+    assert mixed["bpb"] < plain["bpb"]
     learned = niblick.json(
         *("eval", run, "score.scorer=document", "score.ttt.optimizer=sgd", "score.ttt.lr=0.05"),
         *("score.ttt.chunk_tokens=4096", "score.ttt.reset=document", "score.ttt.epochs=1"),
@@ -171,6 +175,8 @@ def test_eval_with_another_scorer(niblick: Niblick, run: Path, data: Path) -> No
         (["score.stride=8"], "set score.scorer=sliding"),
         (["score.max_seconds=1e-6"], "too little to score once"),
         (["score.ttt.weights=nothing.*", "score.ttt.optimizer=sgd"], "names no weight"),
+        (["score.sidecar.name=ngrams"], "'cache', 'bigram' or 'ngram'"),
+        (["score.sidecar.order=65"], "score.sidecar.order=65 must be between 0 and 64 tokens"),
         (["score.sride=8"], "nearest: score.stride"),
         (["stride=8"], "only score.… may be set here (nearest: score.stride"),
         (["model.width=8"], "is settled in the artifact"),
