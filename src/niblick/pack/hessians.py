@@ -12,8 +12,10 @@ Shapes: B batch, L positions, C chunks, S chunks of all rows, D width, N positio
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ from niblick.errors import ConfigError
 from niblick.model.level import SoftLevel
 from niblick.model.lm import LM
 from niblick.model.routers import Routing
+from niblick.pack.quantize import ExportConfig, quantize, schemes_of
 
 Hessians = dict[str, Tensor]
 """(D, D) float32 on the CPU by name of the weight; those of weights with the same input are one tensor."""
@@ -73,6 +76,44 @@ def calibrate(model: LM, batches: Iterable[Tensor], names: Iterable[str] | None 
     if not sums.products:
         raise ConfigError("no batch was given: Hessians are collected from at least one batch of training text")
     return sums.means()
+
+
+def calibrate_quantized(model: LM, batches: list[Tensor], config: ExportConfig) -> Hessians:
+    """Return Hessians of inputs as the quantized model gives them, `config` saying how it is quantized.
+
+    What is no linear map (vectors, tables, a tied embedding by the float model's Hessian) is quantized first; then
+    block after block in order of execution: its Hessians are collected with all before it quantized, then it is
+    quantized itself. Each block takes one pass over the batches. `pack` with these Hessians makes the same tensors;
+    `model` is left as it was.
+    """
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    schemes, work = schemes_of(state, config), deepcopy(model)
+    live = work.state_dict()
+
+    def put(name: str) -> None:
+        if name in schemes:
+            hessian = hessians.get(name)
+            encoded = quantize(name, state[name], schemes[name], config.prune, hessian=hessian, damping=config.damping)
+            live[name].copy_(encoded.dequantize())
+
+    hessians = calibrate(work, batches)
+    maps = {f"{name}.weight" for name, module in work.named_modules() if isinstance(module, nn.Linear)}
+    for name in state.keys() - (maps & hessians.keys()):
+        put(name)
+    for group in _blocks(name for name in hessians if name in maps):
+        hessians |= calibrate(work, batches, group)
+        for name in group:
+            put(name)
+    return hessians
+
+
+def _blocks(names: Iterable[str]) -> list[list[str]]:
+    """Weights of each block together (else of each module), in the order in which the first of them comes."""
+    blocks: dict[str, list[str]] = {}
+    for name in names:
+        block = re.match(r".*?blocks\.\d+\.", name)
+        blocks.setdefault(block[0] if block else name.rsplit(".", 2)[0], []).append(name)
+    return list(blocks.values())
 
 
 class _Sums:
