@@ -44,16 +44,17 @@ def calibration_batches(train: Split, val: Split, *, vocab_size: int, seq_len: i
     Raises ConfigError if the first split is the validation split or has its text: weights must not be fitted to what
     they are scored on. DataError if it is shorter than one window.
     """
-    same = {"text_hash": "text", "stream_hash": "tokens"}
-    shared = [word for key, word in same.items() if getattr(train, key) and getattr(train, key) == getattr(val, key)]
-    if train.name == "val" or shared:
-        why = f"holds the same {shared[0]} as the validation split" if shared else "is the validation split"
+    why = "is the validation split" if train.name == "val" else ""
+    for key, word in (("text_hash", "text"), ("stream_hash", "tokens")):
+        if not why and getattr(train, key) is not None and getattr(train, key) == getattr(val, key):
+            why = f"holds the same {word} as the validation split"
+    if why:
         raise ConfigError(
             f"Hessians come from training text, and this split ({train.name}) {why}: give the train split"
         )
-    rows = max(1, min(BATCH_TOKENS, tokens) // seq_len)
-    source = Batches(train, vocab_size=vocab_size, seq_len=seq_len, rows=rows, order="shuffle", seed=SEED)
-    count = max(1, min(-(-tokens // (rows * seq_len)), source.windows // rows))
+    source = Batches(train, vocab_size=vocab_size, seq_len=seq_len, rows=1, order="shuffle", seed=SEED)
+    source.rows = min(max(1, min(BATCH_TOKENS, tokens) // seq_len), source.windows)
+    count = max(1, min(-(-tokens // (source.rows * seq_len)), source.windows // source.rows))
     return [source.next()[0] for _ in range(count)]
 
 
