@@ -20,7 +20,7 @@ from niblick.model.level import LevelConfig
 from niblick.model.lm import LM, EntropyConfig, ModelConfig
 from niblick.model.ngrams import NgramConfig
 from niblick.model.stage import StageConfig
-from niblick.pack.gptq import DAMPING, PROFILE_DAMPING, column_weights, gptq_codes, row_errors
+from niblick.pack.gptq import column_weights, gptq_codes, row_errors
 from niblick.pack.grid import Grid, code_entropy, fit_grid
 from niblick.pack.hessians import calibrate, calibrate_quantized, calibration_batches
 from niblick.pack.quantize import ExportConfig, pack, quantize
@@ -382,8 +382,7 @@ def test_on_a_trained_model() -> None:
         for name, encoded in gptq.items():
             if encoded.scheme == "grid" and name in hessians:
                 weights = state[name]
-                damping = PROFILE_DAMPING if "ecsq" in scheme else DAMPING
-                grid = fit_grid(weights, parse_scheme(scheme), column_weights(hessians[name], damping))
+                grid = fit_grid(weights, parse_scheme(scheme), column_weights(hessians[name]))
                 plain_R = errors(weights, grid.codes(weights), grid, hessians[name])
                 found_R = row_errors(encoded.dequantize() - weights, hessians[name])
                 assert bool((found_R <= plain_R).all()), name

@@ -28,8 +28,6 @@ BLOCK = 128
 MORE_DAMPING = (1.0, 10.0, 100.0)
 """Factors on the damping, tried in turn until the Cholesky factor exists; the least damping that grows is LEAST."""
 LEAST = 1e-3
-PROFILE_DAMPING = 1e-3
-"""For the steps of columns: more of it hides how little some inputs matter (measured: docs/export.md)."""
 
 Tell = Callable[[str], None]
 """Takes one sentence about what could not be done as usual."""

@@ -182,7 +182,7 @@ class _Sums:
     def _add(self, x: Tensor, valid_BC: Tensor | None, key: tuple[str, ...]) -> None:
         x_ND = (x.flatten(0, -2) if valid_BC is None else x[valid_BC]).float()
         with torch.autocast(x.device.type, enabled=False):
-            product_DD = (x_ND.t() @ x_ND).double()
+            product_DD = (x_ND.t() @ x_ND).cpu().double()  # on the CPU: not every device has float64
         self.products[key] = self.products[key] + product_DD if key in self.products else product_DD
         self.counts[key] = self.counts.get(key, 0) + len(x_ND)
 
@@ -197,7 +197,7 @@ class _Sums:
             if keys not in shared:
                 count = sum(self.counts[key] for key in keys)
                 total_DD = torch.stack([self.products[key] for key in keys]).sum(0)
-                shared[keys] = (total_DD / max(count, 1)).float().cpu()
+                shared[keys] = (total_DD / max(count, 1)).float()
         return {name: shared[tuple(keys)] for name, keys in keys_of.items()}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from niblick.artifact.codecs import get_codec
 from niblick.artifact.dequantize import EncodedTensor, matrix_shape
 from niblick.errors import ArtifactError, ConfigError, nearest
-from niblick.pack.gptq import DAMPING, PROFILE_DAMPING, Tell, column_weights, gptq_codes
+from niblick.pack.gptq import DAMPING, Tell, column_weights, gptq_codes
 from niblick.pack.grid import Grid, fit_grid
 from niblick.pack.published import CONTROL_PATTERNS, KEEP_ELEMENTS, quantize_int8
 from niblick.pack.schemes import FLOATS, PUBLISHED, Scheme, chosen_scheme, expect_matches, parse_rules, parse_scheme
@@ -162,8 +162,7 @@ def quantize(
     if hessian is None:
         grid = fit_grid(kept_RC, scheme)
         return on_grid(grid, grid.codes(kept_RC), tuple(weights.shape))
-    profile = min(damping, PROFILE_DAMPING) if scheme.kind == "ecsq" else damping
-    grid = fit_grid(kept_RC, scheme, column_weights(hessian, profile))
+    grid = fit_grid(kept_RC, scheme, column_weights(hessian, damping))
     zero_RC = (kept_RC == 0) if prune else None
     codes_RC = gptq_codes(weights_RC, grid, hessian, damping, zero_RC=zero_RC, tell=tell)
     return on_grid(grid, codes_RC, tuple(weights.shape))
