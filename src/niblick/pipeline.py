@@ -20,6 +20,7 @@ import torch
 
 from niblick import challenge
 from niblick.artifact.container import read_artifact, write_artifact
+from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.published_files import read_published
 from niblick.bundle import CodeSize, code_bytes
 from niblick.config import RunConfig, override_score, score_config, to_dict
@@ -31,6 +32,7 @@ from niblick.errors import ArtifactError, ConfigError, NiblickError
 from niblick.loading import build_model, expect_tokenizer, load_artifact
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.providers import Entropy
+from niblick.pack.hessians import calibrate, calibrate_quantized, calibration_batches
 from niblick.pack.quantize import pack
 from niblick.presets import load_recipe
 from niblick.runs import Run, append_line, create_run, machine, open_run, read_json, write_json
@@ -52,7 +54,7 @@ Inspect = Callable[[LM, Dataset, ScoreConfig, str], Observe]
 
 CODE_ROOTS = (
     "niblick.train.trainer",
-    "niblick.pack.quantize",
+    "niblick.pack.hessians",
     "niblick.artifact.container",
     "niblick.data.dataset",
 )
@@ -285,11 +287,47 @@ def export(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> dic
     header = _header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
     path = run.artifact(config.export.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    size = write_artifact(path, header, pack(tensors, config.export), config.export.codec)
+    encoded, calibration = packed(config, tensors, dataset)
+    size = write_artifact(path, header, encoded, config.export.codec)
     code = closure_bytes(run.recipe if run.recipe.is_file() else None)
-    facts = {"artifact_bytes": size, "code_bytes": code.total, "total_bytes": size + code.total}
+    facts = {"artifact_bytes": size, "code_bytes": code.total, "total_bytes": size + code.total} | calibration
     emit({"event": "export", "name": config.export.name} | facts)
     return facts | json.loads(metadata.get("clocks", "{}"))
+
+
+def packed(
+    config: RunConfig, tensors: dict[str, torch.Tensor], dataset: Dataset
+) -> tuple[dict[str, EncodedTensor], dict[str, Any]]:
+    """Return the weights as `config.export` wants them stored, and, with GPTQ, facts about its calibration.
+
+    These are `calibration_seconds`, `calibration_tokens`, and `gptq_notes`: what was rounded plainly, and why.
+    """
+    wanted = config.export
+    if wanted.gptq == "off":
+        return pack(tensors, wanted), {}
+    started = time.perf_counter()
+    model = build_model(config.model, seed=0)
+    model.load_state_dict(tensors)
+    device = pick_device(config.train.device)
+    batches = calibration_batches(
+        dataset.train,
+        dataset.val,
+        vocab_size=config.model.vocab_size,
+        seq_len=config.score.seq_len,
+        tokens=wanted.calibration_tokens,
+    )
+    with autocast(device, config.train.dtype):
+        if wanted.gptq == "float":
+            hessians = calibrate(model.to(device), batches)
+        else:
+            hessians = calibrate_quantized(model.to(device), batches, wanted)
+    notes: dict[str, str] = {}
+    facts = {
+        "calibration_seconds": time.perf_counter() - started,
+        "calibration_tokens": sum(ids_BL.numel() for ids_BL in batches),
+        "gptq_notes": notes,
+    }
+    return pack(tensors, wanted, hessians=hessians, tell=notes.__setitem__), facts
 
 
 def _header(config: RunConfig, tokenizer: dict[str, Any], train_text_hash: str | None = None) -> dict[str, Any]:
@@ -409,7 +447,12 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     weights = read_published(path, expected)
     state = weights.state_dict()
     name = "imported" if weights.quantized else config.export.name
-    encoded = weights.encoded if weights.quantized else pack(state, config.export)
+    if weights.quantized:
+        encoded = weights.encoded
+    elif config.export.gptq == "off":
+        encoded = pack(state, config.export)
+    else:
+        encoded, _ = packed(config, state, open_data(config))
     run = create_run(runs, config, recipe)
     save_tensors(run.weights, state, {})
     run.artifact(name).parent.mkdir(parents=True)

@@ -72,7 +72,7 @@ def _length(size: int) -> bytes:
     return bytes([*out, size])
 
 
-def _segments(data: bytes, count: int) -> list[memoryview]:
+def _segments(data: bytes | memoryview, count: int) -> list[memoryview]:
     sizes, at = [], 0
     for _ in range(count):
         size, shift = 0, 0

@@ -22,7 +22,7 @@ from niblick.pack.schemes import Scheme
 FINE_CLIPS = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
 """Percentiles of |weight| that are tried as the largest code (study 2 searches this range)."""
 COARSE_CLIPS = (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, *FINE_CLIPS)
-"""The same for schemes of few levels, which gain from clipping far more."""
+"""The same for schemes of few levels, which gain from clipping far more, and where columns matter unequally."""
 FINE_LEVELS = 15
 ENTROPY_SAMPLE = 1 << 18
 """The step of ecsq is found on so many weights, evenly spread."""
@@ -119,7 +119,7 @@ def _best_scales(blocks_NK: Tensor, levels: int, matter_NK: Tensor | None) -> Te
     falling_NK = blocks_NK.abs().sort(dim=1, descending=True).values
     held_N = (falling_NK > 0).sum(1)  # filled-up zeros are no weights; true zeros need no scale
     best_N, least_N = blocks_NK.new_zeros(len(blocks_NK)), blocks_NK.new_full((len(blocks_NK),), torch.inf)
-    for clip in FINE_CLIPS if levels >= FINE_LEVELS else COARSE_CLIPS:
+    for clip in FINE_CLIPS if levels >= FINE_LEVELS and matter_NK is None else COARSE_CLIPS:
         at_N = ((1 - clip) * (held_N - 1).clamp_min(0)).long()
         scale_N = falling_NK.gather(1, at_N[:, None])[:, 0] / levels
         error_NK = blocks_NK / torch.where(scale_N > 0, scale_N, torch.inf)[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,18 @@ from torch import Tensor
 
 from niblick.artifact.codecs import get_codec
 from niblick.artifact.dequantize import EncodedTensor, matrix_shape
-from niblick.errors import ArtifactError, ConfigError
+from niblick.errors import ArtifactError, ConfigError, nearest
+from niblick.pack.gptq import DAMPING, Tell, column_weights, gptq_codes
 from niblick.pack.grid import Grid, fit_grid
 from niblick.pack.published import CONTROL_PATTERNS, KEEP_ELEMENTS, quantize_int8
 from niblick.pack.schemes import FLOATS, PUBLISHED, Scheme, chosen_scheme, expect_matches, parse_rules, parse_scheme
 
 SMALL_ELEMENTS = 2_048
 """Vectors, and matrices up to this many elements, are fp16 unless a rule names them."""
+
+
+GPTQ = {"off": "", "float": "-gptq", "quantized": "-gptq.quantized"}
+"""Where GPTQ's layer inputs come from, and what that adds to an artifact's name."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,13 @@ class ExportConfig:
     codec: str = "zlib"
     prune: float = 0.0
     """Share of each quantized tensor, its smallest weights, that is set to zero first."""
+    gptq: str = "off"
+    """Rounding by what layers see of training text (`pack.gptq`): off, float (inputs from the float model) or
+    quantized (from the model as quantized so far: a pass over the text for every block)."""
+    calibration_tokens: int = 131_072
+    """Tokens of training text that layer inputs come from."""
+    damping: float = DAMPING
+    """Share of the mean diagonal of a Hessian that GPTQ adds to the diagonal."""
 
     def __post_init__(self) -> None:
         parse_scheme(self.scheme)
@@ -38,24 +50,65 @@ class ExportConfig:
         get_codec(self.codec)
         if not 0 <= self.prune < 1:
             raise ConfigError(f"export.prune={self.prune} is a share: at least 0 and below 1")
+        if self.gptq not in GPTQ:
+            raise ConfigError(f"unknown export.gptq={self.gptq!r}{nearest(self.gptq, GPTQ)}")
+        if self.gptq != "off" and not any(on_a_grid(s) for s in self._schemes()):
+            raise ConfigError(
+                f"export.gptq={self.gptq} rounds to grids, and export.scheme={self.scheme} has none: "
+                "choose int2 to int8, ternary or ecsqB, or turn gptq off"
+            )
+        if self.calibration_tokens < 1:
+            raise ConfigError(f"export.calibration_tokens={self.calibration_tokens} must be at least 1")
+        if self.damping < 0:
+            raise ConfigError(f"export.damping={self.damping} must not be negative")
+
+    def _schemes(self) -> list[Scheme]:
+        return [parse_scheme(self.scheme), *(rule.scheme for rule in parse_rules(self.rules))]
 
     @property
     def name(self) -> str:
         """Name of the artifact inside its run, if nobody gives another."""
         mixed = "-mixed" if self.rules else ""
-        return f"{self.scheme.replace(':', '.')}{mixed}+{self.codec}"
+        return f"{self.scheme.replace(':', '.')}{mixed}{GPTQ[self.gptq]}+{self.codec}"
 
 
-def pack(state: Mapping[str, Tensor], config: ExportConfig | None = None) -> dict[str, EncodedTensor]:
+def pack(
+    state: Mapping[str, Tensor],
+    config: ExportConfig | None = None,
+    *,
+    hessians: Mapping[str, Tensor] | None = None,
+    tell: Callable[[str, str], None] = lambda name, note: None,
+) -> dict[str, EncodedTensor]:
     """Return the tensors of `state` in stored form, in its order.
 
-    Names that are one tensor in memory (tied weights) are stored once, under the first of them. Raises ArtifactError,
-    naming the tensor, if it holds integers, infinities or NaN, or is too large for fp16; ConfigError for a rule that
-    fits no tensor.
+    Names that are one tensor in memory (tied weights) are stored once, under the first of them. Tensors that have one
+    of the `hessians` (`pack.hessians.calibrate`) are rounded by GPTQ; `tell(name, note)` hears of those that are to be
+    and could not. Raises ArtifactError, naming the tensor, if it holds integers, infinities or NaN, or is too large
+    for fp16; ConfigError for a rule that fits no tensor, and if GPTQ is wanted and there are no Hessians.
     """
     config = config or ExportConfig()
-    schemes = schemes_of(state, config)
-    return {name: quantize(name, state[name], scheme, config.prune) for name, scheme in schemes.items()}
+    if config.gptq != "off" and hessians is None:
+        raise ConfigError(f"export.gptq={config.gptq} needs Hessians: collect them from training text, see docs/export")
+    packed = {}
+    for name, scheme in schemes_of(state, config).items():
+        hessian = (hessians or {}).get(name)
+        if hessians is not None and hessian is None and on_a_grid(scheme):
+            tell(name, "it has no Hessian: plain rounding")
+        packed[name] = quantize(
+            name,
+            state[name],
+            scheme,
+            config.prune,
+            hessian=hessian,
+            damping=config.damping,
+            tell=lambda note, name=name: tell(name, note),  # type: ignore[misc]
+        )
+    return packed
+
+
+def on_a_grid(scheme: Scheme) -> bool:
+    """Whether a scheme rounds to a grid, so that GPTQ has something to say: not floats, nor the published int8."""
+    return scheme.kind in ("int", "ecsq")
 
 
 def schemes_of(state: Mapping[str, Tensor], config: ExportConfig) -> dict[str, Scheme]:
@@ -86,20 +139,33 @@ def _usual_scheme(name: str, tensor: Tensor, usual: Scheme) -> Scheme:
     return Scheme("fp16")
 
 
-def quantize(name: str, tensor: Tensor, scheme: Scheme, prune: float = 0.0) -> EncodedTensor:
-    """Return one tensor in stored form; raises as `pack` does."""
+def quantize(
+    name: str,
+    tensor: Tensor,
+    scheme: Scheme,
+    prune: float = 0.0,
+    *,
+    hessian: Tensor | None = None,
+    damping: float = DAMPING,
+    tell: Tell = lambda note: None,
+) -> EncodedTensor:
+    """Return one tensor in stored form, rounded by GPTQ where its Hessian is given; raises as `pack` does."""
     weights = checked(name, tensor)
     if scheme.kind in FLOATS or not weights.numel():
         return _as_floats(name, weights, scheme.kind if scheme.kind in FLOATS else "fp16")
-    if prune:
-        weights = pruned(weights, prune)
+    kept = pruned(weights, prune) if prune else weights
     if scheme.kind == PUBLISHED:
-        codes, scale = quantize_int8(weights)
+        codes, scale = quantize_int8(kept)
         _expect_finite(name, scale)
         return EncodedTensor("int8", tuple(weights.shape), {"codes": _array(codes), "scale": _array(scale)})
-    weights_RC = weights.reshape(matrix_shape(tuple(weights.shape)))
-    grid = fit_grid(weights_RC, scheme)
-    return on_grid(grid, grid.codes(weights_RC), tuple(weights.shape))
+    weights_RC, kept_RC = (w.reshape(matrix_shape(tuple(weights.shape))) for w in (weights, kept))
+    if hessian is None:
+        grid = fit_grid(kept_RC, scheme)
+        return on_grid(grid, grid.codes(kept_RC), tuple(weights.shape))
+    grid = fit_grid(kept_RC, scheme, column_weights(hessian, damping))
+    zero_RC = (kept_RC == 0) if prune else None
+    codes_RC = gptq_codes(weights_RC, grid, hessian, damping, zero_RC=zero_RC, tell=tell)
+    return on_grid(grid, codes_RC, tuple(weights.shape))
 
 
 def on_grid(grid: Grid, codes_RC: Tensor, shape: tuple[int, ...]) -> EncodedTensor:

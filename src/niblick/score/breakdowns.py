@@ -20,7 +20,7 @@ import torch
 from niblick.data.dataset import Split
 from niblick.data.tokenizers import Tokenizer
 from niblick.model.lm import LM
-from niblick.score.plan import Batch, Windows, batches
+from niblick.score.plan import Batch, Windows, batches, read_batch
 
 CLASSES = ("letter", "digit", "whitespace", "punctuation", "control", "UTF-8 lead", "UTF-8 continuation", "no byte")
 """Kinds of bytes. ASCII but for the UTF-8 ones; `no byte` are the tokens that stand for none: BOS."""
@@ -282,7 +282,9 @@ def _batches(windows: Windows, split: Split, batch_tokens: int) -> Iterator[Batc
     for begin in range(0, len(windows.start_N), _WINDOWS_AT_ONCE):
         part = windows.part(begin, begin + _WINDOWS_AT_ONCE)
         first, after = int(part.start_N.min()), int((part.start_N + part.length_N).max()) + 1
-        yield from batches(part, split.slice(first, after - first), first, batch_tokens, pad=False, ordered=False)
+        tokens = split.slice(first, after - first)
+        for bundle in batches(part, batch_tokens, pad=False, ordered=False):
+            yield read_batch(bundle, tokens, first)
 
 
 def _places(boundary_BL: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
