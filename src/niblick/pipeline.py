@@ -33,6 +33,7 @@ from niblick.loading import build_model, expect_tokenizer, load_artifact
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.providers import Entropy
 from niblick.pack.hessians import calibrate, calibrate_quantized, calibration_batches
+from niblick.pack.permute import permuted
 from niblick.pack.quantize import pack
 from niblick.presets import load_recipe
 from niblick.runs import Run, append_line, create_run, machine, open_run, read_json, write_json
@@ -281,18 +282,25 @@ def score_model(
         )
 
 
-def export(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> dict[str, Any]:
+def export(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, name: str = "") -> dict[str, Any]:
     """Pack the final weights of a run into its artifact. Returns artifact, code and total bytes."""
     tensors, metadata = read_tensors(run.weights)
-    header = _header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
-    path = run.artifact(config.export.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
     encoded, calibration = packed(config, tensors, dataset)
-    size = write_artifact(path, header, encoded, config.export.codec)
-    code = closure_bytes(run.recipe if run.recipe.is_file() else None)
-    facts = {"artifact_bytes": size, "code_bytes": code.total, "total_bytes": size + code.total} | calibration
-    emit({"event": "export", "name": config.export.name} | facts)
+    facts = write_export(run, config, dataset, encoded, name or config.export.name, config.export.codec) | calibration
+    emit({"event": "export", "name": name or config.export.name} | facts)
     return facts | json.loads(metadata.get("clocks", "{}"))
+
+
+def write_export(
+    run: Run, config: RunConfig, dataset: Dataset, encoded: dict[str, EncodedTensor], name: str, codec: str
+) -> dict[str, Any]:
+    """Write tensors as the artifact `name` of a run. Returns artifact, code and total bytes."""
+    header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
+    path = run.artifact(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = write_artifact(path, header, encoded, codec)
+    code = closure_bytes(run.recipe if run.recipe.is_file() else None)
+    return {"artifact_bytes": size, "code_bytes": code.total, "total_bytes": size + code.total}
 
 
 def packed(
@@ -305,6 +313,8 @@ def packed(
     wanted = config.export
     if wanted.gptq == "off":
         return pack(tensors, wanted), {}
+    if wanted.permute:
+        tensors, wanted = permuted(tensors), replace(wanted, permute=False)
     started = time.perf_counter()
     model = build_model(config.model, seed=0)
     model.load_state_dict(tensors)
@@ -330,7 +340,7 @@ def packed(
     return pack(tensors, wanted, hessians=hessians, tell=notes.__setitem__), facts
 
 
-def _header(config: RunConfig, tokenizer: dict[str, Any], train_text_hash: str | None = None) -> dict[str, Any]:
+def artifact_header(config: RunConfig, tokenizer: dict[str, Any], train_text_hash: str | None = None) -> dict[str, Any]:
     """What an artifact says about itself: all it takes to score it, and which text it knows."""
     score = to_dict(config.score) | {"dtype": config.train.dtype}
     known = {"train_text_hash": train_text_hash} if train_text_hash else {}
@@ -456,7 +466,7 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     run = create_run(runs, config, recipe)
     save_tensors(run.weights, state, {})
     run.artifact(name).parent.mkdir(parents=True)
-    size = write_artifact(run.artifact(name), _header(config, tokenizer), encoded, config.export.codec)
+    size = write_artifact(run.artifact(name), artifact_header(config, tokenizer), encoded, config.export.codec)
     code = closure_bytes(recipe)
     source = {"file": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     run.log({"event": "import"} | source)

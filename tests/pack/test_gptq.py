@@ -26,7 +26,8 @@ from niblick.pack.hessians import calibrate, calibrate_quantized, calibration_ba
 from niblick.pack.quantize import ExportConfig, pack, quantize
 from niblick.pack.schemes import parse_scheme
 from niblick.presets import PRESETS, get_preset
-from niblick.score.scorers import ScoreConfig, contiguous
+from niblick.score.plan import ScoreConfig
+from niblick.score.scorers import score_split
 from niblick.train.optim import OptimConfig, Optimizers
 
 ROWS, COLUMNS = 24, 40
@@ -373,7 +374,7 @@ def test_on_a_trained_model() -> None:
 
     def score(packed: dict[str, Tensor]) -> float:
         model.load_state_dict(packed)
-        return contiguous(model, val, tokenizer, ScoreConfig(128, 4_096)).bpb
+        return score_split(model, val, tokenizer, ScoreConfig(128, 4_096)).bpb
 
     for scheme in ("int4", "int3", "ecsq3:column"):
         plain = pack(state, ExportConfig(scheme))

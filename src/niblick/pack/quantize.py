@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from niblick.artifact.dequantize import EncodedTensor, matrix_shape
 from niblick.errors import ArtifactError, ConfigError, nearest
 from niblick.pack.gptq import DAMPING, Tell, column_weights, gptq_codes
 from niblick.pack.grid import Grid, fit_grid
+from niblick.pack.permute import permuted
 from niblick.pack.published import CONTROL_PATTERNS, KEEP_ELEMENTS, quantize_int8
+from niblick.pack.residuals import ResidualConfig, add_residuals
 from niblick.pack.schemes import FLOATS, PUBLISHED, Scheme, chosen_scheme, expect_matches, parse_rules, parse_scheme
 
 SMALL_ELEMENTS = 2_048
@@ -43,6 +45,10 @@ class ExportConfig:
     """Tokens of training text that layer inputs come from."""
     damping: float = DAMPING
     """Share of the mean diagonal of a Hessian that GPTQ adds to the diagonal."""
+    permute: bool = False
+    """Sort hidden units and heads first: the same function, for codecs that gain from neighbours alike."""
+    residual: ResidualConfig = field(default_factory=ResidualConfig)
+    """Low-rank corrections of what is on a grid."""
 
     def __post_init__(self) -> None:
         parse_scheme(self.scheme)
@@ -69,6 +75,7 @@ class ExportConfig:
     def name(self) -> str:
         """Name of the artifact inside its run, if nobody gives another."""
         mixed = "-mixed" if self.rules else ""
+        mixed += "-residual" if self.residual.bytes else ""
         return f"{self.scheme.replace(':', '.')}{mixed}{GPTQ[self.gptq]}+{self.codec}"
 
 
@@ -89,6 +96,10 @@ def pack(
     config = config or ExportConfig()
     if config.gptq != "off" and hessians is None:
         raise ConfigError(f"export.gptq={config.gptq} needs Hessians: collect them from training text, see docs/export")
+    if config.permute:
+        if hessians is not None:
+            raise ConfigError("export.permute moves the inputs that Hessians are of: permute first, then collect them")
+        state = permuted(state)
     packed = {}
     for name, scheme in schemes_of(state, config).items():
         hessian = (hessians or {}).get(name)
@@ -103,7 +114,7 @@ def pack(
             damping=config.damping,
             tell=lambda note, name=name: tell(name, note),  # type: ignore[misc]
         )
-    return packed
+    return add_residuals(packed, state, config.residual, hessians)
 
 
 def on_a_grid(scheme: Scheme) -> bool:
