@@ -65,7 +65,7 @@ def test_an_export_is_scored_from_its_file(run: Path) -> None:
 
 @pytest.mark.slow
 def test_a_fit_fills_its_cap_and_beats_what_it_replaces(run: Path) -> None:
-    for scheme, codec in (("int8-published", "zlib"), ("int4", "zstd")):
+    for scheme, codec in (("int6", "zlib"), ("int4", "zstd")):
         replaced = niblick("export", run, f"scheme={scheme}", f"codec={codec}", "--json")
         cap = replaced["artifact_bytes"]
         fitted = niblick("fit", run, "--artifact-bytes", cap, "--tokens", 16_384, "--json")
