@@ -24,7 +24,7 @@ LAYERS = [
     {"presets", "runs", "loading"},
     {"entropy"},
     {"pipeline"},
-    {"lab", "console", "generate"},
+    {"lab", "console", "generate", "launch"},
     {"quickstart", "monitor", "remote"},
     {"cli"},
 ]
