@@ -49,11 +49,13 @@ def launch(devices: int, arguments: list[str], runs: Path) -> int:
         try:
             elastic_launch(config, sys.executable)("-m", "niblick", *_without_devices(arguments))
         except ChildFailedError as error:
-            codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-            killed = [rank for rank, code in codes.items() if code < 0]
+            # Whoever died of a signal is the cause, but of SIGTERM: torchrun's engine sends that to all the others.
+            codes = {failure.exitcode: rank for rank, failure in error.failures.items()}
+            own = [code for code in codes if code > 0]
+            killed = [code for code in codes if code < 0 and (code != -signal.SIGTERM or not own)]
             if not killed:
-                return next(iter(codes.values()))
-            ended = f"rank {killed[0]} of {devices} was ended by {signal.Signals(-codes[killed[0]]).name}"
+                return own[0]
+            ended = f"rank {codes[killed[0]]} of {devices} was ended by {signal.Signals(-killed[0]).name}"
             raise RankLost(f"{ended}, so all ranks were stopped; {_go_on(arguments, runs, devices)}") from None
         except SignalException as error:
             return 128 + error.sigval

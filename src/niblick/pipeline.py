@@ -70,11 +70,10 @@ CODE_ROOTS = (
 class Stopped(NiblickError):
     """A run ended by a signal, with a checkpoint to go on from."""
 
-    def __init__(self, run: Run, outcome: Outcome) -> None:
+    def __init__(self, run: Run, outcome: Outcome, ranks: Ranks) -> None:
         self.exit_code = 130 if outcome.stopped == "SIGINT" else 143
         super().__init__(
-            f"stopped by {outcome.stopped} after step {outcome.progress.step}; "
-            f"resume with: niblick train --resume {run.path}"
+            f"stopped by {outcome.stopped} after step {outcome.progress.step}; resume with: {_resume_with(run, ranks)}"
         )
 
 
@@ -85,6 +84,10 @@ class Interrupted(NiblickError):
 
     def __init__(self, run: Run) -> None:
         super().__init__(f"interrupted after training; go on with: niblick train --resume {run.path}")
+
+
+def _resume_with(run: Run, ranks: Ranks) -> str:
+    return f"niblick train --resume {run.path}" + (f" --devices {ranks.size}" if ranks.size > 1 else "")
 
 
 def parameters(model: LM) -> int:
@@ -219,11 +222,12 @@ def _carry_on(run: Run, config: RunConfig, dataset: Dataset, listen: Listener, r
         every = config.train.log_every
         if not ranks.main:
             return
-        if event["event"] != "step" or event["step"] <= 10 or event["step"] % every == 0:
+        known = event["event"] == "start" and any(run.events())  # told before it was killed
+        if not known and (event["event"] != "step" or event["step"] <= 10 or event["step"] % every == 0):
             run.log(event)
         listen(event | {"run": str(run.path)})
 
-    go_on = f"go on with: niblick train --resume {run.path}" + (f" --devices {ranks.size}" if ranks.size > 1 else "")
+    go_on = f"go on with: {_resume_with(run, ranks)}"
     try:
         if not run.weights.is_file():
             _train(run, config, dataset, emit, ranks)
@@ -335,7 +339,7 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, ranks:
     if outcome.stopped:
         emit({"event": "stop", "reason": outcome.stopped} | facts)
         ranks.barrier()
-        raise Stopped(run, outcome)
+        raise Stopped(run, outcome, ranks)
     if not ranks.main:
         return
     # First of all: from here on nothing that training gave can be lost.

@@ -1,4 +1,4 @@
-"""A real `niblick train` process, killed again and again: it ends as if nothing had happened, and no file is damaged."""
+"""A real `niblick train` process, killed again and again: it ends as if nothing had happened, no file is damaged."""
 
 from __future__ import annotations
 

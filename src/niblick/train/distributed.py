@@ -82,21 +82,50 @@ class Ranks:
         return Path(bytes(buffer.tolist()).rstrip(b"\0").decode())
 
     def wrap(self, module: nn.Module, device: torch.device, unused: bool) -> nn.Module:
-        """Return the module with gradients that are means over all ranks; `unused`: not all weights get one."""
+        """Return the module with gradients that are sums over all ranks; `unused`: not all weights get one.
+
+        On the CPU they are added in the order of ranks, as one process adds those of its passes. Muon makes visible
+        steps of differences in the last bit: so there are none, and N ranks train the bits that one process trains.
+        """
         if self.size == 1:
             return module
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers has a new name since 2.13
-            return nn.parallel.DistributedDataParallel(
+            wrapped = nn.parallel.DistributedDataParallel(
                 module,
                 device_ids=[self.local_rank] if device.type == "cuda" else None,
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
                 find_unused_parameters=unused,
             )
+        reduce = _sum if device.type == "cuda" else _sum_in_order
+        wrapped.register_comm_hook(self, lambda ranks, bucket: reduce(ranks, bucket))  # torch reads annotations
+        return wrapped
 
 
 SINGLE = Ranks()
+
+
+def _sum(ranks: Ranks, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda done: done.value()[0])
+
+
+def _sum_in_order(ranks: Ranks, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    own = bucket.buffer()
+    parts = [torch.empty_like(own) for _ in range(ranks.size)]
+    work = dist.all_gather(parts, own, async_op=True)
+    assert work is not None
+
+    def add(done: Any) -> Tensor:
+        done.value()
+        own.copy_(parts[0])
+        for part in parts[1:]:
+            own.add_(part)
+        return own
+
+    return work.get_future().then(add)
 
 
 def local_gradients(forward: nn.Module) -> contextlib.AbstractContextManager[Any]:

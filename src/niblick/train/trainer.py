@@ -250,7 +250,7 @@ def train(
     batches.position = progress.position
     wall = Clock(progress.wall_seconds, now)
     if config.warmup_steps:
-        _prime(model, forward, parts, batches, passes, config, device, emit)
+        _prime(model, forward, parts, batches, passes, config, device, ranks, emit)
     if schedule.max_seconds is not None and schedule.reserve_seconds is None:
         reserve = _reserve(averages, held_back, rehearse, ranks, now)
         emit({"event": "reserve", "seconds": reserve})
@@ -343,7 +343,7 @@ def _gradients(
 ) -> tuple[dict[str, float], list[Routing]]:
     """Forward and backward over the micro-batches of one step. Returns mean loss terms and the last routings.
 
-    Gradients and loss terms are means over all ranks, routings this rank's own.
+    Gradients and loss terms are means over all passes of all ranks, routings this rank's own.
     """
     sums: list[Tensor] = []
     routings: list[Routing] = []
@@ -353,7 +353,7 @@ def _gradients(
         with local_gradients(forward) if more else contextlib.nullcontext():
             with autocast(device, config.dtype):
                 total, terms, routings = forward(ids_BL, targets_BL, guide(ids_BL) if guide else None)
-            (total / passes).backward()
+            (total / (passes * ranks.size)).backward()
         sums.append(terms)
     means = torch.stack(sums).mean(0).tolist()
     lm, total_mean, *ratio = [value / ranks.size for value in ranks.sum(means)]
@@ -382,6 +382,7 @@ def _prime(
     passes: int,
     config: TrainConfig,
     device: torch.device,
+    ranks: Ranks,
     emit: Emit,
 ) -> None:
     """Take `warmup_steps` real steps, then put everything back."""
@@ -390,7 +391,7 @@ def _prime(
     assert isinstance(optimizers, Optimizers)
     model.train()
     for i in range(config.warmup_steps):
-        _gradients(forward, batches, passes, config, device)
+        _gradients(forward, batches, passes, config, device, None, ranks)
         optimizers.step(i, 1.0)
         model.zero_grad(set_to_none=True)
         emit({"event": "warmup", "step": i + 1, "steps": config.warmup_steps})
