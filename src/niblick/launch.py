@@ -52,7 +52,8 @@ def launch(devices: int, arguments: list[str], runs: Path) -> int:
             # Whoever died of a signal is the cause, but of SIGTERM: torchrun's engine sends that to all the others.
             codes = {failure.exitcode: rank for rank, failure in error.failures.items()}
             own = [code for code in codes if code > 0]
-            killed = [code for code in codes if code < 0 and (code != -signal.SIGTERM or not own)]
+            killed = [code for code in codes if code < 0 and code != -signal.SIGTERM]
+            killed = killed or [code for code in codes if not own]
             if not killed:
                 return own[0]
             ended = f"rank {codes[killed[0]]} of {devices} was ended by {signal.Signals(-killed[0]).name}"
