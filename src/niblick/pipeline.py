@@ -51,7 +51,7 @@ from niblick.train.averaging import HOLDOUT_SHARE, HOLDOUT_TOKENS
 from niblick.train.checkpoint import Progress, list_checkpoints, load_weights, read_metadata, read_tensors, save_tensors
 from niblick.train.distributed import SINGLE, RankLost, Ranks, is_lost
 from niblick.train.guides import Guide, make_guide
-from niblick.train.trainer import Outcome, autocast, pick_device, progress_event, train
+from niblick.train.trainer import Outcome, autocast, checkpoint_event, pick_device, progress_event, train
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -196,6 +196,9 @@ def resume(run: Run, listen: Listener, ranks: Ranks = SINGLE) -> dict[str, Any]:
         for left in run.path.rglob("*.tmp"):
             left.unlink()
         run.rewind(_told(run))
+        newest = [] if run.weights.is_file() else list_checkpoints(run.checkpoints)[-1:]
+        if newest and not any(event.get("file") == newest[0].name for event in run.events()):
+            run.log(checkpoint_event(newest[0]))  # killed before it was told
     ranks.barrier()
     return _carry_on(run, config, dataset, listen, ranks)
 
@@ -211,7 +214,7 @@ def _told(run: Run) -> int:
     if not checkpoints:
         return 0
     saved = [i for i, e in enumerate(events) if e["event"] == "checkpoint" and e["file"] == checkpoints[-1].name]
-    return saved[-1] + 1 if saved else len(events)  # killed before it was told: nothing came after it
+    return saved[-1] + 1 if saved else len(events)  # nothing came after it
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -226,11 +226,19 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line in one write; what an interrupted write left of a line before it is cut off."""
-    with open(path, "ab+") as file:
+    """Append one line in one write, or nothing; what a kill left of a line before it is cut off."""
+    data = (line + "\n").encode()
+    with open(path, "ab+", buffering=0) as file:
         if end := file.seek(0, os.SEEK_END):
             file.seek(end - 1)
             if file.read(1) != b"\n":
                 file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-        file.write((line + "\n").encode())
+                end = file.read().rfind(b"\n") + 1
+                file.truncate(end)
+        try:
+            written = file.write(data)
+            while written < len(data):
+                written += file.write(data[written:])  # raises, and says why
+        except OSError:
+            file.truncate(end)
+            raise

@@ -269,7 +269,7 @@ def train(
         if ranks.main:
             path = save_checkpoint(checkpoints, model, parts, progress)
         ranks.barrier()
-        emit({"event": "checkpoint", "step": progress.step, "file": path.name})
+        emit(checkpoint_event(path))
         return path
 
     model.train()
@@ -450,6 +450,11 @@ def progress_event(kind: str, progress: Progress, schedule: ScheduleConfig) -> d
         "progress": share,
         "eta_seconds": eta,
     }
+
+
+def checkpoint_event(path: Path) -> dict[str, Any]:
+    """Return the event that says that a checkpoint has been written."""
+    return {"event": "checkpoint", "step": int(path.stem.removeprefix("step_")), "file": path.name}
 
 
 def _not_finite(model: LM, losses: dict[str, float], progress: Progress, checkpoint: Path) -> TrainingError:
