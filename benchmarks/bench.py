@@ -21,6 +21,7 @@ from chunking import bench_smooth
 from coding import bench_coding
 from data import bench_prepare
 from hnet import bench_hnet
+from loader import bench_loader
 from measure import Row
 from niblick.runs import environment, machine
 from pack import bench_pack
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "hnet": bench_hnet,
     "scoring": bench_scoring,
     "data": bench_prepare,
+    "loader": bench_loader,
     "pack": bench_pack,
     "coding": bench_coding,
     "sidecars": bench_sidecars,

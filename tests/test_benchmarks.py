@@ -33,6 +33,7 @@ def module(name: str) -> ModuleType:
         ("hnet", "bench_hnet"),
         ("scoring", "bench_scoring"),
         ("data", "bench_prepare"),
+        ("loader", "bench_loader"),
         ("pack", "bench_pack"),
         ("coding", "bench_coding"),
         ("sidecars", "bench_sidecars"),

@@ -77,6 +77,8 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
     "CHUNK_DIVISOR": ("4", {"model.levels.0.capacity": "divisor:4"}),
     "EVAL_STRIDE": ("64", {"score.stride": 64, "score.scorer": "sliding"}),
     "EVAL_BATCH_SEQS": ("8", {"score.batch_tokens": 8192}),
+    "EMA_DECAY": ("0.99", {"train.ema_decay": 0.99, "train.average": "ema"}),
+    "GPTQ_RESERVE_SECONDS": ("45", {"schedule.reserve_seconds": 45.0}),
     "CHECKPOINT_EVERY": ("100", {"train.checkpoint_every": 100}),
     "COMPILE_MODEL": ("0", {"train.compile": "never"}),
 }

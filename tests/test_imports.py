@@ -24,7 +24,7 @@ LAYERS = [
     {"presets", "runs", "loading"},
     {"entropy"},
     {"pipeline"},
-    {"lab", "console", "generate", "exports"},
+    {"lab", "console", "generate", "exports", "launch"},
     {"quickstart", "monitor", "remote"},
     {"cli"},
 ]

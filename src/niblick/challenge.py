@@ -255,9 +255,14 @@ ENVIRONMENT: dict[str, EnvName] = {
         value=lambda c: c["score"]["stride"] if c["score"]["scorer"] == "sliding" else None,
     ),
     "EVAL_BATCH_SEQS": EnvName(("score.batch_tokens",), _integer, assign=_eval_batch, value=lambda c: None),
-    "EMA_DECAY": _unbuilt("averaging of weights"),
+    "EMA_DECAY": EnvName(
+        ("train.ema_decay",),
+        _number,
+        also={"train.average": "ema"},
+        value=lambda c: c["train"]["ema_decay"] if c["train"]["average"] == "ema" else None,
+    ),
     "LATE_QAT_THRESHOLD": _unbuilt("quantization-aware training"),
-    "GPTQ_RESERVE_SECONDS": _unbuilt("GPTQ"),
+    "GPTQ_RESERVE_SECONDS": EnvName(("schedule.reserve_seconds",), _number),
     "GPTQ_CALIB_BATCHES": _unbuilt("GPTQ"),
     "PRUNE_PCT": _unbuilt("pruning"),
     "CHECKPOINT_EVERY": EnvName(("train.checkpoint_every",), _integer),
@@ -367,7 +372,8 @@ def _start_lines(event: dict[str, Any]) -> list[str]:
     def line(*names: str) -> str:
         return " ".join(f"{name.lower()}:{env[name]}" for name in names)
 
-    lines = [f"model_params:{event['parameters']}", f"world_size:1 grad_accum_steps:{event['accumulate']}"]
+    ranks = f"world_size:{event.get('ranks', 1)} grad_accum_steps:{event['accumulate']}"
+    lines = [f"model_params:{event['parameters']}", ranks]
     if "OUTER_LAYERS" in env:
         lines.append(f"{line('OUTER_LAYERS')} main_layers:{env['NUM_LAYERS'] - 2 * env['OUTER_LAYERS']}")
     kind = "gqa" if env["NUM_KV_HEADS"] != env["NUM_HEADS"] else "mha"

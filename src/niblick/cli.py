@@ -316,29 +316,37 @@ def train(
     env: Env = "",
     seeds: Annotated[int, typer.Option(help="Runs with the seeds s, s+1, …, one after another.")] = 1,
     resume: Annotated[str | None, typer.Option(help="Go on with this run (path, id or `latest`).")] = None,
+    devices: Annotated[int, typer.Option(help="Processes that share the training, one for each GPU.")] = 1,
     runs: Runs = RUNS,
     json_: Json = False,
 ) -> None:
     """Train, pack and score. Example: `niblick train hnet-byte260 --data data/web train.batch_tokens=65536`"""
+    if devices != 1:
+        from niblick.launch import launch
+
+        sys.exit(launch(devices, sys.argv[1:], runs))
     from niblick import pipeline
     from niblick.config import override
     from niblick.console import RunConsole
     from niblick.runs import open_run
+    from niblick.train.distributed import joined
 
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds} is no number of runs: give at least 1")
-    with RunConsole() as console:
+    with joined() as ranks, RunConsole() as console:
         if resume:
             if target or overrides or env or seeds > 1:
                 raise ConfigError("--resume takes the config of the run: leave preset, overrides, --env, --seeds away")
-            results = [pipeline.resume(open_run(resume, runs), console)]
+            results = [pipeline.resume(open_run(resume, runs), console, ranks)]
         elif not target:
             raise ConfigError("name a preset or a recipe file: `niblick presets` lists the presets")
         else:
             config, recipe = _resolve(target, overrides or [], env)
             if data:
                 config = override(config, [f"data.path={json.dumps(data)}"])
-            results = pipeline.run_seeds(config, seeds, runs, console, recipe=recipe)
+            results = pipeline.run_seeds(config, seeds, runs, console, recipe=recipe, ranks=ranks)
+    if not ranks.main:
+        return
     if json_:
         _print_json(results[0] if seeds == 1 else {"runs": results} | pipeline.spread(results))
         return

@@ -32,6 +32,8 @@ class DataConfig:
     """A folder made by `niblick data prepare`."""
     order: Literal["stream", "shuffle"] = "stream"
     """`stream` as published: the shards from start to end; `shuffle`: windows in an order drawn from the seed."""
+    packing: Literal["stream", "documents"] = "stream"
+    """`stream` as published: windows cut wherever they end; `documents`: every document is seen from its start."""
     seed: int | None = None
     """Draws that order; None is the run's own seed, which draws the initial weights."""
 

@@ -24,6 +24,12 @@ class ArtifactError(NiblickError):
     """An artifact, weight file or checkpoint that cannot be read or written safely."""
 
 
+class StorageError(ArtifactError):
+    """A file that cannot be written: the disk is full, say."""
+
+    exit_code = 1
+
+
 class TrainingError(NiblickError):
     """Training that had to stop: the loss is not finite, or the run is in no state to go on."""
 

@@ -1,10 +1,14 @@
 """From a config to a score, top to bottom: train → pack → score, each step leaving files in the run directory.
 
+A step whose file is there is not done again, so a run that was killed anywhere goes on by the same calls. Over several
+ranks all train; rank 0 alone writes, packs and scores.
+
 The official score is computed from the artifact file, read back by a fresh process, on the whole validation split.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import statistics
@@ -19,16 +23,16 @@ from typing import Any
 import torch
 
 from niblick import challenge
-from niblick.artifact.container import read_artifact, write_artifact
+from niblick.artifact.container import artifact_bytes, read_artifact, write_artifact
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.published_files import read_published
 from niblick.bundle import CodeSize, code_bytes
 from niblick.config import RunConfig, override_score, score_config, to_dict
-from niblick.data.dataset import Dataset
+from niblick.data.dataset import Dataset, Split
 from niblick.data.loader import Batches
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.entropy import entropy_guide, load_small, resolve_entropy
-from niblick.errors import ArtifactError, ConfigError, NiblickError
+from niblick.errors import ArtifactError, ConfigError, NiblickError, StorageError
 from niblick.loading import build_model, expect_tokenizer, load_artifact
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.providers import Entropy
@@ -44,9 +48,11 @@ from niblick.score.plan import ScoreConfig
 from niblick.score.scorers import Observe, ReportProgress, Score, Sidecar, score_split
 from niblick.score.ttt import score_first
 from niblick.tracks import legality
-from niblick.train.checkpoint import list_checkpoints, read_metadata, read_tensors, save_tensors
+from niblick.train.averaging import HOLDOUT_SHARE, HOLDOUT_TOKENS
+from niblick.train.checkpoint import Progress, list_checkpoints, load_weights, read_metadata, read_tensors, save_tensors
+from niblick.train.distributed import SINGLE, RankLost, Ranks, is_lost
 from niblick.train.guides import Guide, make_guide
-from niblick.train.trainer import Outcome, autocast, pick_device, progress_event, train
+from niblick.train.trainer import Outcome, autocast, checkpoint_event, pick_device, progress_event, train
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -65,11 +71,10 @@ CODE_ROOTS = (
 class Stopped(NiblickError):
     """A run ended by a signal, with a checkpoint to go on from."""
 
-    def __init__(self, run: Run, outcome: Outcome) -> None:
+    def __init__(self, run: Run, outcome: Outcome, ranks: Ranks) -> None:
         self.exit_code = 130 if outcome.stopped == "SIGINT" else 143
         super().__init__(
-            f"stopped by {outcome.stopped} after step {outcome.progress.step}; "
-            f"resume with: niblick train --resume {run.path}"
+            f"stopped by {outcome.stopped} after step {outcome.progress.step}; resume with: {_resume_with(run, ranks)}"
         )
 
 
@@ -80,6 +85,10 @@ class Interrupted(NiblickError):
 
     def __init__(self, run: Run) -> None:
         super().__init__(f"interrupted after training; go on with: niblick train --resume {run.path}")
+
+
+def _resume_with(run: Run, ranks: Ranks) -> str:
+    return f"niblick train --resume {run.path}" + (f" --devices {ranks.size}" if ranks.size > 1 else "")
 
 
 def parameters(model: LM) -> int:
@@ -119,16 +128,21 @@ def bytes_per_token(dataset: Dataset) -> float:
     return float(dataset.tokenizer.token_bytes(sample[:-1], sample[1:]).mean())
 
 
-def run(config: RunConfig, runs: Path, listen: Listener, *, recipe: Path | None = None) -> dict[str, Any]:
-    """Train, pack and score a config in a new run directory. Returns what result.json holds.
+def run(
+    config: RunConfig, runs: Path, listen: Listener, *, recipe: Path | None = None, ranks: Ranks = SINGLE
+) -> dict[str, Any]:
+    """Train, pack and score a config in a new run directory. Returns what result.json holds; {} on other ranks than 0.
 
     Raises Stopped if a signal ended it; a NiblickError before anything is written if config and data do not fit.
     """
     dataset = open_data(config)
     pick_device(config.train.device)
+    config.train.passes(ranks.size)
+    held_back(dataset.train, config)
     config = resolve_entropy(config, dataset)
     make_config_guide(config, dataset)
-    return _carry_on(create_run(runs, config, recipe), config, dataset, listen)
+    path = create_run(runs, config, recipe).path if ranks.main else None
+    return _carry_on(Run(ranks.share_path(path)), config, dataset, listen, ranks)
 
 
 def make_config_guide(config: RunConfig, dataset: Dataset) -> Guide | None:
@@ -141,14 +155,14 @@ def make_config_guide(config: RunConfig, dataset: Dataset) -> Guide | None:
 
 
 def run_seeds(
-    config: RunConfig, count: int, runs: Path, listen: Listener, *, recipe: Path | None = None
+    config: RunConfig, count: int, runs: Path, listen: Listener, *, recipe: Path | None = None, ranks: Ranks = SINGLE
 ) -> list[dict[str, Any]]:
     """Run a config with the seeds s, s+1, …, one after another, and return their results in that order.
 
     The order of the data follows the seed unless `data.seed` holds it.
     """
     seeds = range(config.seed, config.seed + count)
-    return [run(replace(config, seed=seed), runs, listen, recipe=recipe) for seed in seeds]
+    return [run(replace(config, seed=seed), runs, listen, recipe=recipe, ranks=ranks) for seed in seeds]
 
 
 def spread(results: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -169,75 +183,145 @@ def config_of(run: Run) -> RunConfig:
     return run.config()
 
 
-def resume(run: Run, listen: Listener) -> dict[str, Any]:
-    """Go on with a run that was stopped. Raises ConfigError if there is nothing to go on with."""
+def resume(run: Run, listen: Listener, ranks: Ranks = SINGLE) -> dict[str, Any]:
+    """Go on with a run that was stopped or killed, wherever that was. Raises ConfigError if it is finished.
+
+    What the log says of steps after the checkpoint is forgotten, and told anew as they are taken again.
+    """
     if run.result():
         raise ConfigError(f"{run.path} is finished already: `niblick show {run.path}` shows its result")
     config = config_of(run)
-    if not run.weights.is_file() and not list_checkpoints(run.checkpoints):
-        raise ConfigError(f"{run.path} has no checkpoint: start it anew with `niblick train {config.preset}`")
-    return _carry_on(run, config, open_data(config), listen)
+    config.train.passes(ranks.size)
+    dataset = open_data(config)
+    if ranks.main:
+        for left in run.path.rglob("*.tmp"):
+            left.unlink()
+        run.rewind(_told(run))
+        newest = [] if run.weights.is_file() else list_checkpoints(run.checkpoints)[-1:]
+        if newest and not any(event.get("file") == newest[0].name for event in run.events()):
+            run.log(checkpoint_event(newest[0]))  # killed before it was told
+    ranks.barrier()
+    return _carry_on(run, config, dataset, listen, ranks)
 
 
-def _carry_on(run: Run, config: RunConfig, dataset: Dataset, listen: Listener) -> dict[str, Any]:
+def _told(run: Run) -> int:
+    """How many events of the log stand when a run goes on: those up to its newest checkpoint or finished step."""
+    events = list(run.events())
+    if run.weights.is_file():
+        finished = any(e.get("final") for e in events)
+        after = ("export",) if finished else ("stop", "export")
+        return next((i for i, e in enumerate(events) if e["event"] in after), len(events))
+    checkpoints = list_checkpoints(run.checkpoints)
+    if not checkpoints:
+        return 0
+    saved = [i for i, e in enumerate(events) if e["event"] == "checkpoint" and e["file"] == checkpoints[-1].name]
+    return saved[-1] + 1 if saved else len(events)  # nothing came after it
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _carry_on(run: Run, config: RunConfig, dataset: Dataset, listen: Listener, ranks: Ranks = SINGLE) -> dict[str, Any]:
     def emit(event: dict[str, Any]) -> None:
         every = config.train.log_every
-        if event["event"] != "step" or event["step"] <= 10 or event["step"] % every == 0:
+        if not ranks.main:
+            return
+        known = event["event"] == "start" and any(run.events())  # told before it was killed
+        if not known and (event["event"] != "step" or event["step"] <= 10 or event["step"] % every == 0):
             run.log(event)
         listen(event | {"run": str(run.path)})
 
+    go_on = f"go on with: {_resume_with(run, ranks)}"
     try:
         if not run.weights.is_file():
-            _train(run, config, dataset, emit)
+            _train(run, config, dataset, emit, ranks)
+        if not ranks.main:
+            return {}
+        if not any(event.get("final") for event in run.events()):
+            _validate_weights(run, config, dataset, emit)
         name = config.export.name
         exported = export(run, config, dataset, emit)
         record = official_score(run, name)
+        emit({"event": "score", "name": name} | record)
+        result = {"run": str(run.path), "artifact": name} | exported | record | {"files": _digests(run)}
+        write_json(run.path / "result.json", result)
     except KeyboardInterrupt:
         if not run.weights.is_file():
             raise
         raise Interrupted(run) from None
-    emit({"event": "score", "name": name} | record)
-    result = {"run": str(run.path), "artifact": name} | exported | record | {"files": _digests(run)}
-    write_json(run.path / "result.json", result)
+    except (StorageError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
+        kept = list_checkpoints(run.checkpoints)
+        last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
+        raise StorageError(f"{error}; {last}: make room and {go_on}") from error
+    except RuntimeError as error:
+        if ranks.size == 1 or not is_lost(error):
+            raise
+        raise RankLost(
+            f"rank {ranks.rank} of {ranks.size} lost another one, which has died: all ranks stop; {go_on}"
+        ) from error
     return result
 
 
-def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> None:
+def held_back(split: Split, config: RunConfig) -> tuple[Split, Split | None]:
+    """Return the training text without and with what `train.average=best` holds back of its end, never trained on.
+
+    That is one part in HOLDOUT_SHARE, at most HOLDOUT_TOKENS. Raises ConfigError if that is too little to choose by.
+    """
+    if config.train.average != "best":
+        return split, None
+    count = min(split.tokens // HOLDOUT_SHARE, HOLDOUT_TOKENS)
+    if count < config.score.seq_len:
+        raise ConfigError(
+            f"train.average=best holds back {count} tokens of {split.tokens} of training text, less than one window "
+            f"(score.seq_len={config.score.seq_len}): train on more text, or set train.average=ema"
+        )
+    return split.part(0, split.tokens - count), split.part(split.tokens - count, split.tokens)
+
+
+def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, ranks: Ranks) -> None:
     device = pick_device(config.train.device)
     model = build_model(config.model, config.seed)
-    if isinstance(model.provider, Entropy) and not list_checkpoints(run.checkpoints):
+    checkpoints = list_checkpoints(run.checkpoints)
+    if isinstance(model.provider, Entropy) and not checkpoints:
         model.provider.lm.load_state_dict(load_small(config, dataset).state_dict())
     model = model.to(device)
-    rows = config.train.micro_batch_tokens // config.train.seq_len
+    text, holdout = held_back(dataset.train, config)
     batches = Batches(
-        dataset.train,
+        text,
         vocab_size=config.model.vocab_size,
         seq_len=config.train.seq_len,
-        rows=rows,
+        rows=config.train.micro_batch_tokens // config.train.seq_len,
         order=config.data.order,
+        packing=config.data.packing,
         seed=config.seed if config.data.seed is None else config.data.seed,
+        rank=ranks.rank,
+        ranks=ranks.size,
+        pin=device.type == "cuda",
     )
-    emit(
-        {
-            "event": "start",
-            "preset": config.preset,
-            "parameters": parameters(model),
-            "seed": config.seed,
-            "data_seed": batches.seed,
-            "environment": challenge.environment(to_dict(config)),
-            "steps": config.schedule.steps,
-            "max_seconds": config.schedule.max_seconds,
-            "batch_tokens": config.train.batch_tokens,
-            "accumulate": config.train.batch_tokens // config.train.micro_batch_tokens,
-            "seq_len": config.train.seq_len,
-            "warmup_steps": config.train.warmup_steps,
-            "device": str(device),
-            "train_tokens": dataset.train.tokens,
-            "bytes_per_token": bytes_per_token(dataset),
-            "train_text_hash": dataset.train.text_hash,
-            "text_hash": dataset.val.text_hash,
-        }
-    )
+    start = {
+        "event": "start",
+        "preset": config.preset,
+        "parameters": parameters(model),
+        "seed": config.seed,
+        "data_seed": batches.seed,
+        "environment": challenge.environment(to_dict(config)),
+        "steps": config.schedule.steps,
+        "max_seconds": config.schedule.max_seconds,
+        "batch_tokens": config.train.batch_tokens,
+        "ranks": ranks.size,
+        "accumulate": config.train.passes(ranks.size),
+        "seq_len": config.train.seq_len,
+        "warmup_steps": config.train.warmup_steps,
+        "device": str(device),
+        "train_tokens": text.tokens,
+        "held_back_tokens": holdout.tokens if holdout else 0,
+        "bytes_per_token": bytes_per_token(dataset),
+        "train_text_hash": dataset.train.text_hash,
+        "text_hash": dataset.val.text_hash,
+    }
+    emit(start)
     outcome = train(
         model,
         batches,
@@ -245,23 +329,61 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> Non
         config.schedule,
         config.optim,
         checkpoints=run.checkpoints,
-        validate=lambda model: score_model(model, dataset, config.score.plain(), config.train.dtype),
+        validate=lambda model: _shared_score(model, dataset, dataset.val, config, ranks),
         emit=emit,
-        resume=bool(list_checkpoints(run.checkpoints)),
+        resume=bool(checkpoints),
         guide=make_config_guide(config, dataset),
+        ranks=ranks,
+        held_back=(lambda: _shared_score(model, dataset, holdout, config, ranks).loss) if holdout else None,
+        rehearse=lambda: _rehearse_export(model, config, dataset),
     )
     progress = outcome.progress
     clocks = {"train_seconds": progress.train_seconds, "wall_seconds": progress.wall_seconds}
     facts = {"step": progress.step, "steps": config.schedule.steps} | clocks
     if outcome.stopped:
         emit({"event": "stop", "reason": outcome.stopped} | facts)
-        raise Stopped(run, outcome)
+        ranks.barrier()
+        raise Stopped(run, outcome, ranks)
+    if not ranks.main:
+        return
     # First of all: from here on nothing that training gave can be lost.
-    save_tensors(run.weights, dict(model.state_dict()), {"clocks": json.dumps(facts)})
-    score = score_model(model, dataset, config.score.plain(), config.train.dtype)
-    emit(progress_event("validation", progress, config.schedule) | {"loss": score.loss, "bpb": score.bpb})
-    if progress.step < config.schedule.steps:
-        emit({"event": "stop", "reason": "wallclock_cap"} | facts)
+    save_tensors(run.weights, dict(model.state_dict()), {"clocks": json.dumps(facts | {"average": outcome.average})})
+
+
+def _validate_weights(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> None:
+    """Score the final weights as they are, in floats, before they are packed."""
+    tensors, metadata = read_tensors(run.weights)
+    clocks = json.loads(metadata["clocks"])
+    model = build_model(config.model, config.seed)
+    load_weights(model, tensors, run.weights)
+    score = score_model(model.to(pick_device(config.train.device)), dataset, config.score.plain(), config.train.dtype)
+    if clocks["step"] < config.schedule.steps:
+        emit({"event": "stop", "reason": "wallclock_cap"} | clocks)
+    progress = Progress(clocks["step"], train_seconds=clocks["train_seconds"])
+    facts = progress_event("validation", progress, config.schedule)
+    emit(facts | {"loss": score.loss, "bpb": score.bpb, "final": True})
+
+
+def _shared_score(model: LM, dataset: Dataset, split: Split, config: RunConfig, ranks: Ranks) -> Score:
+    """Score a split, each rank its share of the windows; all ranks return the same."""
+    length = config.score.seq_len
+    count = -(-(split.tokens - 1) // length)
+    first, last = (count * r // ranks.size for r in (ranks.rank, ranks.rank + 1))
+    own = Score(0.0, 0, 0, 0.0)
+    if first < last:
+        part = split.part(first * length, min(last * length + 1, split.tokens)) if ranks.size > 1 else split
+        own = score_model(model, replace(dataset, val=part), config.score.plain(), config.train.dtype)
+    nats, tokens, size = ranks.sum([own.nats, own.tokens, own.bytes])
+    return Score(nats, int(tokens), int(size), own.seconds)
+
+
+def _rehearse_export(model: LM, config: RunConfig, dataset: Dataset) -> None:
+    """Pack the model as it is, for the time that takes."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    encoded, _ = packed(config, tensors, dataset)
+    artifact_bytes(
+        artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash), encoded, config.export.codec
+    )
 
 
 def score_model(
@@ -284,9 +406,11 @@ def score_model(
 
 def export(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, name: str = "") -> dict[str, Any]:
     """Pack the final weights of a run into its artifact. Returns artifact, code and total bytes."""
+    started = time.perf_counter()
     tensors, metadata = read_tensors(run.weights)
     encoded, calibration = packed(config, tensors, dataset)
-    facts = write_export(run, config, dataset, encoded, name or config.export.name, config.export.codec) | calibration
+    facts = write_export(run, config, dataset, encoded, name or config.export.name, config.export.codec)
+    facts |= {"export_seconds": time.perf_counter() - started} | calibration
     emit({"event": "export", "name": name or config.export.name} | facts)
     return facts | json.loads(metadata.get("clocks", "{}"))
 

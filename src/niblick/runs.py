@@ -11,6 +11,7 @@ runs/<preset>-<n>/
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import io
 import json
@@ -82,6 +83,13 @@ class Run:
         for line in challenge.log_lines(event):
             append_line(self.path / "train.log", line)
 
+    def rewind(self, count: int) -> None:
+        """Forget all but the first `count` events, in the log as well: what was lost with a kill is told anew."""
+        kept = list(self.events())[:count]
+        write_bytes(self.path / "events.jsonl", "".join(json.dumps(event) + "\n" for event in kept).encode())
+        lines = [line for event in kept for line in challenge.log_lines(event)]
+        write_bytes(self.path / "train.log", "".join(line + "\n" for line in lines).encode())
+
     def events(self) -> Iterator[dict[str, Any]]:
         """Read the events; a last line that is not whole is left out."""
         path = self.path / "events.jsonl"
@@ -104,11 +112,11 @@ def create_run(folder: Path, config: RunConfig, recipe: Path | None = None) -> R
             break
         except FileExistsError:
             number += 1
-    write_json(path / "config.json", to_dict(config))
     write_json(path / "env.json", environment())
     if recipe:
-        (path / "recipe.py").write_bytes(recipe.read_bytes())
-    (path / "source.tar.zst").write_bytes(source_snapshot(recipe))
+        write_bytes(path / "recipe.py", recipe.read_bytes())
+    write_bytes(path / "source.tar.zst", source_snapshot(recipe))
+    write_json(path / "config.json", to_dict(config))  # last: a folder without it is no run
     return Run(path)
 
 
@@ -200,16 +208,37 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, data: Any) -> None:
     """Write a JSON file atomically."""
+    write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically: temporary file, fsync, rename."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(data, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line in one write."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    """Append one line in one write, or nothing; what a kill left of a line before it is cut off."""
+    data = (line + "\n").encode()
+    with open(path, "ab+", buffering=0) as file:
+        if end := file.seek(0, os.SEEK_END):
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                end = file.read().rfind(b"\n") + 1
+                file.truncate(end)
+        try:
+            written = file.write(data)
+            while written < len(data):
+                written += file.write(data[written:])  # raises, and says why
+        except OSError:
+            file.truncate(end)
+            raise

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from niblick.data.dataset import Dataset, Split
-from niblick.data.loader import Batches, Order, permute
+from niblick.data.index import RECORD
+from niblick.data.loader import Batches, Order, document_windows, permute
 from niblick.errors import DataError
 
 
@@ -103,3 +104,100 @@ def test_real_stream(webmix_bytes: Dataset) -> None:
         start = step * 64 * 1024
         assert np.array_equal(ids.numpy().ravel(), whole[start : start + 64 * 1024])
         assert np.array_equal(targets.numpy().ravel(), whole[start + 1 : start + 64 * 1024 + 1])
+
+
+def documents(lengths: list[int]) -> Split:
+    """A split of documents of these lengths; token i is i."""
+    index = np.zeros(len(lengths), RECORD)
+    index["tokens"] = lengths
+    index["offset"] = np.cumsum([0, *lengths[:-1]])
+    whole = np.arange(sum(lengths)).astype(np.uint16)
+    return Split("train", [Path("a"), Path("b")], np.array_split(whole, 2), index)
+
+
+def test_windows_of_documents_by_hand() -> None:
+    """Documents of 10, 3, 3, 25, 2 and 30 tokens; windows of 8 and their targets."""
+    starts = document_windows(documents([10, 3, 3, 25, 2, 30]), 8)
+    # 0 and 8: the first document; the second of them reaches into the fourth, which starts at 16. 16, 24, 32: the
+    # fourth, seen to its end at 40; the next starts at 41, and the last of them all at 43.
+    assert starts.tolist() == [0, 8, 16, 24, 32, 41, 43, 51, 59]
+
+
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=30), seq_len=st.integers(1, 16))
+def test_every_document_is_seen_from_its_start(lengths: list[int], seq_len: int) -> None:
+    split = documents(lengths)
+    if split.tokens < seq_len + 1:
+        return
+    starts = document_windows(split, seq_len).tolist()
+    offsets = split.index["offset"].tolist()  # type: ignore[index]
+    ends = [*offsets[1:], split.tokens]
+    assert starts == sorted(set(starts))
+    assert starts[-1] + seq_len + 1 <= split.tokens
+    owner = [max(i for i, offset in enumerate(offsets) if offset <= start) for start in starts]
+    for start, i, before in zip(starts, owner, [None, *starts], strict=False):
+        assert start == offsets[i] or (before is not None and start == before + seq_len), "at a start, or going on"
+    covered = {t for start in starts for t in range(start, start + seq_len + 1)}
+    missing = set(range(split.tokens)) - covered
+    assert len(missing) <= seq_len, "only what is left at the end"
+    for i, (offset, end) in enumerate(zip(offsets, ends, strict=True)):
+        whole = any(start <= offset and end <= start + seq_len + 1 for start in starts)
+        from_start = offset in starts
+        assert whole or from_start or offset > split.tokens - seq_len - 1, f"document {i}"
+
+
+@pytest.mark.parametrize("order", ["stream", "shuffle"])
+def test_documents_resume_exactly_and_mix_shards(order: Order) -> None:
+    split = documents([40, 7, 90, 3, 3, 200, 55, 20])
+    seen: list[int] = []
+    batches = Batches(split, vocab_size=1000, seq_len=9, rows=4, order=order, packing="documents", seed=7)
+    for _ in range(batches.windows // 4 * 3):
+        again = Batches(
+            split,
+            vocab_size=1000,
+            seq_len=9,
+            rows=4,
+            order=order,
+            packing="documents",
+            seed=7,
+            position=batches.position,
+        )
+        for ours, theirs in zip(batches.next(), again.next(), strict=True):
+            assert torch.equal(ours, theirs)
+        seen += theirs[:, 0].tolist()
+    first = seen[: batches.windows // 2]
+    assert (max(first) < 230) == (order == "stream"), "a shuffled epoch begins in all shards"
+
+
+def test_packing_needs_an_index() -> None:
+    with pytest.raises(DataError, match=r"no document index, which data\.packing=documents needs"):
+        Batches(counting(50), vocab_size=100, seq_len=9, rows=4, packing="documents")
+
+
+@pytest.mark.parametrize("order", ["stream", "shuffle"])
+def test_ranks_share_what_one_process_reads(order: Order) -> None:
+    """Together they read the same windows, none twice, in the order of one process with as many micro-batches."""
+    split = counting(2000)
+    alone = Batches(split, vocab_size=2000, seq_len=9, rows=2, order=order, seed=1)
+    ranks = [Batches(split, vocab_size=2000, seq_len=9, rows=2, order=order, seed=1, rank=r, ranks=3) for r in range(3)]
+    for _ in range(30):
+        for rank in ranks:
+            assert torch.equal(rank.next()[0], alone.next()[0])
+        assert {rank.position for rank in ranks} == {alone.position}
+
+
+def test_the_batch_ahead_is_dropped_when_the_position_moves() -> None:
+    batches = Batches(counting(500), vocab_size=500, seq_len=9, rows=2)
+    first = batches.next()
+    batches.next()
+    batches.position = 0
+    assert torch.equal(batches.next()[0], first[0])
+    assert batches.position == 2
+
+
+def test_part_of_a_split() -> None:
+    split = documents([10, 20, 30, 40])
+    part = split.part(15, 65)
+    assert part.slice(0, part.tokens).tolist() == list(range(15, 65))
+    assert part.index is not None
+    assert part.index["offset"].tolist() == [15, 45]
+    assert split.part(0, 100).slice(0, 100).tolist() == list(range(100))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,10 @@ def go(
     resume: bool = False,
     rows: int = 4,
     optim: OptimConfig | None = None,
+    schedule: ScheduleConfig | None = None,
+    data: Batches | None = None,
+    now: Callable[[], float] = time.perf_counter,
+    options: dict[str, Any] | None = None,
     **changes: Any,
 ) -> tuple[LM, list[dict[str, Any]], trainer.Outcome]:
     values = {"seq_len": 32, "batch_tokens": 128, "micro_batch_tokens": rows * 32, "warmup_steps": 0, "val_every": 0}
@@ -54,14 +61,15 @@ def go(
     events: list[dict[str, Any]] = []
     outcome = train(
         model,
-        batches(rows),
+        data or batches(rows),
         TrainConfig(**(values | {"dtype": "float32", "device": "cpu", "log_every": 5} | changes)),  # type: ignore[arg-type]
-        ScheduleConfig(steps=steps, warmdown_steps=10),
+        schedule or ScheduleConfig(steps=steps, warmdown_steps=10),
         optim or OptimConfig(muon_momentum_steps=10),
         checkpoints=folder,
-        validate=lambda model: Score(1.0, 1, 1, 0.0),
         emit=events.append,
         resume=resume,
+        now=now,
+        **({"validate": lambda model: Score(1.0, 1, 1, 0.0)} | (options or {})),
     )
     return model, events, outcome
 
@@ -84,7 +92,8 @@ def test_the_loss_falls_and_events_tell(tmp_path: Path) -> None:
     assert steps[-1]["lr_scale"] == pytest.approx(0.1)
     assert outcome.stopped is None
     assert outcome.progress.step == 60
-    assert all(e["event"] == "step" for e in events)
+    assert all(e["event"] == "step" for e in events if e.get("kind") != "throughput")
+    assert all(math.isfinite(e["grad_norm"]) and e["grad_norm"] > 0 for e in steps)
     assert not list_checkpoints(tmp_path)
 
 
@@ -228,3 +237,171 @@ def test_device_names() -> None:
     for name in ("abacus", "cuda:99"):
         with pytest.raises(ConfigError, match=name):
             trainer.pick_device(name)
+
+
+class Time:
+    """Seconds that pass where a test says so."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def wait(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+class SlowBatches:
+    """Batches that take their time: a stand-in for steps of a known length."""
+
+    def __init__(self, clock: Time, longest: float) -> None:
+        self.batches, self.clock, self.draw, self.longest = batches(), clock, random.Random(3), longest
+        self.position = 0
+
+    def next(self) -> Any:
+        self.clock.wait(self.longest * self.draw.uniform(0.9, 1.0))
+        self.batches.position = self.position
+        batch = self.batches.next()
+        self.position = self.batches.position
+        return batch
+
+
+def test_600_seconds_are_600_seconds(tmp_path: Path) -> None:
+    """Steps of 14 to 15 s, a validation now and then, 31 s of what follows: all in all within 1% of the cap, or under.
+
+    The train clock stands still for warmup and validation, and not for choosing an average.
+    """
+    clock = Time()
+
+    def validate(model: LM) -> Score:
+        clock.wait(500)
+        return Score(1.0, 1, 1, 0.0)
+
+    def held_back() -> float:
+        clock.wait(7)
+        return 1.0
+
+    _, events, outcome = go(
+        tmp_path,
+        10_000,
+        schedule=ScheduleConfig(steps=10_000, max_seconds=600, warmdown_share=0.5),
+        data=SlowBatches(clock, 15),  # type: ignore[arg-type]
+        now=clock,
+        options={"validate": validate, "held_back": held_back, "rehearse": lambda: clock.wait(10)},
+        average="best",
+        warmup_steps=2,
+        val_every=20,
+    )
+    reserve = next(e["seconds"] for e in events if e["event"] == "reserve")
+    assert reserve == pytest.approx(3 * 7 + 10)
+    steps = [e for e in events if e["event"] == "step"]
+    assert len(steps) >= (600 - reserve) // 15
+    assert steps[-1]["train_seconds"] <= 600 - reserve
+    assert 600 - 15 - 10 < outcome.progress.train_seconds <= 600 - 10
+    assert sum(e["event"] == "validation" for e in events) == 2
+    assert outcome.progress.wall_seconds > outcome.progress.train_seconds + 2 * 500
+    assert steps[-1]["lr_scale"] < 0.1
+
+
+def test_no_time_left_to_train(tmp_path: Path) -> None:
+    clock = Time()
+    with pytest.raises(TrainingError, match=r"takes 70\.0 s here, and schedule\.max_seconds=60 leaves no time"):
+        go(
+            tmp_path,
+            10,
+            schedule=ScheduleConfig(steps=10, max_seconds=60),
+            now=clock,
+            options={"rehearse": lambda: clock.wait(70)},
+        )
+
+
+def spiking(monkeypatch: pytest.MonkeyPatch, at: list[int], value: float) -> list[int]:
+    """Let some calls of `_gradients` give this loss. Returns where in the data each call was."""
+    real, positions = trainer._gradients, []
+
+    def gradients(*arguments: Any) -> Any:
+        positions.append(arguments[1].position)
+        losses, routings = real(*arguments)
+        return (losses | {"total": value} if len(positions) in at else losses), routings
+
+    monkeypatch.setattr(trainer, "_gradients", gradients)
+    return positions
+
+
+@pytest.mark.parametrize("value", [30.0, math.nan])
+def test_a_spike_is_rolled_back_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    positions = spiking(monkeypatch, [28], value)
+    _, events, outcome = go(tmp_path, 40, checkpoint_every=10, rollback=True)
+    [rollback] = [e for e in events if e["event"] == "rollback"]
+    assert (rollback["step"], rollback["to"], rollback["checkpoint"]) == (28, 20, "step_00000020.safetensors")
+    assert [e["step"] for e in events if e["event"] == "step"] == [*range(1, 28), *range(21, 41)]
+    assert positions == sorted(set(positions)), "the data goes on"
+    assert outcome.progress.rollbacks == 1
+    assert outcome.progress.step == 40
+
+
+def test_a_second_spike_is_told_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spiking(monkeypatch, [28, 45], 30.0)
+    _, events, outcome = go(tmp_path, 40, checkpoint_every=10, rollback=True)
+    assert sum(e["event"] == "rollback" for e in events) == 1
+    spikes = [e["step"] for e in events if e.get("kind") == "loss_spike"]
+    assert spikes == [28, 37]
+    assert outcome.progress.step == 40
+
+
+def test_a_run_that_rolled_back_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        spiking(patch, [28], 30.0)
+        whole, _, _ = go(tmp_path / "a", 50, checkpoint_every=10, rollback=True)
+    with monkeypatch.context() as patch:
+        spiking(patch, [28], 30.0)
+        go(tmp_path / "b", 50, checkpoint_every=10, rollback=True)
+    list_checkpoints(tmp_path / "b")[-1].unlink()
+    resumed, events, outcome = go(tmp_path / "b", 50, checkpoint_every=10, rollback=True, resume=True)
+    assert events[0]["step"] == 40
+    assert outcome.progress.rollbacks == 1
+    assert same(resumed, whole)
+
+
+def test_extra_state_goes_through_checkpoints(tmp_path: Path) -> None:
+    """A place for what others keep, such as quantization-aware training."""
+
+    class Counter:
+        def __init__(self) -> None:
+            self.count = torch.zeros(1)
+
+        def state_tensors(self) -> dict[str, torch.Tensor]:
+            return {"count": self.count}
+
+        def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+            self.count = tensors.get("count", torch.zeros(1)).clone()
+
+    counter = Counter()
+    counter.count += 7
+    go(tmp_path, 3, checkpoint_every=3, options={"extra": {"qat": counter}})
+    resumed = Counter()
+    go(tmp_path, 6, resume=True, options={"extra": {"qat": resumed}})
+    assert resumed.count == 7
+    with pytest.raises(ArtifactError, match="the state of 'qat', which this run does not have"):
+        go(tmp_path, 6, resume=True)
+
+
+@pytest.mark.parametrize("average", ["ema", "swa"])
+def test_averages_resume_exactly(tmp_path: Path, average: str) -> None:
+    whole, events, outcome = go(tmp_path / "a", 30, average=average)
+    assert outcome.average == average
+    assert next(e for e in events if e["event"] == "average")["chosen"] == average
+    go(tmp_path / "b", 30, average=average, checkpoint_every=24)
+    resumed, _, _ = go(tmp_path / "b", 30, average=average, resume=True)
+    assert same(resumed, whole)
+    assert not same(whole, go(tmp_path / "c", 30)[0])
+
+
+@pytest.mark.slow
+def test_averages_of_compiled_stages(tmp_path: Path) -> None:
+    eager, _, _ = go(tmp_path / "a", 3, average="ema")
+    compiled, events, _ = go(tmp_path / "b", 3, average="ema", compile="always", warmup_steps=1)
+    assert any(e["event"] == "compile" for e in events)
+    for a, b in zip(eager.state_dict().values(), compiled.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=0.05, rtol=0.05)  # Muon works in bfloat16

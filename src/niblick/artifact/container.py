@@ -38,7 +38,7 @@ import torch
 
 from niblick.artifact.codecs import Spec, get_codec, spec_bytes
 from niblick.artifact.dequantize import EncodedTensor, get_dequantizer
-from niblick.errors import ArtifactError
+from niblick.errors import ArtifactError, StorageError
 
 MAGIC = b"nib\x1a"
 VERSION = 1
@@ -118,7 +118,8 @@ def write_artifact(
     """Write `config` and `tensors` to `path` in one step (it is whole or not there) and return the bytes written.
 
     `config` must be plain JSON: it comes back as JSON gives it (tuples as lists). Raises ArtifactError if something is
-    past the limits above, a dtype cannot be stored, the scheme or codec is unknown, or the file cannot be written.
+    past the limits above, a dtype cannot be stored, the scheme or codec is unknown; StorageError if the file cannot be
+    written.
     """
     data = artifact_bytes(config, tensors, codec)
     _write_atomically(Path(path), data)
@@ -347,7 +348,7 @@ def _write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be written ({error.strerror}); give a path that can") from None
+        raise StorageError(f"{path} cannot be written ({error.strerror})") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

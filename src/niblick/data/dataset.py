@@ -92,6 +92,21 @@ class Split:
             return np.asarray(parts[0])
         return np.concatenate(parts) if parts else np.zeros(0, np.uint16)
 
+    def part(self, start: int, stop: int) -> Split:
+        """Return tokens [start, stop) as a split of their own, with the documents that begin in them.
+
+        No token is copied. What was recorded of the whole text (hashes, losses) is not said of a part.
+        """
+        begins = [end - len(shard) for end, shard in zip(self._ends, self.shards, strict=True)]
+        pairs = zip(begins, self.shards, strict=True)
+        shards = [shard[max(start - begin, 0) : max(stop - begin, 0)] for begin, shard in pairs]
+        index = self.index
+        if index is not None:
+            first, last = np.searchsorted(index["offset"], (start, stop))
+            index = np.array(index[first:last])
+            index["offset"] -= start
+        return Split(self.name, self.files, shards, index)
+
     def check_vocabulary(self, tokens: npt.NDArray[np.uint16], start: int, vocab_size: int) -> None:
         """Check that `tokens`, which begin at `start` of the stream, are inside the vocabulary.
 

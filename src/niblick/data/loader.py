@@ -1,16 +1,28 @@
 """Batches of training windows, in stream order or shuffled, whose whole state is one integer.
 
-A window is seq_len tokens and their seq_len targets, that is seq_len + 1 tokens of the stream, of which neighbours
-share one. `position` counts windows since the start of training; from it and the seed everything follows, so a run
-that resumes at a position sees exactly what it would have seen.
+A window is seq_len tokens and their seq_len targets, that is seq_len + 1 tokens of the stream. `position` counts
+windows since the start of training, over all ranks; from it and the seed everything follows, so a run that resumes at
+a position sees exactly what it would have seen. A thread has the next batch ready while the current one is in use.
 
-- "stream": windows in the order of the stream, as the challenge reads it; after the last whole one the first again.
-- "shuffle": each epoch visits every window once in an order of its own, and begins at an offset of its own, so that
-  the cuts fall elsewhere. The order is a keyed permutation computed per window, so it costs no memory.
+What the windows are (`packing`):
+
+- "stream": the stream cut every seq_len tokens, wherever that falls, as the challenge does; neighbours share a token.
+- "documents": the first window starts at the first document. Where a window ends inside the document that it started
+  in, the next one goes on there; where it ends inside a later document, the next one starts with that document. So
+  every document is seen from its start, and one that fits in a window is seen in one piece. Beginnings that a window
+  cuts off are read twice.
+
+In which order they come (`order`):
+
+- "stream": as they lie in the shards; after the last the first again.
+- "shuffle": each epoch visits every window of all shards once in an order of its own. The order is a keyed permutation
+  computed per window, so it costs no memory. Under "stream" packing each epoch also begins at an offset of its own, so
+  that the cuts fall elsewhere.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -21,10 +33,16 @@ from niblick.data.dataset import Split
 from niblick.errors import DataError
 
 Order = Literal["stream", "shuffle"]
+Packing = Literal["stream", "documents"]
+Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Batches:
-    """Endless batches of one split. `position` may be read for a checkpoint and set to resume."""
+    """Endless batches of one split. `position` may be read for a checkpoint and set to resume.
+
+    Of several ranks, each takes its own part of every batch: `rows` windows of `rows` · `ranks` neighbours in the
+    order, so that all ranks together read what one process with as many micro-batches reads.
+    """
 
     def __init__(
         self,
@@ -34,10 +52,17 @@ class Batches:
         seq_len: int,
         rows: int,
         order: Order = "stream",
+        packing: Packing = "stream",
         seed: int = 0,
         position: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        pin: bool = False,
     ) -> None:
-        """`rows` windows of `seq_len` a batch. Raises DataError if the split is shorter than one window."""
+        """`rows` windows of `seq_len` a batch; `pin`: in memory that a GPU copies from without waiting.
+
+        Raises DataError if the split is shorter than one window, or has no document index where packing needs one.
+        """
         if split.tokens < seq_len + 1:
             raise DataError(
                 f"the {split.name} split has {split.tokens} tokens, but one window needs {seq_len + 1} "
@@ -50,43 +75,85 @@ class Batches:
         self.order = order
         self.seed = seed
         self.position = position
-        # Shuffled epochs begin at any of `_phases` offsets, so they have to do with almost a window less.
-        whole = (split.tokens - 1) // seq_len
-        self.windows = whole if order == "stream" else max(1, (split.tokens - seq_len) // seq_len)
-        """Windows in an epoch."""
-        self._phases = min(seq_len, split.tokens - self.windows * seq_len)
+        self.rank, self.ranks, self.pin = rank, ranks, pin
+        self._starts: npt.NDArray[np.int64] | None = None
+        if packing == "documents":
+            self._starts = document_windows(split, seq_len)
+            self.windows, self._phases = len(self._starts), 1
+            """Windows in an epoch."""
+        else:
+            # Shuffled epochs begin at any of `_phases` offsets, so they have to do with almost a window less.
+            whole = (split.tokens - 1) // seq_len
+            self.windows = whole if order == "stream" else max(1, (split.tokens - seq_len) // seq_len)
+            self._phases = min(seq_len, split.tokens - self.windows * seq_len)
+        self._thread = ThreadPoolExecutor(1, "batches")
+        self._ahead: tuple[int, Future[Batch]] | None = None
 
-    def next(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (ids_BL, targets_BL), int64, and move on by B windows.
+    def next(self) -> Batch:
+        """Return (ids_BL, targets_BL), int64, and move on by B windows of each rank.
 
         Raises DataError naming file and position of a token outside the vocabulary.
         """
-        starts = self.starts(self.position, self.rows)
+        ready = self._ahead
+        if ready is None or ready[0] != self.position:
+            ready = self._read_ahead(self.position)
+        batch = ready[1].result()
+        self.position += self.rows * self.ranks
+        self._ahead = self._read_ahead(self.position)
+        return batch
+
+    def _read_ahead(self, position: int) -> tuple[int, Future[Batch]]:
+        return position, self._thread.submit(self._batch, position)
+
+    def _batch(self, position: int) -> Batch:
+        starts = self.starts(position + self.rank * self.rows, self.rows)
         length = self.seq_len
         if np.all(np.diff(starts) == length):  # neighbours: one read
             stream = self._read(int(starts[0]), self.rows * length + 1)
             window = torch.from_numpy(stream).as_strided((self.rows, length + 1), (length, 1))
         else:
             window = torch.from_numpy(np.stack([self._read(int(start), length + 1) for start in starts]))
-        self.position += self.rows
-        return window[:, :-1].contiguous(), window[:, 1:].contiguous()
+        ids_BL, targets_BL = window[:, :-1].contiguous(), window[:, 1:].contiguous()
+        return (ids_BL.pin_memory(), targets_BL.pin_memory()) if self.pin else (ids_BL, targets_BL)
 
     def starts(self, position: int, count: int) -> npt.NDArray[np.int64]:
         """Return where in the stream windows `position` to `position + count` begin, shape (count,)."""
         epochs, inside = np.divmod(np.arange(position, position + count, dtype=np.int64), self.windows)
         if self.order == "stream":
-            return inside * self.seq_len
+            return inside * self.seq_len if self._starts is None else self._starts[inside]
         starts = np.empty(count, np.int64)
         for epoch in np.unique(epochs):
             here = epochs == epoch
             key = _key(self.seed, int(epoch))
-            starts[here] = permute(inside[here], self.windows, key) * self.seq_len + key % self._phases
+            drawn = permute(inside[here], self.windows, key)
+            starts[here] = drawn * self.seq_len + key % self._phases if self._starts is None else self._starts[drawn]
         return starts
 
     def _read(self, start: int, length: int) -> npt.NDArray[np.int64]:
         tokens = self.split.slice(start, length)
         self.split.check_vocabulary(tokens, start, self.vocab_size)
         return tokens.astype(np.int64)
+
+
+def document_windows(split: Split, seq_len: int) -> npt.NDArray[np.int64]:
+    """Return where the windows of "documents" packing start. Raises DataError if the split has no document index."""
+    if split.index is None or not len(split.index):
+        raise DataError(
+            f"The {split.name} split has no document index, which data.packing=documents needs; make one with "
+            "`niblick data prepare` or `niblick data convert`, or set data.packing=stream."
+        )
+    offsets = np.asarray(split.index["offset"], np.int64)
+    ends = np.append(offsets[1:], split.tokens)
+    last = split.tokens - seq_len - 1  # the last place where a whole window begins
+    starts, document = [], 0
+    while document < len(offsets) and offsets[document] <= last:
+        start = int(offsets[document])
+        inside = min(int(ends[document]) - 2, last)  # the last place in this document with something to predict
+        starts.append(np.arange(start, max(inside, start) + 1, seq_len, dtype=np.int64))
+        reached = int(starts[-1][-1]) + seq_len  # the last target
+        unseen = int(np.searchsorted(ends, reached + 1, side="right"))  # the first document not seen to its end
+        document = max(unseen, document + 1)
+    return np.concatenate(starts) if starts else np.zeros(1, np.int64)
 
 
 _MASK = (1 << 64) - 1

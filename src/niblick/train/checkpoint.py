@@ -1,4 +1,4 @@
-"""Checkpoints: weights, optimizer state, clocks, data position and random states in one safetensors file.
+"""Checkpoints: weights, the state of all that trains them, clocks, data position and random states in one file.
 
 Written to a temporary file, flushed to disk and renamed, so that a file under its final name is always whole.
 """
@@ -8,21 +8,37 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from niblick.errors import ArtifactError
-from niblick.train.optim import Optimizers
+from niblick.errors import ArtifactError, StorageError
 
 KEEP = 2
 """Checkpoints kept: the newest, and the one before it."""
+
+
+class Stateful(Protocol):
+    """A part of training with state of its own (optimizers, averages, quantization-aware training)."""
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return the whole state as named tensors."""
+        ...
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `state_tensors` gave; {} is the state at the start."""
+        ...
+
+
+Parts = Mapping[str, Stateful]
+"""Stateful parts by the name under which checkpoints keep them."""
 
 
 @dataclass
@@ -31,34 +47,73 @@ class Progress:
 
     step: int = 0
     position: int = 0
-    """Windows of training text consumed."""
+    """Windows of training text consumed, by all ranks together."""
     train_seconds: float = 0.0
     """The train clock: stops for warmup and validation, as the challenge counts."""
     wall_seconds: float = 0.0
+    """Everything since the start, but the time between being killed and going on."""
+    rollbacks: int = 0
+    """How often a loss spike was undone."""
+    watch: dict[str, Any] = field(default_factory=dict)
+    """What the watch over losses and routers remembers."""
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file atomically: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a safetensors file atomically: temporary file, fsync, rename. Raises StorageError if it cannot be."""
     temporary = path.with_name(path.name + ".tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except (SafetensorError, OSError) as error:
+        size = sum(t.numel() * t.element_size() for t in tensors.values()) / 1e6
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(path.parent).free / 1e6
+            raise StorageError(
+                f"{path} cannot be written: it takes {size:.1f} MB, {free:.1f} MB are free ({error})"
+            ) from error
+        raise StorageError(f"{path} cannot be written ({error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizers: Optimizers, progress: Progress) -> Path:
-    """Write `step_<n>.safetensors` into `folder` and drop all but the newest KEEP. Returns the path."""
+def capture(model: nn.Module, parts: Parts) -> dict[str, Tensor]:
+    """Return the state of a run as named tensors: weights, parts and random states. They share memory with the run."""
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"optim/{k}": v for k, v in optimizers.state_tensors().items()}
+    for name, part in parts.items():
+        tensors |= {f"{name}/{k}": v for k, v in part.state_tensors().items()}
     tensors["random/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def put_back(tensors: dict[str, Tensor], model: nn.Module, parts: Parts, source: Path) -> None:
+    """Undo everything since `capture`. Raises ArtifactError, naming `source`, if the state is not of these parts."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        group, _, key = name.partition("/")
+        groups.setdefault(group, {})[key] = tensor
+    for name in groups.keys() - parts.keys() - {"model", "random"}:
+        raise ArtifactError(f"{source} holds the state of {name!r}, which this run does not have: another config?")
+    load_weights(model, groups.get("model", {}), source)
+    for name, part in parts.items():
+        part.load_state_tensors(groups.get(name, {}))
+    torch.set_rng_state(groups["random"]["cpu"])
+    if "cuda" in groups["random"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(groups["random"]["cuda"])
+
+
+def save_checkpoint(folder: Path, model: nn.Module, parts: Parts, progress: Progress) -> Path:
+    """Write `step_<n>.safetensors` into `folder` and drop all but the newest KEEP. Returns the path.
+
+    Raises StorageError if it cannot be written; those before it are then still there.
+    """
     path = folder / f"step_{progress.step:08d}.safetensors"
-    save_tensors(path, tensors, {"progress": json.dumps(asdict(progress))})
+    save_tensors(path, capture(model, parts), {"progress": json.dumps(asdict(progress))})
     for old in list_checkpoints(folder)[:-KEEP]:
         old.unlink()
     return path
@@ -69,18 +124,14 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_*.safetensors"))
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizers: Optimizers) -> Progress:
-    """Put a checkpoint's state into model and optimizers. Raises ArtifactError if it is damaged or of another model."""
+def load_checkpoint(path: Path, model: nn.Module, parts: Parts) -> Progress:
+    """Put a checkpoint's state into model and parts. Raises ArtifactError if it is damaged or of another model."""
     tensors, metadata = read_tensors(path)
     try:
         progress = Progress(**json.loads(metadata["progress"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is no checkpoint of niblick: it says nothing of its progress ({error})") from error
-    load_weights(model, _part(tensors, "model/"), path)
-    optimizers.load_state_tensors(_part(tensors, "optim/"))
-    torch.set_rng_state(tensors["random/cpu"])
-    if "random/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random/cuda"])
+    put_back(tensors, model, parts, path)
     return progress
 
 
@@ -119,7 +170,3 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
             found, expected = tuple(tensors[name].shape), tuple(own[name].shape)
             raise ArtifactError(f"{path}: tensor {name} has shape {found}, the model expects {expected}")
     model.load_state_dict(tensors)
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,7 +1,8 @@
 """Muon for matrices, Adam for the rest, exactly as published; and a place for optimizers of one's own.
 
 torch's own Muon differs from the published one in momentum and weight decay, so this one is ours. Matrices of equal
-shape are orthogonalized together, as one batched product.
+shape are orthogonalized together, as one batched product. Over several ranks each orthogonalizes its share of the
+matrices and the updates are summed over the ranks, as in the challenge's script.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from niblick.errors import ArtifactError, ConfigError, TrainingError, nearest
 from niblick.model.level import Level, SoftLevel
+from niblick.train.distributed import SINGLE, Ranks
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that pushes singular values towards 1 (Jordan et al., Muon, 2024)."""
@@ -67,26 +69,50 @@ def orthogonalize(update_NRC: Tensor, iterations: int) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum with Nesterov's look-ahead, orthogonalized, scaled by √max(1, rows/columns) (challenge baseline)."""
 
+    ranks: Ranks = SINGLE
+    """Those that share the work; all have the same gradients."""
+
     def __init__(self, params: list[dict[str, Any]], lr: float, momentum: float, iterations: int) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "iterations": iterations})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every matrix that has a gradient."""
+        stacks: list[tuple[list[Tensor], Tensor, dict[str, Any]]] = []
         for group in self.param_groups:
-            stacks: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
+            shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    stacks.setdefault(p.shape, []).append((p, p.grad))
-            for shape, pairs in stacks.items():
+                    shapes.setdefault(p.shape, []).append((p, p.grad))
+            for pairs in shapes.values():
                 params, grads = [p for p, _ in pairs], [grad for _, grad in pairs]
                 momenta = [self._momentum(p) for p in params]
                 torch._foreach_mul_(momenta, group["momentum"])
                 torch._foreach_add_(momenta, grads)
                 update_NRC = torch.stack(grads).add_(torch.stack(momenta), alpha=group["momentum"])
-                update_NRC = orthogonalize(update_NRC, group["iterations"]).to(params[0].dtype)
-                scale = max(1.0, shape[0] / shape[1]) ** 0.5
-                torch._foreach_add_(params, list(update_NRC.unbind()), alpha=-group["lr"] * scale)
+                stacks.append((params, update_NRC, group))
+        updates = self._orthogonalized([(update_NRC, group["iterations"]) for _, update_NRC, group in stacks])
+        for (params, _, group), update_NRC in zip(stacks, updates, strict=True):
+            rows, columns = update_NRC.shape[1:]
+            scale = max(1.0, rows / columns) ** 0.5
+            update_NRC = update_NRC.to(params[0].dtype)
+            torch._foreach_add_(params, list(update_NRC.unbind()), alpha=-group["lr"] * scale)
+
+    def _orthogonalized(self, stacks: list[tuple[Tensor, int]]) -> list[Tensor]:
+        """Orthogonalize stacks of matrices; number i, counted through all of them, is the work of rank i mod N."""
+        if self.ranks.size == 1 or not stacks:
+            return [orthogonalize(update_NRC, iterations) for update_NRC, iterations in stacks]
+        sizes = [update_NRC.numel() for update_NRC, _ in stacks]
+        flat = torch.zeros(sum(sizes), dtype=torch.bfloat16, device=stacks[0][0].device)
+        shared = [part.view_as(stack) for part, (stack, _) in zip(flat.split(sizes), stacks, strict=True)]
+        count = 0
+        for (update_NRC, iterations), out_NRC in zip(stacks, shared, strict=True):
+            own = slice((self.ranks.rank - count) % self.ranks.size, None, self.ranks.size)
+            if len(update_NRC[own]):
+                out_NRC[own] = orthogonalize(update_NRC[own], iterations)
+            count += len(update_NRC)
+        self.ranks.sum_(flat)
+        return shared
 
     def _momentum(self, p: Tensor) -> Tensor:
         state = self.state[p]
@@ -98,7 +124,7 @@ class Muon(torch.optim.Optimizer):
 class Optimizers:
     """The optimizers of one model as one object: a step at a scaled rate, and state as named tensors."""
 
-    def __init__(self, model: nn.Module, config: OptimConfig) -> None:
+    def __init__(self, model: nn.Module, config: OptimConfig, ranks: Ranks = SINGLE) -> None:
         """Raises ConfigError if the optimizer that the config names leaves a weight out or has it twice."""
         self.config = config
         self.names = {p: name for name, p in model.named_parameters()}
@@ -109,8 +135,10 @@ class Optimizers:
             if count > 1 or (p.requires_grad and not count):
                 times = "twice" if count else "not at all"
                 raise ConfigError(f"the optimizer {config.name!r} has the weight {name} {times}: it must have it once")
-        for _, group in self._groups():
+        for optimizer, group in self._groups():
             group.setdefault("base_lr", group["lr"])
+            if isinstance(optimizer, Muon):
+                optimizer.ranks = ranks
 
     def _groups(self) -> Iterator[tuple[torch.optim.Optimizer, dict[str, Any]]]:
         for optimizer in self.parts:
@@ -125,10 +153,16 @@ class Optimizers:
             group["lr"] = group["base_lr"] * lr_scale
             if isinstance(optimizer, Muon):
                 group["momentum"] = (1 - share) * c.muon_momentum_start + share * c.muon_momentum
-        if c.grad_clip > 0:
-            nn.utils.clip_grad_norm_(list(self.names), c.grad_clip)
         for optimizer in self.parts:
             optimizer.step()
+
+    def clip(self) -> float:
+        """Return the norm of all gradients together, and shorten them to `grad_clip` where that is set."""
+        grads = [p.grad for p in self.names if p.grad is not None]
+        norm = nn.utils.get_total_norm(grads)
+        if self.config.grad_clip > 0:
+            nn.utils.clip_grads_with_norm_(list(self.names), self.config.grad_clip, norm)
+        return float(norm)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Return the state as tensors named `<parameter>/<entry>`. Raises TrainingError for what is no tensor."""

@@ -61,8 +61,12 @@ def collapse(facts: dict[str, float]) -> str | None:
 class CollapseWatch:
     """Turns the facts of each level into warnings, one when a collapse has lasted and none until it has ended."""
 
-    def __init__(self) -> None:
-        self._lasted: dict[int, int] = {}
+    def __init__(self, lasted: list[int] | None = None) -> None:
+        self._lasted: dict[int, int] = dict(enumerate(lasted or []))
+
+    def state(self) -> list[int]:
+        """Return for each level how many logged steps its collapse has lasted: what `lasted` takes back."""
+        return [self._lasted[i] for i in sorted(self._lasted)]
 
     def warnings(self, levels: list[dict[str, float]]) -> list[dict[str, Any]]:
         """Take in the facts of one logged step. Returns the events to emit."""

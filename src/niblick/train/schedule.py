@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from niblick.errors import ConfigError
@@ -19,6 +24,9 @@ class ScheduleConfig:
     """Length of the warmdown in steps; under a time cap, in the time that many steps take."""
     warmdown_share: float | None = None
     """Length of the warmdown as a share of the whole budget instead, whichever cap rules it."""
+    reserve_seconds: float | None = None
+    """Seconds of `max_seconds` kept free for what follows training (choosing an average, calibration, packing);
+    null: as long as a rehearsal of that takes, on this machine and this model."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -29,10 +37,20 @@ class ScheduleConfig:
             raise ConfigError(f"schedule.warmdown_share={self.warmdown_share} must lie between 0 and 1")
         if self.warmdown_steps < 0:
             raise ConfigError(f"schedule.warmdown_steps={self.warmdown_steps} must not be negative")
+        if self.reserve_seconds is not None and not 0 <= self.reserve_seconds < (self.max_seconds or math.inf):
+            raise ConfigError(
+                f"schedule.reserve_seconds={self.reserve_seconds} must be at least 0 and less than "
+                f"schedule.max_seconds={self.max_seconds}: it is the part of them kept free for the export"
+            )
+
+    @property
+    def limit_seconds(self) -> float | None:
+        """Seconds of the train clock after which no step may end: the cap without the reserve."""
+        return None if self.max_seconds is None else self.max_seconds - (self.reserve_seconds or 0.0)
 
     def progress(self, step: int, seconds: float) -> float:
         """Share of the budget used after `step` steps and `seconds` of training, at most 1."""
-        by_time = seconds / self.max_seconds if self.max_seconds else 0.0
+        by_time = seconds / self.limit_seconds if self.limit_seconds else 0.0
         return min(max(step / self.steps, by_time), 1.0)
 
     def lr_scale(self, step: int, seconds: float) -> float:
@@ -45,12 +63,51 @@ class ScheduleConfig:
             return min(left / self.warmdown_share, 1.0) if self.warmdown_share else 1.0
         if not self.warmdown_steps:
             return 1.0
-        if self.max_seconds is None:
+        if self.limit_seconds is None:
             return min((self.steps - step) / self.warmdown_steps, 1.0)
         warmdown_seconds = self.warmdown_steps * seconds / max(step, 1)
-        left_seconds = max(self.max_seconds - seconds, 0.0)
+        left_seconds = max(self.limit_seconds - seconds, 0.0)
         return left_seconds / max(warmdown_seconds, 1e-9) if left_seconds <= warmdown_seconds else 1.0
 
-    def finished(self, step: int, seconds: float) -> bool:
-        """Whether the budget is used up."""
-        return step >= self.steps or (self.max_seconds is not None and seconds >= self.max_seconds)
+    def finished(self, step: int, seconds: float, step_seconds: float = 0.0) -> bool:
+        """Whether the budget is used up, or so nearly that a step of `step_seconds` would overshoot it."""
+        if step >= self.steps or self.limit_seconds is None:
+            return step >= self.steps
+        return seconds >= self.limit_seconds or seconds + step_seconds > self.limit_seconds
+
+
+class Clock:
+    """A stopwatch that starts at `seconds` and can be paused. `now` is what it reads."""
+
+    def __init__(self, seconds: float = 0.0, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._zero = now() - seconds
+
+    def read(self) -> float:
+        """Seconds so far."""
+        return self._now() - self._zero
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stand still inside."""
+        stopped = self._now()
+        try:
+            yield
+        finally:
+            self._zero += self._now() - stopped
+
+
+class Pace:
+    """How long the next step may take: the longest of the last few."""
+
+    def __init__(self, steps: int = 8) -> None:
+        self._recent: deque[float] = deque(maxlen=steps)
+
+    def add(self, seconds: float) -> None:
+        """Take in a step."""
+        self._recent.append(seconds)
+
+    @property
+    def longest(self) -> float:
+        """Seconds; 0 before the first step."""
+        return max(self._recent, default=0.0)

@@ -1,7 +1,9 @@
 """The training loop: reads top to bottom as the story of a run; clever parts live in the modules beside it.
 
 The trainer tells what happens as events (plain dictionaries) to whoever listens; it prints and writes nothing but
-checkpoints.
+checkpoints. Over several ranks all run the same loop; rank 0 alone writes.
+
+Shapes: B batch, L positions.
 """
 
 from __future__ import annotations
@@ -11,14 +13,13 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from niblick.data.loader import Batches
 from niblick.errors import ConfigError, TrainingError
@@ -26,31 +27,51 @@ from niblick.model.lm import LM, Losses
 from niblick.model.routers import Routing
 from niblick.model.stage import Stage
 from niblick.score.scorers import Score
-from niblick.train.checkpoint import Progress, list_checkpoints, load_checkpoint, save_checkpoint
+from niblick.train.averaging import Average, Averages
+from niblick.train.checkpoint import (
+    Parts,
+    Progress,
+    Stateful,
+    capture,
+    list_checkpoints,
+    load_checkpoint,
+    put_back,
+    save_checkpoint,
+)
+from niblick.train.distributed import SINGLE, Ranks, local_gradients
 from niblick.train.guides import Guide
 from niblick.train.optim import OptimConfig, Optimizers
-from niblick.train.routing import CollapseWatch, routing_facts
-from niblick.train.schedule import ScheduleConfig
+from niblick.train.routing import routing_facts
+from niblick.train.schedule import Clock, Pace, ScheduleConfig
+from niblick.train.watch import Watch
 
 Emit = Callable[[dict[str, Any]], None]
+AVERAGES = get_args(Average)
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One process's training loop."""
+    """The training loop."""
 
     seq_len: int = 1024
     batch_tokens: int = 524_288
-    """Tokens of one optimizer step."""
+    """Tokens of one optimizer step, on all devices together."""
     micro_batch_tokens: int = 65_536
-    """Tokens of one forward and backward pass; a step accumulates the gradients of several such passes."""
+    """Tokens of one forward and backward pass of one device; a step accumulates the gradients of several such."""
     warmup_steps: int = 20
     """Steps that prime compilation and are then undone: weights, optimizers and data go back to the start."""
     val_every: int = 1_000
     """Steps between validations; 0 for one at the end alone."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 for one only when the run is stopped."""
+    rollback: bool = False
+    """Undo a loss spike, once in a run: weights go back to the last checkpoint, the data goes on."""
+    average: Average = "raw"
+    """The final weights: `raw` as they are, `ema` over all steps, `swa` over the warmdown, or the `best` of these on
+    training text that is held back for it."""
+    ema_decay: float = 0.997
+    """Of the exponential moving average."""
     log_every: int = 200
     """Steps between lines of the log."""
     init_from: str = ""
@@ -76,12 +97,29 @@ class TrainConfig:
                 f"train.batch_tokens={self.batch_tokens} must be a multiple of "
                 f"train.micro_batch_tokens={self.micro_batch_tokens}"
             )
+        if self.average not in AVERAGES:
+            raise ConfigError(f"train.average={self.average!r} must be one of {', '.join(AVERAGES)}")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"train.ema_decay={self.ema_decay} must be at least 0 and less than 1")
+        if self.rollback and not self.checkpoint_every:
+            raise ConfigError("train.rollback goes back to a checkpoint: set train.checkpoint_every, such as to 500")
         if self.init_steps < 0:
             raise ConfigError(f"train.init_steps={self.init_steps} must not be negative")
         if self.dtype not in DTYPES:
             raise ConfigError(f"train.dtype={self.dtype!r} must be one of {', '.join(DTYPES)}")
         if self.compile not in ("always", "never", "auto"):
             raise ConfigError(f"train.compile={self.compile!r} must be always, never or auto")
+
+    def passes(self, devices: int) -> int:
+        """Passes of each device in one step. Raises ConfigError if the devices cannot share the step evenly."""
+        together = self.micro_batch_tokens * devices
+        if self.batch_tokens % together:
+            raise ConfigError(
+                f"{devices} devices take {devices} × train.micro_batch_tokens={self.micro_batch_tokens} = {together} "
+                f"tokens at once, which does not divide train.batch_tokens={self.batch_tokens}: set "
+                "train.micro_batch_tokens or train.batch_tokens accordingly"
+            )
+        return self.batch_tokens // together
 
 
 @dataclass(frozen=True)
@@ -93,6 +131,8 @@ class Outcome:
     """Name of the signal that ended it early, or None."""
     checkpoint: Path | None
     """The checkpoint that was written on the way out."""
+    average: str = "raw"
+    """Which weights the model has now: raw, ema or swa."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -131,11 +171,11 @@ class StopSignals:
     """Turns SIGINT and SIGTERM into a wish to stop after the step; a second one of them acts as usual."""
 
     def __init__(self) -> None:
-        self.received: str | None = None
+        self.received = 0
         self._before: dict[int, Any] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
+        self.received = number
         signal.signal(number, self._before[number])
 
     def __enter__(self) -> StopSignals:
@@ -150,6 +190,23 @@ class StopSignals:
             signal.signal(number, handler)
 
 
+class TrainingLoss(nn.Module):
+    """A model's loss as one forward pass, which DistributedDataParallel can wrap: only the total has a gradient."""
+
+    def __init__(self, model: LM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, ids_BL: Tensor, targets_BL: Tensor, guide_BL: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, list[Routing]]:
+        """Return the total to minimize, all terms of it (loss, total, ratio losses …), and what the routers did."""
+        losses, routings = self.model(ids_BL, targets_BL, guide_BL=guide_BL)
+        assert isinstance(losses, Losses)
+        terms = torch.stack((losses.lm, losses.total, *losses.ratio)).detach()
+        return losses.total, terms, [replace(r, p_BL=r.p_BL.detach()) for r in routings]
+
+
 def train(
     model: LM,
     batches: Batches,
@@ -162,112 +219,223 @@ def train(
     emit: Emit,
     resume: bool = False,
     guide: Guide | None = None,
+    ranks: Ranks = SINGLE,
+    held_back: Callable[[], float] | None = None,
+    rehearse: Callable[[], None] | None = None,
+    extra: Parts | None = None,
+    now: Callable[[], float] = time.perf_counter,
 ) -> Outcome:
     """Train until the budget of `schedule` is used up or a signal says stop. `batches` yields micro-batches.
 
     `guide` is what `config.init_from` stands for: the outermost router's target over the first `init_steps` steps.
+    `held_back` is the model's loss on training text held back for `train.average=best`, `rehearse` does what follows
+    training, for its time. `extra` are more parts with state that checkpoints keep, by name. On every rank all of
+    these must be the same; `validate` and `held_back` are called on all and must give all the same.
 
-    Raises TrainingError when the loss is not finite; the state before that step is then the newest checkpoint.
+    Raises TrainingError when the loss or the gradient is not finite; the state before that step is then the newest
+    checkpoint. Raises StorageError if a checkpoint cannot be written; the one before it is then still whole.
     """
     device = next(model.parameters()).device
-    optimizers = Optimizers(model, optim)
-    progress = Progress()
+    passes = config.passes(ranks.size)
+    optimizers = Optimizers(model, optim, ranks)
+    averages = Averages(model, config.average, config.ema_decay)
+    parts: dict[str, Stateful] = {"optim": optimizers, "average": averages, **(extra or {})}
+    unused = ranks.size > 1 and _has_unused(model, config, device, guide)
     compile_stages(model, config.compile, device, emit)
     newest = list_checkpoints(checkpoints)[-1:] if resume else []
+    progress = load_checkpoint(newest[0], model, parts) if newest else Progress()
     if newest:
-        progress = load_checkpoint(newest[0], model, optimizers)
         emit({"event": "resume", "step": progress.step, "checkpoint": newest[0].name})
-    if config.warmup_steps and not newest:
-        optimizers = _prime(model, optimizers, batches, config, optim, emit)
+    forward = ranks.wrap(TrainingLoss(model), device, unused)
     batches.position = progress.position
-    accumulate = config.batch_tokens // config.micro_batch_tokens
-    started = time.perf_counter() - progress.wall_seconds
+    wall = Clock(progress.wall_seconds, now)
+    if config.warmup_steps:
+        _prime(model, forward, parts, batches, passes, config, device, ranks, emit)
+    if schedule.max_seconds is not None and schedule.reserve_seconds is None:
+        reserve = _reserve(averages, held_back, rehearse, ranks, now)
+        emit({"event": "reserve", "seconds": reserve})
+        if reserve >= schedule.max_seconds:
+            raise TrainingError(
+                f"what follows training takes {reserve:.1f} s here, and schedule.max_seconds={schedule.max_seconds} "
+                "leaves no time to train: raise it, or set schedule.reserve_seconds"
+            )
+        schedule = replace(schedule, reserve_seconds=reserve)
+    clock, pace, watch = Clock(progress.train_seconds, now), Pace(), Watch(progress.watch)
     saved: Path | None = None
-    watch = CollapseWatch()
-
-    def run_validation() -> None:
-        score = validate(model)
-        emit(progress_event("validation", progress, schedule) | {"loss": score.loss, "bpb": score.bpb})
 
     def save() -> Path:
-        progress.wall_seconds = time.perf_counter() - started
-        path = save_checkpoint(checkpoints, model, optimizers, progress)
-        emit({"event": "checkpoint", "step": progress.step, "file": path.name})
+        progress.wall_seconds, progress.watch = wall.read(), watch.state()
+        path = checkpoints / f"step_{progress.step:08d}.safetensors"
+        if ranks.main:
+            path = save_checkpoint(checkpoints, model, parts, progress)
+        ranks.barrier()
+        emit(checkpoint_event(path))
         return path
 
     model.train()
     with StopSignals() as stop:
-        while not schedule.finished(progress.step, progress.train_seconds):
+        while True:
+            stopped, (progress.train_seconds, longest) = ranks.agree(stop.received, (clock.read(), pace.longest))
+            if stopped:
+                saved = save()
+                break
+            if schedule.finished(progress.step, progress.train_seconds, longest):
+                break
             if config.val_every and progress.step % config.val_every == 0:
-                run_validation()
-            step_started = time.perf_counter()
+                with clock.paused():
+                    score = validate(model)
+                emit(progress_event("validation", progress, schedule) | {"loss": score.loss, "bpb": score.bpb})
+            started = clock.read()
             lr_scale = schedule.lr_scale(progress.step, progress.train_seconds)
             steered = guide if progress.step < config.init_steps else None
-            losses, routings = _gradients(model, batches, accumulate, config, device, steered)
-            if not math.isfinite(losses["total"]):
+            losses, routings = _gradients(forward, batches, passes, config, device, steered, ranks)
+            norm = optimizers.clip()
+            wrong = watch.spike(losses["total"] if math.isfinite(norm) else norm)
+            finite = math.isfinite(losses["total"]) and math.isfinite(norm)
+            if wrong and config.rollback and not progress.rollbacks and list_checkpoints(checkpoints):
+                progress, watch = _roll_back(checkpoints, model, parts, batches, progress, wrong, emit)
+                continue
+            if not finite:
                 raise _not_finite(model, losses, progress, save())
+            if wrong:
+                emit({"event": "warning", "step": progress.step + 1, "kind": "loss_spike", "message": wrong})
             optimizers.step(progress.step, lr_scale)
             model.zero_grad(set_to_none=True)
+            averages.update(progress.step, lr_scale)
             _synchronize(device)
-            seconds = time.perf_counter() - step_started
             progress.step += 1
             progress.position = batches.position
-            progress.train_seconds += seconds
+            progress.train_seconds = clock.read()
+            seconds = progress.train_seconds - started
+            pace.add(seconds)
             logged = progress.step % config.log_every == 0 or progress.step == 1
             levels = [routing_facts(r) for r in routings] if logged else []
             emit(
                 progress_event("step", progress, schedule)
                 | losses
-                | {"lr_scale": lr_scale, "tokens_per_second": config.batch_tokens / seconds}
+                | {"grad_norm": norm, "lr_scale": lr_scale, "tokens_per_second": config.batch_tokens / seconds}
                 | ({"levels": levels} if levels else {})
             )
-            for warning in watch.warnings(levels):
-                emit(warning | {"step": progress.step})
-            if stop.received:
-                saved = save()
-                break
+            for warning in watch.routers.warnings(levels):
+                emit(warning | {"step": progress.step, "kind": "dead_router"})
+            if slow := watch.slow(seconds, config.batch_tokens):
+                emit({"event": "warning", "step": progress.step, "kind": "throughput", "message": slow})
             if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
                 save()
-    progress.wall_seconds = time.perf_counter() - started
-    return Outcome(progress, stop.received, saved)
+    kind = "raw"
+    if not saved:
+        kind, costs = averages.finish(held_back)
+        _, (progress.train_seconds,) = ranks.agree(0, (clock.read(),))
+        if config.average != "raw":
+            emit({"event": "average", "step": progress.step, "chosen": kind, "losses": costs})
+    progress.wall_seconds = wall.read()
+    return Outcome(progress, signal.Signals(stopped).name if stopped else None, saved, kind)
 
 
 def _gradients(
-    model: LM, batches: Batches, accumulate: int, config: TrainConfig, device: torch.device, guide: Guide | None = None
+    forward: nn.Module,
+    batches: Batches,
+    passes: int,
+    config: TrainConfig,
+    device: torch.device,
+    guide: Guide | None = None,
+    ranks: Ranks = SINGLE,
 ) -> tuple[dict[str, float], list[Routing]]:
-    """Forward and backward over the micro-batches of one step. Returns mean loss terms and the last routings."""
+    """Forward and backward over the micro-batches of one step. Returns mean loss terms and the last routings.
+
+    Gradients and loss terms are means over all passes of all ranks, routings this rank's own.
+    """
     sums: list[Tensor] = []
     routings: list[Routing] = []
-    for _ in range(accumulate):
-        ids_BL, targets_BL = batches.next()
+    for i in range(passes):
+        ids_BL, targets_BL = (t.to(device, non_blocking=True) for t in batches.next())
+        more = i + 1 < passes
+        with local_gradients(forward) if more else contextlib.nullcontext():
+            with autocast(device, config.dtype):
+                total, terms, routings = forward(ids_BL, targets_BL, guide(ids_BL) if guide else None)
+            (total / (passes * ranks.size)).backward()
+        sums.append(terms)
+    means = torch.stack(sums).mean(0).tolist()
+    lm, total_mean, *ratio = [value / ranks.size for value in ranks.sum(means)]
+    return {"loss": lm, "total": total_mean} | {f"ratio_loss_{i}": r for i, r in enumerate(ratio)}, routings
+
+
+def _has_unused(model: LM, config: TrainConfig, device: torch.device, guide: Guide | None) -> bool:
+    """Whether some weight gets no gradient, by trying it on one row: DistributedDataParallel must know."""
+    ids_BL = (torch.arange(config.seq_len, device=device) % model.config.vocab_size)[None]
+    for target_BL in (None, guide(ids_BL)) if guide else (None,):
         with autocast(device, config.dtype):
-            ids_BL, targets_BL = (t.to(device, non_blocking=True) for t in (ids_BL, targets_BL))
-            losses, routings = model(ids_BL, targets_BL, guide_BL=guide(ids_BL) if guide else None)
-        assert isinstance(losses, Losses)
-        (losses.total / accumulate).backward()
-        sums.append(torch.stack((losses.lm, losses.total, *losses.ratio)).detach())
-    lm, total, *ratio = torch.stack(sums).mean(0).tolist()
-    return {"loss": lm, "total": total} | {f"ratio_loss_{i}": r for i, r in enumerate(ratio)}, routings
+            losses, _ = model(ids_BL, ids_BL, guide_BL=target_BL)
+        losses.total.backward()
+        missing = [p for p in model.parameters() if p.requires_grad and p.grad is None]
+        model.zero_grad(set_to_none=True)
+        if missing:
+            return True
+    return False
 
 
 def _prime(
-    model: LM, optimizers: Optimizers, batches: Batches, config: TrainConfig, optim: OptimConfig, emit: Emit
-) -> Optimizers:
-    """Take `warmup_steps` real steps, then put everything back. Returns fresh optimizers."""
-    device = next(model.parameters()).device
-    weights = deepcopy(model.state_dict())
-    random, position = torch.get_rng_state(), batches.position
-    accumulate = config.batch_tokens // config.micro_batch_tokens
+    model: LM,
+    forward: nn.Module,
+    parts: Parts,
+    batches: Batches,
+    passes: int,
+    config: TrainConfig,
+    device: torch.device,
+    ranks: Ranks,
+    emit: Emit,
+) -> None:
+    """Take `warmup_steps` real steps, then put everything back."""
+    before = {name: tensor.clone() for name, tensor in capture(model, parts).items()}
+    position, optimizers = batches.position, parts["optim"]
+    assert isinstance(optimizers, Optimizers)
     model.train()
     for i in range(config.warmup_steps):
-        _gradients(model, batches, accumulate, config, device)
+        _gradients(forward, batches, passes, config, device, None, ranks)
         optimizers.step(i, 1.0)
         model.zero_grad(set_to_none=True)
         emit({"event": "warmup", "step": i + 1, "steps": config.warmup_steps})
-    model.load_state_dict(weights)
-    torch.set_rng_state(random)
+    put_back(before, model, parts, Path("the state before warmup"))
     batches.position = position
-    return Optimizers(model, optim)
+
+
+def _reserve(
+    averages: Averages,
+    held_back: Callable[[], float] | None,
+    rehearse: Callable[[], None] | None,
+    ranks: Ranks,
+    now: Callable[[], float],
+) -> float:
+    """Seconds that choosing among averages, and what follows training, take when tried now."""
+    started = now()
+    if averages.choice == "best" and held_back:
+        held_back()
+    seconds = (now() - started) * (1 + len(averages.kinds))
+    started = now()
+    if rehearse and ranks.main:
+        rehearse()
+    _, (agreed,) = ranks.agree(0, (seconds + now() - started,))
+    return agreed
+
+
+def _roll_back(
+    checkpoints: Path,
+    model: LM,
+    parts: Parts,
+    batches: Batches,
+    progress: Progress,
+    wrong: str,
+    emit: Emit,
+) -> tuple[Progress, Watch]:
+    """Go back to the last checkpoint, but not in the data: the batches that went wrong are behind."""
+    model.zero_grad(set_to_none=True)
+    path = list_checkpoints(checkpoints)[-1]
+    back = load_checkpoint(path, model, parts)
+    emit({"event": "warning", "step": progress.step + 1, "kind": "loss_spike", "message": wrong})
+    message = f"rolled back to step {back.step}: {wrong}"
+    emit({"event": "rollback", "step": progress.step + 1, "to": back.step, "checkpoint": path.name, "message": message})
+    back.position, back.rollbacks = batches.position, progress.rollbacks + 1
+    return back, Watch(back.watch)
 
 
 def progress_event(kind: str, progress: Progress, schedule: ScheduleConfig) -> dict[str, Any]:
@@ -282,6 +450,11 @@ def progress_event(kind: str, progress: Progress, schedule: ScheduleConfig) -> d
         "progress": share,
         "eta_seconds": eta,
     }
+
+
+def checkpoint_event(path: Path) -> dict[str, Any]:
+    """Return the event that says that a checkpoint has been written."""
+    return {"event": "checkpoint", "step": int(path.stem.removeprefix("step_")), "file": path.name}
 
 
 def _not_finite(model: LM, losses: dict[str, float], progress: Progress, checkpoint: Path) -> TrainingError:
