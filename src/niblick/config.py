@@ -20,6 +20,7 @@ from niblick.model.lm import ModelConfig
 from niblick.pack.quantize import ExportConfig
 from niblick.score.plan import ScoreConfig
 from niblick.train.optim import OptimConfig
+from niblick.train.qat import QATConfig
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.trainer import TrainConfig
 
@@ -68,6 +69,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    qat: QATConfig = field(default_factory=QATConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
 

@@ -52,6 +52,8 @@ from niblick.train.averaging import HOLDOUT_SHARE, HOLDOUT_TOKENS
 from niblick.train.checkpoint import Progress, list_checkpoints, load_weights, read_metadata, read_tensors, save_tensors
 from niblick.train.distributed import SINGLE, RankLost, Ranks, is_lost
 from niblick.train.guides import Guide, make_guide
+from niblick.train.qat import QAT
+from niblick.train.regularizers import Penalties
 from niblick.train.trainer import Outcome, autocast, checkpoint_event, pick_device, progress_event, train
 
 Listener = Callable[[dict[str, Any]], None]
@@ -141,6 +143,8 @@ def run(
     held_back(dataset.train, config)
     config = resolve_entropy(config, dataset)
     make_config_guide(config, dataset)
+    with torch.device("meta"):
+        compression_aware(LM(config.model), config)
     path = create_run(runs, config, recipe).path if ranks.main else None
     return _carry_on(Run(ranks.share_path(path)), config, dataset, listen, ranks)
 
@@ -152,6 +156,16 @@ def make_config_guide(config: RunConfig, dataset: Dataset) -> Guide | None:
         return None
     entropy = entropy_guide(config, dataset) if name == "entropy" and config.model.levels else None
     return make_guide(name, config.model, entropy)
+
+
+def compression_aware(model: LM, config: RunConfig) -> tuple[QAT | None, Penalties | None]:
+    """Return what rounds weights in training and what penalizes them, where the config asks for it.
+
+    Raises ConfigError if the export's rules, or a penalty's patterns, do not fit the model.
+    """
+    qat = QAT(model, config.qat, config.export) if config.qat.on else None
+    penalties = Penalties(model, config.train.penalties, config.export) if config.train.penalties else None
+    return qat, penalties
 
 
 def run_seeds(
@@ -322,6 +336,7 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, ranks:
         "text_hash": dataset.val.text_hash,
     }
     emit(start)
+    qat, penalties = compression_aware(model, config)
     outcome = train(
         model,
         batches,
@@ -336,6 +351,8 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, ranks:
         ranks=ranks,
         held_back=(lambda: _shared_score(model, dataset, holdout, config, ranks).loss) if holdout else None,
         rehearse=lambda: _rehearse_export(model, config, dataset),
+        qat=qat,
+        penalties=penalties,
     )
     progress = outcome.progress
     clocks = {"train_seconds": progress.train_seconds, "wall_seconds": progress.wall_seconds}

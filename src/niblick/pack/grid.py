@@ -51,13 +51,13 @@ class Grid:
 
     def codes(self, weights_RC: Tensor) -> Tensor:
         """Round to the nearest codes, (R, C), float32 whole numbers in [-levels, levels]; blocks of scale 0 give 0."""
-        step_RC = self.step_RC()
+        step_RC = self.step_RC().to(weights_RC.device)
         codes_RC = weights_RC / torch.where(step_RC > 0, step_RC, torch.inf)
         return codes_RC.round_().clamp_(-self.levels, self.levels)
 
     def round(self, weights_RC: Tensor) -> Tensor:
         """Return the nearest values of the grid, (R, C) float32."""
-        return self.codes(weights_RC) * self.step_RC()
+        return self.codes(weights_RC) * self.step_RC().to(weights_RC.device)
 
 
 def scale_values(parts: dict[str, np.ndarray]) -> np.ndarray:
@@ -68,7 +68,7 @@ def scale_values(parts: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def fit_grid(weights_RC: Tensor, scheme: Scheme, weight_C: Tensor | None = None) -> Grid:
-    """Return the grid of an int or ecsq scheme for a finite float32 matrix on the CPU.
+    """Return the grid of an int or ecsq scheme for a finite float32 matrix on any device; the grid is on the CPU.
 
     `weight_C` says how much an error in each column matters (the diagonal of a Hessian): clips and `auto` weigh by it,
     and the steps of `ecsq:column` are chosen so that every column costs the same (reverse water-filling).
@@ -156,7 +156,7 @@ def _even_grid(weights_RC: Tensor, scheme: Scheme, weight_C: Tensor | None) -> G
         guess = step * 2 ** (found - target)  # one bit less for a step twice as long: true for fine steps
         step = guess if low < guess < high else math.sqrt(low * high)
     scale = _store(profile * step * 2 ** (target - scheme.bits), scheme.log_scales)
-    largest = weights_RC.abs() / torch.from_numpy(scale_values(scale))
+    largest = weights_RC.abs() / torch.from_numpy(scale_values(scale)).to(weights_RC.device)
     return Grid((rows, columns), scale, max(1, min(2**30, int(largest.max().round()))))
 
 
@@ -173,10 +173,10 @@ def code_entropy(values: Tensor) -> float:
 def _store(scale: Tensor, log: bool) -> dict[str, np.ndarray]:
     """Return the parts that hold these block scales: fp16, float32 where fp16 has too little range, or logarithms."""
     if log:
-        return _log_scales(scale.double().numpy())
+        return _log_scales(scale.double().cpu().numpy())
     held = scale[scale > 0]
     fits_half = not held.numel() or (float(held.min()) >= 2.0**-14 and float(held.max()) <= 65504)
-    return {"scale": scale.contiguous().numpy().astype(np.float16 if fits_half else np.float32)}
+    return {"scale": scale.contiguous().cpu().numpy().astype(np.float16 if fits_half else np.float32)}
 
 
 def _log_scales(scale: np.ndarray) -> dict[str, np.ndarray]:

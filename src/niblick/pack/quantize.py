@@ -133,7 +133,7 @@ def schemes_of(state: Mapping[str, Tensor], config: ExportConfig) -> dict[str, S
     schemes, seen = {}, set()
     for name, tensor in state.items():
         place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
-        if tensor.numel() and place in seen:
+        if tensor.numel() and place in seen and not tensor.is_meta:  # which all lie at the same place
             continue
         seen.add(place)
         schemes[name] = chosen_scheme(name, rules) or _usual_scheme(name, tensor, usual)

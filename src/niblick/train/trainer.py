@@ -41,6 +41,8 @@ from niblick.train.checkpoint import (
 from niblick.train.distributed import SINGLE, Ranks, local_gradients
 from niblick.train.guides import Guide
 from niblick.train.optim import OptimConfig, Optimizers
+from niblick.train.qat import QAT
+from niblick.train.regularizers import Penalties, PenaltyConfig
 from niblick.train.routing import routing_facts
 from niblick.train.schedule import Clock, Pace, ScheduleConfig
 from niblick.train.watch import Watch
@@ -79,6 +81,8 @@ class TrainConfig:
     a SentencePiece model's tokens), `entropy` (of the small model `entropy.artifact`); empty: none."""
     init_steps: int = 500
     """Steps of that; then the router is free."""
+    penalties: tuple[PenaltyConfig, ...] = ()
+    """What makes weights cheaper to pack, see `train.regularizers`."""
     device: str = "auto"
     dtype: str = "bfloat16"
     """Autocast dtype: bfloat16 or float32. Weights and optimizer stay float32."""
@@ -222,6 +226,8 @@ def train(
     ranks: Ranks = SINGLE,
     held_back: Callable[[], float] | None = None,
     rehearse: Callable[[], None] | None = None,
+    qat: QAT | None = None,
+    penalties: Penalties | None = None,
     extra: Parts | None = None,
     now: Callable[[], float] = time.perf_counter,
 ) -> Outcome:
@@ -229,7 +235,8 @@ def train(
 
     `guide` is what `config.init_from` stands for: the outermost router's target over the first `init_steps` steps.
     `held_back` is the model's loss on training text held back for `train.average=best`, `rehearse` does what follows
-    training, for its time. `extra` are more parts with state that checkpoints keep, by name. On every rank all of
+    training, for its time. `qat` rounds weights from some step on, `penalties` are those of
+    `config.penalties`. `extra` are more parts with state that checkpoints keep, by name. On every rank all of
     these must be the same; `validate` and `held_back` are called on all and must give all the same.
 
     Raises TrainingError when the loss or the gradient is not finite; the state before that step is then the newest
@@ -240,6 +247,8 @@ def train(
     optimizers = Optimizers(model, optim, ranks)
     averages = Averages(model, config.average, config.ema_decay)
     parts: dict[str, Stateful] = {"optim": optimizers, "average": averages, **(extra or {})}
+    if qat:
+        parts["qat"] = qat
     unused = ranks.size > 1 and _has_unused(model, config, device, guide)
     compile_stages(model, config.compile, device, emit)
     newest = list_checkpoints(checkpoints)[-1:] if resume else []
@@ -250,7 +259,7 @@ def train(
     batches.position = progress.position
     wall = Clock(progress.wall_seconds, now)
     if config.warmup_steps:
-        _prime(model, forward, parts, batches, passes, config, device, ranks, emit)
+        _prime(model, forward, parts, batches, passes, config, device, ranks, emit, qat)
     if schedule.max_seconds is not None and schedule.reserve_seconds is None:
         reserve = _reserve(averages, held_back, rehearse, ranks, now)
         emit({"event": "reserve", "seconds": reserve})
@@ -288,7 +297,11 @@ def train(
             started = clock.read()
             lr_scale = schedule.lr_scale(progress.step, progress.train_seconds)
             steered = guide if progress.step < config.init_steps else None
-            losses, routings = _gradients(forward, batches, passes, config, device, steered, ranks)
+            left = 1 - schedule.progress(progress.step, progress.train_seconds)
+            if qat and qat.prepare(progress.step, lr_scale, left):
+                emit({"event": "qat", "step": progress.step + 1, "tensors": len(qat.weights)})
+            losses, routings = _gradients(forward, batches, passes, config, device, steered, ranks, qat)
+            losses |= penalties.add_gradients(progress.step) if penalties else {}
             norm = optimizers.clip()
             wrong = watch.spike(losses["total"] if math.isfinite(norm) else norm)
             finite = math.isfinite(losses["total"]) and math.isfinite(norm)
@@ -340,6 +353,7 @@ def _gradients(
     device: torch.device,
     guide: Guide | None = None,
     ranks: Ranks = SINGLE,
+    qat: QAT | None = None,
 ) -> tuple[dict[str, float], list[Routing]]:
     """Forward and backward over the micro-batches of one step. Returns mean loss terms and the last routings.
 
@@ -347,10 +361,11 @@ def _gradients(
     """
     sums: list[Tensor] = []
     routings: list[Routing] = []
+    rounded = qat.in_place if qat else contextlib.nullcontext
     for i in range(passes):
         ids_BL, targets_BL = (t.to(device, non_blocking=True) for t in batches.next())
         more = i + 1 < passes
-        with local_gradients(forward) if more else contextlib.nullcontext():
+        with local_gradients(forward) if more else contextlib.nullcontext(), rounded():
             with autocast(device, config.dtype):
                 total, terms, routings = forward(ids_BL, targets_BL, guide(ids_BL) if guide else None)
             (total / (passes * ranks.size)).backward()
@@ -384,6 +399,7 @@ def _prime(
     device: torch.device,
     ranks: Ranks,
     emit: Emit,
+    qat: QAT | None = None,
 ) -> None:
     """Take `warmup_steps` real steps, then put everything back."""
     before = {name: tensor.clone() for name, tensor in capture(model, parts).items()}
@@ -391,7 +407,7 @@ def _prime(
     assert isinstance(optimizers, Optimizers)
     model.train()
     for i in range(config.warmup_steps):
-        _gradients(forward, batches, passes, config, device, None, ranks)
+        _gradients(forward, batches, passes, config, device, None, ranks, qat)
         optimizers.step(i, 1.0)
         model.zero_grad(set_to_none=True)
         emit({"event": "warmup", "step": i + 1, "steps": config.warmup_steps})
