@@ -4,7 +4,7 @@ VENV ?= .venv
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 PY = $(VENV)/bin/python
 
-.PHONY: help quickstart test test-fast lint bench memory tokenizers readme install dev clean
+.PHONY: help quickstart test test-fast lint bench memory tokenizers penalties readme install dev clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -29,6 +29,9 @@ memory: dev  ## memory of `niblick data prepare` on 2 GB, as bytes and as subwor
 
 tokenizers: dev  ## the table of docs/data.md: one text as bytes and as subwords (about 10 minutes)
 	@$(PY) benchmarks/tokenizers_table.py
+
+penalties: dev  ## the table of docs/training.md: penalties and QAT, bytes and BPB with and without (about 15 minutes)
+	@$(PY) benchmarks/penalties_table.py
 
 readme: dev  ## run the quickstart and put its output into README.md
 	@$(PY) docs/update_readme.py

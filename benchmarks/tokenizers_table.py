@@ -120,13 +120,14 @@ def _against(bpb: float, xz: float) -> str:
     return f"{abs(bpb / xz - 1):.1%} {'less' if bpb < xz else 'more'}"
 
 
-def write_between(document: Path, text: str) -> None:
+def write_between(document: Path, text: str, markers: tuple[str, str] = (BEGIN, END)) -> None:
     """Put `text` between the markers of `document`."""
-    before, begin, rest = document.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+    first, last = markers
+    before, begin, rest = document.read_text(encoding="utf-8").partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        sys.exit(f"{document} has no place for the table: put {BEGIN} and {END} on lines of their own")
-    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        sys.exit(f"{document} has no place for the table: put {first} and {last} on lines of their own")
+    document.write_text(f"{before}{first}\n{text}\n{last}{after}", encoding="utf-8")
 
 
 def main(arguments: list[str]) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import difflib
+import pickletools
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,6 @@ from niblick.pack.quantize import ExportConfig, pack
 from niblick.presets import get_preset
 from niblick.score.scorers import Score
 from niblick.train import qat as qat_module
-from niblick.train import trainer
 from niblick.train.averaging import Averages
 from niblick.train.checkpoint import list_checkpoints
 from niblick.train.optim import OptimConfig
@@ -33,22 +36,22 @@ from niblick.train.qat import QAT, QATConfig
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.trainer import TrainConfig, TrainingLoss, compile_stages, train
 
-ROOT = Path(__file__).parents[2]
+SOURCES = (argparse, pickletools, tarfile, difflib)
 INT4 = ExportConfig(scheme="int4", rules=("embed*=int6",))
 MIXED = ExportConfig("int4:g16:log", ("embed*=int6", "*.attn.*=ecsq3", "*.mlp.up*=int8-published", "*.q_gain=fp32"))
 
 
+HELD_OUT = 512 * 64
+
+
 def text() -> np.ndarray:
-    """The project's own documents and sources, as tokens."""
-    files = sorted(
-        [*ROOT.glob("docs/*.md"), *ROOT.glob("src/niblick/model/*.py"), *ROOT.glob("src/niblick/train/*.py")]
-    )
-    tokens = ByteTokenizer().encode_batch([f.read_text(encoding="utf-8") for f in files])
-    return np.concatenate([np.concatenate(([1], t)) for t in tokens]).astype(np.uint16)
+    """Sources of Python's own library, as tokens; the last HELD_OUT are not trained on."""
+    tokens = ByteTokenizer().encode_batch([Path(m.__file__).read_text(encoding="utf-8") for m in SOURCES])
+    return np.concatenate(tokens).astype(np.uint16)
 
 
 def batches(rows: int = 4, seq_len: int = 64) -> Batches:
-    split = Split("train", [Path("memory")], [text()])
+    split = Split("train", [Path("memory")], [text()[:-HELD_OUT]])
     return Batches(split, vocab_size=260, seq_len=seq_len, rows=rows, order="shuffle", seed=3)
 
 
@@ -287,21 +290,30 @@ def test_nothing_to_round_is_refused() -> None:
     assert "body.main.blocks.8.mlp.down.weight" in QAT(model, QATConfig(share=0.1), INT4).weights
 
 
+def cost(folder: Path, qat: QATConfig | None, *exports: ExportConfig) -> list[float]:
+    """Train for 300 steps. Returns the loss of the model as it is, and out of each export, in nats a byte."""
+    model, _ = go(folder, 300, qat, exports[0])
+    ids = torch.from_numpy(text()[-HELD_OUT:].astype(np.int64)).view(-1, 64)
+    with torch.no_grad():
+        models = [model, *(exported(model, export, folder / "artifact.nib") for export in exports)]
+        return [loss_of(m, ids=ids).item() for m in models]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["int4", "int3"])
-def test_it_makes_the_export_cost_less(scheme: str, tmp_path: Path) -> None:
-    """At equal steps, the loss that export adds is less than two thirds of what it adds without; so is the total less."""
-    export = ExportConfig(scheme)
-    held_out = torch.from_numpy(text()[-32_832:].astype(np.int64)).view(-1, 64)[:512]
-    costs: dict[str, tuple[float, float]] = {}
-    for name, qat in (("without", None), ("with", QATConfig(share=0.3, refresh=20))):
-        model, _ = go(tmp_path / name, 300, qat, export, batch_tokens=512, micro_batch_tokens=256)
-        with torch.no_grad():
-            before = float(loss_of(model, ids=held_out))
-            after = float(loss_of(exported(model, export, tmp_path / f"{name}.nib"), ids=held_out))
-        costs[name] = before, after
-    print(scheme, costs)
-    lost = {name: after - before for name, (before, after) in costs.items()}
-    assert lost["without"] > 0.02
-    assert lost["with"] < 2 / 3 * lost["without"]
-    assert costs["with"][1] < costs["without"][1]
+def test_it_makes_the_export_cost_less(tmp_path: Path) -> None:
+    """At equal steps, from the same weights: the export loses less; int3, where that is much, ends lower for it.
+
+    With embeddings at int8, as in study 2. Seen: int4 loses +0.001 without and −0.007 with, int3 +0.030 and −0.009
+    nats a byte; int3 ends at 2.322 instead of 2.331.
+    """
+    int4, int3 = (ExportConfig(scheme, ("embed*=int8",)) for scheme in ("int4", "int3"))
+    late = QATConfig(share=0.15, refresh=10)
+    plain, plain4, plain3 = cost(tmp_path, None, int4, int3)
+    float4, qat4 = cost(tmp_path, late, int4)
+    float3, qat3 = cost(tmp_path, late, int3)
+    print(f"plain {plain:.4f}, int4 {plain4:.4f}, int3 {plain3:.4f}")
+    print(f"QAT int4 {float4:.4f} → {qat4:.4f}, int3 {float3:.4f} → {qat3:.4f}")
+    assert qat4 - float4 < plain4 - plain
+    assert plain3 - plain > 0.015
+    assert qat3 - float3 < 1 / 3 * (plain3 - plain)
+    assert qat3 < plain3 - 0.003
