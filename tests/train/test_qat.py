@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import copy
 import difflib
+import os
 import pickletools
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +33,11 @@ from niblick.presets import get_preset
 from niblick.score.scorers import Score
 from niblick.train import qat as qat_module
 from niblick.train.averaging import Averages
-from niblick.train.checkpoint import list_checkpoints
+from niblick.train.checkpoint import list_checkpoints, read_tensors
+from niblick.train.distributed import SINGLE, Ranks
 from niblick.train.optim import OptimConfig
 from niblick.train.qat import QAT, QATConfig
+from niblick.train.regularizers import Penalties, PenaltyConfig
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.trainer import TrainConfig, TrainingLoss, compile_stages, train
 
@@ -40,6 +45,7 @@ SOURCES = (argparse, pickletools, tarfile, difflib)
 INT4 = ExportConfig(scheme="int4", rules=("embed*=int6",))
 MIXED = ExportConfig("int4:g16:log", ("embed*=int6", "*.attn.*=ecsq3", "*.mlp.up*=int8-published", "*.q_gain=fp32"))
 
+PENALTY = (PenaltyConfig("grid", 0.1, start=3),)
 
 HELD_OUT = 512 * 64
 
@@ -50,9 +56,9 @@ def text() -> np.ndarray:
     return np.concatenate(tokens).astype(np.uint16)
 
 
-def batches(rows: int = 4, seq_len: int = 64) -> Batches:
+def batches(rows: int = 4, **more: int) -> Batches:
     split = Split("train", [Path("memory")], [text()[:-HELD_OUT]])
-    return Batches(split, vocab_size=260, seq_len=seq_len, rows=rows, order="shuffle", seed=3)
+    return Batches(split, vocab_size=260, seq_len=64, rows=rows, order="shuffle", seed=3, **more)
 
 
 def tiny(**changes: Any) -> LM:
@@ -73,23 +79,27 @@ def go(
     export: ExportConfig = INT4,
     *,
     resume: bool = False,
+    ranks: Ranks = SINGLE,
     **changes: Any,
 ) -> tuple[LM, list[dict[str, Any]]]:
     """Train a tiny model; returns it and the events."""
     values = {"seq_len": 64, "batch_tokens": 256, "micro_batch_tokens": 256, "warmup_steps": 0, "val_every": 0}
+    config = TrainConfig(**(values | {"dtype": "float32", "device": "cpu", "log_every": 5} | changes))  # type: ignore[arg-type]
     model = tiny()
     events: list[dict[str, Any]] = []
     train(
         model,
-        batches(),
-        TrainConfig(**(values | {"dtype": "float32", "device": "cpu", "log_every": 5} | changes)),  # type: ignore[arg-type]
+        batches(config.micro_batch_tokens // 64, rank=ranks.rank, ranks=ranks.size),
+        config,
         ScheduleConfig(steps=steps, warmdown_steps=steps // 2),
         OptimConfig(muon_momentum_steps=10, matrix_lr=0.02),
         checkpoints=folder,
         validate=lambda model: Score(1.0, 1, 1, 0.0),
         emit=events.append,
         resume=resume,
+        ranks=ranks,
         qat=QAT(model, qat, export) if qat else None,
+        penalties=Penalties(model, config.penalties, export) if config.penalties else None,
     )
     return model, events
 
@@ -177,7 +187,8 @@ def test_the_switch_compiles_nothing_again() -> None:
         return graph.forward
 
     torch._dynamo.reset()
-    model = tiny()
+    fixed = LevelConfig(StageConfig("T1"), StageConfig("c1"), router="fixed", target_length=4.0)  # equal shapes always
+    model = tiny(levels=(fixed,))
     compile_stages(model, "always", torch.device("cpu"), lambda event: None, backend)
     forward, qat = TrainingLoss(model), QAT(model, QATConfig(share=0.5, refresh=2), INT4)
     ids = batches().next()
@@ -297,6 +308,41 @@ def cost(folder: Path, qat: QATConfig | None, *exports: ExportConfig) -> list[fl
     with torch.no_grad():
         models = [model, *(exported(model, export, folder / "artifact.nib") for export in exports)]
         return [loss_of(m, ids=ids).item() for m in models]
+
+
+# One rank of a training with rounded weights and penalties; leaves the weights it ends with.
+WORKER = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[2])
+import test_qat as here
+import torch
+from niblick.train.checkpoint import save_tensors
+from niblick.train.distributed import joined
+
+torch.set_num_threads(1)
+with joined() as ranks:
+    model, _ = here.go(Path(sys.argv[1]) / "checkpoints", 12, here.QATConfig(share=0.5, refresh=2), here.MIXED,
+                       ranks=ranks, micro_batch_tokens=128, penalties=here.PENALTY)
+    save_tensors(Path(sys.argv[1]) / f"rank{ranks.rank}.safetensors", dict(model.state_dict()), {})
+"""
+
+
+@pytest.mark.slow
+def test_ranks_round_alike(tmp_path: Path) -> None:
+    """Two gloo processes, with penalties too: on both the same bits, and those of one process with the same batches."""
+    (tmp_path / "worker.py").write_text(WORKER)
+    arguments = [str(tmp_path / "worker.py"), str(tmp_path), str(Path(__file__).parent)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*launch, *arguments], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+    first, second = (read_tensors(tmp_path / f"rank{rank}.safetensors")[0] for rank in (0, 1))
+    alone, _ = go(
+        tmp_path / "alone", 12, QATConfig(share=0.5, refresh=2), MIXED, micro_batch_tokens=128, penalties=PENALTY
+    )
+    for name, tensor in alone.state_dict().items():
+        assert torch.equal(first[name], second[name]), name
+        assert (tensor - first[name]).abs().max() <= 1e-4, name
 
 
 @pytest.mark.slow
