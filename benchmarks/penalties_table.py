@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from niblick.artifact.dequantize import matrix_shape
 from niblick.config import RunConfig, override
 from niblick.console import RunConsole
 from niblick.data.dataset import Dataset
@@ -25,6 +26,7 @@ from niblick.pipeline import parameter_count, run
 from niblick.presets import get_preset
 from niblick.runs import Run, machine
 from niblick.score.baselines import xz_size
+from niblick.train.checkpoint import load_weights, read_tensors
 from niblick.train.qat import rounded_parameters
 from niblick.train.regularizers import PENALTIES
 from tokenizers_table import write_between
@@ -73,21 +75,32 @@ def make_rows(given: argparse.Namespace, folder: Path) -> tuple[list[dict[str, A
         with RunConsole() as console:
             result = run(override(base, changes), folder / "runs", console)
         floats = [e["bpb"] for e in Run(Path(result["run"])).events() if e["event"] == "validation"][-1]
-        rows.append(result | {"name": name, "float_bpb": floats})
-        print(rows[-1]["name"], rows[-1]["float_bpb"], rows[-1]["bpb"], rows[-1]["artifact_bytes"], flush=True)
+        values = penalty_values(Path(result["run"]), base)
+        rows.append(result | {"name": name, "float_bpb": floats, "values": values})
     return rows, base
+
+
+def penalty_values(path: Path, config: RunConfig) -> dict[str, float]:
+    """What each penalty is for the final weights of a run, mean over all matrices that export rounds."""
+    model = LM(config.model)
+    load_weights(model, read_tensors(Run(path).weights)[0], path)
+    rounded = rounded_parameters(model, config.export).values()
+    matrices = [(p.detach().view(matrix_shape(tuple(p.shape))), scheme) for p, scheme in rounded]
+    return {k: sum(float(f(w, scheme)) for w, scheme in matrices) / len(matrices) for k, f in PENALTIES.items()}
 
 
 def render(rows: list[dict[str, Any]], config: RunConfig, data: Path, command: str) -> str:
     """The table in Markdown, with where its numbers come from."""
     lines = [
-        "| trained with | BPB of the floats | BPB from the artifact | lost | artifact | bytes against none |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| trained with | its own value | BPB of the floats | BPB from the artifact | lost | artifact | against none |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    plain = rows[0]["artifact_bytes"]
+    plain, before = rows[0]["artifact_bytes"], rows[0]["values"]
     for row in rows:
         lost, size = row["bpb"] - row["float_bpb"], row["artifact_bytes"]
-        cells = [row["name"], f"{row['float_bpb']:.4f}", f"{row['bpb']:.4f}", f"{lost:+.4f}", f"{size:,} bytes"]
+        kind = row["name"].split("`")[1] if "`" in row["name"] else None
+        moved = f"{before[kind]:.3g} → {row['values'][kind]:.3g}" if kind else ""
+        cells = [row["name"], moved, f"{row['float_bpb']:.4f}", f"{row['bpb']:.4f}", f"{lost:+.4f}", f"{size:,} bytes"]
         lines.append(f"| {' | '.join([*cells, f'{size / plain - 1:+.1%}'])} |")
     val = Dataset.open(data).val
     tokens = val.slice(0, val.tokens)

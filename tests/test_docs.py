@@ -92,6 +92,31 @@ def test_table_of_tokenizers(
         table.write_between(tmp_path / "plain.md", "table")
 
 
+@pytest.mark.slow
+def test_table_of_penalties(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command that makes the table of docs/training.md, at toy size with two of its rows."""
+    import importlib
+
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    table = importlib.import_module("penalties_table")
+    rows = table.variants(8)
+    assert {name.split("`")[1] for name in rows if "`" in name} == table.PENALTIES.keys()
+    monkeypatch.setattr(table, "variants", lambda steps: {k: rows[k] for k in ("none", "`grid`, weight 1")})
+    document = tmp_path / "training.md"
+    document.write_text((ROOT / "docs" / "training.md").read_text())
+    table.main(["--val-docs", "2", "--steps", "8", "--document", str(document), "train.seq_len=64", "score.seq_len=64"])
+    text = document.read_text()
+    assert "| none |  | " in text
+    assert re.search(r"\| `grid`, weight 1 \| 0\.\d+ → 0\.\d+ \| \d\.\d{4} \| \d\.\d{4} \| .* bytes \|", text)
+    assert (
+        text.partition(table.MARKERS[1])[2]
+        == (ROOT / "docs" / "training.md").read_text().partition(table.MARKERS[1])[2]
+    )
+    assert text.partition(table.MARKERS[1])[0].endswith(capsys.readouterr().out.split("| trained")[1].strip() + "\n")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_memory_of_preparation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command behind `make memory`, on little."""

@@ -261,7 +261,7 @@ ENVIRONMENT: dict[str, EnvName] = {
         also={"train.average": "ema"},
         value=lambda c: c["train"]["ema_decay"] if c["train"]["average"] == "ema" else None,
     ),
-    "LATE_QAT_THRESHOLD": _unbuilt("quantization-aware training"),
+    "LATE_QAT_THRESHOLD": EnvName(("qat.lr_scale",), _number, value=lambda c: c["qat"]["lr_scale"] or None),
     "GPTQ_RESERVE_SECONDS": EnvName(("schedule.reserve_seconds",), _number),
     "GPTQ_CALIB_BATCHES": _unbuilt("GPTQ"),
     "PRUNE_PCT": _unbuilt("pruning"),

@@ -75,6 +75,8 @@ class RunConsole:
             self.say(f"step {event['step']}  validation {event['bpb']:.4f} BPB (float weights)")
         elif kind == "compile":
             self.say(f"compiling {event['stages']} stages (first steps are slow)")
+        elif kind == "qat":
+            self.say(f"step {event['step']}  from here on {event['tensors']} tensors are rounded as the export will")
         elif kind == "resume":
             self.say(f"resumed after step {event['step']} from {event['checkpoint']}")
         elif kind == "warning":

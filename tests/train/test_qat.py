@@ -19,10 +19,13 @@ import pytest
 import torch
 from torch import nn
 
+from niblick import pipeline
 from niblick.artifact.container import read_artifact, write_artifact
-from niblick.config import override
+from niblick.challenge import environment
+from niblick.config import apply_environment, override, to_dict
 from niblick.data.dataset import Split
 from niblick.data.loader import Batches
+from niblick.data.prepare import prepare
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ArtifactError, ConfigError
 from niblick.model.hnet import LevelConfig
@@ -308,6 +311,27 @@ def cost(folder: Path, qat: QATConfig | None, *exports: ExportConfig) -> list[fl
     with torch.no_grad():
         models = [model, *(exported(model, export, folder / "artifact.nib") for export in exports)]
         return [loss_of(m, ids=ids).item() for m in models]
+
+
+def test_what_does_not_fit_the_model_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    prepare("pydocs", "byte260", tmp_path / "data", max_docs=3, val_docs=1)
+    config = override(get_preset("quickstart"), [f"data.path={tmp_path / 'data'}"])
+    nowhere = '[{"kind": "grid", "weight": 1, "patterns": ["mpl"]}]'
+    for changes, message in (
+        (["qat.share=0.1", "export.scheme=fp16"], "qat has nothing to round"),
+        (["qat.share=0.1", 'export.rules=["mpl=int4"]'], "no tensor is named like 'mpl'"),
+        (["export.scheme=int4", f"train.penalties={nowhere}"], "is named like 'mpl'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            pipeline.run(override(config, changes), tmp_path / "runs", lambda event: None)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_published_name_of_the_threshold() -> None:
+    config = apply_environment(get_preset("quickstart"), "LATE_QAT_THRESHOLD=0.15")
+    assert config.qat == QATConfig(lr_scale=0.15)
+    assert environment(to_dict(config))["LATE_QAT_THRESHOLD"] == 0.15
+    assert "LATE_QAT_THRESHOLD" not in environment(to_dict(get_preset("quickstart")))
 
 
 # One rank of a training with rounded weights and penalties; leaves the weights it ends with.
