@@ -17,6 +17,7 @@ from niblick.presets import load_recipe
 from niblick.train.checkpoint import list_checkpoints, read_tensors
 from niblick.train.guides import make_guide
 from niblick.train.optim import Optimizers
+from niblick.train.regularizers import Penalties
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "extend.md"
 PARTS = re.findall(r"^## (.+?)\n.*?```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S | re.M)
@@ -34,6 +35,8 @@ def test_part(title: str, code: str, tmp_path: Path) -> None:
     guide = make_guide(config.train.init_from, config.model) if config.train.init_from else None
     losses, _ = model(ids_BL[:, :-1], ids_BL[:, 1:], guide_BL=guide(ids_BL[:, :-1]) if guide else None)
     losses.total.backward()
+    if config.train.penalties:
+        assert len(Penalties(model, config.train.penalties, config.export).add_gradients(0)) == 1
     Optimizers(model, config.optim).step(0, 1.0)
     model = model.double()
     with torch.no_grad():
@@ -83,4 +86,4 @@ def test_all_parts_in_one_run(tmp_path: Path) -> None:
 
 
 def test_all_parts_are_there() -> None:
-    assert {"A block", "A router", "An optimizer", "A codec"} <= {title for title, _ in PARTS}
+    assert {"A block", "A router", "An optimizer", "A codec", "A penalty"} <= {title for title, _ in PARTS}
