@@ -27,7 +27,7 @@ from niblick.runs import Run, create_run
 from niblick.score.costs import COST
 from niblick.train.checkpoint import save_tensors
 
-NAME = "int8-published+zlib"
+NAME = "int8+zlib"
 TOY = [
     *("model.width=16", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1"),
     *("score.seq_len=64", "score.batch_tokens=4096", "train.dtype=float32"),
