@@ -550,14 +550,11 @@ def fit_(
     if json_:
         _print_json(record)
         return
-    columns = ["cap", "artifact", "BPB (training text)", "a step per", "residuals"]
+    columns = ["cap", "artifact", "BPB (training text)", "residuals"]
     points = record["frontier"]
     _table(
         columns,
-        [
-            [f"{p['cap']:,}", f"{p['bytes']:,}", f"{p['bpb']:.4f}", p["axis"], f"{p['residual_bytes']:,}"]
-            for p in points
-        ],
+        [[f"{p['cap']:,}", f"{p['bytes']:,}", f"{p['bpb']:.4f}", f"{p['residual_bytes']:,}"] for p in points],
     )
     _print_export(record)
 

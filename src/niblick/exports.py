@@ -27,7 +27,7 @@ from niblick.data.dataset import Dataset
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError
 from niblick.loading import build_model
-from niblick.pack.fit import fit
+from niblick.pack.fit import LADDER, fit
 from niblick.pack.hessians import calibrate, calibration_batches
 from niblick.pack.quantize import ExportConfig, pack, quantize
 from niblick.pack.schemes import Scheme
@@ -144,6 +144,7 @@ def fit_run(
     codec: str = "range",
     gptq: bool = True,
     tokens: int = MEASURE_TOKENS,
+    ladder: tuple[float, ...] = LADDER,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Find the best weights for a cap on code and artifact together, or on the `artifact` alone, and score them.
@@ -184,6 +185,7 @@ def fit_run(
         lambda encoded: len(artifact_bytes(header, encoded, codec)),
         round_tensor=round_tensor,
         hessians=hessians,
+        ladder=ladder,
         report=report,
     )
     name = f"fit-{room}"

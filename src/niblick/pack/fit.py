@@ -48,8 +48,6 @@ class Point:
     cap: int
     bytes: int
     bpb: float
-    axis: str
-    """What shares a step: tensor, or column by the Hessian."""
     residual_bytes: int
 
 
@@ -74,40 +72,42 @@ def fit(
     *,
     round_tensor: Round = quantize,
     hessians: Mapping[str, Tensor] | None = None,
+    ladder: tuple[float, ...] = LADDER,
     report: Callable[[str], None] = lambda line: None,
 ) -> Fit:
     """Return tensors whose artifact has at most `cap` bytes and at least 99.5% of them, at the least BPB found.
 
     `state` are float weights, tied ones once. If they fit as float32 they are kept so. `evaluate` should see text that
-    is neither trained on nor the validation split. Raises ArtifactError if the cap is too small for anything.
+    is neither the validation split nor what the Hessians are of. `hessians` are those that `round_tensor` knows: with
+    them each column has its own step, else a tensor has one. `ladder` are shares of the cap that the frontier shows
+    beside it. Raises ArtifactError if the cap is too small for anything.
     """
     plain = {name: quantize(name, tensor, Scheme("fp32")) for name, tensor in state.items()}
     if (size := measure(plain)) <= cap:
-        return Fit(plain, size, {}, {}, (Point(cap, size, evaluate(_weights(plain)), "tensor", 0),))
+        return Fit(plain, size, {}, {}, (Point(cap, size, evaluate(_weights(plain)), 0),))
     large = [n for n, t in state.items() if t.ndim >= 2 and t.numel() > SMALL_ELEMENTS]
     small = {name: quantize(name, t, Scheme("fp16")) for name, t in state.items() if name not in large}
     packer = _Packer(state, large, small, measure, round_tensor, hessians)
-    least = packer.size(packer.at(dict.fromkeys(large, LEAST_BITS), "tensor", ResidualConfig()))
+    least = packer.size(packer.at(dict.fromkeys(large, LEAST_BITS), ResidualConfig()))
     if least > cap:
         raise ArtifactError(
             f"a cap of {cap:,} bytes is too small: the coarsest weights of this model take {least:,}; "
             "give more bytes or make the model smaller"
         )
-    probe = _probe(state, large, evaluate, round_tensor, report)
+    probe = _probe(state, packer, evaluate, report)
     frontier, best, chosen = [], math.inf, None
-    for share in (*LADDER, 1.0):
+    for share in (*ladder, 1.0):
         target = int(share * cap)
-        for axis in ("tensor", "column") if hessians else ("tensor",):
-            for residual in RESIDUAL_SHARES if share == 1.0 else (0.0,):
-                if target < least:
-                    continue
-                config = ResidualConfig(int(residual * cap))
-                bits, encoded, size = packer.fill(probe, target, axis, config)
-                bpb = evaluate(_weights(encoded))
-                frontier.append(Point(target, size, bpb, axis, config.bytes))
-                report(f"{size:>12,} bytes  {bpb:.4f} BPB  a step per {axis}, {config.bytes:,} bytes of residuals")
-                if share == 1.0 and bpb < best:
-                    best, chosen = bpb, (bits, encoded, size)
+        for residual in RESIDUAL_SHARES if share == 1.0 else (0.0,):
+            if target < least:
+                continue
+            config = ResidualConfig(int(residual * cap))
+            bits, encoded, size = packer.fill(probe, target, config)
+            bpb = evaluate(_weights(encoded))
+            frontier.append(Point(target, size, bpb, config.bytes))
+            report(f"{size:>12,} bytes  {bpb:.4f} BPB  {config.bytes:,} of them for residuals")
+            if share == 1.0 and bpb < best:
+                best, chosen = bpb, (bits, encoded, size)
     assert chosen is not None
     bits, encoded, size = chosen
     return Fit(encoded, size, bits, probe, tuple(frontier))
@@ -126,18 +126,13 @@ def allocate(cost: Mapping[str, float], elements: Mapping[str, int], level: floa
 
 
 def _probe(
-    state: Mapping[str, Tensor],
-    names: list[str],
-    evaluate: Evaluate,
-    round_tensor: Round,
-    report: Callable[[str], None],
+    state: Mapping[str, Tensor], packer: _Packer, evaluate: Evaluate, report: Callable[[str], None]
 ) -> dict[str, float]:
     """BPB that each tensor loses if only it has codes of `PROBE_BITS`."""
     full = {name: tensor.detach().float().cpu() for name, tensor in state.items()}
     base = evaluate(full)
-    report(f"float weights: {base:.4f} BPB; measuring {len(names)} tensors at {PROBE_BITS:g} bits")
-    scheme = Scheme("ecsq", PROBE_BITS, "tensor")
-    return {n: evaluate(full | {n: round_tensor(n, state[n], scheme).dequantize()}) - base for n in names}
+    report(f"float weights: {base:.4f} BPB; measuring {len(packer.large)} tensors at {PROBE_BITS:g} bits")
+    return {n: evaluate(full | {n: packer.round(n, PROBE_BITS).dequantize()}) - base for n in packer.large}
 
 
 @dataclass
@@ -149,15 +144,19 @@ class _Packer:
     round_tensor: Round
     hessians: Mapping[str, Tensor] | None
 
-    def at(self, bits: Mapping[str, float], axis: str, residual: ResidualConfig, plain: bool = False) -> dict:
-        """Pack every large tensor at its bits; `plain`: by rounding alone, which is quick and almost of that size."""
-        way: Round = quantize if plain else self.round_tensor
-        packed = {name: way(name, self.state[name], Scheme("ecsq", bits[name], axis)) for name in self.large}
+    def round(self, name: str, bits: float) -> EncodedTensor:
+        """Pack one tensor at its bits, with a step for each column where a Hessian says what columns are worth."""
+        axis = "column" if self.hessians and name in self.hessians else "tensor"
+        return self.round_tensor(name, self.state[name], Scheme("ecsq", bits, axis))
+
+    def at(self, bits: Mapping[str, float], residual: ResidualConfig) -> dict[str, EncodedTensor]:
+        """Pack every large tensor at its bits."""
+        packed = {name: self.round(name, bits[name]) for name in self.large}
         encoded = {name: packed.get(name) or self.small[name] for name in self.state}
         return add_residuals(encoded, self.state, residual, self.hessians)
 
     def fill(
-        self, cost: Mapping[str, float], cap: int, axis: str, residual: ResidualConfig
+        self, cost: Mapping[str, float], cap: int, residual: ResidualConfig
     ) -> tuple[dict[str, float], dict[str, EncodedTensor], int]:
         """Find the water level at which the artifact takes `FULL` to all of `cap` bytes."""
         elements = {name: self.state[name].numel() for name in self.large}
@@ -165,7 +164,7 @@ class _Packer:
         level, found = 1.0, None
         for _ in range(ROUNDS):
             bits = allocate(cost, elements, level)
-            encoded = self.at(bits, axis, residual)
+            encoded = self.at(bits, residual)
             size = self.size(encoded)
             if size <= cap:
                 low, found = level, (bits, encoded, size)
