@@ -41,6 +41,7 @@ ROWS = [
     ("int6 per row, zstd-22 (study 2)", ["scheme=int6", "codec=zstd", "gptq=off"]),
     ("int6 GPTQ, zstd-22", ["scheme=int6", "codec=zstd", "gptq=float"]),
     ("int6 GPTQ, range coding", ["scheme=int6", "codec=range", "gptq=float"]),
+    ("int8 per row without the floor on scales, zlib", ["scheme=int8", "codec=zlib", "gptq=off"]),
     ("ecsq4:column GPTQ, range coding", ["scheme=ecsq4:column", "codec=range", "gptq=float"]),
 ]
 QAT_ROW = ("QAT (int6, last third of the same steps), GPTQ, range coding", ROWS[3][1])

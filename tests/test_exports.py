@@ -18,7 +18,7 @@ from niblick.presets import get_preset
 
 SMALL = [
     *("model.width=64", "model.heads=2", "model.kv_heads=1", "train.seq_len=128", "train.batch_tokens=2048"),
-    *("train.micro_batch_tokens=2048", "train.warmup_steps=0", "train.val_every=0", "schedule.steps=60"),
+    *("train.micro_batch_tokens=2048", "train.warmup_steps=0", "train.val_every=0", "schedule.steps=150"),
     *("schedule.max_seconds=null", "score.seq_len=128", "schedule.warmdown_share=0.5", "train.dtype=float32"),
 ]
 
@@ -36,7 +36,7 @@ def niblick(*arguments: Any, fails: bool = False) -> Any:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 60 steps on the documentation of Python."""
+    """A run of 150 steps on the documentation of Python."""
     folder = tmp_path_factory.mktemp("exports")
     data = ["--source", "pydocs", "--max-docs", "60", "--val-docs", "6", "--out", folder / "data", "--json"]
     niblick("data", "prepare", *data)
@@ -144,3 +144,14 @@ def test_predictions_do_not_depend_on_the_random_state() -> None:
     first = predict_size(config)
     torch.manual_seed(6)
     assert predict_size(config) == first
+
+
+@pytest.mark.slow
+def test_two_processes_give_one_score(run: Path) -> None:
+    settings = ["score.scorer=sliding", "score.stride=32", "--json"]
+    alone, shared = niblick("eval", run, *settings), niblick("eval", run, *settings, "--devices", 2)
+    assert shared["bpb"] == pytest.approx(alone["bpb"], abs=1e-6)
+    assert shared["scorer"] == alone["scorer"]
+    scores = run / "artifacts" / "int8-published+zlib" / "scores.jsonl"
+    assert [json.loads(line)["bpb"] for line in scores.read_text().splitlines()[-2:]] == [alone["bpb"], shared["bpb"]]
+    assert "made by one process" in niblick("eval", run, "--breakdown", "--devices", 2, fails=True)

@@ -4,16 +4,17 @@ model = niblick.load("artifact.nib")
 model.generate("The quick ")        model.bits_per_byte(text)        model.chunks(text)
 
 niblick.score(f, "data/web").bpb    any f from ids (B, L) to log-probabilities (B, L, V)
+niblick.pack(state_dict, "int6")    any weights in the form of an artifact; cap=16_000_000: as good as fits
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from niblick import score
+    from niblick import pack, score
     from niblick.generate import load
 
-__all__ = ["__version__", "load", "score"]
+__all__ = ["__version__", "load", "pack", "score"]
 __version__ = "0.1.0"
 
 
@@ -22,6 +23,6 @@ def __getattr__(name: str) -> Any:
     # the code of a submission, every module of which imports this one.
     if name == "load":
         return importlib.import_module("niblick.generate").load
-    if name == "score":
-        return importlib.import_module("niblick.score")
+    if name in ("pack", "score"):
+        return importlib.import_module(f"niblick.{name}")
     raise AttributeError(f"module 'niblick' has no attribute {name!r}")

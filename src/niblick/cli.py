@@ -371,12 +371,20 @@ def evaluate(
         Path | None, typer.Option(help="Folder of the breakdown; by default `breakdown` beside the run's artifact.")
     ] = None,
     data: Data = "",
+    devices: Annotated[int, typer.Option(help="Processes that share the scoring, one for each GPU.")] = 1,
     runs: Runs = RUNS,
     json_: Json = False,
 ) -> None:
     """Score an artifact. Example: `niblick eval latest score.scorer=sliding score.seq_len=512 score.stride=64`"""
+    if devices != 1:
+        from niblick.launch import launch
+
+        if breakdown:
+            raise ConfigError(f"--breakdown is made by one process: leave --devices {devices} away")
+        sys.exit(launch(devices, sys.argv[1:], runs))
     from niblick.console import RunConsole
     from niblick.pipeline import config_of, find_artifact, score_artifact
+    from niblick.train.distributed import joined
 
     path, run = find_artifact(target, runs)
     if not data:
@@ -392,15 +400,20 @@ def evaluate(
         from niblick.lab.breakdown import Collector, breakdown_folder
 
         collector, folder = Collector(), breakdown_folder(path, run, out)
-    with RunConsole() as console:
+    with joined() as ranks, RunConsole() as console:
         record = score_artifact(
             path,
             data,
             run=run,
             overrides=overrides or [],
             inspect=collector,
-            progress=lambda p: console.progress("scoring", p.done / p.total, p.bpb, p.eta_seconds),
+            keep=ranks.main,
+            progress=(lambda p: console.progress("scoring", p.done / p.total, p.bpb, p.eta_seconds))
+            if ranks.main
+            else None,
         )
+    if not ranks.main:
+        return
     if collector:
         record["breakdown"] = collector.write(folder)
     if json_:

@@ -272,19 +272,21 @@ def fill_cap(config: RunConfig, cap: int, recipe: Path | None = None) -> list[di
     """
     proposals = []
     head_width = config.model.width // config.model.heads
-    for what, first in (("width", config.model.heads), ("depth", len(_letters(config.model.main.layout)))):
-        best, low, high = None, 0, max(8 * first, 64)
-        while low + 1 < high:  # how many heads, or blocks, fit: bytes only grow with either
+    for what, now in (("width", config.model.heads), ("depth", len(_letters(config.model.main.layout)))):
+
+        def fits(count: int, what: str = what) -> dict[str, Any] | None:
+            assignments = _grown(config, what, count, head_width)
+            size = predict_size(override(config, assignments), recipe)
+            fitting = size.high + size.code <= cap
+            return {"grow": what, "overrides": assignments} | asdict(size) if fitting else None
+
+        low, high, best = 0, now, None  # how many heads, or blocks: bytes grow with either
+        while found := fits(high):
+            low, high, best = high, 2 * high, found
+        while low + 1 < high:
             middle = (low + high) // 2
-            assignments = _grown(config, what, middle, head_width)
-            try:
-                grown = override(config, assignments)
-                size = predict_size(grown, recipe)
-            except ConfigError:  # heads that the key-value heads do not divide: the next lower one may do
-                high = middle
-                continue
-            if size.high + size.code <= cap:
-                low, best = middle, {"grow": what, "overrides": assignments} | asdict(size)
+            if found := fits(middle):
+                low, best = middle, found
             else:
                 high = middle
         if best:

@@ -1,4 +1,4 @@
-"""`niblick train --devices N`: start N ranks of the same command on this machine through torchrun's own engine."""
+"""`niblick train|eval … --devices N`: start N ranks of the same command through torchrun's own engine."""
 
 from __future__ import annotations
 
@@ -72,6 +72,8 @@ def _without_devices(arguments: list[str]) -> list[str]:
 
 
 def _go_on(arguments: list[str], runs: Path, devices: int) -> str:
+    if arguments[0] != "train":
+        return "start again"
     try:
         run = open_run(arguments[arguments.index("--resume") + 1] if "--resume" in arguments else "latest", runs)
     except ConfigError:

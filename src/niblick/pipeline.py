@@ -500,13 +500,14 @@ def score_artifact(
     run: Run | None = None,
     overrides: Iterable[str] = (),
     inspect: Inspect | None = None,
+    keep: bool = True,
     progress: ReportProgress | None = None,
 ) -> dict[str, Any]:
-    """Score an artifact file on the validation split in `data`; a run's scores are kept beside the artifact.
+    """Score an artifact file on the validation split in `data`; unless not to `keep`, a run's is noted beside it.
 
     The scorer is the artifact's own, changed by `overrides` such as `score.stride=64`. `inspect` is told the costs of
-    the targets while they come in. Raises ConfigError if they do
-    not fit, or if the model would learn at test time from the text it was trained on.
+    the targets while they come in. Raises ConfigError if they do not fit, or if the model would learn at test time
+    from the text it was trained on.
     """
     started = time.perf_counter()
     recipe = run.recipe if run and run.recipe.is_file() else None
@@ -559,7 +560,7 @@ def score_artifact(
         "machine": here,
         "legality": legal,
     }
-    if run:
+    if run and keep:
         if dataset.val.index is not None and score.document_nats is not None:
             costs = document_costs(dataset.val.index, score.document_nats)
             record[COSTS_KEY] = write_costs(path.parent, costs)
