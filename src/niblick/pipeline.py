@@ -45,7 +45,7 @@ from niblick.score.accounting import text_facts
 from niblick.score.costs import KEY as COSTS_KEY
 from niblick.score.costs import document_costs, write_costs
 from niblick.score.plan import ScoreConfig
-from niblick.score.scorers import Observe, ReportProgress, Score, Sidecar, score_split
+from niblick.score.scorers import Observe, ReportProgress, Score, Sidecar, alone, score_split
 from niblick.score.ttt import score_first
 from niblick.tracks import legality
 from niblick.train.averaging import HOLDOUT_SHARE, HOLDOUT_TOKENS
@@ -344,12 +344,12 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, ranks:
         config.schedule,
         config.optim,
         checkpoints=run.checkpoints,
-        validate=lambda model: _shared_score(model, dataset, dataset.val, config, ranks),
+        validate=lambda model: _shared_score(model, dataset, dataset.val, config),
         emit=emit,
         resume=bool(checkpoints),
         guide=make_config_guide(config, dataset),
         ranks=ranks,
-        held_back=(lambda: _shared_score(model, dataset, holdout, config, ranks).loss) if holdout else None,
+        held_back=(lambda: _shared_score(model, dataset, holdout, config).loss) if holdout else None,
         rehearse=lambda: _rehearse_export(model, config, dataset),
         qat=qat,
         penalties=penalties,
@@ -373,7 +373,9 @@ def _validate_weights(run: Run, config: RunConfig, dataset: Dataset, emit: Liste
     clocks = json.loads(metadata["clocks"])
     model = build_model(config.model, config.seed)
     load_weights(model, tensors, run.weights)
-    score = score_model(model.to(pick_device(config.train.device)), dataset, config.score.plain(), config.train.dtype)
+    model = model.to(pick_device(config.train.device))
+    with alone():  # the other ranks have nothing to do any more
+        score = score_model(model, dataset, config.score.plain(), config.train.dtype)
     if clocks["step"] < config.schedule.steps:
         emit({"event": "stop", "reason": "wallclock_cap"} | clocks)
     progress = Progress(clocks["step"], train_seconds=clocks["train_seconds"])
@@ -381,17 +383,9 @@ def _validate_weights(run: Run, config: RunConfig, dataset: Dataset, emit: Liste
     emit(facts | {"loss": score.loss, "bpb": score.bpb, "final": True})
 
 
-def _shared_score(model: LM, dataset: Dataset, split: Split, config: RunConfig, ranks: Ranks) -> Score:
-    """Score a split, each rank its share of the windows; all ranks return the same."""
-    length = config.score.seq_len
-    count = -(-(split.tokens - 1) // length)
-    first, last = (count * r // ranks.size for r in (ranks.rank, ranks.rank + 1))
-    own = Score(0.0, 0, 0, 0.0)
-    if first < last:
-        part = split.part(first * length, min(last * length + 1, split.tokens)) if ranks.size > 1 else split
-        own = score_model(model, replace(dataset, val=part), config.score.plain(), config.train.dtype)
-    nats, tokens, size = ranks.sum([own.nats, own.tokens, own.bytes])
-    return Score(nats, int(tokens), int(size), own.seconds)
+def _shared_score(model: LM, dataset: Dataset, split: Split, config: RunConfig) -> Score:
+    """Score a split in training, plainly, all ranks together; each returns the same."""
+    return score_model(model, replace(dataset, val=split), config.score.plain(), config.train.dtype)
 
 
 def _rehearse_export(model: LM, config: RunConfig, dataset: Dataset) -> None:

@@ -25,16 +25,18 @@ def document_costs(index: npt.NDArray[Any], nats_D: npt.NDArray[np.float64]) -> 
 
 
 def write_costs(folder: Path, costs: npt.NDArray[Any]) -> str:
-    """Write the next `documents-<n>.npy` of `folder`; return its name, for the record under KEY."""
-    number = 1
-    while True:
-        path = folder / f"documents-{number}.npy"
-        try:
-            with open(path, "xb") as file:
-                np.save(file, costs, allow_pickle=False)
-            return path.name
-        except FileExistsError:
-            number += 1
+    """Write the next `documents-<n>.npy` of `folder`; return its name, for the record under KEY.
+
+    n is the line of scores.jsonl that is written next: a file of that name is what a killed scoring left.
+    """
+    scores = folder / "scores.jsonl"
+    number = 1 + (scores.read_bytes().count(b"\n") if scores.is_file() else 0)
+    path = folder / f"documents-{number}.npy"
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "wb") as file:
+        np.save(file, costs, allow_pickle=False)
+    temporary.replace(path)
+    return path.name
 
 
 def read_costs(folder: Path, record: dict[str, Any]) -> npt.NDArray[Any] | None:

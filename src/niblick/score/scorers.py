@@ -17,6 +17,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -318,9 +319,23 @@ def _part_nats(
     return nats_N
 
 
+_alone = ContextVar("alone", default=False)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process scores by itself, though others are there: they are busy elsewhere."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
 def _ranks() -> tuple[int, int]:
-    """This process's number, and how many there are."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    """This process's number, and how many there are that share the scoring."""
+    shared = dist.is_initialized() and not _alone.get()
+    return (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
 
 
 class _Part(NamedTuple):
