@@ -75,7 +75,7 @@ def _table(columns: list[str], rows: list[list[str]]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        numeric = bool(rows) and all(r[i].replace(",", "").replace(".", "").isdigit() for r in rows)
+        numeric = bool(rows) and all(r[i].lstrip("+-").replace(",", "").replace(".", "").isdigit() for r in rows)
         table.add_column(column, justify="right" if numeric else "left", no_wrap=i == 0)
     for row in rows:
         table.add_row(*row)
@@ -522,13 +522,19 @@ def sensitivity(
     if json_:
         _print_json(facts)
         return
-    columns = ["tensor", "scheme", "bytes", "BPB lost alone", "gained if kept", "per KB"]
+    columns = ["tensor", "bytes", "lost", "gained", "per KB"]
     rows = [
-        [r.name, r.scheme, f"{r.bytes:,}", f"{r.lost:+.5f}", f"{r.gained:+.5f}", f"{r.per_kb:+.6f}"]
+        [
+            r.name.removeprefix("body.").removesuffix(".weight"),
+            f"{r.bytes:,}",
+            *(f"{1000 * x:+.2f}" for x in (r.lost, r.gained)),
+            f"{1000 * r.per_kb:+.3f}",
+        ]
         for r in found.tensors
     ]
     _table(columns, rows)
-    print(f"\n{found.float_bpb:.4f} BPB with float weights, {found.packed_bpb:.4f} quantized ({tokens:,} tokens)")
+    print("\nthousandths of BPB: lost if only this tensor is quantized, gained if only this one is kept in fp16")
+    print(f"{found.float_bpb:.4f} BPB with float weights, {found.packed_bpb:.4f} quantized ({tokens:,} tokens)")
 
 
 @app.command("fit")
