@@ -79,6 +79,7 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
     "EVAL_BATCH_SEQS": ("8", {"score.batch_tokens": 8192}),
     "EMA_DECAY": ("0.99", {"train.ema_decay": 0.99, "train.average": "ema"}),
     "GPTQ_RESERVE_SECONDS": ("45", {"schedule.reserve_seconds": 45.0}),
+    "LATE_QAT_THRESHOLD": ("0.2", {"qat.lr_scale": 0.2}),
     "CHECKPOINT_EVERY": ("100", {"train.checkpoint_every": 100}),
     "COMPILE_MODEL": ("0", {"train.compile": "never"}),
 }

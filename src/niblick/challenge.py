@@ -181,10 +181,6 @@ def _embedding(name: str, tied: bool) -> EnvName:
     return EnvName(("optim.embed_lr",), _number, assign=assign, value=value)
 
 
-def _unbuilt(what: str) -> EnvName:
-    return EnvName(refusal=f"{what} is not built yet")
-
-
 ENVIRONMENT: dict[str, EnvName] = {
     "RUN_ID": EnvName(refusal="runs are named after their preset and numbered"),
     "SEED": EnvName(("seed",), _integer),
@@ -263,8 +259,8 @@ ENVIRONMENT: dict[str, EnvName] = {
     ),
     "LATE_QAT_THRESHOLD": EnvName(("qat.lr_scale",), _number, value=lambda c: c["qat"]["lr_scale"] or None),
     "GPTQ_RESERVE_SECONDS": EnvName(("schedule.reserve_seconds",), _number),
-    "GPTQ_CALIB_BATCHES": _unbuilt("GPTQ"),
-    "PRUNE_PCT": _unbuilt("pruning"),
+    "GPTQ_CALIB_BATCHES": EnvName(refusal="calibration is counted in tokens: set export.calibration_tokens"),
+    "PRUNE_PCT": EnvName(refusal="whether it is a share or a percentage, nobody says: set export.prune=0.03, say"),
     "CHECKPOINT_EVERY": EnvName(("train.checkpoint_every",), _integer),
     "COMPILE_MODEL": EnvName(
         ("train.compile",), _compile, value=lambda c: {"always": True, "never": False}.get(c["train"]["compile"])
