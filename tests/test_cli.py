@@ -309,7 +309,7 @@ def test_recipe_file(niblick: Niblick, data: Path, tmp_path: Path) -> None:
         ),
         (["train", "quickstart", "--data", "DATA", "--seeds", "0"], ["--seeds 0"]),
         (["train", "quickstart", "--env", "ITERATION=3"], ["ITERATION", "nearest: ITERATIONS"]),
-        (["train", "quickstart", "--env", "PRUNE_PCT=0.9"], ["PRUNE_PCT cannot be set here", "not built yet"]),
+        (["train", "quickstart", "--env", "PRUNE_PCT=0.9"], ["PRUNE_PCT cannot be set here", "set export.prune=0.03"]),
         (["import", "challenge", "missing.pt", "--preset", "quickstart"], ["missing.pt cannot be read"]),
         (["import", "challenge", "NOMODEL", "--preset", "quickstart"], ["NOMODEL", "torch.save"]),
         (["import", "challenge", "NOMODEL", "--preset", "quick"], ["unknown preset 'quick'", "quickstart"]),

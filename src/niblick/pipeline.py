@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -632,7 +633,9 @@ def describe_artifact(path: Path) -> dict[str, Any]:
 def official_score(run: Run, name: str) -> dict[str, Any]:
     """Score a run's artifact in a fresh process. Raises NiblickError with what that process said if it failed."""
     command = [sys.executable, "-m", "niblick", "eval", f"{run.path}:{name}", "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    # Rank 0 scores by itself: the fresh process must not look for other ranks.
+    single = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=single)
     if done.returncode:
         raise NiblickError(f"scoring {run.artifact(name)} failed with exit code {done.returncode}: see the lines above")
     return json.loads(done.stdout)
