@@ -20,7 +20,7 @@ def test_links(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_commands(document: Path) -> None:
-    from niblick.cli import app, data_app
+    from niblick.cli.app import app, data_app
 
     known = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands} | {"data"}
     inner = {c.name for c in data_app.registered_commands}

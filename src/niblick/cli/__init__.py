@@ -1,0 +1,37 @@
+"""The command line: parse, call, print. Heavy imports wait until a command needs them, so that --help answers at once.
+
+One file for each group of verbs; importing it registers them, in the order in which --help lists them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from niblick.cli.app import app
+from niblick.errors import NiblickError
+
+# In the order of --help, which is that of a run's life.
+# isort: off
+from niblick.cli import looking, data, training, scoring, packing, text  # noqa: F401
+# isort: on
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line; a NiblickError becomes one sentence on stderr and its exit code."""
+    # OpenMP threads wait for each other in a busy loop; beside any other process that costs ten times the work
+    # itself. A short loop loses nothing on an idle machine (docs/performance.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    try:
+        app()
+    except NiblickError as error:
+        print(f"niblick: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("niblick: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)

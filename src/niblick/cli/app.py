@@ -1,0 +1,155 @@
+"""What every verb shares: the application, its common options, and how facts are printed.
+
+People read stderr and tables on stdout; with --json stdout is exactly one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from niblick.errors import ConfigError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="The laboratory for small language models under a byte cap, and for learned tokenization.\n\n"
+    "Try `niblick quickstart`: it trains, packs and scores a small byte-level H-Net in under five minutes.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Make and check token shards. Example: `niblick data check DIR`")
+app.add_typer(data_app, name="data")
+import_app = typer.Typer(
+    no_args_is_help=True,
+    help="Make runs of what others trained. Example: `niblick import challenge final_model.pt --preset hnet-byte260`",
+)
+app.add_typer(import_app, name="import")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of the runs.")]
+Env = Annotated[
+    str, typer.Option("--env", help='Names of the challenge\'s scripts: "ITERATIONS=2000 TRAIN_SEQ_LEN=512 …".')
+]
+Data = Annotated[str, typer.Option("--data", help="Folder made by `niblick data prepare`.")]
+RUNS = Path("runs")
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def print_table(columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        numeric = bool(rows) and all(r[i].lstrip("+-").replace(",", "").replace(".", "").isdigit() for r in rows)
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def resolve(target: str, overrides: list[str], env: str = "") -> tuple[Any, Path | None]:
+    """Return the config of a preset or recipe file, and the recipe's path if it is one.
+
+    The environment names are applied before the overrides.
+    """
+    from niblick.config import apply_environment, override
+    from niblick.presets import get_preset, load_recipe
+
+    recipe = Path(target) if target.endswith(".py") else None
+    config = load_recipe(recipe) if recipe else get_preset(target)
+    return override(apply_environment(config, env), overrides), recipe
+
+
+def unknown_target(target: str, runs: Path) -> ConfigError:
+    """The error for a name that is neither preset nor run nor artifact."""
+    from niblick.errors import nearest
+    from niblick.presets import PRESETS
+
+    known = [*PRESETS, *(p.parent.name for p in runs.glob("*/config.json"))]
+    return ConfigError(f"there is no preset, run or artifact {target!r}{nearest(target, known)}")
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    if "parameters" in facts:
+        print(f"parameters  {facts['parameters']:,}\n")
+    if "config" in facts:
+        print_table(["key", "value"], [[k, v] for k, v in flat(facts["config"])])
+    if facts.get("result"):
+        wanted = (
+            "artifact",
+            "bpb",
+            "bpb_repaired",
+            "bytes",
+            "artifact_bytes",
+            "code_bytes",
+            "total_bytes",
+            "step",
+            "train_seconds",
+        )
+        print()
+        print_table(
+            ["result", ""], [[k, number(facts["result"][k])] for k in wanted if facts["result"].get(k) is not None]
+        )
+    elif "result" in facts:
+        print("\nnot finished")
+    for name, artifact in (facts.get("artifacts") or ({"": facts} if "tensors" in facts else {})).items():
+        print(f"\nartifact {name or artifact['path']}")
+        print_table(
+            ["tensor", "shape", "scheme", "bytes before coding"],
+            [
+                [t["name"], "×".join(map(str, t["shape"])), t["scheme"], f"{t['raw_bytes']:,}"]
+                for t in artifact["tensors"]
+            ],
+        )
+        parts = artifact["bytes"]
+        print(f"\n{parts['total']:,} bytes: header {parts['header']:,}, payload {parts['payload']:,}")
+
+
+def flat(value: Any) -> list[tuple[str, str]]:
+    """Nested config as dotted keys: what overrides are written with."""
+    from niblick.config import dotted
+
+    return [(key, v if isinstance(v, str) else json.dumps(v)) for key, v in dotted(value).items()]
+
+
+def number(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def print_score(record: dict[str, Any]) -> None:
+    legal = record["legality"]
+    print(f"BPB       {record['bpb']:.4f}   {record['bytes']:,} bytes of text, {record['seconds']:.1f} s")
+    print_losses(record)
+    print(
+        f"bytes     {legal['total_bytes']:,} of 16,000,000: artifact {legal['artifact_bytes']:,}, "
+        f"code {legal['code_bytes']:,}" + ("" if legal["under_cap"] else "  OVER THE CAP")
+    )
+    if legal["reasons"]:
+        print(f"track     not the record track: {'; '.join(legal['reasons'])}")
+
+
+def print_losses(record: dict[str, Any]) -> None:
+    """What the score leaves out, where the tokenizer does not give all of the text back."""
+    if record["lossless"] is False:
+        lost = record["lost"]
+        print(
+            f"lossy     {lost['documents']:,} of {record['documents']:,} documents do not come back "
+            f"({lost['bytes']:,} bytes became {lost['decoded_bytes']:,})"
+        )
+        if record["bpb_repaired"] is not None:
+            print(
+                f"repaired  {record['bpb_repaired']:.4f} BPB with {record['repair_bits']:,} bits of patch, over "
+                f"{record['original_bytes']:,} original bytes: compare this one with lossless tokenizers"
+            )
+    for sentence in record["unavailable"]:
+        print(f"unknown   {sentence}")

@@ -1,0 +1,150 @@
+"""Verbs that make and check token shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from niblick.cli.app import Json, data_app, flat, print_facts, print_json, print_table
+from niblick.errors import ConfigError
+
+Out = Annotated[Path, typer.Option(help="New folder for shards, index and manifest.")]
+Normalization = Annotated[
+    str, typer.Option(help="Of sp:VOCAB: identity (lossless) or nmt_nfkc (the challenge's, which loses text).")
+]
+ShardTokens = Annotated[int, typer.Option(help="Tokens per shard.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core, at most 6.")]
+TOKENIZERS = "byte260, FILE.model (SentencePiece), or sp:VOCAB, which trains one on this text."
+
+
+@data_app.command("prepare")
+def data_prepare(
+    source: Annotated[
+        str,
+        typer.Option(
+            help="pydocs, pysource, FILE.jsonl[.zst|.gz], FILE.parquet, FILE.txt, a folder of such, "
+            "challenge:docs or challenge:sp1024."
+        ),
+    ],
+    out: Out,
+    tokenizer: Annotated[
+        str | None, typer.Option(help=f"{TOKENIZERS} By default byte260, or what challenge shards have.")
+    ] = None,
+    normalization: Normalization = "identity",
+    val_docs: Annotated[int | None, typer.Option(help="The first N documents are the validation split.")] = None,
+    max_docs: Annotated[int | None, typer.Option(help="Read no more than N documents.")] = None,
+    train_shards: Annotated[
+        int | None, typer.Option(help="Fetch the first N training shards of challenge:sp1024 (80 by default).")
+    ] = None,
+    shard_tokens: ShardTokens = 100_000_000,
+    workers: Workers = None,
+    json_: Json = False,
+) -> None:
+    """Turn text into token shards. Example: `niblick data prepare --source pydocs --out data/pydocs`"""
+    from niblick.console import RunConsole
+    from niblick.data.prepare import prepare
+
+    what = "files" if source.startswith("challenge:") and source != "challenge:docs" else "documents"
+    with RunConsole() as console:
+        manifest = prepare(
+            source,
+            tokenizer,
+            out,
+            val_docs=val_docs,
+            max_docs=max_docs,
+            shard_tokens=shard_tokens,
+            workers=workers,
+            normalization=_normalization(normalization),
+            train_shards=train_shards,
+            progress=lambda count, size: console.preparing(what, count, size),
+        )
+    _show_data(manifest, out, json_)
+
+
+@data_app.command("convert")
+def data_convert(
+    folder: Annotated[Path, typer.Argument(help="Shards: a dataset, or the challenge's own with its manifest.")],
+    out: Out,
+    tokenizer: Annotated[str, typer.Option(help=f"{TOKENIZERS}")] = "byte260",
+    given: Annotated[
+        str | None, typer.Option(help="Tokenizer of the shards, where no manifest names it: byte260 or FILE.model.")
+    ] = None,
+    normalization: Normalization = "identity",
+    shard_tokens: ShardTokens = 100_000_000,
+    workers: Workers = None,
+    json_: Json = False,
+) -> None:
+    """Decode shards and encode their documents anew. Example: `niblick data convert data/sp --out data/bytes`"""
+    from niblick.console import RunConsole
+    from niblick.data.prepare import convert
+    from niblick.data.tokenizers import make_tokenizer
+
+    with RunConsole() as console:
+        manifest = convert(
+            folder,
+            tokenizer,
+            out,
+            given=make_tokenizer(given) if given else None,
+            shard_tokens=shard_tokens,
+            workers=workers,
+            normalization=_normalization(normalization),
+            progress=lambda count, size: console.preparing("documents", count, size),
+        )
+    _show_data(manifest, out, json_)
+
+
+def _normalization(name: str) -> Any:
+    if name not in ("identity", "nmt_nfkc"):
+        raise ConfigError(f"unknown normalization {name!r}: choose identity (lossless) or nmt_nfkc (the challenge's)")
+    return name
+
+
+def _show_data(manifest: dict[str, Any], out: Path, json_: bool) -> None:
+    """What prepare and convert say at their end."""
+    if json_:
+        print_json(manifest)
+        return
+    _print_data(manifest)
+    entry = manifest["datasets"][0]
+    vocabulary = "" if entry["vocab_size"] == 260 else f" model.vocab_size={entry['vocab_size']}"
+    print(f"\n{out} is ready: niblick train quickstart --data {out}{vocabulary}")
+
+
+@data_app.command("check")
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="What `niblick data prepare` made.")],
+    json_: Json = False,
+) -> None:
+    """Check headers, sizes, tokens, hashes and index of a dataset. Example: `niblick data check data/pydocs`"""
+    from niblick.data.check import check
+
+    report = check(folder)
+    if json_:
+        print_json(report)
+    else:
+        print_table(["checked", ""], [[k, v] for k, v in flat(report)])
+
+
+def _print_data(manifest: dict[str, Any]) -> None:
+    if "niblick" not in manifest:  # shards as the challenge made them
+        print_facts({"config": {"stats": manifest["datasets"][0].get("stats", {})}})
+        print("\nwithout document index: what a lossy tokenizer lost is unknown (`niblick data check` says more)")
+        return
+    splits = manifest["niblick"]["splits"]
+    print_table(
+        ["split", "documents", "bytes", "tokens", "text hash"],
+        [
+            [n, f"{s['documents']:,}", f"{s['bytes']:,}", f"{s['tokens']:,}", str(s["text_hash"])[:16]]
+            for n, s in splits.items()
+        ],
+    )
+    for name, split in splits.items():
+        if split["lost"]:
+            lost, example = split["lost"], split["lost"]["example"] or {"original": "", "decoded": ""}
+            print(
+                f"\n{name}: {lost['documents']:,} of {split['documents']:,} documents do not come back "
+                f"({lost['bytes']:,} bytes became {lost['decoded_bytes']:,}), such as "
+                f"{example['original']!r} → {example['decoded']!r}"
+            )
