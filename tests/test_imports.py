@@ -24,7 +24,8 @@ LAYERS = [
     {"presets", "runs", "loading"},
     {"entropy"},
     {"pipeline"},
-    {"lab", "console", "generate", "exports", "launch"},
+    {"console", "generate", "exports", "launch"},
+    {"lab"},
     {"quickstart", "monitor", "remote"},
     {"cli"},
 ]

@@ -61,6 +61,8 @@ class RunConfig:
     """Name of the recipe it came from; run directories are named after it."""
     tokenizer: str = "byte260"
     """The tokenizer that the model is meant for."""
+    track: str = ""
+    """By which rules it is ranked, see `niblick.tracks`; empty: by none."""
     seed: int = 1337
     """Draws the initial weights, and the order of the data where `data.seed` says nothing else."""
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -28,7 +28,7 @@ from niblick.artifact.container import artifact_bytes, read_artifact, write_arti
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.published_files import read_published
 from niblick.bundle import CodeSize, code_bytes
-from niblick.config import RunConfig, override_score, score_config, to_dict
+from niblick.config import RunConfig, dotted, override_score, score_config, to_dict
 from niblick.data.dataset import Dataset, Split
 from niblick.data.loader import Batches
 from niblick.data.tokenizers import ByteTokenizer
@@ -48,14 +48,14 @@ from niblick.score.costs import document_costs, write_costs
 from niblick.score.plan import ScoreConfig
 from niblick.score.scorers import Observe, ReportProgress, Score, Sidecar, alone, score_split
 from niblick.score.ttt import score_first
-from niblick.tracks import legality
+from niblick.tracks import WHOLE, check_track, legality
 from niblick.train.averaging import HOLDOUT_SHARE, HOLDOUT_TOKENS
 from niblick.train.checkpoint import Progress, list_checkpoints, load_weights, read_metadata, read_tensors, save_tensors
 from niblick.train.distributed import SINGLE, RankLost, Ranks, is_lost
 from niblick.train.guides import Guide, make_guide
 from niblick.train.qat import QAT
 from niblick.train.regularizers import Penalties
-from niblick.train.trainer import Outcome, autocast, checkpoint_event, pick_device, progress_event, train
+from niblick.train.trainer import PAUSED, Outcome, autocast, checkpoint_event, pick_device, progress_event, train
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -75,6 +75,7 @@ class Stopped(NiblickError):
     """A run ended by a signal, with a checkpoint to go on from."""
 
     def __init__(self, run: Run, outcome: Outcome, ranks: Ranks) -> None:
+        self.paused = outcome.stopped == PAUSED
         self.exit_code = 130 if outcome.stopped == "SIGINT" else 143
         super().__init__(
             f"stopped by {outcome.stopped} after step {outcome.progress.step}; resume with: {_resume_with(run, ranks)}"
@@ -112,7 +113,7 @@ def open_data(config: RunConfig) -> Dataset:
             "no data is named: pass --data DIR; "
             f"`niblick data prepare --source pydocs --tokenizer {config.tokenizer} --out DIR` makes one"
         )
-    dataset = Dataset.open(config.data.path)
+    dataset = scored_slice(Dataset.open(config.data.path), config.score)
     if dataset.tokenizer.vocab_size != config.model.vocab_size:
         raise ConfigError(
             f"{config.data.path} holds tokens of {dataset.tokenizer.name} ({dataset.tokenizer.vocab_size} of them), "
@@ -125,6 +126,13 @@ def open_data(config: RunConfig) -> Dataset:
     return dataset
 
 
+def scored_slice(dataset: Dataset, config: ScoreConfig) -> Dataset:
+    """Return the dataset with what `score.documents` leaves of its validation split."""
+    if not config.documents:
+        return dataset
+    return replace(dataset, val=dataset.val.first_documents(config.documents, dataset.tokenizer))
+
+
 def bytes_per_token(dataset: Dataset) -> float:
     """Bytes that a token of the training text stands for on average, from its first million tokens."""
     sample = dataset.train.slice(0, min(dataset.train.tokens, 1_000_000))
@@ -132,12 +140,23 @@ def bytes_per_token(dataset: Dataset) -> float:
 
 
 def run(
-    config: RunConfig, runs: Path, listen: Listener, *, recipe: Path | None = None, ranks: Ranks = SINGLE
+    config: RunConfig,
+    runs: Path,
+    listen: Listener,
+    *,
+    recipe: Path | None = None,
+    ranks: Ranks = SINGLE,
+    name: str = "",
+    member: dict[str, Any] | None = None,
+    pause_after: int = 0,
 ) -> dict[str, Any]:
     """Train, pack and score a config in a new run directory. Returns what result.json holds; {} on other ranks than 0.
 
-    Raises Stopped if a signal ended it; a NiblickError before anything is written if config and data do not fit.
+    The directory is the next one of the preset, or `name`; `member` says which run of a sweep it is. `pause_after` is
+    the trainer's. Raises Stopped if a signal or a pause ended it; a NiblickError before anything is written if config,
+    track and data do not fit.
     """
+    check_track(config.track, dotted(to_dict(config)))
     dataset = open_data(config)
     pick_device(config.train.device)
     config.train.passes(ranks.size)
@@ -146,8 +165,8 @@ def run(
     make_config_guide(config, dataset)
     with torch.device("meta"):
         compression_aware(LM(config.model), config)
-    path = create_run(runs, config, recipe).path if ranks.main else None
-    return _carry_on(Run(ranks.share_path(path)), config, dataset, listen, ranks)
+    path = create_run(runs, config, recipe, name=name, member=member).path if ranks.main else None
+    return _carry_on(Run(ranks.share_path(path)), config, dataset, listen, ranks, pause_after)
 
 
 def make_config_guide(config: RunConfig, dataset: Dataset) -> Guide | None:
@@ -198,8 +217,8 @@ def config_of(run: Run) -> RunConfig:
     return run.config()
 
 
-def resume(run: Run, listen: Listener, ranks: Ranks = SINGLE) -> dict[str, Any]:
-    """Go on with a run that was stopped or killed, wherever that was. Raises ConfigError if it is finished.
+def resume(run: Run, listen: Listener, ranks: Ranks = SINGLE, *, pause_after: int = 0) -> dict[str, Any]:
+    """Go on with a run that was stopped, paused or killed, wherever that was. Raises ConfigError if it is finished.
 
     What the log says of steps after the checkpoint is forgotten, and told anew as they are taken again.
     """
@@ -216,7 +235,7 @@ def resume(run: Run, listen: Listener, ranks: Ranks = SINGLE) -> dict[str, Any]:
         if newest and not any(event.get("file") == newest[0].name for event in run.events()):
             run.log(checkpoint_event(newest[0]))  # killed before it was told
     ranks.barrier()
-    return _carry_on(run, config, dataset, listen, ranks)
+    return _carry_on(run, config, dataset, listen, ranks, pause_after)
 
 
 def _told(run: Run) -> int:
@@ -236,7 +255,9 @@ def _told(run: Run) -> int:
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def _carry_on(run: Run, config: RunConfig, dataset: Dataset, listen: Listener, ranks: Ranks = SINGLE) -> dict[str, Any]:
+def _carry_on(
+    run: Run, config: RunConfig, dataset: Dataset, listen: Listener, ranks: Ranks = SINGLE, pause_after: int = 0
+) -> dict[str, Any]:
     def emit(event: dict[str, Any]) -> None:
         every = config.train.log_every
         if not ranks.main:
@@ -249,7 +270,7 @@ def _carry_on(run: Run, config: RunConfig, dataset: Dataset, listen: Listener, r
     go_on = f"go on with: {_resume_with(run, ranks)}"
     try:
         if not run.weights.is_file():
-            _train(run, config, dataset, emit, ranks)
+            _train(run, config, dataset, emit, ranks, pause_after)
         if not ranks.main:
             return {}
         if not any(event.get("final") for event in run.events()):
@@ -295,7 +316,7 @@ def held_back(split: Split, config: RunConfig) -> tuple[Split, Split | None]:
     return split.part(0, split.tokens - count), split.part(split.tokens - count, split.tokens)
 
 
-def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, ranks: Ranks) -> None:
+def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, ranks: Ranks, pause_after: int = 0) -> None:
     device = pick_device(config.train.device)
     model = build_model(config.model, config.seed)
     checkpoints = list_checkpoints(run.checkpoints)
@@ -354,6 +375,7 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, ranks:
         rehearse=lambda: _rehearse_export(model, config, dataset),
         qat=qat,
         penalties=penalties,
+        pause_after=pause_after,
     )
     progress = outcome.progress
     clocks = {"train_seconds": progress.train_seconds, "wall_seconds": progress.wall_seconds}
@@ -514,6 +536,7 @@ def score_artifact(
     settings = dict(artifact.config["score"])
     dtype = settings.pop("dtype")
     config = override_score(score_config(settings), overrides)
+    whole, dataset = dataset.val, scored_slice(dataset, config)
     if config.ttt.optimizer:
         refuse_known_text(dataset, artifact.config.get("train_text_hash"))
     device = pick_device("auto")
@@ -526,6 +549,7 @@ def score_artifact(
     here = machine()
     clocks = json.loads(read_metadata(run.weights).get("clocks", "{}")) if run else {}
     size = path.stat().st_size
+    sliced = dataset.val is not whole
     legal = legality(
         artifact_bytes=size,
         code_bytes=closure_bytes(recipe).total,
@@ -533,6 +557,7 @@ def score_artifact(
         eval_seconds=eval_seconds,
         machine=here,
         score_first=score_first(score.log),
+        documents=config.documents if sliced else None,
     )
     record = {
         "bpb": score.bpb,
@@ -548,6 +573,7 @@ def score_artifact(
         "total_bytes": legal["total_bytes"],
         "text_hash": dataset.val.text_hash,
         "stream_hash": dataset.val.stream_hash,
+        "slice": f"first {config.documents} documents" if sliced else WHOLE,
         "scorer": to_dict(config) | {"dtype": dtype, "device": device.type},
         "knife_edges": score.knife_edges,
         "decisions": score.decisions,

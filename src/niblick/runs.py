@@ -1,12 +1,13 @@
 """A run directory is the database: config, source, machine, events, log, checkpoints, weights, artifacts, result.
 
-runs/<preset>-<n>/
+runs/<preset>-<n>/ by hand, runs/<sweep>/<name>-s<seed>/ in sweeps
   config.json            the resolved config          events.jsonl      one JSON object a line
   source.tar.zst         the code as it ran           train.log         the same, as the challenge writes it
   recipe.py              a user's recipe, if any      checkpoints/      resumable, written atomically
   env.json               machine and packages         model.safetensors the final weights
   artifacts/<name>/      artifact.nib, scores.jsonl,  result.json       written last
-                         documents-<n>.npy
+                         documents-<n>.npy            member.json       of which sweep, if of one
+                                                      stopped.json      why a sweep stopped it early
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ import zstandard
 import niblick
 from niblick import challenge
 from niblick.config import RunConfig, run_config, to_dict
+from niblick.data.shards import file_hash
 from niblick.errors import ConfigError, DataError, nearest
+
+MEMBER, STOPPED = "member.json", "stopped.json"
+"""What a sweep writes into its runs: whose they are, and why one was stopped early (it is then never ranked)."""
 
 PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "zstandard", "brotli", "constriction")
 
@@ -44,6 +49,11 @@ class Run:
     def name(self) -> str:
         """The run id."""
         return self.path.name
+
+    @property
+    def id(self) -> str:
+        """What it is called below the folder of runs: `<preset>-<n>`, or `<sweep>/<name>-s<seed>`."""
+        return f"{self.path.parent.name}/{self.name}" if (self.path / MEMBER).is_file() else self.name
 
     @property
     def weights(self) -> Path:
@@ -77,6 +87,13 @@ class Run:
         path = self.path / "result.json"
         return read_json(path) if path.is_file() else None
 
+    def changed(self) -> list[str]:
+        """Files that are not what result.json says they were when the run finished: changed by hand, or missing."""
+        recorded = (self.result() or {}).get("files", {})
+        paths = {self.path / name: digest for name, digest in recorded.items()}
+        wrong = [p for p, digest in paths.items() if not p.is_file() or file_hash(p) != digest]
+        return [p.relative_to(self.path).as_posix() for p in wrong]
+
     def log(self, event: dict[str, Any]) -> None:
         """Append an event to events.jsonl and its rendering to train.log."""
         append_line(self.path / "events.jsonl", json.dumps(event))
@@ -101,23 +118,50 @@ class Run:
                     return
 
 
-def create_run(folder: Path, config: RunConfig, recipe: Path | None = None) -> Run:
-    """Make the next run directory of this preset, with config, machine and source in it."""
+def create_run(
+    folder: Path,
+    config: RunConfig,
+    recipe: Path | None = None,
+    *,
+    name: str = "",
+    member: dict[str, Any] | None = None,
+) -> Run:
+    """Make the next run directory of this preset, or the one called `name`, with config, machine and source in it.
+
+    `member` says which run of a sweep it is. What a kill left of the directory `name` is used; raises ConfigError if
+    there is a run in it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        path = folder / f"{config.preset}-{number}"
-        try:
-            path.mkdir()
-            break
-        except FileExistsError:
-            number += 1
+    path = folder / name if name else _next(folder, config.preset)
+    if name:
+        path.mkdir(exist_ok=True)
+        if (path / "config.json").is_file():
+            raise ConfigError(f"{path} is a run already: give this one another name")
     write_json(path / "env.json", environment())
+    if member is not None:
+        write_json(path / MEMBER, member)
     if recipe:
         write_bytes(path / "recipe.py", recipe.read_bytes())
     write_bytes(path / "source.tar.zst", source_snapshot(recipe))
     write_json(path / "config.json", to_dict(config))  # last: a folder without it is no run
     return Run(path)
+
+
+def _next(folder: Path, preset: str) -> Path:
+    number = 1
+    while True:
+        path = folder / f"{preset}-{number}"
+        try:
+            path.mkdir()
+            return path
+        except FileExistsError:
+            number += 1
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """All run directories below a folder of runs: those made by hand, and those of its sweeps."""
+    found = (*folder.glob("*/config.json"), *folder.glob("*/*/config.json"))
+    return [path.parent for path in found]
 
 
 def is_run(name: str, folder: Path) -> bool:
@@ -130,14 +174,17 @@ def is_run(name: str, folder: Path) -> bool:
 
 
 def open_run(name: str, folder: Path) -> Run:
-    """Find a run by path, by id inside `folder`, or as `latest`. Raises ConfigError if there is none."""
-    known = [p.parent for p in folder.glob("*/config.json")] if folder.is_dir() else []
-    if name == "latest" and known:
-        return Run(max(known, key=lambda p: (p / "config.json").stat().st_mtime_ns))
+    """Find a run by path, by id inside `folder` (`quickstart-1`, `sweep/name-s1`), or as `latest`.
+
+    Raises ConfigError if there is none.
+    """
     for path in (folder / name, Path(name)):
         if (path / "config.json").is_file():
             return Run(path)
-    names = sorted(p.name for p in known)
+    known = run_folders(folder)
+    if name == "latest" and known:
+        return Run(max(known, key=lambda p: (p / "config.json").stat().st_mtime_ns))
+    names = sorted(p.relative_to(folder).as_posix() for p in known)
     near = nearest(name, names) or f" (there: {', '.join(names[:8])}, …)"
     raise ConfigError(f"there is no run {name!r} in {folder}" + (near if names else ": `niblick train` makes one"))
 

@@ -19,6 +19,7 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, such as model.width=128.")] = None,
     data: Data = "",
     env: Env = "",
+    track: Annotated[str, typer.Option(help="smoke, proxy, fixed-step, wallclock or challenge: see docs/lab.md.")] = "",
     seeds: Annotated[int, typer.Option(help="Runs with the seeds s, s+1, …, one after another.")] = 1,
     resume: Annotated[str | None, typer.Option(help="Go on with this run (path, id or `latest`).")] = None,
     devices: Annotated[int, typer.Option(help="Processes that share the training, one for each GPU.")] = 1,
@@ -34,19 +35,23 @@ def train(
     from niblick.config import override
     from niblick.console import RunConsole
     from niblick.runs import open_run
+    from niblick.tracks import get_track
     from niblick.train.distributed import joined
 
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds} is no number of runs: give at least 1")
     with joined() as ranks, RunConsole() as console:
         if resume:
-            if target or overrides or env or seeds > 1:
-                raise ConfigError("--resume takes the config of the run: leave preset, overrides, --env, --seeds away")
+            if target or overrides or env or track or seeds > 1:
+                raise ConfigError(
+                    "--resume takes the config of the run: leave preset, overrides, --env, --track, --seeds away"
+                )
             results = [pipeline.resume(open_run(resume, runs), console, ranks)]
         elif not target:
             raise ConfigError("name a preset or a recipe file: `niblick presets` lists the presets")
         else:
-            config, recipe = resolve(target, overrides or [], env)
+            rules = get_track(track).assignments if track else []
+            config, recipe = resolve(target, [*rules, *(overrides or [])], env)
             if data:
                 config = override(config, [f"data.path={json.dumps(data)}"])
             results = pipeline.run_seeds(config, seeds, runs, console, recipe=recipe, ranks=ranks)

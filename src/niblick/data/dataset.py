@@ -6,9 +6,10 @@ manifest or index (the challenge's own) open too, as far as what is there goes; 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from niblick.data.index import index_name, read_index
+from niblick.data.index import index_name, read_index, text_hash
 from niblick.data.shards import read_shard
 from niblick.data.tokenizers import Tokenizer, make_tokenizer
 from niblick.errors import DataError
@@ -106,6 +107,29 @@ class Split:
             index = np.array(index[first:last])
             index["offset"] -= start
         return Split(self.name, self.files, shards, index)
+
+    def first_documents(self, count: int, tokenizer: Tokenizer) -> Split:
+        """Return the first `count` documents as a split of their own; itself where it has no more.
+
+        Its hashes are those of its documents, and whether they come back is found out by decoding them; what it costs
+        where they do not (`repair_bits`) is unknown of a part. Raises DataError without a document index.
+        """
+        if self.index is None:
+            raise DataError(f"the {self.name} split has no document index, so no number of its documents can be taken")
+        if count >= len(self.index):
+            return self
+        part = self.part(0, int(self.index["offset"][count]))
+        assert part.index is not None
+        tokens = part.slice(0, part.tokens)
+        stream = hashlib.sha256(np.ascontiguousarray(tokens, "<u2").data).hexdigest()
+        lossless = self.lossless
+        if lossless is False:
+            lossless = all(
+                hashlib.sha256(tokenizer.decode(tokens[at + 1 : at + count])).digest() == digest.tobytes()
+                for at, count, digest in zip(*(part.index[key] for key in ("offset", "tokens", "sha256")), strict=True)
+            )
+        lost = dict.fromkeys(_LOST, 0) if lossless else None
+        return replace(part, text_hash=text_hash(part.index), stream_hash=stream, lossless=lossless, lost=lost)
 
     def check_vocabulary(self, tokens: npt.NDArray[np.uint16], start: int, vocab_size: int) -> None:
         """Check that `tokens`, which begin at `start` of the stream, are inside the vocabulary.

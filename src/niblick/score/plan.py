@@ -43,6 +43,8 @@ class ScoreConfig:
     """Targets that a window scores after the first, of the stream or of a document; 0: all (seq_len)."""
     capacity: str = ""
     """Room for chunks in an H-Net while it is scored: `bucketed`, `packed` or `divisor:k`; "": as it was trained."""
+    documents: int = 0
+    """So many documents of the validation split, its first ones, are the text that is scored; 0: all of them."""
     max_seconds: float | None = None
     """Time for the whole of scoring. Test-time training gives way in time; a score is never left half done."""
     ttt: TTTConfig = field(default_factory=TTTConfig)
@@ -56,6 +58,8 @@ class ScoreConfig:
         for name in ("seq_len", "batch_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"score.{name}={getattr(self, name)} must be at least 1")
+        if self.documents < 0:
+            raise ConfigError(f"score.documents={self.documents} must be at least 1, or 0 for all")
         if not 0 <= self.stride <= self.seq_len:
             raise ConfigError(
                 f"score.stride={self.stride} must be between 1 and the window score.seq_len={self.seq_len}: "

@@ -126,13 +126,17 @@ class TrainConfig:
         return self.batch_tokens // together
 
 
+PAUSED = "pause"
+"""How a run ends that was to stop after some step."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended."""
 
     progress: Progress
     stopped: str | None
-    """Name of the signal that ended it early, or None."""
+    """Name of the signal that ended it early, PAUSED, or None."""
     checkpoint: Path | None
     """The checkpoint that was written on the way out."""
     average: str = "raw"
@@ -229,6 +233,7 @@ def train(
     qat: QAT | None = None,
     penalties: Penalties | None = None,
     extra: Parts | None = None,
+    pause_after: int = 0,
     now: Callable[[], float] = time.perf_counter,
 ) -> Outcome:
     """Train until the budget of `schedule` is used up or a signal says stop. `batches` yields micro-batches.
@@ -236,8 +241,9 @@ def train(
     `guide` is what `config.init_from` stands for: the outermost router's target over the first `init_steps` steps.
     `held_back` is the model's loss on training text held back for `train.average=best`, `rehearse` does what follows
     training, for its time. `qat` rounds weights from some step on, `penalties` are those of
-    `config.penalties`. `extra` are more parts with state that checkpoints keep, by name. On every rank all of
-    these must be the same; `validate` and `held_back` are called on all and must give all the same.
+    `config.penalties`. `extra` are more parts with state that checkpoints keep, by name. After step `pause_after`
+    the model is validated once, and training stops with a checkpoint. On every rank all of these must be the same;
+    `validate` and `held_back` are called on all and must give all the same.
 
     Raises TrainingError when the loss or the gradient is not finite; the state before that step is then the newest
     checkpoint. Raises StorageError if a checkpoint cannot be written; the one before it is then still whole.
@@ -285,7 +291,12 @@ def train(
     with StopSignals() as stop:
         while True:
             stopped, (progress.train_seconds, longest) = ranks.agree(stop.received, (clock.read(), pace.longest))
-            if stopped:
+            paused = bool(pause_after) and progress.step == pause_after < schedule.steps
+            if paused and not stopped:
+                with clock.paused():
+                    score = validate(model)
+                emit(progress_event("validation", progress, schedule) | {"loss": score.loss, "bpb": score.bpb})
+            if stopped or paused:
                 saved = save()
                 break
             if schedule.finished(progress.step, progress.train_seconds, longest):
@@ -342,7 +353,8 @@ def train(
         if config.average != "raw":
             emit({"event": "average", "step": progress.step, "chosen": kind, "losses": costs})
     progress.wall_seconds = wall.read()
-    return Outcome(progress, signal.Signals(stopped).name if stopped else None, saved, kind)
+    why = signal.Signals(stopped).name if stopped else PAUSED if saved else None
+    return Outcome(progress, why, saved, kind)
 
 
 def _gradients(
