@@ -14,6 +14,7 @@ SRC = Path(__file__).parents[1] / "src" / "niblick"
 # Left may not import right; names of one layer do not import each other.
 LAYERS = [
     {"errors", "challenge"},
+    {"files"},
     {"data", "model"},
     {"artifact"},
     {"score"},

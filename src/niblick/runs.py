@@ -12,7 +12,6 @@ runs/<preset>-<n>/ by hand, runs/<sweep>/<name>-s<seed>/ in sweeps
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import io
 import json
@@ -31,7 +30,23 @@ import niblick
 from niblick import challenge
 from niblick.config import RunConfig, run_config, to_dict
 from niblick.data.shards import file_hash
-from niblick.errors import ConfigError, DataError, nearest
+from niblick.errors import ConfigError, nearest
+from niblick.files import append_line, read_json, write_bytes, write_json
+
+__all__ = [
+    "Run",
+    "append_line",
+    "create_run",
+    "environment",
+    "is_run",
+    "machine",
+    "open_run",
+    "read_json",
+    "run_folders",
+    "source_snapshot",
+    "write_bytes",
+    "write_json",
+]
 
 MEMBER, STOPPED = "member.json", "stopped.json"
 """What a sweep writes into its runs: whose they are, and why one was stopped early (it is then never ranked)."""
@@ -243,49 +258,3 @@ def source_snapshot(recipe: Path | None) -> bytes:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return zstandard.ZstdCompressor(level=10).compress(buffer.getvalue())
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises DataError if it is missing or broken."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON: {error}") from error
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file atomically."""
-    write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically: temporary file, fsync, rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def append_line(path: Path, line: str) -> None:
-    """Append one line in one write, or nothing; what a kill left of a line before it is cut off."""
-    data = (line + "\n").encode()
-    with open(path, "ab+", buffering=0) as file:
-        if end := file.seek(0, os.SEEK_END):
-            file.seek(end - 1)
-            if file.read(1) != b"\n":
-                file.seek(0)
-                end = file.read().rfind(b"\n") + 1
-                file.truncate(end)
-        try:
-            written = file.write(data)
-            while written < len(data):
-                written += file.write(data[written:])  # raises, and says why
-        except OSError:
-            file.truncate(end)
-            raise
