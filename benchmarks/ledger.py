@@ -1,0 +1,48 @@
+"""`niblick runs` over 10,000 run directories, against reading every one of them each time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RUNS = 10_000
+SEEDS = 5
+
+
+def make_runs(folder: Path, count: int) -> None:
+    """Write `count` finished run directories: those files of real ones that the ledger reads, with made-up scores."""
+    from niblick.config import to_dict
+    from niblick.presets import get_preset
+    from niblick.runs import machine
+
+    here = machine()
+    base = to_dict(get_preset("hnet-byte260"))
+    for i in range(count):
+        group, seed = divmod(i, SEEDS)
+        config = base | {"seed": seed, "model": base["model"] | {"width": 64 * (1 + group % 16)}}
+        path = folder / f"sweep-{group % 20}" / f"idea-{group}-s{seed}"
+        artifact = path / "artifacts" / "int8-published+zlib"
+        artifact.mkdir(parents=True)
+        (path / "config.json").write_text(json.dumps(config, indent=2))
+        result = _result(1.2 + group % 97 / 1000 + seed / 10_000, 15_000_000 + 1_000 * (group % 1500), here)
+        (path / "result.json").write_text(json.dumps(result, indent=2))
+        (path / "events.jsonl").write_text(
+            json.dumps({"event": "start", "parameters": 17_455_176}) + "\n" + json.dumps({"event": "score"}) + "\n"
+        )
+        (artifact / "scores.jsonl").write_text(json.dumps(result) + "\n")
+
+
+def _result(bpb: float, total: int, here: dict[str, Any]) -> dict[str, Any]:
+    legality = {
+        "under_cap": total <= 16_000_000,
+        "eval_seconds": 12.5,
+        "hardware": "2 CPU cores",
+        "score_first": True,
+        "reasons": ["on 2 CPU cores, not on 8×H100"],
+    }
+    facts = {"artifact": "int8-published+zlib", "step": 1000, "steps": 1000, "train_seconds": 590.0}
+    sizes = {"artifact_bytes": total - 400_000, "code_bytes": 400_000, "total_bytes": total}
+    score = {"bpb": bpb, "bpb_repaired": bpb, "loss": bpb * 0.69, "tokens": 1_513_636, "bytes": 1_513_636}
+    text = {"lossless": True, "documents": 220, "original_bytes": 1_513_636, "text_hash": "0" * 64}
+    return facts | sizes | score | text | {"scorer": {"scorer": "contiguous"}, "legality": legality, "machine": here}
