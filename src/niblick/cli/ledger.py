@@ -134,7 +134,7 @@ def report(
     json_: Json = False,
 ) -> None:
     """Write one offline HTML page, and its pictures as PNG, of runs or a sweep. Example: `niblick report latest`"""
-    from niblick.lab.reports import write_report
+    from niblick.lab.run_report import write_report
 
     facts = write_report(targets or [], runs, out)
     if json_:

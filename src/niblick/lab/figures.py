@@ -12,7 +12,8 @@ THEIRS = "#8b949e"
 PREFIXED = "#bf8700"
 
 
-def _axes(width: float, height: float) -> tuple[Any, Any]:
+def new_axes(width: float, height: float) -> tuple[Any, Any]:
+    """Return a figure of so many inches and its axes, on a transparent page."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -31,7 +32,8 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _save(figure: Any, kind: str) -> bytes:
+def saved(figure: Any, kind: str) -> bytes:
+    """Return the figure as `svg` or `png`, the same bytes each time, and close it."""
     import matplotlib.pyplot as plt
 
     buffer = io.BytesIO()
@@ -43,7 +45,7 @@ def _save(figure: Any, kind: str) -> bytes:
 
 def training_curve(points: list[tuple[float, float]], final: float | None = None, kind: str = "svg") -> bytes:
     """Training BPB over seconds of training; `final` is the official score, drawn as a line across."""
-    figure, axes = _axes(6.2, 3.1)
+    figure, axes = new_axes(6.2, 3.1)
     seconds, bpb = zip(*points, strict=True) if points else ((), ())
     axes.plot(seconds, bpb, color=OURS, linewidth=1.6)
     if final is not None:
@@ -61,12 +63,12 @@ def training_curve(points: list[tuple[float, float]], final: float | None = None
     axes.set_ylabel("bits per byte, training text")
     if bpb:
         axes.set_ylim(min(*bpb[-5:], final or min(bpb)) * 0.92, min(max(bpb), 2.2 * min(bpb)))
-    return _save(figure, kind)
+    return saved(figure, kind)
 
 
 def bars(rows: list[tuple[str, float, str]], kind: str = "svg", *, notes: list[str] | None = None) -> bytes:
     """Horizontal bars of (label, bits per byte, color), the first row on top; `notes` stand behind their numbers."""
-    figure, axes = _axes(6.2, 0.42 * len(rows) + 0.7)
+    figure, axes = new_axes(6.2, 0.42 * len(rows) + 0.7)
     places = range(len(rows))  # by number: labels may be alike
     values = [value for _, value, _ in rows]
     axes.barh(places, values, color=[color for _, _, color in rows], height=0.62)
@@ -80,12 +82,12 @@ def bars(rows: list[tuple[str, float, str]], kind: str = "svg", *, notes: list[s
     axes.tick_params(length=0)
     axes.set_xticks([])
     axes.set_xlabel("bits per byte (less is better)")
-    return _save(figure, kind)
+    return saved(figure, kind)
 
 
 def by_context(points: list[tuple[float, float]], whole: float, kind: str = "svg") -> bytes:
     """BPB over tokens of context, on a logarithmic axis; the whole score is a line across."""
-    figure, axes = _axes(6.2, 3.1)
+    figure, axes = new_axes(6.2, 3.1)
     known, bpb = zip(*points, strict=True)
     axes.plot(known, bpb, color=OURS, linewidth=1.6, marker="o", markersize=3.5)
     axes.set_xscale("log", base=2)
@@ -94,12 +96,12 @@ def by_context(points: list[tuple[float, float]], whole: float, kind: str = "svg
     _across(axes, whole)
     axes.set_xlabel("tokens of context")
     axes.set_ylabel("bits per byte")
-    return _save(figure, kind)
+    return saved(figure, kind)
 
 
 def by_place(rows: list[tuple[str, float]], whole: float, kind: str = "svg") -> bytes:
     """BPB by place in the chunk, as columns; the first, which starts the chunk, stands out."""
-    figure, axes = _axes(6.2, 3.1)
+    figure, axes = new_axes(6.2, 3.1)
     axes.bar(range(len(rows)), [bpb for _, bpb in rows], color=[PREFIXED] + [OURS] * (len(rows) - 1), width=0.72)
     axes.set_xticks(range(len(rows)), [label for label, _ in rows])
     axes.tick_params(axis="x", length=0, labelsize=7 if len(rows) > 12 else 9)
@@ -107,12 +109,12 @@ def by_place(rows: list[tuple[str, float]], whole: float, kind: str = "svg") -> 
     _across(axes, whole, side="right")
     axes.set_xlabel("place in the chunk (1 starts it), tokens")
     axes.set_ylabel("bits per byte")
-    return _save(figure, kind)
+    return saved(figure, kind)
 
 
 def by_document(points: list[tuple[int, float]], whole: float, kind: str = "svg") -> bytes:
     """Every document by its bytes, on a logarithmic axis, and its BPB."""
-    figure, axes = _axes(6.2, 3.1)
+    figure, axes = new_axes(6.2, 3.1)
     size, bpb = zip(*points, strict=True)
     axes.scatter(size, bpb, s=14 if len(points) < 2000 else 4, color=OURS, alpha=0.65, linewidths=0)
     axes.set_xscale("log")
@@ -122,7 +124,7 @@ def by_document(points: list[tuple[int, float]], whole: float, kind: str = "svg"
     _across(axes, whole, side="right")
     axes.set_xlabel("bytes of the document")
     axes.set_ylabel("bits per byte")
-    return _save(figure, kind)
+    return saved(figure, kind)
 
 
 def _across(axes: Any, whole: float, side: str = "left") -> None:
@@ -144,11 +146,11 @@ def sensitivity_bars(rows: list[dict[str, Any]], kind: str = "svg", most: int = 
     """Bars of the BPB that protecting each tensor gains, dearest first; at most `most` of them."""
     gains = [row for row in rows if row["gained"] > 0]
     shown = sorted(gains, key=lambda row: -row["gained"])[:most][::-1]
-    figure, axes = _axes(6.8, 0.9 + 0.24 * len(shown))
+    figure, axes = new_axes(6.8, 0.9 + 0.24 * len(shown))
     axes.barh(range(len(shown)), [1000 * row["gained"] for row in shown], color=OURS, height=0.66)
     axes.set_yticks(range(len(shown)), [row["name"].removesuffix(".weight") for row in shown], fontsize=8)
     if shown:
         axes.set_xscale("log")  # an embedding may cost a hundred times what a block does
     axes.set_xlabel("BPB gained by keeping the tensor in fp16, thousandths")
     axes.margins(y=0.02)
-    return _save(figure, kind)
+    return saved(figure, kind)

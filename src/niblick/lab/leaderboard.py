@@ -90,17 +90,17 @@ class Entry:
         }
 
 
-def leaderboard(ledger: Ledger, wanted: Filter | None = None) -> dict[str, Any]:
+def leaderboard(ledger: Ledger, wanted: Filter | None = None, only: set[str] | None = None) -> dict[str, Any]:
     """Rank what a ledger holds. Returns `boards`, one for each ranking key, `stopped` and `notes`.
 
     A board has `key`, `ranked`, the best entry of each branch, best first, and `apart`, the best entry of each branch
     and reason. Every row of either has the facts of `Entry`, and its `rank`; `p` is how likely scores like these are
     where it is no worse than the one above, by Welch's test over seeds (`p_by` = "seeds") or, where one has a single
     seed, by paired bootstrap over documents ("documents"); None where neither can say. `stopped` lists the runs that
-    were stopped before they had a score.
+    were stopped before they had a score. `only` are the ids to look at, all by default.
     """
     boards: dict[tuple[str, ...], dict[tuple[Any, ...], list[Member]]] = {}
-    rows, unknown = ledger.rows(wanted), 0
+    rows, unknown = [row for row in ledger.rows(wanted) if only is None or row.id in only], 0
     for row in rows:
         unknown += sum(score.key is None for score in row.scores)
         for score in row.scores:

@@ -34,36 +34,39 @@ def ordered(rows: list[Row], by: str) -> list[Row]:
 
 def print_runs(rows: list[Row], limit: int, folder: Path) -> None:
     """Print a table of runs, and what is not in it."""
-    console = Console(highlight=False)
+    console = _console()
     if not rows:
         console.print(f"no run in {folder} is like that")
         return
     shown = rows[:limit] if limit > 0 else rows
-    table = _table("run", "status", "branch", "track", "seed", "step", "BPB", "MB", "audit", "age", "tags", left=4)
-    for row in shown:
-        score = row.score
-        bpb = "" if score is None else f"{score.bpb:.4f}" + ("" if score.lossless else " lossy")
-        size = Text("" if score is None else f"{score.total_bytes / 1e6:.2f}")
-        if score is not None and score.standing == "over cap":
-            size = Text(f"{score.total_bytes / 1e6:.2f} over", style="red")
-        table.add_row(
-            Text(row.id, style="bold"),
-            Text(row.status, style=_STATUS.get(row.status, "")),
-            row.branch,
-            row.track,
-            "" if row.seed is None else str(row.seed),
-            "" if row.step is None else f"{row.step:,}",
-            bpb,
-            size,
-            "" if score is None or score.audit == "none" else score.audit,
-            age(row.changed),
-            ", ".join(row.tags),
-        )
-    console.print(table)
+    columns = ["run", "status", "branch", "track", "seed", "step", "BPB", "MB", "audit", "age", "tags"]
+    console.print(_table(columns, [_run_cells(row) for row in shown], {"seed", "step", "BPB", "MB", "age"}))
     if len(shown) < len(rows):
         console.print(f"\n{len(shown)} of {len(rows):,} runs; --limit 0 shows all")
     for row in [row for row in shown if row.message and row.status in ("failed", "broken")][:5]:
         console.print(Text(f"{row.id} {row.status}: {row.message}", style="yellow"), soft_wrap=True)
+
+
+def _run_cells(row: Row) -> list[Text]:
+    score = row.score
+    size, audit, bpb = Text(), "", ""
+    if score is not None:
+        bpb = f"{score.bpb:.4f}" + ("" if score.lossless else " lossy")
+        over = score.standing == "over cap"
+        size = Text(f"{score.total_bytes / 1e6:.2f}" + (" over" if over else ""), style="red" if over else "")
+        audit = "" if score.audit == "none" else score.audit
+    words = [row.branch, row.track, _count(row.seed), _count(row.step), bpb]
+    return [
+        Text(row.id, style="bold"),
+        Text(row.status, style=_STATUS.get(row.status, "")),
+        *map(Text, words),
+        size,
+        *map(Text, (audit, age(row.changed), ", ".join(row.tags))),
+    ]
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
 
 
 def age(when: float) -> str:
@@ -113,27 +116,19 @@ def _cell(value: Any) -> Any:
 
 def print_leaderboard(facts: dict[str, Any]) -> None:
     """Print the boards of a leaderboard."""
-    console = Console(highlight=False)
+    console = _console()
     if not facts["boards"]:
         console.print("no run has a score yet: `niblick train` makes one")
     for number, board in enumerate(facts["boards"]):
         if number:
             console.print()
         console.print(Text(board["key"]["name"], style="bold"), soft_wrap=True)
-        table = _table("rank", "branch", "result", "BPB", "seeds", "p", "MB", "standing", "audit", left=3)
-        table.columns[0].justify = "right"
-        for row in board["ranked"]:
-            table.add_row(*board_cells(row))
-        if not board["ranked"]:
-            table.add_row("", Text("none is ranked: see below why", style="yellow"))
-        for reason, words in APART.items():
-            those = [row for row in board["apart"] if row["apart"] == reason]
-            if those:
-                table.add_section()
-                table.add_row("", Text(words, style="yellow"))
-            for row in those:
-                table.add_row(*board_cells(row))
-        console.print(table)
+        rows = board["ranked"] + board["apart"]
+        columns = ["rank", "branch", "result", "BPB", "seeds", "p", "MB", "standing", "audit", "not ranked"]
+        cells = [[Text(cell) for cell in [*board_cells(row), row["apart"]]] for row in rows]
+        console.print(_table(columns, cells, {"rank", "BPB", "seeds", "p", "MB"}))
+        for reason in dict.fromkeys(row["apart"] for row in board["apart"]):
+            console.print(Text(f"not ranked, {reason}: {APART[reason]}", style="yellow"), soft_wrap=True)
     if facts["stopped"]:
         console.print(Text(f"\n{len(facts['stopped'])} runs were stopped before they had a score", style="yellow"))
     for sentence in facts["notes"]:
@@ -157,10 +152,20 @@ def board_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _table(*columns: str, left: int) -> Table:
-    """A table whose first `left` columns are words; the others are numbers."""
+def _console() -> Console:
+    """A console that cuts nothing off where output is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=240)
+
+
+def _table(columns: list[str], rows: list[list[Text]], numbers: set[str]) -> Table:
+    """A table without the columns that are empty in every row; those in `numbers` stand to the right."""
+    used = [i for i in range(len(columns)) if any(row[i].plain for row in rows)]
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for i, column in enumerate(columns):
-        words = i < left or column in ("standing", "audit", "tags")
-        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+    for i in used:
+        table.add_column(
+            columns[i], justify="right" if columns[i] in numbers else "left", no_wrap=True, overflow="ellipsis"
+        )
+    for row in rows:
+        table.add_row(*(row[i] for i in used))
     return table
