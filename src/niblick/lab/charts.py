@@ -9,7 +9,7 @@ colours say, dashes or symbols say too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,17 +81,19 @@ class History:
     levels: Sequence[Level] = ()
     final: float | None = None
     """The official score, from the artifact."""
+    group: str = ""
+    """What it shares colour and legend with, such as the other seeds of its recipe; empty: nothing."""
 
 
 def learning_curves(runs: Sequence[History], x: Axis = "step") -> Figure:
     """BPB over steps, time or bytes: training as lines, validations as symbols, the official score as a line across."""
     traces: list[dict[str, Any]] = []
     scale, unit = _time_unit(runs) if x == "time" else (1.0, "")
-    for i, run in enumerate(runs):
+    for run, i, legend in _numbered(runs):
         color, dash, symbol = style(i)
         xs, ys = _known(_scaled(_axis(run, x), scale), run.bpb)
         if xs:
-            traces.append(_line(run.name, xs, _smoothed(ys), color, dash) | {"legendgroup": str(i)})
+            traces.append(_line(run.name, xs, _smoothed(ys), color, dash) | legend)
         checks = [(getattr(v, _FIELDS[x]), v.bpb) for v in run.validations]
         checked = [(a / scale, b) for a, b in checks if a is not None]
         if checked:
@@ -99,22 +101,22 @@ def learning_curves(runs: Sequence[History], x: Axis = "step") -> Figure:
                 {
                     "type": "scatter",
                     "mode": "markers",
-                    "name": f"{run.name}, held out",
+                    "name": f"{run.group or run.name}, held out",
                     "x": [a for a, _ in checked],
                     "y": [b for _, b in checked],
                     "marker": {"color": color, "symbol": symbol, "size": 8, "line": {"width": 0}},
                     "legendgroup": str(i),
                     "showlegend": not xs or len(runs) == 1,
-                    "hovertemplate": "%{y:.4f} BPB<extra>%{fullData.name}</extra>",
+                    "hovertemplate": f"%{{y:.4f}} BPB<extra>{run.name}, held out</extra>",
                 }
             )
     figure = _figure(traces, _AXES[x] + unit, "bits per byte", y_range=_range_of_curves(runs))
-    finals = [(run.final, style(i)[0]) for i, run in enumerate(runs) if run.final is not None]
+    finals = [(run.final, style(i)[0]) for run, i, _ in _numbered(runs) if run.final is not None]
     if 0 < len(finals) <= len(COLORS):
         figure["layout"]["shapes"] = [_across(value, color) for value, color in finals]
     if len(finals) == 1:
-        note = f"official, from the artifact: {finals[0][0]:.4f}"
-        figure["layout"]["annotations"] = [_note(note, y=finals[0][0])]
+        note = _note(f"official, from the artifact: {finals[0][0]:.4f}", y=finals[0][0])
+        figure["layout"]["annotations"] = [note | {"yanchor": "top"}]
     return figure
 
 
@@ -124,14 +126,16 @@ def boundary_rates(runs: Sequence[History], x: Axis = "step") -> Figure:
     targets: dict[float, str] = {}
     scale, unit = _time_unit(runs) if x == "time" else (1.0, "")
     several = any(len(run.levels) > 1 for run in runs)
-    for i, run in enumerate(runs):
+    for run, i, legend in _numbered(runs):
         where = dict(zip(run.step, _axis(run, x), strict=True))
         for number, level in enumerate(run.levels):
             color = style(i if len(runs) > 1 else number)[0]
+            suffix = f", level {number}" if several else ""
             xs, ys = _known(_scaled([where.get(s) for s in level.step], scale), level.rate)
-            name = f"{run.name}, level {number}" if several else run.name
             traces.append(
-                _line(name, xs, ys, color, DASHES[number % len(DASHES)], "%{y:.3f}")
+                _line(run.name + suffix, xs, ys, color, DASHES[number % len(DASHES)], "%{y:.3f}")
+                | legend
+                | {"name": legend["name"] + suffix, "legendgroup": f"{i}{suffix}"}
                 | {"mode": "lines+markers", "marker": {"size": 4, "symbol": SYMBOLS[i % len(SYMBOLS)]}}
             )
             if level.target_length:
@@ -187,7 +191,8 @@ def bytes_against_bpb(rows: Iterable[Mapping[str, Any]], cap: int) -> Figure:
         )
     figure = _figure(traces, "artifact and code, MB", "bits per byte, from the artifact")
     highest = max((row["total_bytes"] for row in known), default=cap)
-    figure["layout"]["xaxis"] |= {"range": [0, 1.08 * max(cap, highest) / 1e6]}
+    lowest = min((row["total_bytes"] for row in known), default=0)
+    figure["layout"]["xaxis"] |= {"range": [0.9 * min(cap, lowest) / 1e6, 1.05 * max(cap, highest) / 1e6]}
     figure["layout"]["shapes"] = [_upright(cap / 1e6)]
     note = {"x": cap / 1e6, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "top", "text": f"cap {cap:,}"}
     figure["layout"]["annotations"] = [note | {"showarrow": False, "font": {"color": INK}, "xshift": -4}]
@@ -293,15 +298,26 @@ def _axis(run: History, x: Axis) -> Sequence[float | None]:
     return getattr(run, _FIELDS[x])
 
 
+def _numbered(runs: Sequence[History]) -> Iterator[tuple[History, int, dict[str, Any]]]:
+    """Each run with the number of its style, and its entry in the legend: a group has one."""
+    numbers: dict[str, int] = {}
+    for run in runs:
+        label = run.group or run.name
+        first = label not in numbers
+        number = numbers.setdefault(label, len(numbers))
+        yield run, number, {"name": label, "legendgroup": str(number), "showlegend": first}
+
+
 def _simple(
     runs: Sequence[History], x: Axis, values: Callable[[History], Sequence[float | None]], title: str, hover: str
 ) -> Figure:
     scale, unit = _time_unit(runs) if x == "time" else (1.0, "")
     traces = []
-    for i, run in enumerate(runs):
+    for run, i, legend in _numbered(runs):
         color, dash, _ = style(i)
         if values(run):
-            traces.append(_line(run.name, *_known(_scaled(_axis(run, x), scale), values(run)), color, dash, hover))
+            points = _known(_scaled(_axis(run, x), scale), values(run))
+            traces.append(_line(run.name, *points, color, dash, hover) | legend)
     return _figure(traces, _AXES[x] + unit, title)
 
 
@@ -315,7 +331,7 @@ def _line(
         "x": xs,
         "y": ys,
         "line": {"color": color, "dash": dash, "width": 2},
-        "hovertemplate": f"{hover}<extra>%{{fullData.name}}</extra>",
+        "hovertemplate": f"{hover}<extra>{name}</extra>",
     }
 
 
@@ -432,4 +448,4 @@ def _range_of_curves(runs: Sequence[History]) -> list[float] | None:
         return None
     low, high = min(values), max(values)
     top = min(high, 2.2 * low)
-    return [low - 0.08 * (top - low), top + 0.04 * (top - low)] if top > low else None
+    return [low - 0.12 * (top - low), top + 0.04 * (top - low)] if top > low else None

@@ -14,13 +14,13 @@ MOST_POINTS = 1000
 """A history keeps at most about so many of the logged steps, evenly spread, the last among them."""
 
 
-def read_history(run: Path, name: str = "", final: float | None = None) -> History:
+def read_history(run: Path, name: str = "", final: float | None = None, group: str = "") -> History:
     """Read the history of a run directory; that of one without events is empty, and half lines are left out."""
     targets: list[float | None] = []
     config = _object(run / "config.json")
     for level in (config.get("model") or {}).get("levels") or []:
         targets.append(level.get("target_length"))
-    return history(read_events(run / "events.jsonl"), name or run.name, final=final, targets=targets)
+    return history(read_events(run / "events.jsonl"), name or run.name, final=final, targets=targets, group=group)
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
@@ -43,6 +43,7 @@ def history(
     *,
     final: float | None = None,
     targets: Sequence[float | None] = (),
+    group: str = "",
 ) -> History:
     """Make a history of events. `targets` are the target chunk lengths of the levels, where they are known."""
     start: dict[str, Any] = {}
@@ -86,6 +87,7 @@ def history(
         validations=[Validation(e["step"], _finite(e.get("train_seconds")), seen(e), e["bpb"]) for e in checks],
         levels=levels,
         final=final,
+        group=group,
     )
 
 

@@ -72,7 +72,7 @@ def gather(ledger: Ledger, rows: list[Row], targets: list[str], runs: Path) -> M
         rows=rows,
         board=leaderboard(ledger, only={row.id for row in rows}),
         ablation=ablation(rows, configs, control),
-        histories=[read_history(Path(row.path), row.id, row.score.bpb if row.score else None) for row in drawn],
+        histories=[_history(row) for row in drawn],
         pictures=pictures,
         events={row.id: _warnings(row) for row in drawn},
         failures={row.id: lines for row in rows if (lines := _last_lines(row))},
@@ -115,6 +115,11 @@ def phases(row: Row) -> dict[str, float]:
         "scoring": score.eval_seconds if score else None,
     }
     return {name: seconds for name, seconds in known.items() if seconds and seconds > 0}
+
+
+def _history(row: Row) -> History:
+    group = f"{row.sweep}/{row.name}" if row.name else ""
+    return read_history(Path(row.path), row.id, row.score.bpb if row.score else None, group)
 
 
 def _title(rows: list[Row], targets: list[str]) -> str:

@@ -54,7 +54,7 @@ function inked(figure) {
 }
 function show(place, figure) {
   place.shown = figure;
-  Plotly.react(place, figure.data, inked(figure), { responsive: true, displaylogo: false, displayModeBar: 'hover' });
+  Plotly.react(place, figure.data, inked(figure), { responsive: true, displaylogo: false, displayModeBar: false });
 }
 const places = [...document.querySelectorAll('.chart')];
 for (const place of places) {

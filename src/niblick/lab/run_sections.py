@@ -39,7 +39,8 @@ def sections(material: Material, figures: dict[str, Figure]) -> list[str]:
 
 def _headline(material: Material) -> str:
     """The few numbers that one looks for first."""
-    scored = [row for row in material.rows if row.status == "done" and row.score]
+    done = [row for row in material.rows if row.status == "done" and row.score]
+    scored = [row for row in done if row.score and row.score.standing != "over cap"] or done
     seconds = sum(sum(phases(row).values()) for row in material.rows)
     tiles = []
     if scored:
@@ -49,7 +50,7 @@ def _headline(material: Material) -> str:
         tiles.append((f"{best.score.bpb:.4f}", words))
         share = best.score.total_bytes / challenge.CAP_BYTES
         tiles.append((f"{best.score.total_bytes / 1e6:.2f} MB", f"{share:.0%} of the cap, {best.score.standing}"))
-        tiles.append((_AUDIT[best.score.audit], "honest?"))
+        tiles.append((_AUDIT[best.score.audit], "audit of the score"))
     if seconds:
         tiles.append((human_seconds(seconds), "of training, packing, scoring"))
     return report.tiles(tiles)
