@@ -23,6 +23,9 @@ def train(
     seeds: Annotated[int, typer.Option(help="Runs with the seeds s, s+1, …, one after another.")] = 1,
     resume: Annotated[str | None, typer.Option(help="Go on with this run (path, id or `latest`).")] = None,
     devices: Annotated[int, typer.Option(help="Processes that share the training, one for each GPU.")] = 1,
+    log: Annotated[
+        list[str] | None, typer.Option(help="Tell another logger too: tensorboard, wandb or wandb-offline; repeatable.")
+    ] = None,
     runs: Runs = RUNS,
     json_: Json = False,
 ) -> None:
@@ -34,19 +37,20 @@ def train(
     from niblick import pipeline
     from niblick.config import override
     from niblick.console import RunConsole
+    from niblick.lab.loggers import Loggers
     from niblick.runs import open_run
     from niblick.tracks import get_track
     from niblick.train.distributed import joined
 
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds} is no number of runs: give at least 1")
-    with joined() as ranks, RunConsole() as console:
+    with joined() as ranks, RunConsole() as console, Loggers(log or (), console, console.say) as listen:
         if resume:
             if target or overrides or env or track or seeds > 1:
                 raise ConfigError(
                     "--resume takes the config of the run: leave preset, overrides, --env, --track, --seeds away"
                 )
-            results = [pipeline.resume(open_run(resume, runs), console, ranks)]
+            results = [pipeline.resume(open_run(resume, runs), listen, ranks)]
         elif not target:
             raise ConfigError("name a preset or a recipe file: `niblick presets` lists the presets")
         else:
@@ -54,7 +58,7 @@ def train(
             config, recipe = resolve(target, [*rules, *(overrides or [])], env)
             if data:
                 config = override(config, [f"data.path={json.dumps(data)}"])
-            results = pipeline.run_seeds(config, seeds, runs, console, recipe=recipe, ranks=ranks)
+            results = pipeline.run_seeds(config, seeds, runs, listen, recipe=recipe, ranks=ranks)
     if not ranks.main:
         return
     if json_:
