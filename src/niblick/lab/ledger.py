@@ -162,13 +162,15 @@ class Ledger:
             return [row for row in rows if row.id in found and found[row.id] == wanted]
         facts = [row.facts() for row in rows]
         if rows and key not in facts[0]:
-            raise ConfigError(f"no run has the key {key!r}{nearest(key, [*self._keys(rows[0]), *facts[0]])}")
+            raise ConfigError(f"no run has the key {key!r}{nearest(key, [*self._keys(), *facts[0]])}")
         return [row for row, each in zip(rows, facts, strict=True) if each[key] == wanted]
 
-    def _keys(self, row: Row) -> list[str]:
+    def _keys(self) -> list[str]:
+        """Config keys of some run, for messages."""
         from niblick.config import dotted
 
-        return list(dotted(self.config(row)))
+        found = self._cache.execute("SELECT config FROM runs WHERE config != '{}' LIMIT 1").fetchone()
+        return list(dotted(json.loads(found[0]))) if found else []
 
 
 def find_rows(ledger: Ledger, targets: Iterable[str]) -> list[Row]:
