@@ -21,6 +21,7 @@ from chunking import bench_smooth
 from coding import bench_coding
 from data import bench_prepare
 from hnet import bench_hnet
+from ledger import bench_ledger
 from loader import bench_loader
 from measure import Row
 from niblick.runs import environment, machine
@@ -37,6 +38,7 @@ BENCHMARKS = {
     "pack": bench_pack,
     "coding": bench_coding,
     "sidecars": bench_sidecars,
+    "ledger": bench_ledger,
 }
 OUT = Path(__file__).parents[1] / "build" / "bench.json"
 DOCS = Path(__file__).parents[1] / "docs" / "performance.md"

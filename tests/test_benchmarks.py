@@ -37,6 +37,7 @@ def module(name: str) -> ModuleType:
         ("pack", "bench_pack"),
         ("coding", "bench_coding"),
         ("sidecars", "bench_sidecars"),
+        ("ledger", "bench_ledger"),
     ],
 )
 def test_rows(name: str, function: str) -> None:

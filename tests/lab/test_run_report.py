@@ -32,10 +32,12 @@ def runs(tmp_path: Path) -> Path:
             member = {"sweep": "width", "name": name, "branch": name}
             settings = (f"model.width={width}",)
             make_run(folder, f"width/{name}-s{seed}", bpb + seed / 100, seed=seed, member=member, overrides=settings)
-    make_run(folder, "width/big-s1", 1.8, member={"sweep": "width", "name": "big"}, total_bytes=17_000_000)
+    big = {"sweep": "width", "name": "big"}
+    make_run(folder, "width/big-s1", 1.8, member=big, total_bytes=17_000_000, overrides=("model.width=256",))
     make_run(folder, "width/bad-s1", None, member={"sweep": "width", "name": "bad"})
     failed = {"run": "bad-s1", "code": 1, "lines": ["step 3", f"the loss is nan {NASTY}"]}
-    write_json((folder / "width" / "jobs").mkdir() or folder / "width" / "jobs" / "bad-s1.failed.json", failed)
+    (folder / "width" / "jobs").mkdir()
+    write_json(folder / "width" / "jobs" / "bad-s1.failed.json", failed)
     write_json(folder / "width" / "sweep.json", {"sweep": "width", "control": "control"})
     return folder
 

@@ -30,7 +30,9 @@ def ablation(rows: Sequence[Row], configs: Mapping[str, Mapping[str, Any]], cont
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in sorted(scored, key=lambda row: (row.started, row.id)):
         if row.score and row.score.key == common:
-            groups.setdefault((row.recipe, row.score.artifact), []).append(row)
+            group = groups.setdefault((row.recipe, row.score.artifact), [])
+            if all((row.seed, row.data_seed) != (other.seed, other.data_seed) for other in group):
+                group.append(row)  # the same seed again says nothing new
     members = list(groups.values())
     reference = next((group for group in members if control and group[0].name == control), members[0])
     differ = _differing([configs[group[0].id] for group in members])

@@ -373,7 +373,7 @@ def _rows_down(figure: Figure, names: list[str]) -> Figure:
         "tickmode": "array",
         "tickvals": list(range(len(names))),
         "ticktext": names,
-        "range": [len(names) - 0.5, -0.5],
+        "range": [max(len(names), 1) - 0.5, -0.5],
         "showgrid": False,
     }
     figure["layout"]["height"] = 130 + 30 * max(len(names), 2)
@@ -443,9 +443,10 @@ def _range_of_curves(runs: Sequence[History]) -> list[float] | None:
     """Leave the first steps above the picture: a loss of eight bits would flatten all that follows."""
     values = [b for run in runs for b in run.bpb if b is not None and math.isfinite(b)]
     values += [v.bpb for run in runs for v in run.validations if math.isfinite(v.bpb)]
-    values += [run.final for run in runs if run.final is not None]
+    finals = [run.final for run in runs if run.final is not None]
+    values += finals
     if not values or min(values) <= 0:
         return None
     low, high = min(values), max(values)
-    top = min(high, 2.2 * low)
+    top = max(min(high, 2.2 * low), *finals, low)
     return [low - 0.12 * (top - low), top + 0.04 * (top - low)] if top > low else None

@@ -45,7 +45,7 @@ def draw(chart: Figure, kind: str = "png") -> bytes:
             axes.axvline(shape["x0"], **style)
     for note in layout.get("annotations", ()):
         across = note.get("xref") == "paper"
-        axes.annotate(
+        words = axes.annotate(
             note["text"],
             (note["x"], note["y"]),
             xycoords=(
@@ -59,6 +59,7 @@ def draw(chart: Figure, kind: str = "png") -> bytes:
             color=INK,
             fontsize=9,
         )
+        words.set_in_layout(False)  # one outside the axes would take all their room
     if layout["showlegend"]:
         figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False, labelcolor=INK)
     return saved(figure, kind)
