@@ -566,11 +566,10 @@ def published_state(run: Path) -> dict[str, Any]:
 
 def test_import(niblick: Niblick, run: Path, data: Path, tmp_path: Path) -> None:
     """A run's weights as a published script saves them become a run that scores the same."""
-    import torch
-
     path, runs = tmp_path / "final_model.pt", tmp_path / "runs"
     torch.save(published_state(run), path)
-    result = niblick.json("import", "challenge", path, "--preset", "quickstart", "--runs", runs, *SHAPE)
+    here = f"train.dtype={pick_dtype('auto', torch.device('cpu'))}"  # unless told, as the published scripts: bfloat16
+    result = niblick.json("import", "challenge", path, "--preset", "quickstart", "--runs", runs, *SHAPE, here)
     imported = Path(result["run"])
     assert result["imported"]["bytes"] == path.stat().st_size
     assert (imported / "artifacts" / "int8-published+zlib" / "artifact.nib").is_file()
