@@ -51,7 +51,7 @@ def test_overrides() -> None:
         ("data.order=random", ["data.order", "stream"]),
         ('model.main={"layout": "T2", "colour": 1}', ["unknown key 'model.main.colour'"]),
         ("train.batch_tokens=100", ["train.batch_tokens=100 must be a multiple"]),
-        ("train.dtype=int3", ["train.dtype='int3' must be one of"]),
+        ("train.dtype=int3", ["train.dtype='int3' must be auto"]),
     ],
 )
 def test_overrides_that_do_not_fit(assignment: str, words: list[str]) -> None:

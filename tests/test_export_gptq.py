@@ -41,6 +41,9 @@ def test_train_to_score(gptq: str, tmp_path: Path) -> None:
     export = next(event for event in events if event["event"] == "export")
     assert export["calibration_seconds"] == result["calibration_seconds"] > 0
     assert export["calibration_tokens"] == 512
+    # The train clock of the challenge: calibration reads training text, so its seconds are training.
+    trained = result["train_seconds"] + export["calibration_seconds"]
+    assert result["legality"]["train_seconds"] == pytest.approx(trained, abs=1e-9)
     assert export["gptq_notes"] == {}
 
 

@@ -20,7 +20,8 @@ from niblick.errors import ConfigError
 from niblick.loading import expect_tokenizer, load_artifact
 from niblick.model.lm import LM, EntropyConfig
 from niblick.model.providers import Entropy
-from niblick.train.trainer import autocast, pick_device
+from niblick.train.precision import autocast
+from niblick.train.trainer import pick_device
 
 SAMPLE_TOKENS = 65_536
 """Tokens of training text that a threshold is chosen on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,12 +29,13 @@ from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError
 from niblick.loading import build_model
 from niblick.pack.fit import LADDER, fit
-from niblick.pack.hessians import calibrate, calibration_batches
-from niblick.pack.quantize import ExportConfig, pack, quantize
+from niblick.pack.hessians import SEED, Hessians, calibration_batches
+from niblick.pack.quantize import ExportConfig, pack, quantize, schemes_of
 from niblick.pack.schemes import Scheme
 from niblick.pack.sensitivity import Evaluate, Sensitivities, sensitivities
 from niblick.pipeline import (
     artifact_header,
+    calibrated,
     closure_bytes,
     config_of,
     export,
@@ -44,7 +46,8 @@ from niblick.pipeline import (
 )
 from niblick.runs import Run, write_json
 from niblick.train.checkpoint import read_tensors
-from niblick.train.trainer import autocast, pick_device
+from niblick.train.precision import autocast
+from niblick.train.trainer import pick_device
 
 MEASURE_TOKENS = 65_536
 """Tokens of training text that sensitivities and candidates of a fit are measured on."""
@@ -101,6 +104,7 @@ def evaluator(config: RunConfig, dataset: Dataset, tokens: int = MEASURE_TOKENS)
         vocab_size=config.model.vocab_size,
         seq_len=config.score.seq_len + 1,  # so that every window has its last target
         tokens=tokens,
+        seed=SEED + 1,  # not the windows that weights were calibrated on
     )
     lengths = [dataset.tokenizer.token_bytes(w[:, :-1].numpy(), w[:, 1:].numpy()).sum() for w in windows]
     count = int(sum(lengths))
@@ -127,11 +131,11 @@ def sensitivity_run(
 ) -> Sensitivities:
     """Measure what the export of a finished run costs, tensor by tensor."""
     config = with_export(finished(run), assignments)
+    if config.export.permute:
+        raise ConfigError("export.permute moves weights, so they cannot be swapped one by one: leave it out here")
     dataset = open_data(config)
     state, _ = read_tensors(run.weights)
     encoded, _ = packed(config, state, dataset)
-    if config.export.permute:
-        raise ConfigError("export.permute moves weights, so they cannot be swapped one by one: leave it out here")
     return sensitivities(state, encoded, config.export.codec, evaluator(config, dataset, tokens), progress)
 
 
@@ -160,23 +164,15 @@ def fit_run(
     dataset = open_data(config)
     state, metadata = read_tensors(run.weights)
     header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
-    hessians = None
+    started = time.perf_counter()
+    hessians: Hessians | None = None
+    calibration: dict[str, Any] = {}
     if gptq:
-        batches = calibration_batches(
-            dataset.train,
-            dataset.val,
-            vocab_size=config.model.vocab_size,
-            seq_len=config.score.seq_len,
-            tokens=config.export.calibration_tokens,
-        )
-        model = build_model(config.model, seed=0)
-        model.load_state_dict(state)
-        device = pick_device(config.train.device)
-        with autocast(device, config.train.dtype):
-            hessians = calibrate(model.to(device), batches)
+        hessians, calibration = calibrated(config, state, dataset)
 
     def round_tensor(name: str, weights: Tensor, scheme: Scheme) -> EncodedTensor:
-        return quantize(name, weights, scheme, hessian=(hessians or {}).get(name))
+        hessian = (hessians or {}).get(name)
+        return quantize(name, weights, scheme, hessian=hessian, damping=config.export.damping)
 
     found = fit(
         _once(state),
@@ -189,7 +185,8 @@ def fit_run(
         report=report,
     )
     name = f"fit-{room}"
-    facts = write_export(run, config, dataset, found.encoded, name, codec) | {"cap": room}
+    calibration["calibration_seconds"] = time.perf_counter() - started  # all of it learns from training text
+    facts = write_export(run, config, dataset, found.encoded, name, codec, calibration) | {"cap": room}
     _tell(run, {"event": "export", "name": name} | facts, listen)
     record = _scored(run, name, facts | json.loads(metadata.get("clocks", "{}")), listen)
     details = {"cap": room, "codec": codec, "gptq": gptq, "tokens": tokens, "bits": found.bits, "probe": found.probe}
@@ -200,8 +197,7 @@ def fit_run(
 
 def _once(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Leave out further names of the same memory, as packing does."""
-    kept = pack(state, ExportConfig("fp32"))
-    return {name: state[name] for name in kept}
+    return {name: state[name] for name in schemes_of(state, ExportConfig("fp32"))}
 
 
 # How large will it be?

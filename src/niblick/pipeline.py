@@ -37,9 +37,9 @@ from niblick.errors import ArtifactError, ConfigError, NiblickError, StorageErro
 from niblick.loading import build_model, expect_tokenizer, load_artifact
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.providers import Entropy
-from niblick.pack.hessians import calibrate, calibrate_quantized, calibration_batches
+from niblick.pack.hessians import Hessians, calibrate, calibrate_quantized, calibration_batches
 from niblick.pack.permute import permuted
-from niblick.pack.quantize import pack
+from niblick.pack.quantize import ExportConfig, pack
 from niblick.presets import load_recipe
 from niblick.runs import Run, append_line, create_run, machine, open_run, read_json, write_json
 from niblick.score.accounting import text_facts
@@ -53,9 +53,10 @@ from niblick.train.averaging import HOLDOUT_SHARE, HOLDOUT_TOKENS
 from niblick.train.checkpoint import Progress, list_checkpoints, load_weights, read_metadata, read_tensors, save_tensors
 from niblick.train.distributed import SINGLE, RankLost, Ranks, is_lost
 from niblick.train.guides import Guide, make_guide
+from niblick.train.precision import autocast, pick_dtype
 from niblick.train.qat import QAT
 from niblick.train.regularizers import Penalties
-from niblick.train.trainer import PAUSED, Outcome, autocast, checkpoint_event, pick_device, progress_event, train
+from niblick.train.trainer import PAUSED, Outcome, checkpoint_event, pick_device, progress_event, train
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -158,15 +159,22 @@ def run(
     """
     check_track(config.track, dotted(to_dict(config)))
     dataset = open_data(config)
-    pick_device(config.train.device)
+    device = pick_device(config.train.device)
     config.train.passes(ranks.size)
     held_back(dataset.train, config)
     config = resolve_entropy(config, dataset)
+    # What this machine chooses holds from here on: the artifact says in which arithmetic it is scored.
+    config = in_dtype(config, pick_dtype(config.train.dtype, device))
     make_config_guide(config, dataset)
     with torch.device("meta"):
         compression_aware(LM(config.model), config)
     path = create_run(runs, config, recipe, name=name, member=member).path if ranks.main else None
     return _carry_on(Run(ranks.share_path(path)), config, dataset, listen, ranks, pause_after)
+
+
+def in_dtype(config: RunConfig, dtype: str) -> RunConfig:
+    """Return the config with this dtype."""
+    return replace(config, train=replace(config.train, dtype=dtype))
 
 
 def make_config_guide(config: RunConfig, dataset: Dataset) -> Guide | None:
@@ -443,22 +451,42 @@ def export(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, name: 
     started = time.perf_counter()
     tensors, metadata = read_tensors(run.weights)
     encoded, calibration = packed(config, tensors, dataset)
-    facts = write_export(run, config, dataset, encoded, name or config.export.name, config.export.codec)
-    facts |= {"export_seconds": time.perf_counter() - started} | calibration
-    emit({"event": "export", "name": name or config.export.name} | facts)
+    name = name or config.export.name
+    facts = write_export(run, config, dataset, encoded, name, config.export.codec, calibration)
+    facts |= {"export_seconds": time.perf_counter() - started}
+    emit({"event": "export", "name": name} | facts)
     return facts | json.loads(metadata.get("clocks", "{}"))
 
 
 def write_export(
-    run: Run, config: RunConfig, dataset: Dataset, encoded: dict[str, EncodedTensor], name: str, codec: str
+    run: Run,
+    config: RunConfig,
+    dataset: Dataset,
+    encoded: dict[str, EncodedTensor],
+    name: str,
+    codec: str,
+    calibration: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write tensors as the artifact `name` of a run. Returns artifact, code and total bytes."""
+    """Write tensors as the artifact `name` of a run, and export.json beside it. Returns what that says.
+
+    These are artifact, code and total bytes, and the facts about its `calibration`, whose seconds count as training.
+    """
     header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
     path = run.artifact(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     size = write_artifact(path, header, encoded, codec)
     code = closure_bytes(run.recipe if run.recipe.is_file() else None)
-    return {"artifact_bytes": size, "code_bytes": code.total, "total_bytes": size + code.total}
+    facts = {"artifact_bytes": size, "code_bytes": code.total, "total_bytes": size + code.total} | calibration
+    write_json(path.with_name("export.json"), facts)
+    return facts
+
+
+def train_clock(run: Run, name: str) -> float | None:
+    """Seconds of training that an artifact took as the challenge counts: its calibration on training text included."""
+    seconds = json.loads(read_metadata(run.weights).get("clocks", "{}")).get("train_seconds")
+    exported = run.artifact(name).with_name("export.json")
+    calibration = read_json(exported).get("calibration_seconds", 0.0) if exported.is_file() else 0.0
+    return None if seconds is None else seconds + calibration
 
 
 def packed(
@@ -473,6 +501,19 @@ def packed(
         return pack(tensors, wanted), {}
     if wanted.permute:
         tensors, wanted = permuted(tensors), replace(wanted, permute=False)
+    hessians, facts = calibrated(config, tensors, dataset, wanted if wanted.gptq == "quantized" else None)
+    notes: dict[str, str] = {}
+    packed = pack(tensors, wanted, hessians=hessians, tell=notes.__setitem__)
+    return packed, facts | {"gptq_notes": notes}
+
+
+def calibrated(
+    config: RunConfig, tensors: dict[str, torch.Tensor], dataset: Dataset, quantized: ExportConfig | None = None
+) -> tuple[Hessians, dict[str, Any]]:
+    """Return the Hessians of weights from training text, and what they took.
+
+    Inputs are those of the float model or, if given how it is `quantized`, of the quantized one.
+    """
     started = time.perf_counter()
     model = build_model(config.model, seed=0)
     model.load_state_dict(tensors)
@@ -482,20 +523,15 @@ def packed(
         dataset.val,
         vocab_size=config.model.vocab_size,
         seq_len=config.score.seq_len,
-        tokens=wanted.calibration_tokens,
+        tokens=config.export.calibration_tokens,
     )
     with autocast(device, config.train.dtype):
-        if wanted.gptq == "float":
-            hessians = calibrate(model.to(device), batches)
+        if quantized:
+            hessians = calibrate_quantized(model.to(device), batches, quantized)
         else:
-            hessians = calibrate_quantized(model.to(device), batches, wanted)
-    notes: dict[str, str] = {}
-    facts = {
-        "calibration_seconds": time.perf_counter() - started,
-        "calibration_tokens": sum(ids_BL.numel() for ids_BL in batches),
-        "gptq_notes": notes,
-    }
-    return pack(tensors, wanted, hessians=hessians, tell=notes.__setitem__), facts
+            hessians = calibrate(model.to(device), batches)
+    seconds = time.perf_counter() - started
+    return hessians, {"calibration_seconds": seconds, "calibration_tokens": sum(ids.numel() for ids in batches)}
 
 
 def artifact_header(config: RunConfig, tokenizer: dict[str, Any], train_text_hash: str | None = None) -> dict[str, Any]:
@@ -547,13 +583,12 @@ def score_artifact(
     score = score_model(model, dataset, config, dtype, observe=observe, progress=progress)
     eval_seconds = time.perf_counter() - started - looking
     here = machine()
-    clocks = json.loads(read_metadata(run.weights).get("clocks", "{}")) if run else {}
     size = path.stat().st_size
     sliced = dataset.val is not whole
     legal = legality(
         artifact_bytes=size,
         code_bytes=closure_bytes(recipe).total,
-        train_seconds=clocks.get("train_seconds"),
+        train_seconds=train_clock(run, path.parent.name) if run else None,
         eval_seconds=eval_seconds,
         machine=here,
         score_first=score_first(score.log),
@@ -610,6 +645,8 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     are; a float file is packed by `config.export`. Where the config names data, its tokenizer is recorded, else its
     size alone. Raises ArtifactError, before anything is written, if the file is no such checkpoint of this model.
     """
+    if config.train.dtype == "auto":
+        config = in_dtype(config, "bfloat16")  # as it was trained
     tokenizer: dict[str, Any] = {"name": config.tokenizer, "vocab_size": config.model.vocab_size}
     if config.data.path:
         tokenizer = open_data(config).tokenizer.spec()

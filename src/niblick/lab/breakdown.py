@@ -13,7 +13,7 @@ from niblick.runs import Run, write_json
 from niblick.score.breakdowns import UNKNOWN_PLACE, Breakdowns, Part, chunk_places, rest
 from niblick.score.plan import ScoreConfig, plan
 from niblick.score.scorers import Observe, room_for_chunks
-from niblick.train.trainer import autocast
+from niblick.train.precision import autocast
 
 DOCUMENTS = 100
 """So many documents are listed, the dearest first; all of them are in the picture."""

@@ -38,8 +38,12 @@ BATCH_TOKENS = 8_192
 """Tokens of a calibration batch: the inputs of all maps are held for one at a time."""
 
 
-def calibration_batches(train: Split, val: Split, *, vocab_size: int, seq_len: int, tokens: int) -> list[Tensor]:
+def calibration_batches(
+    train: Split, val: Split, *, vocab_size: int, seq_len: int, tokens: int, seed: int = SEED
+) -> list[Tensor]:
     """Return ids_BL of windows drawn from all over the training split, at least `tokens` of them if it has so many.
+
+    Another `seed` draws others.
 
     Raises ConfigError if the first split is the validation split or has its text: weights must not be fitted to what
     they are scored on. DataError if it is shorter than one window.
@@ -52,7 +56,7 @@ def calibration_batches(train: Split, val: Split, *, vocab_size: int, seq_len: i
         raise ConfigError(
             f"Hessians come from training text, and this split ({train.name}) {why}: give the train split"
         )
-    source = Batches(train, vocab_size=vocab_size, seq_len=seq_len, rows=1, order="shuffle", seed=SEED)
+    source = Batches(train, vocab_size=vocab_size, seq_len=seq_len, rows=1, order="shuffle", seed=seed)
     source.rows = min(max(1, min(BATCH_TOKENS, tokens) // seq_len), source.windows)
     count = max(1, min(-(-tokens // (source.rows * seq_len)), source.windows // source.rows))
     return [source.next()[0] for _ in range(count)]

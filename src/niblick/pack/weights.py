@@ -12,7 +12,7 @@ from niblick.artifact.container import artifact_bytes, parse_artifact
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ArtifactError
 from niblick.pack.fit import fit
-from niblick.pack.quantize import ExportConfig, checked, pack
+from niblick.pack.quantize import ExportConfig, checked, pack, schemes_of
 from niblick.pack.sensitivity import Evaluate
 
 
@@ -58,7 +58,7 @@ def pack_weights(
 
     config = ExportConfig(scheme or "int8", codec=codec)
     if scheme is None and cap is not None:
-        kept = {name: checked(name, state[name]) for name in pack(state, ExportConfig("fp32"))}
+        kept = {name: checked(name, state[name]) for name in schemes_of(state, ExportConfig("fp32"))}
         found = fit(kept, cap, evaluate or _relative_error(kept), measure, ladder=()).encoded
     else:
         found = pack(state, config)

@@ -16,6 +16,7 @@ import contextlib
 import itertools
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -106,7 +107,7 @@ class Score:
         return self.bits / self.bytes
 
 
-class Losses:
+class Losses(ABC):
     """What gives the cost of the targets of a batch; `edges` and `decisions` add up what its routers did."""
 
     pad = False
@@ -115,9 +116,9 @@ class Losses:
     def __init__(self) -> None:
         self.edges, self.decisions = 0, 0
 
+    @abstractmethod
     def __call__(self, batch: Batch) -> Tensor:
         """Return the nats of every target that is scored, (N,), row by row."""
-        raise NotImplementedError
 
 
 class ModelLosses(Losses):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from niblick.errors import ArtifactError, ConfigError, TrainingError, nearest
 from niblick.model.level import Level, SoftLevel
 from niblick.train.distributed import SINGLE, Ranks
+from niblick.train.precision import product
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that pushes singular values towards 1 (Jordan et al., Muon, 2024)."""
@@ -61,8 +62,8 @@ def orthogonalize(update_NRC: Tensor, iterations: int) -> Tensor:
         x = x.transpose(1, 2)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(iterations):
-        gram = torch.bmm(x, x.transpose(1, 2))
-        x = a * x + torch.bmm(b * gram + torch.bmm(c * gram, gram), x)  # rounded in the published order
+        gram = product(x, x.transpose(1, 2))
+        x = a * x + product(b * gram + product(c * gram, gram), x)  # rounded in the published order
     return x.transpose(1, 2) if tall else x
 
 

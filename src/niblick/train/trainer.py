@@ -41,6 +41,7 @@ from niblick.train.checkpoint import (
 from niblick.train.distributed import SINGLE, Ranks, local_gradients
 from niblick.train.guides import Guide
 from niblick.train.optim import OptimConfig, Optimizers
+from niblick.train.precision import DTYPES, autocast
 from niblick.train.qat import QAT
 from niblick.train.regularizers import Penalties, PenaltyConfig
 from niblick.train.routing import routing_facts
@@ -49,7 +50,6 @@ from niblick.train.watch import Watch
 
 Emit = Callable[[dict[str, Any]], None]
 AVERAGES = get_args(Average)
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class TrainConfig:
     penalties: tuple[PenaltyConfig, ...] = ()
     """What makes weights cheaper to pack, see `train.regularizers`."""
     device: str = "auto"
-    dtype: str = "bfloat16"
-    """Autocast dtype: bfloat16 or float32. Weights and optimizer stay float32."""
+    dtype: str = "auto"
+    """Autocast dtype: bfloat16, float32, or auto: what is fast on the device. Weights and optimizer stay float32."""
     compile: str = "auto"
     """Compile each stage by itself: always, never, or auto (on CUDA)."""
 
@@ -109,8 +109,8 @@ class TrainConfig:
             raise ConfigError("train.rollback goes back to a checkpoint: set train.checkpoint_every, such as to 500")
         if self.init_steps < 0:
             raise ConfigError(f"train.init_steps={self.init_steps} must not be negative")
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"train.dtype={self.dtype!r} must be one of {', '.join(DTYPES)}")
+        if self.dtype not in ("auto", *DTYPES):
+            raise ConfigError(f"train.dtype={self.dtype!r} must be auto, {' or '.join(DTYPES)}")
         if self.compile not in ("always", "never", "auto"):
             raise ConfigError(f"train.compile={self.compile!r} must be always, never or auto")
 
@@ -152,11 +152,6 @@ def pick_device(name: str) -> torch.device:
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} cannot be used here: choose auto, cpu, cuda or mps") from error
-
-
-def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextManager[Any]:
-    """Return the autocast context for a dtype of TrainConfig."""
-    return torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "float32")
 
 
 def compile_stages(model: LM, when: str, device: torch.device, emit: Emit, backend: Any = "inductor") -> None:

@@ -1,0 +1,46 @@
+"""In which arithmetic a model runs: bfloat16 where the machine multiplies it fast, else float32.
+
+A processor without instructions for bfloat16 emulates its products: on one with AVX2 alone they took 7 to 28 times as
+long as in float32 (docs/performance.md). Weights, optimizer state and losses are float32 in any case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+"""What autocast may run in, by name."""
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32 on this device."""
+    if device.type != "cpu":
+        return True
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def pick_dtype(name: str, device: torch.device) -> str:
+    """Return the name of a dtype; `auto` is what is fast on this device."""
+    if name == "auto":
+        return "bfloat16" if native_bfloat16(device) else "float32"
+    return name
+
+
+def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextManager[Any]:
+    """Return the autocast context for a dtype: auto, bfloat16 or float32."""
+    dtype = pick_dtype(dtype, device)
+    return torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "float32")
+
+
+def product(a_NIK: Tensor, b_NKJ: Tensor) -> Tensor:
+    """Return a @ b, (N, I, J), of bfloat16 stacks: float32 sums rounded once, by whichever way is fast here."""
+    if native_bfloat16(a_NIK.device):
+        return torch.bmm(a_NIK, b_NKJ)
+    return torch.bmm(a_NIK.float(), b_NKJ.float()).to(a_NIK.dtype)
