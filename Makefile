@@ -45,7 +45,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "installing niblick into $(VENV) (once)"
 	@$(PIP) "$$(grep '^torch==' constraints.txt)"
-	@$(PIP) -e .
+	@$(PIP) -e '.[report]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed

@@ -13,6 +13,7 @@ import pytest
 from rundirs import make_run
 
 from niblick import cli
+from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
 from niblick.files import write_json
 from niblick.lab.ablation import ablation
@@ -142,3 +143,30 @@ def test_the_page_draws_its_charts_in_a_browser(runs: Path) -> None:
     dom = subprocess.run([browser, *options, f"file://{page}"], capture_output=True, text=True, timeout=300).stdout
     assert dom.count("main-svg") >= 2 * 6
     assert "<title>Sweep width</title>" in dom
+
+
+@pytest.mark.slow
+def test_from_training_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real run: listed, told to TensorBoard, ranked once it is audited, its chunks shown before and after."""
+    prepare("pydocs", "byte260", tmp_path / "data", max_docs=12, val_docs=3)
+    runs = ["--runs", str(tmp_path / "runs")]
+    toy = ["model.width=16", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1", "train.seq_len=32"]
+    toy += ["train.batch_tokens=256", "train.micro_batch_tokens=256", "train.warmup_steps=0", "schedule.steps=3"]
+    command = ["train", "quickstart", "--data", str(tmp_path / "data"), *toy, "score.seq_len=64"]
+    cli.app([*command, "--log", "tensorboard", *runs], standalone_mode=False)
+    path = tmp_path / "runs" / "quickstart-1"
+    assert list(path.glob("tensorboard/events.out.tfevents.*"))
+    row = Ledger(tmp_path / "runs").row("quickstart-1")
+    assert row is not None
+    assert row.score is not None
+    assert (row.status, row.step, Ledger(tmp_path / "runs").altered(row)) == ("done", 3, [])
+    write_json(path / "artifacts" / row.score.artifact / "audit.json", {"checks": [{"name": "x", "status": "pass"}]})
+    capsys.readouterr()
+    cli.app(["leaderboard", "--json", *runs], standalone_mode=False)
+    (board,) = json.loads(capsys.readouterr().out)["boards"]
+    assert [entry["scores"] for entry in board["ranked"]] == [[row.score.bpb]]
+    facts = write_report(["latest"], tmp_path / "runs")
+    assert facts["notes"] == []
+    page = Path(facts["report"]).read_text()
+    assert "before training" in page
+    assert "after training" in page
