@@ -28,9 +28,11 @@ from niblick.runs import environment, machine
 from pack import bench_pack
 from scoring import bench_scoring
 from sidecars import bench_sidecars
+from step import bench_step
 
 BENCHMARKS = {
     "chunking": bench_smooth,
+    "step": bench_step,
     "hnet": bench_hnet,
     "scoring": bench_scoring,
     "data": bench_prepare,

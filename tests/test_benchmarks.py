@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
+from niblick.model.lm import LM
 from niblick.pack.quantize import pack
+from niblick.presets import get_preset
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -30,6 +34,7 @@ def module(name: str) -> ModuleType:
     ("name", "function"),
     [
         ("chunking", "bench_smooth"),
+        ("step", "bench_step"),
         ("hnet", "bench_hnet"),
         ("scoring", "bench_scoring"),
         ("data", "bench_prepare"),
@@ -46,6 +51,28 @@ def test_rows(name: str, function: str) -> None:
         assert row.ours > 0
         assert row.peer > 0
         assert row.lowest <= row.ratio <= row.highest
+
+
+def test_the_plain_step_trains_the_same_model() -> None:
+    """In float32, where nothing is rounded differently: the same loss and the same gradients."""
+    step = module("step")
+    config = get_preset("quickstart").model
+    torch.manual_seed(0)
+    model = LM(replace(config, width=32, heads=2, kv_heads=1))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    text = step.batch(2, 64)
+    losses, gradients = [], []
+    for loss in (step.our_loss, step.plain_loss):
+        losses.append(loss(model, *text))
+        losses[-1].backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        model.zero_grad()
+    assert abs(losses[0] - losses[1]) < 1e-4
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-2, atol=1e-4)
 
 
 def test_both_ways_of_packing_make_the_same_codes() -> None:

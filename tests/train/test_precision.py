@@ -24,12 +24,8 @@ def test_a_gpu_multiplies_bfloat16() -> None:
     assert precision.native_bfloat16(torch.device("cuda"))
 
 
-def test_muon_is_the_same_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both sum in float32 and round once to bfloat16, in whatever order they sum."""
+def test_muon_in_either_arithmetic() -> None:
     update_NRC = torch.randn(3, 32, 48, generator=torch.Generator().manual_seed(0))
-    results = []
-    for native in (True, False):
-        monkeypatch.setattr(precision, "native_bfloat16", lambda device, native=native: native)
-        results.append(orthogonalize(update_NRC, 5).float())
-        assert torch.linalg.svdvals(results[-1]).min() > 0.5
-    assert (results[0] - results[1]).abs().max() <= 0.02 * results[0].abs().max()
+    published, exact = (orthogonalize(update_NRC, 5, dtype).float() for dtype in precision.DTYPES.values())
+    assert torch.linalg.svdvals(exact).min() > 0.5
+    assert 0 < (published - exact).abs().max() <= 0.05 * exact.abs().max()

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from niblick.errors import ArtifactError, ConfigError, TrainingError, nearest
 from niblick.model.level import Level, SoftLevel
 from niblick.train.distributed import SINGLE, Ranks
-from niblick.train.precision import product
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that pushes singular values towards 1 (Jordan et al., Muon, 2024)."""
@@ -53,17 +52,17 @@ class OptimConfig:
             raise ConfigError(f"unknown optim.name={self.name!r}{nearest(self.name, OPTIMIZERS)}")
 
 
-def orthogonalize(update_NRC: Tensor, iterations: int) -> Tensor:
-    """Push the singular values of each matrix of a stack (N, rows, columns) towards 1, in bfloat16."""
+def orthogonalize(update_NRC: Tensor, iterations: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Push the singular values of each matrix of a stack (N, rows, columns) towards 1; published in bfloat16."""
     a, b, c = NEWTON_SCHULZ
-    x = update_NRC.to(torch.bfloat16)
+    x = update_NRC.to(dtype)
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.transpose(1, 2)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(iterations):
-        gram = product(x, x.transpose(1, 2))
-        x = a * x + product(b * gram + product(c * gram, gram), x)  # rounded in the published order
+        gram = torch.bmm(x, x.transpose(1, 2))
+        x = a * x + torch.bmm(b * gram + torch.bmm(c * gram, gram), x)  # rounded in the published order
     return x.transpose(1, 2) if tall else x
 
 
@@ -72,6 +71,8 @@ class Muon(torch.optim.Optimizer):
 
     ranks: Ranks = SINGLE
     """Those that share the work; all have the same gradients."""
+    dtype: torch.dtype = torch.bfloat16
+    """Of the orthogonalization."""
 
     def __init__(self, params: list[dict[str, Any]], lr: float, momentum: float, iterations: int) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "iterations": iterations})
@@ -102,15 +103,15 @@ class Muon(torch.optim.Optimizer):
     def _orthogonalized(self, stacks: list[tuple[Tensor, int]]) -> list[Tensor]:
         """Orthogonalize stacks of matrices; number i, counted through all of them, is the work of rank i mod N."""
         if self.ranks.size == 1 or not stacks:
-            return [orthogonalize(update_NRC, iterations) for update_NRC, iterations in stacks]
+            return [orthogonalize(update_NRC, iterations, self.dtype) for update_NRC, iterations in stacks]
         sizes = [update_NRC.numel() for update_NRC, _ in stacks]
-        flat = torch.zeros(sum(sizes), dtype=torch.bfloat16, device=stacks[0][0].device)
+        flat = torch.zeros(sum(sizes), dtype=self.dtype, device=stacks[0][0].device)
         shared = [part.view_as(stack) for part, (stack, _) in zip(flat.split(sizes), stacks, strict=True)]
         count = 0
         for (update_NRC, iterations), out_NRC in zip(stacks, shared, strict=True):
             own = slice((self.ranks.rank - count) % self.ranks.size, None, self.ranks.size)
             if len(update_NRC[own]):
-                out_NRC[own] = orthogonalize(update_NRC[own], iterations)
+                out_NRC[own] = orthogonalize(update_NRC[own], iterations, self.dtype)
             count += len(update_NRC)
         self.ranks.sum_(flat)
         return shared
@@ -125,8 +126,10 @@ class Muon(torch.optim.Optimizer):
 class Optimizers:
     """The optimizers of one model as one object: a step at a scaled rate, and state as named tensors."""
 
-    def __init__(self, model: nn.Module, config: OptimConfig, ranks: Ranks = SINGLE) -> None:
-        """Raises ConfigError if the optimizer that the config names leaves a weight out or has it twice."""
+    def __init__(
+        self, model: nn.Module, config: OptimConfig, ranks: Ranks = SINGLE, dtype: torch.dtype = torch.bfloat16
+    ) -> None:
+        """Muon multiplies in `dtype`. Raises ConfigError if the optimizer leaves a weight out or has it twice."""
         self.config = config
         self.names = {p: name for name, p in model.named_parameters()}
         self.parts = OPTIMIZERS[config.name](model, config)
@@ -139,7 +142,7 @@ class Optimizers:
         for optimizer, group in self._groups():
             group.setdefault("base_lr", group["lr"])
             if isinstance(optimizer, Muon):
-                optimizer.ranks = ranks
+                optimizer.ranks, optimizer.dtype = ranks, dtype
 
     def _groups(self) -> Iterator[tuple[torch.optim.Optimizer, dict[str, Any]]]:
         for optimizer in self.parts:

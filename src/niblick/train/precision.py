@@ -11,7 +11,6 @@ import platform
 from typing import Any
 
 import torch
-from torch import Tensor
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 """What autocast may run in, by name."""
@@ -37,10 +36,3 @@ def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextMana
     """Return the autocast context for a dtype: auto, bfloat16 or float32."""
     dtype = pick_dtype(dtype, device)
     return torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "float32")
-
-
-def product(a_NIK: Tensor, b_NKJ: Tensor) -> Tensor:
-    """Return a @ b, (N, I, J), of bfloat16 stacks: float32 sums rounded once, by whichever way is fast here."""
-    if native_bfloat16(a_NIK.device):
-        return torch.bmm(a_NIK, b_NKJ)
-    return torch.bmm(a_NIK.float(), b_NKJ.float()).to(a_NIK.dtype)

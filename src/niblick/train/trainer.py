@@ -41,7 +41,7 @@ from niblick.train.checkpoint import (
 from niblick.train.distributed import SINGLE, Ranks, local_gradients
 from niblick.train.guides import Guide
 from niblick.train.optim import OptimConfig, Optimizers
-from niblick.train.precision import DTYPES, autocast
+from niblick.train.precision import DTYPES, autocast, pick_dtype
 from niblick.train.qat import QAT
 from niblick.train.regularizers import Penalties, PenaltyConfig
 from niblick.train.routing import routing_facts
@@ -245,7 +245,7 @@ def train(
     """
     device = next(model.parameters()).device
     passes = config.passes(ranks.size)
-    optimizers = Optimizers(model, optim, ranks)
+    optimizers = Optimizers(model, optim, ranks, DTYPES[pick_dtype(config.dtype, device)])
     averages = Averages(model, config.average, config.ema_decay)
     parts: dict[str, Stateful] = {"optim": optimizers, "average": averages, **(extra or {})}
     if qat:
