@@ -103,7 +103,7 @@ def test_settled_means_it_stays(values: list[float], step: int | None) -> None:
 
 def test_script_and_common_chunks() -> None:
     assert script("Ω μέγα, ok".encode()) == "Greek"
-    assert script("日本 語x".encode()) == "Cjk"
+    assert script("日本 語x".encode()) == "CJK"
     assert script(b"12 . \xff") == "none"
     assert common_chunks([b"a ", b"b", b"a ", b"\xc3"], 2) == [
         {"text": "a ", "count": 2, "share": 0.5},

@@ -85,7 +85,7 @@ def _cut(target: str, text: str | bytes, out: Path | None, data: str, runs: Path
             print(f"level {level}")
         print(coloured(pieces) if sys.stdout.isatty() else brackets(pieces))
         print(f"\n{len(pieces):,} chunks of {sum(c.end - c.start for c in pieces) / len(pieces):.2f} bytes", end="")
-        split = sum("\\x" in c.text for c in pieces)
+        split = sum(len(c.text.encode()) != c.end - c.start for c in pieces)
         print(f"; {split:,} with bytes that are no whole character" if split else "")
     if out:
         print(f"pictures  {out}")

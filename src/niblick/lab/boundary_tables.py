@@ -23,6 +23,11 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
+def word_excess(group: dict[str, Any]) -> float | None:
+    """Excess over chance against Unicode words, either side of spaces; against word starts where uniseg is not here."""
+    return group["excess"].get("Unicode words", group["excess"].get("word starts"))
+
+
 def main_rows(level: dict[str, Any]) -> list[tuple[str, str]]:
     """The main figures of a level by their names."""
     cut = level["truncated"]
@@ -103,7 +108,7 @@ def _print_level(level: dict[str, Any], was: dict[str, Any] | None, table: Print
         if len(groups) > 1:
             print()
             table(
-                [kind[:-1], "bytes", "mean chunk", "beside whitespace", "inside characters", "excess, word starts"],
+                [kind[:-1], "bytes", "mean chunk", "beside whitespace", "inside characters", "excess, words"],
                 [
                     [
                         group["name"] or "–",
@@ -111,7 +116,7 @@ def _print_level(level: dict[str, Any], was: dict[str, Any] | None, table: Print
                         number(group["mean_length_bytes"], 2),
                         percent(group["whitespace_agreement"]),
                         percent(group["inside_characters"]["share"]),
-                        number(group["excess"]["word starts"]),
+                        number(word_excess(group)),
                     ]
                     for group in groups[:SHOWN_GROUPS]
                 ],

@@ -151,7 +151,8 @@ def script(data: bytes) -> str:
     letters = Counter(c for c in data.decode(errors="ignore") if c.isalpha())
     scripts: Counter[str] = Counter()
     for letter, count in letters.items():
-        scripts[unicodedata.name(letter, "unnamed").split()[0].capitalize()] += count
+        name = unicodedata.name(letter, "unnamed").split()[0]
+        scripts[name if name == "CJK" else name.capitalize()] += count
     return scripts.most_common(1)[0][0] if scripts else "none"
 
 

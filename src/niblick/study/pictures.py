@@ -25,8 +25,6 @@ _HIDDEN = re.compile(
 
 PALETTE = ("38;5;232;48;5;153", "38;5;232;48;5;223")
 """Terminal colours of chunks in turns: dark on light blue, dark on sand."""
-ESCAPED = "4"
-"""Terminal style of what is shown escaped: underlined."""
 
 
 def visible(text: str) -> str:
