@@ -110,7 +110,6 @@ def config_for(name: str, data: Path, steps: int, every: int, overrides: list[st
                 f"schedule.steps={steps}",
                 "schedule.max_seconds=null",
                 "train.dtype=float32",
-                "optim.muon_dtype=float32",
             ),
             *(f"train.checkpoint_every={max(1, every // 9)}", "train.checkpoints_kept=0", f"score.seq_len={length}"),
             *(

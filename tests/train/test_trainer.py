@@ -23,7 +23,7 @@ from niblick.model.stage import StageConfig
 from niblick.score.scorers import Score
 from niblick.train import trainer
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors, save_tensors
-from niblick.train.optim import OptimConfig, Optimizers, orthogonalize, register_optimizer
+from niblick.train.optim import OptimConfig, Optimizers, register_optimizer
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.trainer import TrainConfig, train
 
@@ -414,16 +414,3 @@ def test_all_checkpoints_may_be_kept(tmp_path: Path) -> None:
     assert [path.stem[-1] for path in list_checkpoints(tmp_path / "all")] == ["2", "4", "6", "8"]
     with pytest.raises(ConfigError, match=r"train\.checkpoints_kept=-1 must not be negative"):
         TrainConfig(checkpoints_kept=-1)
-
-
-def test_muon_in_float32() -> None:
-    """The same iteration with less rounding: singular values near 1, updates near those in bfloat16."""
-    torch.manual_seed(0)
-    update_NRC = torch.randn(3, 48, 20)
-    exact, published = (orthogonalize(update_NRC, 5, dtype) for dtype in (torch.float32, torch.bfloat16))
-    assert exact.dtype == torch.float32 and published.dtype == torch.bfloat16
-    assert ((torch.linalg.svdvals(exact) > 0.6) & (torch.linalg.svdvals(exact) < 1.3)).all()
-    assert 0 < (exact - published.float()).abs().max() < 0.03
-    model = tiny()
-    muon, _ = Optimizers(model, OptimConfig(muon_dtype="float32")).parts
-    assert muon.dtype == torch.float32
