@@ -171,7 +171,8 @@ def measure_all(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for name in MODELS:
         print(f"studying {name}", file=sys.stderr)
         kind = "sp1024" if name == "sp1024" else "byte260"
-        subjects[name] = subject = open_subject(str(runs[f"{name}-1"]), folder / "runs", str(data[kind]), "cpu")
+        subject = open_subject(str(runs[f"{name}-1"]), folder / "runs", str(data[kind]), "cpu")
+        subjects[name] = subject = replace(subject, name=name)  # pictures show it
         kept = folder / "figures" / f"{name}.json"
         if kept.is_file():
             facts["models"][name], facts["many"][name] = read_json(kept)
@@ -183,7 +184,7 @@ def measure_all(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         found["code"] = _cut(subject.reader, CODE)
         found["code_before"] = _cut(subject.with_model(untrained(subject)), CODE)
         facts["models"][name] = found
-        write_pictures(subject, found | {"model": name}, folder / "pictures" / name)
+        write_pictures(subject, found, folder / "pictures" / name)
         facts["many"][name] = None
         if given.multilingual:
             facts["many"][name] = _many(subject, Dataset.open(data[f"many-{kind}"]), given.windows)
