@@ -4,7 +4,7 @@ VENV ?= .venv
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 PY = $(VENV)/bin/python
 
-.PHONY: help quickstart test test-fast lint bench memory tokenizers penalties readme install dev clean
+.PHONY: help quickstart test test-fast lint bench memory tokenizers penalties boundaries readme install dev clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -32,6 +32,9 @@ tokenizers: dev  ## the table of docs/data.md: one text as bytes and as subwords
 
 penalties: dev  ## the table of docs/training.md: penalties and QAT, bytes and BPB with and without (about 15 minutes)
 	@$(PY) benchmarks/penalties_table.py
+
+boundaries: dev  ## the tables and pictures of docs/boundaries.md: what routers learned (about 20 minutes)
+	@$(PY) benchmarks/boundaries_table.py
 
 readme: dev  ## run the quickstart and put its output into README.md
 	@$(PY) docs/update_readme.py

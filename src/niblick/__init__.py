@@ -1,7 +1,9 @@
 """niblick: the laboratory for small language models under a byte cap, and for learned tokenization.
 
 model = niblick.load("artifact.nib")
-model.generate("The quick ")        model.bits_per_byte(text)        model.chunks(text)
+model.generate("The quick ")        model.bits_per_byte(text)
+
+niblick.chunks(model, text)         every level's chunks, with their boundary probabilities
 
 niblick.score(f, "data/web").bpb    any f from ids (B, L) to log-probabilities (B, L, V)
 niblick.pack(state_dict, "int6")    any weights in the form of an artifact; cap=16_000_000: as good as fits
@@ -12,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from niblick import pack, score
-    from niblick.generate import load
+    from niblick.generate import chunks, load
 
-__all__ = ["__version__", "load", "pack", "score"]
+__all__ = ["__version__", "chunks", "load", "pack", "score"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     # Torch is only imported when something needs it. By a computed name, so that what generates does not count among
     # the code of a submission, every module of which imports this one.
-    if name == "load":
-        return importlib.import_module("niblick.generate").load
+    if name in ("chunks", "load"):
+        return getattr(importlib.import_module("niblick.generate"), name)
     if name in ("pack", "score"):
         return importlib.import_module(f"niblick.{name}")
     raise AttributeError(f"module 'niblick' has no attribute {name!r}")

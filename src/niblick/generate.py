@@ -24,7 +24,8 @@ from niblick.data.tokenizers import Tokenizer, make_tokenizer
 from niblick.errors import ConfigError
 from niblick.loading import expect_tokenizer, load_artifact
 from niblick.model.lm import LM
-from niblick.study.boundaries import Chunk, chunks
+from niblick.study.boundaries import Chunk
+from niblick.study.boundaries import chunks as cut
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,18 @@ class Loaded:
             nats += float(self.model.token_losses(hidden_1LD, window_1L[:, 1:]).double().sum())
         return nats / math.log(2) / len(text.encode())
 
-    def chunks(self, text: str) -> list[Chunk]:
-        """Cut `text` as the outermost router does. Raises ConfigError for a dense model."""
-        return chunks(self.model, self.tokenizer, text)
+    def chunks(self, text: str | bytes) -> list[Chunk]:
+        """Cut `text` as the outermost router does. Raises as `niblick.chunks`."""
+        return [chunk for chunk in chunks(self, text) if chunk.level == 0]
+
+
+def chunks(model: Loaded, text: str | bytes) -> list[Chunk]:
+    """Cut `text` as the routers of a loaded model do: the outermost level's chunks first, then those inside it.
+
+    Text longer than the model's context is read in windows that overlap by half. Raises ConfigError for a model
+    without a router, DataError for a text that is empty or that the tokenizer cannot read.
+    """
+    return cut(model.model, model.tokenizer, text, model.context)
 
 
 def load(path: str | Path, data: str | Path | None = None) -> Loaded:

@@ -19,7 +19,8 @@ from niblick.loading import build_model, load_artifact
 from niblick.presets import get_preset
 from niblick.runs import Run, write_json
 from niblick.score.baselines import compressor_baselines
-from niblick.study.boundaries import PUBLISHED_SENTENCE, brackets, chunks
+from niblick.study.boundaries import PUBLISHED_SENTENCE, chunks
+from niblick.study.pictures import brackets
 
 BASELINES = {
     "xz": "xz -9e",

@@ -405,3 +405,12 @@ def test_averages_of_compiled_stages(tmp_path: Path) -> None:
     assert any(e["event"] == "compile" for e in events)
     for a, b in zip(eager.state_dict().values(), compiled.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, atol=0.05, rtol=0.05)  # Muon works in bfloat16
+
+
+def test_all_checkpoints_may_be_kept(tmp_path: Path) -> None:
+    go(tmp_path / "two", 8, checkpoint_every=2)
+    assert [path.stem[-1] for path in list_checkpoints(tmp_path / "two")] == ["6", "8"]
+    go(tmp_path / "all", 8, checkpoint_every=2, checkpoints_kept=0)
+    assert [path.stem[-1] for path in list_checkpoints(tmp_path / "all")] == ["2", "4", "6", "8"]
+    with pytest.raises(ConfigError, match=r"train\.checkpoints_kept=-1 must not be negative"):
+        TrainConfig(checkpoints_kept=-1)

@@ -154,3 +154,49 @@ def sensitivity_bars(rows: list[dict[str, Any]], kind: str = "svg", most: int = 
     axes.set_xlabel("BPB gained by keeping the tensor in fp16, thousandths")
     axes.margins(y=0.02)
     return saved(figure, kind)
+
+
+def chunk_lengths(rows: list[tuple[str, dict[int, int]]], kind: str = "svg", unit: str = "bytes") -> bytes:
+    """Shares of chunks by length, a line of steps for each (name, histogram); what is longer than all but 1% is cut."""
+    figure, axes = new_axes(6.2, 3.1)
+    longest = max(_quantile(counts, 0.99) for _, counts in rows)
+    for (name, counts), color in zip(rows, LINES, strict=False):
+        total = sum(counts.values())
+        shares = [counts.get(length, 0) / total for length in range(1, longest + 1)]
+        edges = [length - 0.5 for length in range(1, longest + 2)]
+        axes.stairs(shares, edges, color=color, linewidth=1.6, label=name)
+    axes.set_xlabel(f"length of the chunk, {unit}")
+    axes.set_ylabel("share of chunks")
+    axes.set_ylim(0)
+    _legend(axes)
+    return saved(figure, kind)
+
+
+def over_training(curves: dict[str, list[tuple[int, float]]], kind: str = "svg") -> bytes:
+    """Shares between 0 and 1 (agreements, F1) over training steps, a line for each name."""
+    figure, axes = new_axes(6.2, 3.1)
+    for (name, points), color in zip(curves.items(), LINES, strict=False):
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, color=color, linewidth=1.6, marker="o", markersize=3.5, label=name)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("step of training")
+    _legend(axes)
+    return saved(figure, kind)
+
+
+LINES = (OURS, PREFIXED, "#8250df", "#1a7f37", "#cf222e", THEIRS)
+"""Colours of several lines in one picture."""
+
+
+def _legend(axes: Any) -> None:
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+
+
+def _quantile(counts: dict[int, int], share: float) -> int:
+    """The least length that so large a share of chunks does not exceed."""
+    total, seen = sum(counts.values()), 0
+    for length in sorted(counts):
+        seen += counts[length]
+        if seen >= share * total:
+            return length
+    return 1

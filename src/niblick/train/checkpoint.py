@@ -21,9 +21,6 @@ from torch import Tensor, nn
 
 from niblick.errors import ArtifactError, StorageError
 
-KEEP = 2
-"""Checkpoints kept: the newest, and the one before it."""
-
 
 class Stateful(Protocol):
     """A part of training with state of its own (optimizers, averages, quantization-aware training)."""
@@ -107,14 +104,14 @@ def put_back(tensors: dict[str, Tensor], model: nn.Module, parts: Parts, source:
         torch.cuda.set_rng_state(groups["random"]["cuda"])
 
 
-def save_checkpoint(folder: Path, model: nn.Module, parts: Parts, progress: Progress) -> Path:
-    """Write `step_<n>.safetensors` into `folder` and drop all but the newest KEEP. Returns the path.
+def save_checkpoint(folder: Path, model: nn.Module, parts: Parts, progress: Progress, keep: int = 2) -> Path:
+    """Write `step_<n>.safetensors` into `folder` and drop all but the newest `keep`; 0 drops none. Returns the path.
 
     Raises StorageError if it cannot be written; those before it are then still there.
     """
     path = folder / f"step_{progress.step:08d}.safetensors"
     save_tensors(path, capture(model, parts), {"progress": json.dumps(asdict(progress))})
-    for old in list_checkpoints(folder)[:-KEEP]:
+    for old in list_checkpoints(folder)[:-keep]:  # [:-0] is empty
         old.unlink()
     return path
 

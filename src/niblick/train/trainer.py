@@ -67,6 +67,8 @@ class TrainConfig:
     """Steps between validations; 0 for one at the end alone."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 for one only when the run is stopped."""
+    checkpoints_kept: int = 2
+    """So many of the newest are kept; 0: all, to see how a model came to be."""
     rollback: bool = False
     """Undo a loss spike, once in a run: weights go back to the last checkpoint, the data goes on."""
     average: Average = "raw"
@@ -107,6 +109,8 @@ class TrainConfig:
             raise ConfigError(f"train.ema_decay={self.ema_decay} must be at least 0 and less than 1")
         if self.rollback and not self.checkpoint_every:
             raise ConfigError("train.rollback goes back to a checkpoint: set train.checkpoint_every, such as to 500")
+        if self.checkpoints_kept < 0:
+            raise ConfigError(f"train.checkpoints_kept={self.checkpoints_kept} must not be negative")
         if self.init_steps < 0:
             raise ConfigError(f"train.init_steps={self.init_steps} must not be negative")
         if self.dtype not in ("auto", *DTYPES):
@@ -277,7 +281,7 @@ def train(
         progress.wall_seconds, progress.watch = wall.read(), watch.state()
         path = checkpoints / f"step_{progress.step:08d}.safetensors"
         if ranks.main:
-            path = save_checkpoint(checkpoints, model, parts, progress)
+            path = save_checkpoint(checkpoints, model, parts, progress, config.checkpoints_kept)
         ranks.barrier()
         emit(checkpoint_event(path))
         return path
