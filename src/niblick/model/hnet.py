@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from niblick.errors import ConfigError
 from niblick.model.layers import BlockConfig
 from niblick.model.level import Level, LevelConfig, LevelState, Passage, SoftLevel
-from niblick.model.routers import GIVEN, Routing
+from niblick.model.routers import GIVEN, Routing, is_soft
 from niblick.model.stage import Packing, Stage, StageConfig, StageState
 
 COMPILED_SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
@@ -41,7 +41,7 @@ class HNet(nn.Module):
         super().__init__()
         widths = level_widths(levels, main, model)
         self.levels = nn.ModuleList(
-            (SoftLevel if level.router == "soft" else Level)(level, model, inner)
+            (SoftLevel if is_soft(level.router) else Level)(level, model, inner)
             for level, inner in zip(levels, widths[1:], strict=True)
         )
         self.main = Stage(main, model)
@@ -128,7 +128,7 @@ def level_widths(levels: tuple[LevelConfig, ...], main: StageConfig, model: Bloc
             raise ConfigError(
                 f"{where} has width {inner}, less than the {outer} outside it: widths may only grow inward"
             )
-        if inner != outer and levels[i].router == "soft":
+        if inner != outer and is_soft(levels[i].router):
             raise ConfigError(f"{where} has width {inner}, but a soft router keeps the width outside it, {outer}")
     for i, level in enumerate(levels):
         for name, stage in (("encoder", level.encoder), ("decoder", level.decoder)):

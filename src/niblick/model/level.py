@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -317,7 +317,7 @@ class SoftLevel(nn.Module):
         block = config.block_config(model)
         self.width = block.width
         self.encoder = _stage(config.encoder, block)
-        self.router = SoftRouter(self.width, config.target_length)
+        self.router = cast(SoftRouter, ROUTERS[config.router](self.width, config.target_length))
         self.mixer = nn.Linear(self.width, self.width)
         self.decoder = _stage(config.decoder, block)
 

@@ -198,6 +198,12 @@ def register_router(name: str, router: Callable[[int, float], nn.Module]) -> Non
     ROUTERS[name] = router
 
 
+def is_soft(name: str) -> bool:
+    """Whether a router blends instead of cutting: the soft one, or a subclass of it."""
+    router = ROUTERS[name]
+    return isinstance(router, type) and issubclass(router, SoftRouter)
+
+
 def route(router: nn.Module, x_BLD: Tensor, length_B: Tensor | None, given_BL: Tensor | None = None) -> Routing:
     """Ask the router, and take its boundaries off the padding of rows shorter than L.
 
