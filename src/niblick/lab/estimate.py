@@ -26,7 +26,6 @@ from niblick.lab.sweep import Member, Sweep
 from niblick.loading import build_model
 from niblick.pipeline import open_data
 from niblick.runs import source_snapshot
-from niblick.train.checkpoint import KEEP
 from niblick.train.precision import autocast
 from niblick.train.trainer import pick_device
 
@@ -100,7 +99,8 @@ def _point(
     if known:
         train = statistics.mean(result["train_seconds"] for result in known)
     every = config.train.checkpoint_every
-    checkpoints = min(KEEP, config.schedule.steps // every if every else 0)
+    written = config.schedule.steps // every if every else 0
+    checkpoints = min(config.train.checkpoints_kept or written, written)
     weights = 4 * speed.parameters
     seconds = 2 * start + train + score
     return {

@@ -8,7 +8,8 @@ from niblick.lab.seeds import deviation
 from niblick.lab.studies.study import Done, Lab, Table
 from niblick.loading import build_model
 from niblick.pipeline import config_of
-from niblick.study.boundaries import PUBLISHED_SENTENCE, brackets, chunks
+from niblick.study.boundaries import PUBLISHED_SENTENCE, chunks
+from niblick.study.pictures import brackets
 
 Shape = tuple[int, int, float, float]
 """N, E, λ, d."""
