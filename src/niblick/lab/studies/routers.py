@@ -30,19 +30,16 @@ def routers(lab: Lab) -> tuple[list[Table], list[Done]]:
     rows = []
     for router in ROUTERS:
         done = found[router][0]
-        cut = lab.metrics(done)
+        cut = lab.cuts(done)
         rows.append(
             [
                 router,
                 f"{done.bpb:.4f}",
-                f"{cut.mean_length:.2f}",
-                f"{cut.per_window:.1f}",
-                f"{cut.whitespace:.1%}",
-                f"{cut.variation:.2f}",
+                *(cut[key] for key in ("mean_length", "per_256", "whitespace", "variation")),
                 f"{parameter_count(done.run.config().model):,}",
                 f"{done.result['artifact_bytes']:,}",
             ]
         )
     columns = ["router", "BPB", "mean chunk", "boundaries per 256", "whitespace", "CV", "parameters", "bytes"]
-    note = f"All aim at chunks of {LENGTH} bytes. `soft` blends and cuts nothing; its boundaries are where b ≥ ½."
+    note = f"All aim at chunks of {LENGTH} bytes. `soft` blends and cuts nothing."
     return [Table("Routers in one backbone", columns, rows, note)], [those[0] for those in found.values()]

@@ -27,7 +27,9 @@ from niblick.model.lm import LM
 from niblick.pipeline import config_of, score_artifact, scored_slice
 from niblick.runs import Run, write_bytes, write_json
 from niblick.score.baselines import xz_size
-from niblick.study.cutting import BoundaryMetrics, boundary_metrics
+from niblick.study.boundaries import Reader
+from niblick.study.measure import level_facts
+from niblick.study.sample import make_sample
 
 TOY = [
     *("model.width=32", "model.heads=2", "model.kv_heads=1", "data.order=shuffle", "train.device=cpu"),
@@ -37,6 +39,8 @@ TOY = [
 ]
 FULL = ["schedule.max_seconds=600"]
 TOY_DOCUMENTS, TOY_HELD_OUT = 60, 4
+WINDOWS = 32
+"""Windows of the scored text on which boundaries are counted."""
 DOMAINS = {"prose": "pydocs", "code": "pysource"}
 """Text that every Python has; other domains need a file of the user's."""
 
@@ -198,10 +202,22 @@ class Lab:
                 return record
         return score_artifact(done.artifact, config_of(done.run).data.path, run=done.run, overrides=overrides)
 
-    def metrics(self, done: Done) -> BoundaryMetrics:
-        """Measure how the router of a finished run cuts the scored text."""
+    def cuts(self, done: Done) -> dict[str, str]:
+        """Tell, for a table, how the outermost router of a finished run cuts the scored text."""
         model, dataset = self.opened(done)
-        return boundary_metrics(model, dataset.val, dataset.tokenizer, config_of(done.run).score.seq_len)
+        if model.config.levels[0].router == "soft":
+            return dict.fromkeys(("per_256", "mean_length", "variation", "whitespace", "dropped"), "–")
+        length, reader = config_of(done.run).score.seq_len, Reader(model, dataset.tokenizer)
+        sample = make_sample(reader, dataset.val, WINDOWS, length, {})
+        facts = level_facts(reader.read(sample.windows), sample, 0)
+        whitespace = facts["whitespace_agreement"]
+        return {
+            "per_256": f"{facts['boundaries_per_window'] * 256 / length:.1f}",
+            "mean_length": f"{facts['mean_length']['tokens']:.2f}",
+            "variation": f"{facts['variation']['tokens']:.2f}",
+            "whitespace": "–" if whitespace is None else f"{whitespace:.1%}",
+            "dropped": f"{facts['truncated']['dropped']:.1%}",
+        }
 
     def opened(self, done: Done) -> tuple[LM, Dataset]:
         """Return the model of a run's artifact, and its data with the scored slice."""

@@ -49,17 +49,14 @@ def study1(lab: Lab) -> tuple[list[Table], list[Done]]:
     rows, runs = [], []
     for name, (tokenizer, shape) in shapes.items():
         done = found[name][0]
-        cut = lab.metrics(done)
+        cut = lab.cuts(done)
         rows.append(
             [
                 tokenizer,
                 *map(str, shape),
                 f"{done.bpb:.4f}",
                 f"{done.result['artifact_bytes']:,}",
-                f"{cut.whitespace:.1%}",
-                f"{cut.variation:.2f}",
-                f"{cut.per_window:.1f}",
-                f"{cut.mean_length:.2f}",
+                *(cut[key] for key in ("whitespace", "variation", "per_256", "mean_length")),
             ]
         )
         runs.append(done)

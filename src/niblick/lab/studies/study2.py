@@ -26,7 +26,7 @@ def study2(lab: Lab) -> tuple[list[Table], list[Done]]:
     for name, (tokenizer, _, divisor) in POINTS.items():
         done = found[name]
         free = lab.rescored(done, ["score.capacity=bucketed"])
-        cut = lab.metrics(done)
+        cut = lab.cuts(done)
         rows.append(
             [
                 tokenizer,
@@ -34,9 +34,9 @@ def study2(lab: Lab) -> tuple[list[Table], list[Done]]:
                 f"{done.bpb:.4f}",
                 f"{free['bpb']:.4f}",
                 f"{free['bpb'] - done.bpb:+.4f}",
-                f"{cut.per_window:.1f}",
+                cut["per_256"],
                 f"{256 / divisor:.0f}",
-                f"{cut.dropped:.1%}",
+                cut["dropped"],
             ]
         )
     columns = ["tokenizer", "divisor", "BPB capped", "BPB dynamic", "difference", "boundaries per 256", "room per 256"]
