@@ -85,7 +85,7 @@ def test_bits_are_the_score_s_and_tokens_come_back(name: str, config: ScoreConfi
     """Every kind of model, in blocks of several lanes: the coder pays the score, and log₂ V where a lane opens."""
     monkeypatch.setattr(coding, "LANE", 40)
     monkeypatch.setattr(coding, "MAX_LANES", 4)
-    model, split = make(MODELS[name]), a_split([150, 3, 0, 47, 16, 200])
+    model, split = make(MODELS[name]), a_split([90, 3, 0, 31, 16, 110])
     tokens, plan = np.array(split.slice(0, split.tokens)), layout(split, config)
     blocks = list(encode(model, tokens, plan))
     assert (decode(model, iter(blocks), plan) == tokens).all()
