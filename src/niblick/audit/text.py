@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -27,6 +28,8 @@ _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse modulo 2**64
 _INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
 _FILTER = 22
 """Bits of the table that most places are ruled out by."""
+_MOST_PLACES = 64
+"""Known places of one block that are looked at."""
 
 
 def document_spans(split: Split, bos_id: int) -> list[tuple[int, int]]:
@@ -105,26 +108,25 @@ def hygiene(
     of them, and not more often than there, repeats by itself. Without it, what training documents repeat of each other
     is the measure. `most` limits the bytes of training text that are searched.
     """
-    name, documents = "split hygiene", _documents(val, tokenizer)
-    texts = list(documents)
+    name, texts = "split hygiene", list(_documents(val, tokenizer))
     if not texts or not train.tokens:
         return not_applicable(name, "there is no training text or no validation text to compare")
     surplus = _surplus(train, val, tokenizer, source)
     own = Matches(texts)
-    found, searched, self_bytes, sample = 0, 0, 0, []
+    searched, sample = 0, list[bytes]()
     worst: dict[str, Any] | None = None
     total = sum(map(len, texts))
-    hits, per_hit = 0, np.zeros(len(texts), np.int64)
-    foreign = 0
+    hits = foreign = 0
+    seen = [np.zeros(len(text), bool) for text in texts]
     for number, text in enumerate(_documents(train, tokenizer)):
         if most is not None and searched > most:
             break
         searched += len(text)
         if report is not None and number % 256 == 0:
             report(searched)
-        for place, document, length in own.runs(text):
+        for place, document, begin, length in own.runs(text):
             hits += 1
-            per_hit[document] += length
+            seen[document][begin : begin + length] = True
             if surplus is not None and surplus[number]:
                 foreign += 1
                 if worst is None or length > worst["bytes"]:
@@ -133,7 +135,8 @@ def hygiene(
                 worst = _place(number, place, document, length, text)
         if sum(map(len, sample)) < total:
             sample.append(text)
-    found = int(np.minimum(per_hit, [len(t) for t in texts]).sum())
+    found_D = np.array([int(mask.sum()) for mask in seen])
+    found = int(found_D.sum())
     facts = {"val_bytes": total, "searched_bytes": searched, "runs": hits, "bytes_found": found}
     shown = (
         f"{hits:,} runs of {RUN} bytes or more of validation text ({found:,} of {total:,} bytes) stand in "
@@ -152,14 +155,29 @@ def hygiene(
         return passed(name, f"{shown}, all of them where the source itself repeats", **facts)
     if not hits:
         return passed(name, f"no run of {RUN} bytes of validation text stands in {searched:,} bytes of training text", **facts)
-    self_bytes = _repeated_by_itself(sample, train, tokenizer, len(sample))
-    sampled = sum(map(len, sample))
-    share, usual = found / total, self_bytes / max(1, sampled)
-    facts |= {"share": share, "usual_share": usual}
-    detail = f"{shown}: {share:.2%}, where training documents repeat {usual:.2%} of each other"
-    if share > 1.5 * usual + 2 * RUN / total:
-        return failed(name, f"{detail}, far less; name the source to see which are copies", **facts, example=worst)
+    usual_D = _repeated_by_itself(sample, train, tokenizer)
+    share, usual = found / total, int(usual_D.sum()) / max(1, sum(map(len, sample)))
+    copies, usual_copies = _copies(found_D, texts), _copies(usual_D, sample)
+    facts |= {"share": share, "usual_share": usual, "copies": copies, "usual_copies": usual_copies}
+    facts |= {"documents": len(texts), "usual_documents": len(sample)}
+    detail = (
+        f"{shown}: {share:.2%}, {copies} of {len(texts)} documents whole; training documents repeat {usual:.2%} of each "
+        f"other, {usual_copies} of {len(sample)} whole"
+    )
+    by_chance = _at_least(copies, len(texts), usual_copies / max(1, len(sample)))
+    if share > 1.5 * usual + 2 * RUN / total or by_chance < 0.01:
+        return failed(name, f"{detail}; name the source to see which are copies", **facts, example=worst)
     return passed(name, f"{detail}: no more than the source repeats itself", **facts)
+
+
+def _copies(found_D: npt.NDArray[np.int64], texts: list[bytes]) -> int:
+    """Documents of which nine bytes in ten are found elsewhere."""
+    return sum(int(found) >= max(RUN, 0.9 * len(text)) for found, text in zip(found_D, texts, strict=True))
+
+
+def _at_least(count: int, trials: int, share: float) -> float:
+    """The probability of `count` or more successes in so many trials."""
+    return 1 - sum(math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(count))
 
 
 def _place(number: int, place: int, document: int, length: int, text: bytes) -> dict[str, Any]:
@@ -194,14 +212,14 @@ def _digests(split: Split, tokenizer: Tokenizer) -> list[bytes]:
     return [hashlib.sha256(text).digest() for text in _documents(split, tokenizer)]
 
 
-def _repeated_by_itself(sample: list[bytes], train: Split, tokenizer: Tokenizer, skip: int) -> int:
-    """Bytes of the first training documents that stand in the others."""
-    own, found = Matches(sample), np.zeros(len(sample), np.int64)
+def _repeated_by_itself(sample: list[bytes], train: Split, tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
+    """Bytes of each of the first training documents that stand in the others."""
+    own, seen = Matches(sample), [np.zeros(len(text), bool) for text in sample]
     for number, text in enumerate(_documents(train, tokenizer)):
-        if number >= skip:
-            for _, document, length in own.runs(text):
-                found[document] += length
-    return int(np.minimum(found, [len(t) for t in sample]).sum())
+        if number >= len(sample):
+            for _, document, begin, length in own.runs(text):
+                seen[document][begin : begin + length] = True
+    return np.array([int(mask.sum()) for mask in seen])
 
 
 class Matches:
@@ -224,8 +242,8 @@ class Matches:
         self._maybe = np.zeros(1 << _FILTER, bool)
         self._maybe[self._hash_N >> np.uint64(64 - _FILTER)] = True
 
-    def runs(self, text: bytes) -> Iterator[tuple[int, int, int]]:
-        """Give (place in `text`, number of the known text, bytes) of each run, none twice."""
+    def runs(self, text: bytes) -> Iterator[tuple[int, int, int, int]]:
+        """Give (place in `text`, number of the known text, place in that, bytes) of each run, none twice."""
         hash_L = _hashes(text, self._width)
         maybe_N = np.flatnonzero(self._maybe[hash_L >> np.uint64(64 - _FILTER)])
         low_N = np.searchsorted(self._hash_N, hash_L[maybe_N])
@@ -233,16 +251,19 @@ class Matches:
         for at, low in zip(maybe_N.tolist(), low_N.tolist(), strict=True):
             if at < end or low >= len(self._hash_N) or self._hash_N[low] != hash_L[at]:
                 continue
-            best = (0, 0, 0)
-            while low < len(self._hash_N) and self._hash_N[low] == hash_L[at] and best[1] - best[0] < 4096:
-                number, place = self._place_N2[low].tolist()
-                begin, stop = self._grown(text, at, self._texts[number], place)
-                best = max(best, (begin, stop, number), key=lambda run: run[1] - run[0])
-                low += 1
-            begin, stop, number = best
-            if stop - begin >= RUN:
-                yield begin, number, stop - begin
-                end = stop
+            begin, number, place, length = max(self._candidates(text, at, low), key=lambda run: run[3])
+            if length >= RUN:
+                yield begin, number, place, length
+                end = begin + length
+
+    def _candidates(self, text: bytes, at: int, low: int) -> Iterator[tuple[int, int, int, int]]:
+        """The runs around a block, of every known place that has it (of very many the first)."""
+        for k in range(low, min(low + _MOST_PLACES, len(self._hash_N))):
+            if self._hash_N[k] != self._hash_N[low]:
+                return
+            number, place = self._place_N2[k].tolist()
+            begin, stop = self._grown(text, at, self._texts[number], place)
+            yield begin, number, place - (at - begin), stop - begin
 
     def _grown(self, text: bytes, at: int, other: bytes, place: int) -> tuple[int, int]:
         """The whole run around a block, as places in `text`; empty if the hashes alone agree."""
