@@ -171,7 +171,9 @@ def test_functions(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_logs_scripts_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "train_gpt.py").write_text("val_tokens = load('fineweb_val_0.bin')\nf(val_tokens).backward()\n")
-    (tmp_path / "train.log").write_text("Code size: 7 bytes\nSerialized model x: 5 bytes\nTotal submission size x: 12 bytes\n")
+    (tmp_path / "train.log").write_text(
+        "Code size: 7 bytes\nSerialized model x: 5 bytes\nTotal submission size x: 12 bytes\n"
+    )
     assert niblick("audit", tmp_path / "train.log") == 0
     assert niblick("audit", tmp_path / "train_gpt.py") == 1
     capsys.readouterr()

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ SAMPLE_TOKENS = 16_384
 class Options:
     """How much is done."""
 
-    effort: Effort = Effort()
+    effort: Effort = field(default_factory=Effort)
     prove: int = 0
     """Documents whose score is proved by decoding."""
     source: str = ""
@@ -128,7 +128,9 @@ def audit_folder(folder: Path) -> dict[str, Any]:
     logs = [log for log in logs if "requirements" not in log.name]
     if not scripts and not logs:
         raise ConfigError(f"{folder} holds no script (*.py) and no log (*.log, *.txt): name a run, file or submission")
-    for path, found in [(p, audit_script(_read(p), str(p))) for p in scripts] + [(p, audit_log(_read(p))) for p in logs]:
+    for path, found in [(p, audit_script(_read(p), str(p))) for p in scripts] + [
+        (p, audit_log(_read(p))) for p in logs
+    ]:
         checks += [replace(check, name=f"{path.name}: {check.name}") for check in found]
     checks.append(rerun(folder))
     return summary(str(folder), "submission", checks)
@@ -441,7 +443,9 @@ def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int) -> C
     off = bits / score.bits - 1
     facts = {"documents": count, "bytes": score.bytes, "payload_bits": bits, "score_bits": score.bits, "off": off}
     facts |= {"payload_bpb": bits / score.bytes, "score_bpb": score.bpb}
-    said = f"{count} documents of {score.bytes:,} bytes became {bits // 8:,} bytes, {bits / score.bytes:.4f} bits per byte"
+    said = (
+        f"{count} documents of {score.bytes:,} bytes became {bits // 8:,} bytes, {bits / score.bytes:.4f} bits per byte"
+    )
     if not np.array_equal(back, tokens):
         return failed(name, f"{said}, but decode to something else", **facts)
     if abs(off) > PROOF:

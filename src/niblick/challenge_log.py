@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 _NUMBER = r"([-+]?\d+\.?\d*(?:[eE][-+]?\d+)?)"
 _TOKENS = re.compile(r"(?:^val_loader:.*\btokens:|^\s*val_tokens:\s*)(\d+)\s*$")
-_CHECK = re.compile(rf"^step:(\d+)/(\d+) val_loss:{_NUMBER} val_bpb:{_NUMBER}(?: train_time:\s*(\d+)ms)?(?: step_avg:{_NUMBER}ms)?")
+_CHECK = re.compile(
+    rf"^step:(\d+)/(\d+) val_loss:{_NUMBER} val_bpb:{_NUMBER}(?: train_time:\s*(\d+)ms)?(?: step_avg:{_NUMBER}ms)?"
+)
 _STEP = re.compile(rf"^step:(\d+)/(\d+) train_loss:{_NUMBER} train_time:\s*(\d+)ms(?: step_avg:{_NUMBER}ms)?")
 _SCORE = re.compile(rf"^([A-Za-z][\w.+ -]*?) val_loss:{_NUMBER} val_bpb:{_NUMBER}(.*)$")
 _STOP = re.compile(r"^stopping_early: (\w+) train_time:\s*(\d+)ms step:\s*(\d+)/(\d+)")

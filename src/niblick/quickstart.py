@@ -1,4 +1,4 @@
-"""`niblick quickstart`: from text that every Python has to a score that is audited and proved, in under five minutes."""
+"""`niblick quickstart`: from text that every Python has to an audited, proved score, in under five minutes."""
 
 from __future__ import annotations
 
@@ -158,7 +158,9 @@ def audit_line(facts: dict[str, Any]) -> str:
     checks = facts["audit"]
     failed = [check["name"] for check in checks if check["status"] == "fail"]
     proof = next(check["detail"] for check in checks if check["name"] == "proof")
-    verdict = f"failed: {', '.join(failed)}" if failed else f"{sum(c['status'] == 'pass' for c in checks)} checks passed"
+    verdict = (
+        f"failed: {', '.join(failed)}" if failed else f"{sum(c['status'] == 'pass' for c in checks)} checks passed"
+    )
     return f"{verdict}; {proof}"
 
 

@@ -30,12 +30,13 @@ DOCTORED = {
     "a lower loss": ("val_loss:2.31900849", "val_loss:2.21900849", "bytes"),
     "an early score": ("val_bpb:1.3659", "val_bpb:1.3559", "bytes"),
     "fewer tokens": ("tokens:62021632", "tokens:60021632", "bytes"),
-    "a rounded score": ("roundtrip val_loss:2.3190 val_bpb:1.3734 ", "roundtrip val_loss:2.3250 val_bpb:1.3770 ", "scores"),
+    "a rounded score": (
+        "roundtrip val_loss:2.3190 val_bpb:1.3734 ", "roundtrip val_loss:2.3250 val_bpb:1.3770 ", "scores"),
     "a smaller model": ("int8+zlib: 15939775", "int8+zlib: 14939775", "artifact"),
     "less code": ("Code size: 58562", "Code size: 8562", "artifact"),
     "faster steps": ("step_avg:109.84ms", "step_avg:99.84ms", "steps and times"),
     "an earlier end": ("step:5463/20000 val_loss", "step:463/20000 val_loss", "steps and times"),
-    "another stop": ("train_time:600080ms step:5463/20000\nCode", "train_time:590080ms step:5463/20000\nCode", "steps and times"),
+    "another stop": ("600080ms step:5463/20000\nCode", "590080ms step:5463/20000\nCode", "steps and times"),
 }  # fmt: skip
 
 

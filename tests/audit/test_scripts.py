@@ -10,7 +10,7 @@ from niblick.audit.checks import Check
 from niblick.audit.scripts import audit_script
 from niblick.errors import ConfigError
 
-HONEST = '''
+HONEST = """
 import glob, torch, numpy as np
 def load_tokens(pattern):
     return torch.cat([torch.from_numpy(np.fromfile(f, np.uint16)) for f in sorted(glob.glob(pattern))])
@@ -42,8 +42,8 @@ def main():
         loss.backward()
         optimizer.step()
     print(eval_val(model, val_tokens))
-'''
-TTT = '''
+"""
+TTT = """
 def eval_val_ttt(model, val_tokens, optimizer):
     total_loss = 0.0
     for start in range(0, len(val_tokens), 32768):
@@ -54,7 +54,16 @@ def eval_val_ttt(model, val_tokens, optimizer):
         loss.backward()
         optimizer.step()
     return total_loss
-'''
+"""
+SCORED = """\
+        with torch.no_grad():
+            total_loss += model(chunk[:-1], chunk[1:]).sum()
+"""
+BYTES = """\
+        if sp.is_byte(i):
+            base_bytes[i] = 1
+            continue
+"""
 
 
 def checks(source: str) -> dict[str, Check]:
@@ -77,7 +86,7 @@ def test_learning_after_scoring_is_legal_and_shown() -> None:
 @pytest.mark.parametrize(
     ("source", "name", "line"),
     [
-        (TTT.replace("        with torch.no_grad():\n            total_loss += model(chunk[:-1], chunk[1:]).sum()\n", ""),
+        (TTT.replace(SCORED, ""),
          "score-first", 7),
         ("val_tokens = load('fineweb_val_000.bin')\nloss = model(val_tokens)\nloss.backward()", "score-first", 3),
         ("key = (ctx * 31) ^ (target * 17)\np = table[key]", "target in keys", 1),
@@ -87,7 +96,7 @@ def test_learning_after_scoring_is_legal_and_shown() -> None:
          "total = torch.minimum(val_loss_a * val_tokens, val_loss_b * val_tokens)", "corrections", 3),
         ("bias = np.linalg.lstsq(features(val_tokens), targets)[0]", "corrections", 1),
         (HONEST.replace("            piece = piece[1:]\n", ""), "byte table", 14),
-        (HONEST.replace("        if sp.is_byte(i):\n            base_bytes[i] = 1\n            continue\n", ""), "byte table", 12),
+        (HONEST.replace(BYTES, ""), "byte table", 12),
     ],
 )  # fmt: skip
 def test_cheats_are_found_with_their_line(source: str, name: str, line: int) -> None:

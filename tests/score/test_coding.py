@@ -175,7 +175,9 @@ def test_nothing_else_is_read(tiny: Model) -> None:
         decompress(_with_head(stream, tokens=300_000), tiny)
 
 
-@pytest.mark.parametrize("change", [{"tokens": 2**62}, {"tokens": -1}, {"tokens": True}, {"patch": "%"}, {"scorer": {}}])
+@pytest.mark.parametrize(
+    "change", [{"tokens": 2**62}, {"tokens": -1}, {"tokens": True}, {"patch": "%"}, {"scorer": {}}]
+)
 def test_a_head_that_cannot_be_allocates_nothing(change: dict[str, Any], tiny: Model) -> None:
     stream, _ = compress(b"some text", tiny, ScoreConfig(seq_len=16))
     with pytest.raises(ArtifactError, match="head that cannot be"):

@@ -156,11 +156,13 @@ def clocks(log: ChallengeLog) -> Check:
                     line=clock.line,
                 )
     if log.stop is not None:
-        line, reason, stopped_at, last = log.stop
+        line, _, stopped_at, last = log.stop
         if log.clocks and (last < step or stopped_at < milliseconds):
             return failed(name, f"line {line}: stopped at step {last}, but step {step} came before", line=line)
         if log.clocks and last == step and abs(stopped_at - milliseconds) > 1:
-            return failed(name, f"line {line}: stopped at {stopped_at:,} ms, but step {step} is at {milliseconds:,}", line=line)
+            return failed(
+                name, f"line {line}: stopped at {stopped_at:,} ms, but step {step} is at {milliseconds:,}", line=line
+            )
         milliseconds, step = max(milliseconds, stopped_at), last
     limit = log.limit_seconds or challenge.TRAIN_SECONDS
     over = milliseconds / 1000 > limit * 1.01 + 1
@@ -170,7 +172,8 @@ def clocks(log: ChallengeLog) -> Check:
         return failed(name, f"{log.eval_seconds:.1f} s of scoring are over {challenge.EVAL_SECONDS} s")
     return passed(
         name,
-        f"{step:,} steps in {milliseconds / 1000:.1f} s" + (f", {log.eval_seconds:.1f} s of scoring" if log.eval_seconds else ""),
+        f"{step:,} steps in {milliseconds / 1000:.1f} s"
+        + (f", {log.eval_seconds:.1f} s of scoring" if log.eval_seconds else ""),
         steps=step,
         train_seconds=milliseconds / 1000,
     )

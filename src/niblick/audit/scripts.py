@@ -17,7 +17,9 @@ from niblick.errors import ConfigError
 
 _VALIDATION = re.compile(r"(?:^|_)(?:val|valid|validation|heldout|held_out)(?:_|$|\d)", re.IGNORECASE)
 _VALIDATION_FILE = re.compile(r"(?:^|[_/])val(?:id|idation)?[_*./]|VAL_FILES", re.IGNORECASE)
-_TARGET = re.compile(r"^(?:y|ys|y_\w+|\w*_y|tgts?|targets?|labels?|\w*tgt\w*|\w*target\w*|next_(?:tok|token|id)s?)$", re.IGNORECASE)
+_TARGET = re.compile(
+    r"^(?:y|ys|y_\w+|\w*_y|tgts?|targets?|labels?|\w*tgt\w*|\w*target\w*|next_(?:tok|token|id)s?)$", re.IGNORECASE
+)
 _FITS = ("lstsq", "minimize", "curve_fit", "fit", "polyfit", "LBFGS", "solve")
 _CHOOSES = ("min", "minimum", "fmin", "amin", "argmin")
 _SCORES = ("no_grad", "inference_mode")
@@ -189,14 +191,20 @@ def _learning(flow: _Flow) -> Check:
 
 def _scored_before(flow: _Flow, scope: ast.AST, tainted: set[str], line: int) -> int | None:
     """The line, in the innermost loop around `line` that has one, where validation data is scored without gradients."""
-    loops = [n for n in own_nodes(scope) if isinstance(n, ast.For | ast.While) and n.lineno < line <= (n.end_lineno or 0)]
+    loops = [
+        n for n in own_nodes(scope) if isinstance(n, ast.For | ast.While) and n.lineno < line <= (n.end_lineno or 0)
+    ]
     for loop in reversed(loops):
         for node in ast.walk(loop):
             if not isinstance(node, ast.With) or (node.end_lineno or 0) >= line:
                 continue
             without_gradients = any(n in _SCORES for item in node.items for n in names_in(item.context_expr))
             sums = any(
-                isinstance(inner, ast.AugAssign | ast.Assign) and any(_LOSS.search(n) for n in names_in(inner.targets[0] if isinstance(inner, ast.Assign) else inner.target))
+                isinstance(inner, ast.AugAssign | ast.Assign)
+                and any(
+                    _LOSS.search(n)
+                    for n in names_in(inner.targets[0] if isinstance(inner, ast.Assign) else inner.target)
+                )
                 for inner in ast.walk(node)
             )
             if without_gradients and sums and flow.touches(node, tainted):
@@ -230,6 +238,7 @@ def _corrections(flow: _Flow) -> Check:
     for scope, tainted in flow.scopes:
         for node in own_nodes(scope):
             if called(node) in _FITS and flow.touches(node, tainted):
+                assert isinstance(node, ast.Call)
                 found.append(Finding(node.lineno, f"{called(node)} is fitted to validation data"))
             elif called(node) in _CHOOSES and isinstance(node, ast.Call):
                 costs = [a for a in node.args if flow.touches(a, tainted) and any(_LOSS.search(n) for n in names_in(a))]
@@ -243,17 +252,19 @@ def _corrections(flow: _Flow) -> Check:
 def _byte_table(tree: ast.Module) -> Check:
     """A table of token bytes: the space is taken off the piece if it is counted by itself, byte pieces count one."""
     name, tables = "byte table", 0
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)] or [tree]
+    functions: list[ast.AST] = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)] or [tree]
     for function in functions:
         text = ast.unparse(function)
         lengths = [
             n for n in ast.walk(function)
             if called(n) == "len" and isinstance(n, ast.Call) and n.args and called(n.args[0]) == "encode"
         ]  # fmt: skip
-        if not lengths or "id_to_piece" not in text and _SPACE not in text and "\\u2581" not in text:
+        if not lengths or ("id_to_piece" not in text and _SPACE not in text and "\\u2581" not in text):
             continue
         tables += 1
-        spaced = re.search(r"(?:leading|space)\w*(?:\[[^\]]*\])?\s*=\s*(?:True|1)|\+\s*\(?\s*(?:has_)?(?:leading|space)", text)
+        spaced = re.search(
+            r"(?:leading|space)\w*(?:\[[^\]]*\])?\s*=\s*(?:True|1)|\+\s*\(?\s*(?:has_)?(?:leading|space)", text
+        )
         stripped = re.search(r"\[1:\]|lstrip\(|removeprefix\(|replace\(", text)
         if spaced and not stripped:
             return failed(

@@ -70,10 +70,16 @@ def bytes_counted(
         )
     said = split.lossless if lossless is None else lossless
     if split.index is None:
-        return passed(name, f"{counted:,} bytes of {len(spans):,} documents; what the text was, nobody recorded", **facts)
+        return passed(
+            name, f"{counted:,} bytes of {len(spans):,} documents; what the text was, nobody recorded", **facts
+        )
     if said and not exact:
         return failed(name, "the text is called lossless, but documents do not decode to what they were", **facts)
-    kind = "every document comes back" if exact else "the text is lossy and " + ("called so" if said is False else "nobody says")
+    kind = (
+        "every document comes back"
+        if exact
+        else "the text is lossy and " + ("called so" if said is False else "nobody says")
+    )
     check = failed if not exact and said is None else passed
     return check(name, f"{counted:,} bytes of {len(spans):,} documents, each covered once; {kind}", **facts)
 
@@ -137,7 +143,7 @@ def hygiene(
             sample.append(text)
     found_D = np.array([int(mask.sum()) for mask in seen])
     found = int(found_D.sum())
-    facts = {"val_bytes": total, "searched_bytes": searched, "runs": hits, "bytes_found": found}
+    facts: dict[str, Any] = {"val_bytes": total, "searched_bytes": searched, "runs": hits, "bytes_found": found}
     shown = (
         f"{hits:,} runs of {RUN} bytes or more of validation text ({found:,} of {total:,} bytes) stand in "
         f"{searched:,} bytes of training text"
@@ -154,15 +160,17 @@ def hygiene(
             )
         return passed(name, f"{shown}, all of them where the source itself repeats", **facts)
     if not hits:
-        return passed(name, f"no run of {RUN} bytes of validation text stands in {searched:,} bytes of training text", **facts)
+        return passed(
+            name, f"no run of {RUN} bytes of validation text stands in {searched:,} bytes of training text", **facts
+        )
     usual_D = _repeated_by_itself(sample, train, tokenizer)
     share, usual = found / total, int(usual_D.sum()) / max(1, sum(map(len, sample)))
     copies, usual_copies = _copies(found_D, texts), _copies(usual_D, sample)
     facts |= {"share": share, "usual_share": usual, "copies": copies, "usual_copies": usual_copies}
     facts |= {"documents": len(texts), "usual_documents": len(sample)}
     detail = (
-        f"{shown}: {share:.2%}, {copies} of {len(texts)} documents whole; training documents repeat {usual:.2%} of each "
-        f"other, {usual_copies} of {len(sample)} whole"
+        f"{shown}: {share:.2%}, {copies} of {len(texts)} documents whole; training documents repeat {usual:.2%} of "
+        f"each other, {usual_copies} of {len(sample)} whole"
     )
     by_chance = _at_least(copies, len(texts), usual_copies / max(1, len(sample)))
     if share > 1.5 * usual + 2 * RUN / total or by_chance < 0.01:

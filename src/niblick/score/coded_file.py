@@ -47,7 +47,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What became of `original` bytes, in bytes: `payload` is what the coder wrote, `patch` what the tokenizer loses."""
+    """What became of `original` bytes: `payload` is what the coder wrote, `patch` what the tokenizer loses."""
 
     original: int
     tokens: int

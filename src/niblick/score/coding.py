@@ -93,9 +93,8 @@ class Layout:
         most = max(1, min(MAX_LANES, _LANE_LOGITS // self.vocab_size))
         return [lanes[at : at + most] for at in range(0, len(lanes), most)]
 
-
     def opened_D(self) -> Integers:
-        """Where a token needs no coding: at the BOS of a document, of the first alone where windows ignore the others."""
+        """Where a token needs no coding: a document's BOS, of the first alone where windows ignore the others."""
         return self.begin_D if self.config.scorer == "document" else np.zeros(1, np.int64)
 
 
