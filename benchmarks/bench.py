@@ -26,6 +26,7 @@ from loader import bench_loader
 from measure import Row
 from niblick.runs import environment, machine
 from pack import bench_pack
+from proving import bench_proving
 from scoring import bench_scoring
 from sidecars import bench_sidecars
 from step import bench_step
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "coding": bench_coding,
     "sidecars": bench_sidecars,
     "ledger": bench_ledger,
+    "proving": bench_proving,
 }
 OUT = Path(__file__).parents[1] / "build" / "bench.json"
 DOCS = Path(__file__).parents[1] / "docs" / "performance.md"

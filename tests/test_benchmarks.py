@@ -43,6 +43,7 @@ def module(name: str) -> ModuleType:
         ("coding", "bench_coding"),
         ("sidecars", "bench_sidecars"),
         ("ledger", "bench_ledger"),
+        ("proving", "bench_proving"),
     ],
 )
 def test_rows(name: str, function: str) -> None:

@@ -61,5 +61,9 @@ def test_quickstart(tmp_path: Path) -> None:
     assert (Path(facts["report"]).parent / "bpb.png").read_bytes().startswith(b"\x89PNG")
     assert Path(facts["artifact"]).stat().st_size == facts["artifact_bytes"]
     check_codecs(Path(facts["artifact"]))
+    checks = {check["name"]: check for check in facts["audit"]}
+    assert {check["status"] for check in checks.values()} == {"pass"}, checks
+    assert abs(checks["proof"]["facts"]["off"]) < 0.005
+    assert (Path(facts["artifact"]).parent / "audit.json").is_file()
     assert "step" in done.stderr
     assert "BPB" in done.stderr

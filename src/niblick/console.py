@@ -86,9 +86,10 @@ class RunConsole:
                 f"packed as {event['name']}: {human_bytes(event['artifact_bytes'])}; scoring it in a fresh process"
             )
 
-    def progress(self, what: str, share: float, bpb: float, eta_seconds: float) -> None:
-        """Show how far a scorer is, and what it has found so far."""
-        self._line(f"{what} {share:4.0%}  {bpb:.4f} BPB  ETA {human_seconds(eta_seconds)}", share)
+    def progress(self, what: str, share: float, bpb: float | None, eta_seconds: float) -> None:
+        """Show how far a scorer is, and what it has found so far; or, without a score, how far something else is."""
+        found = "" if bpb is None else f"  {bpb:.4f} BPB"
+        self._line(f"{what} {share:4.0%}{found}  ETA {human_seconds(eta_seconds)}", share)
 
     def preparing(self, what: str, count: int, size: int) -> None:
         """Show how far text has come on its way to shards: documents or files, and bytes."""

@@ -1,4 +1,4 @@
-"""`niblick quickstart`: from text that every Python has to a scored artifact and a report, in under five minutes."""
+"""`niblick quickstart`: from text that every Python has to an audited, proved score, in under five minutes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from niblick import challenge, pipeline
+from niblick.audit.functions import Effort
+from niblick.auditing import Options, audit
 from niblick.config import override
 from niblick.console import RunConsole, human_bytes, human_seconds
 from niblick.data.dataset import Dataset
@@ -29,6 +31,9 @@ BASELINES = {
     "xz_prefixed": "xz -9e, training text as prefix",
     "zstd_prefixed": "zstd -22, training text as prefix",
 }
+
+PROVED = 2
+"""Documents whose score is proved by coding and decoding them."""
 
 WIDTH = 100
 """Columns of what the terminal shows at the end."""
@@ -55,6 +60,8 @@ def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
         before = chunks(build_model(config.model, config.seed), dataset.tokenizer, PUBLISHED_SENTENCE)
         model, _ = load_artifact(run.artifact(result["artifact"]))
         after = chunks(model, dataset.tokenizer, PUBLISHED_SENTENCE)
+        options = Options(Effort(tokens=1 << 15), prove=PROVED)
+        audited = audit(str(run.path), folder / "runs", options=options, say=console.say)
     events = list(run.events())
     facts = {
         "bpb_float": [e["bpb"] for e in events if e["event"] == "validation"][-1],
@@ -72,6 +79,7 @@ def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
         "chunks_after": [c.text for c in after],
         "brackets_before": brackets(before),
         "brackets_after": brackets(after),
+        "audit": audited["checks"],
         "steps": result["step"],
         "train_seconds": result["train_seconds"],
         "seconds": time.perf_counter() - started,
@@ -136,12 +144,24 @@ def render(facts: dict[str, Any]) -> str:
         f"bytes, {share:.1%} of the cap of {facts['cap_bytes']:,}",
         *_wrapped(facts["brackets_before"], "chunks    before  "),
         *_wrapped(facts["brackets_after"], "          after   "),
+        *textwrap.wrap(audit_line(facts), WIDTH, initial_indent="audit     ", subsequent_indent=" " * 10),
         f"time      {human_seconds(facts['seconds'])}, of which {human_seconds(facts['train_seconds'])} training "
         f"({facts['steps']:,} steps)",
         f"report    {facts['report']}",
         f"artifact  {facts['artifact']}",
     ]
     return "\n".join(lines)
+
+
+def audit_line(facts: dict[str, Any]) -> str:
+    """What the audit says, and the proof: how many checks passed, or which failed."""
+    checks = facts["audit"]
+    failed = [check["name"] for check in checks if check["status"] == "fail"]
+    proof = next(check["detail"] for check in checks if check["name"] == "proof")
+    verdict = (
+        f"failed: {', '.join(failed)}" if failed else f"{sum(c['status'] == 'pass' for c in checks)} checks passed"
+    )
+    return f"{verdict}; {proof}"
 
 
 def _wrapped(brackets: str, label: str) -> list[str]:
@@ -185,6 +205,11 @@ def _write_report(run: Run, facts: dict[str, Any], curve: list[tuple[float, floa
                     ["cap", f"{facts['cap_bytes']:,}"],
                 ],
             ),
+        ),
+        report.section(
+            "Audit",
+            report.table(["check", "verdict"], [[c["name"], c["status"]] for c in facts["audit"]])
+            + f'<p class="soft">{audit_line(facts)}.</p>',
         ),
         report.section(
             "All numbers",

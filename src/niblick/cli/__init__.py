@@ -13,7 +13,7 @@ from niblick.errors import NiblickError
 
 # In the order of --help, which is that of a run's life.
 # isort: off
-from niblick.cli import looking, data, training, sweeps, scoring, packing, studying, text, ledger  # noqa: F401
+from niblick.cli import looking, data, training, sweeps, scoring, auditing, packing, studying, text, ledger  # noqa: F401
 # isort: on
 
 __all__ = ["app", "main"]

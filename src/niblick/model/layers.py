@@ -223,7 +223,9 @@ class Attention(nn.Module):
         state.v_BGTK[context.rows_R, :, slot_R] = v_RG1K[:, :, 0]
         used = min(int(context.place_R.max()) + 1, state.k_BGTK.shape[2])
         seen_RT = torch.arange(used, device=x_RD.device) <= context.place_R[:, None]
-        k_RGTK, v_RGTK = state.k_BGTK[context.rows_R, :, :used], state.v_BGTK[context.rows_R, :, :used]
+        k_RGTK, v_RGTK = state.k_BGTK[:, :, :used], state.v_BGTK[:, :, :used]
+        if len(context.rows_R) < len(k_RGTK):  # else all rows take part, in order, and nothing needs copying
+            k_RGTK, v_RGTK = k_RGTK[context.rows_R], v_RGTK[context.rows_R]
         return self._mix(q_RH1K, k_RGTK, v_RGTK, seen_RT[:, None, None])[:, 0]
 
 

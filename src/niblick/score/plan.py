@@ -125,7 +125,7 @@ def plan(config: ScoreConfig, split: Split, bos_id: int) -> Windows:
         )
     begin_D = document_starts(split, bos_id) if config.scorer == "document" else np.zeros(1, np.int64)
     count_D = np.diff(begin_D, append=targets)
-    return _cut(begin_D[count_D > 0], count_D[count_D > 0], config.seq_len, config.step)
+    return cut(begin_D[count_D > 0], count_D[count_D > 0], config.seq_len, config.step)
 
 
 def document_starts(split: Split, bos_id: int) -> Integers:
@@ -140,7 +140,7 @@ def document_starts(split: Split, bos_id: int) -> Integers:
     return np.unique(np.concatenate(found))
 
 
-def _cut(begin_D: Integers, count_D: Integers, seq_len: int, stride: int) -> Windows:
+def cut(begin_D: Integers, count_D: Integers, seq_len: int, stride: int) -> Windows:
     """Cut runs of `count` targets, whose inputs begin at `begin`, into windows."""
     context = seq_len - stride
     windows_D = 1 + np.maximum(0, -(-(count_D - seq_len) // stride))

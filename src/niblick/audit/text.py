@@ -1,0 +1,308 @@
+"""Checks of the text: are its bytes counted right, and is it kept apart from the training text?
+
+Bytes are recounted from what the tokens decode to: the challenge's rule counts each token's bytes by a table, and a
+wrong table is worth more than any model. Validation text is looked for in the training text by runs of bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from niblick.audit.checks import Check, failed, not_applicable, passed
+from niblick.data.dataset import Split
+from niblick.data.tokenizers import Tokenizer
+
+RUN = 200
+"""Bytes of a validation document that must not stand in training text, beyond what the source repeats."""
+
+_PIECE = 1 << 22
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse modulo 2**64
+_INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
+_FILTER = 22
+"""Bits of the table that most places are ruled out by."""
+_MOST_PLACES = 64
+"""Known places of one block that are looked at."""
+
+
+def document_spans(split: Split, bos_id: int) -> list[tuple[int, int]]:
+    """Return (offset, tokens) of each document: as the index says, or from BOS to BOS."""
+    if split.index is not None:
+        return list(zip(split.index["offset"].tolist(), split.index["tokens"].tolist(), strict=True))
+    starts = [at + np.flatnonzero(split.slice(at, min(_PIECE, split.tokens - at)) == bos_id)
+              for at in range(0, split.tokens, _PIECE)]  # fmt: skip
+    begin_D = np.unique(np.concatenate([[0], *starts])).tolist()
+    return [(a, b - a) for a, b in zip(begin_D, [*begin_D[1:], split.tokens], strict=True) if b > a]
+
+
+def bytes_counted(
+    split: Split, tokenizer: Tokenizer, claimed: int | None = None, lossless: bool | None = None
+) -> Check:
+    """Count the bytes of every document anew from its decoded text; each token must cover the bytes it adds.
+
+    `claimed` is the byte count of a score, `lossless` what that says of the text.
+    """
+    name, counted, exact = "bytes", 0, True
+    spans = document_spans(split, tokenizer.bos_id)
+    for number, (offset, length) in enumerate(spans):
+        tokens = split.slice(offset, length)
+        rule = int(tokenizer.token_bytes(tokens[:-1], tokens[1:]).sum())
+        text = tokenizer.decode(tokens)
+        if rule != len(text) and (wrong := _wrong_token(tokens, tokenizer)) is not None:
+            return failed(name, f"in document {number}, {wrong[0]}", document=number, **wrong[1])
+        counted += rule
+        if split.index is not None:
+            exact &= hashlib.sha256(text).digest() == bytes(split.index["sha256"][number])
+    facts: dict[str, Any] = {"bytes": counted, "documents": len(spans)}
+    if claimed is not None and claimed != counted:
+        return failed(
+            name,
+            f"the score counts {claimed:,} bytes and the text has {counted:,} ({claimed / max(1, counted) - 1:+.1%})",
+            claimed=claimed,
+            **facts,
+        )
+    said = split.lossless if lossless is None else lossless
+    if split.index is None:
+        return passed(
+            name, f"{counted:,} bytes of {len(spans):,} documents; what the text was, nobody recorded", **facts
+        )
+    if said and not exact:
+        return failed(name, "the text is called lossless, but documents do not decode to what they were", **facts)
+    kind = (
+        "every document comes back"
+        if exact
+        else "the text is lossy and " + ("called so" if said is False else "nobody says")
+    )
+    check = failed if not exact and said is None else passed
+    return check(name, f"{counted:,} bytes of {len(spans):,} documents, each covered once; {kind}", **facts)
+
+
+def _wrong_token(tokens: npt.NDArray[np.uint16], tokenizer: Tokenizer) -> tuple[str, dict[str, Any]] | None:
+    """The first token that does not cover the bytes it adds; None if only unknown characters, which count 0, differ."""
+    for at in range(1, len(tokens)):
+        previous, token = int(tokens[at - 1]), int(tokens[at])
+        rule = int(tokenizer.token_bytes(tokens[at - 1 : at], tokens[at : at + 1])[0])
+        before = tokenizer.decode(tokens[at - 1 : at])
+        added = tokenizer.decode(tokens[at - 1 : at + 1])[len(before) :]
+        if rule != len(added) and rule:
+            return (
+                f"token {token} after token {previous} (position {at}) stands for {len(added)} bytes {added!r} and is "
+                f"counted as {rule}",
+                {"position": at, "token": token, "previous": previous, "decoded": len(added), "counted": rule},
+            )
+    return None
+
+
+def hygiene(
+    train: Split,
+    val: Split,
+    tokenizer: Tokenizer,
+    source: Iterable[bytes] | None = None,
+    most: int | None = None,
+    report: Callable[[float], None] | None = None,
+) -> Check:
+    """No validation document, and no run of RUN bytes of one, in training text beyond what the source repeats itself.
+
+    `source` are the documents that both splits were made of, where they are at hand: a training document that is one
+    of them, and not more often than there, repeats by itself. Without it, what training documents repeat of each other
+    is the measure. `most` limits the bytes of training text that are searched.
+    """
+    name, texts = "split hygiene", list(_documents(val, tokenizer))
+    if not texts or not train.tokens:
+        return not_applicable(name, "there is no training text or no validation text to compare")
+    surplus = _surplus(train, val, tokenizer, source)
+    own = Matches(texts)
+    searched, sample = 0, list[bytes]()
+    worst: dict[str, Any] | None = None
+    total = sum(map(len, texts))
+    hits = foreign = 0
+    seen = [np.zeros(len(text), bool) for text in texts]
+    for number, text in enumerate(_documents(train, tokenizer)):
+        if most is not None and searched > most:
+            break
+        searched += len(text)
+        if report is not None and number % 256 == 0:
+            report(searched)
+        for place, document, begin, length in own.runs(text):
+            hits += 1
+            seen[document][begin : begin + length] = True
+            if surplus is not None and surplus[number]:
+                foreign += 1
+                if worst is None or length > worst["bytes"]:
+                    worst = _place(number, place, document, length, text)
+            elif worst is None and surplus is None:
+                worst = _place(number, place, document, length, text)
+        if sum(map(len, sample)) < total:
+            sample.append(text)
+    found_D = np.array([int(mask.sum()) for mask in seen])
+    found = int(found_D.sum())
+    facts: dict[str, Any] = {"val_bytes": total, "searched_bytes": searched, "runs": hits, "bytes_found": found}
+    shown = (
+        f"{hits:,} runs of {RUN} bytes or more of validation text ({found:,} of {total:,} bytes) stand in "
+        f"{searched:,} bytes of training text"
+    )
+    if surplus is not None:
+        if foreign and worst is not None:
+            return failed(
+                name,
+                f"{foreign} of these are in training documents that the source does not have so often; the longest: "
+                f"{worst['bytes']} bytes of validation document {worst['val_document']} in training document "
+                f"{worst['train_document']}; {shown}",
+                **facts,
+                example=worst,
+            )
+        return passed(name, f"{shown}, all of them where the source itself repeats", **facts)
+    if not hits:
+        return passed(
+            name, f"no run of {RUN} bytes of validation text stands in {searched:,} bytes of training text", **facts
+        )
+    usual_D = _repeated_by_itself(sample, train, tokenizer)
+    share, usual = found / total, int(usual_D.sum()) / max(1, sum(map(len, sample)))
+    copies, usual_copies = _copies(found_D, texts), _copies(usual_D, sample)
+    facts |= {"share": share, "usual_share": usual, "copies": copies, "usual_copies": usual_copies}
+    facts |= {"documents": len(texts), "usual_documents": len(sample)}
+    detail = (
+        f"{shown}: {share:.2%}, {copies} of {len(texts)} documents whole; training documents repeat {usual:.2%} of "
+        f"each other, {usual_copies} of {len(sample)} whole"
+    )
+    by_chance = _at_least(copies, len(texts), usual_copies / max(1, len(sample)))
+    if share > 1.5 * usual + 2 * RUN / total or by_chance < 0.01:
+        return failed(name, f"{detail}; name the source to see which are copies", **facts, example=worst)
+    return passed(name, f"{detail}: no more than the source repeats itself", **facts)
+
+
+def _copies(found_D: npt.NDArray[np.int64], texts: list[bytes]) -> int:
+    """Documents of which nine bytes in ten are found elsewhere."""
+    return sum(int(found) >= max(RUN, 0.9 * len(text)) for found, text in zip(found_D, texts, strict=True))
+
+
+def _at_least(count: int, trials: int, share: float) -> float:
+    """The probability of `count` or more successes in so many trials."""
+    return 1 - sum(math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(count))
+
+
+def _place(number: int, place: int, document: int, length: int, text: bytes) -> dict[str, Any]:
+    excerpt = text[place : place + min(length, 80)].decode(errors="replace")
+    return {"train_document": number, "at": place, "val_document": document, "bytes": length, "text": excerpt}
+
+
+def _documents(split: Split, tokenizer: Tokenizer) -> Iterator[bytes]:
+    for offset, length in document_spans(split, tokenizer.bos_id):
+        yield tokenizer.decode(split.slice(offset, length))
+
+
+def _surplus(
+    train: Split, val: Split, tokenizer: Tokenizer, source: Iterable[bytes] | None
+) -> npt.NDArray[np.bool_] | None:
+    """Which training documents the source has not, or not so often once validation documents are taken out of it."""
+    if source is None:
+        return None
+    left = Counter(hashlib.sha256(text).digest() for text in source)
+    for split in (val,):
+        left.subtract(_digests(split, tokenizer))
+    surplus = []
+    for digest in _digests(train, tokenizer):
+        left[digest] -= 1
+        surplus.append(left[digest] < 0)
+    return np.array(surplus, bool)
+
+
+def _digests(split: Split, tokenizer: Tokenizer) -> list[bytes]:
+    if split.index is not None:
+        return [bytes(digest) for digest in split.index["sha256"]]
+    return [hashlib.sha256(text).digest() for text in _documents(split, tokenizer)]
+
+
+def _repeated_by_itself(sample: list[bytes], train: Split, tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
+    """Bytes of each of the first training documents that stand in the others."""
+    own, seen = Matches(sample), [np.zeros(len(text), bool) for text in sample]
+    for number, text in enumerate(_documents(train, tokenizer)):
+        if number >= len(sample):
+            for _, document, begin, length in own.runs(text):
+                seen[document][begin : begin + length] = True
+    return np.array([int(mask.sum()) for mask in seen])
+
+
+class Matches:
+    """Finds runs of RUN bytes or more of some texts in other texts.
+
+    Any such run holds a whole block of RUN / 2 bytes that starts at a multiple of RUN / 2 of its text. The blocks'
+    hashes are known; the other text's are computed at every place, as differences of running sums modulo 2**64.
+    """
+
+    def __init__(self, texts: list[bytes]) -> None:
+        self._texts, self._width = texts, RUN // 2
+        hashes, places = [], []
+        for number, text in enumerate(texts):
+            at = np.arange(0, len(text) - self._width + 1, self._width)
+            hashes.append(_hashes(text, self._width)[at])
+            places.append(np.stack((np.full(len(at), number), at), 1))
+        hash_N = np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
+        order = np.argsort(hash_N, kind="stable")
+        self._hash_N, self._place_N2 = hash_N[order], np.concatenate(places)[order]
+        self._maybe = np.zeros(1 << _FILTER, bool)
+        self._maybe[self._hash_N >> np.uint64(64 - _FILTER)] = True
+
+    def runs(self, text: bytes) -> Iterator[tuple[int, int, int, int]]:
+        """Give (place in `text`, number of the known text, place in that, bytes) of each run, none twice."""
+        hash_L = _hashes(text, self._width)
+        maybe_N = np.flatnonzero(self._maybe[hash_L >> np.uint64(64 - _FILTER)])
+        low_N = np.searchsorted(self._hash_N, hash_L[maybe_N])
+        end = 0
+        for at, low in zip(maybe_N.tolist(), low_N.tolist(), strict=True):
+            if at < end or low >= len(self._hash_N) or self._hash_N[low] != hash_L[at]:
+                continue
+            begin, number, place, length = max(self._candidates(text, at, low), key=lambda run: run[3])
+            if length >= RUN:
+                yield begin, number, place, length
+                end = begin + length
+
+    def _candidates(self, text: bytes, at: int, low: int) -> Iterator[tuple[int, int, int, int]]:
+        """The runs around a block, of every known place that has it (of very many the first)."""
+        for k in range(low, min(low + _MOST_PLACES, len(self._hash_N))):
+            if self._hash_N[k] != self._hash_N[low]:
+                return
+            number, place = self._place_N2[k].tolist()
+            begin, stop = self._grown(text, at, self._texts[number], place)
+            yield begin, number, place - (at - begin), stop - begin
+
+    def _grown(self, text: bytes, at: int, other: bytes, place: int) -> tuple[int, int]:
+        """The whole run around a block, as places in `text`; empty if the hashes alone agree."""
+        width = self._width
+        if text[at : at + width] != other[place : place + width]:
+            return at, at
+        begin, end = at, at + width
+        while begin and place - (at - begin) and text[begin - 1] == other[place - (at - begin) - 1]:
+            begin -= 1
+        shift = place - at
+        while end < len(text) and end + shift < len(other) and text[end] == other[end + shift]:
+            end += 1
+        return begin, end
+
+
+def _hashes(text: bytes, width: int) -> npt.NDArray[np.uint64]:
+    """A hash of the `width` bytes at every place of `text`."""
+    if len(text) < width:
+        return np.zeros(0, np.uint64)
+    data = np.frombuffer(text, np.uint8).astype(np.uint64) + np.uint64(1)
+    powers, inverse = _powers(1 << len(text).bit_length())
+    power = powers[: len(text)]
+    sums = np.concatenate(([np.uint64(0)], np.cumsum(data * power, dtype=np.uint64)))
+    hashed = (sums[width:] - sums[:-width]) * inverse[: len(text) - width + 1]
+    return hashed ^ (hashed << np.uint64(31))
+
+
+@functools.lru_cache(maxsize=32)
+def _powers(count: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """The first powers of the base and of its inverse."""
+    ones = np.ones(count, np.uint64)
+    power, inverse = ones * _BASE, ones * _INVERSE
+    power[0] = inverse[0] = np.uint64(1)
+    return np.cumprod(power, dtype=np.uint64), np.cumprod(inverse, dtype=np.uint64)
