@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,8 @@ class Run:
         return [p.relative_to(self.path).as_posix() for p in wrong]
 
     def log(self, event: dict[str, Any]) -> None:
-        """Append an event to events.jsonl and its rendering to train.log."""
+        """Append an event to events.jsonl, with the time in seconds since 1970, and its rendering to train.log."""
+        event = {"time": round(time.time(), 3)} | event
         append_line(self.path / "events.jsonl", json.dumps(event))
         for line in challenge.log_lines(event):
             append_line(self.path / "train.log", line)

@@ -13,7 +13,9 @@ from niblick.errors import NiblickError
 
 # In the order of --help, which is that of a run's life.
 # isort: off
-from niblick.cli import looking, data, training, sweeps, scoring, auditing, packing, studying, text, ledger  # noqa: F401
+# fmt: off
+from niblick.cli import looking, data, training, watching, sweeps, scoring, auditing, packing, studying, text, ledger  # noqa: F401, E501
+# fmt: on
 # isort: on
 
 __all__ = ["app", "main"]
