@@ -55,3 +55,34 @@ def nothing_to_see(folders: list[Path]) -> ConfigError:
         f"there is no run in {names}: `niblick quickstart` makes one in three minutes, `niblick train` others; "
         "--runs names another folder, and `niblick watch FILE` reads a log"
     )
+
+
+@app.command()
+def monitor(
+    more: Annotated[list[Path] | None, typer.Argument(help="More logs.", show_default=False)] = None,
+    runs: Annotated[list[Path], typer.Option("--runs", help="Folder of runs; may be given more than once.")] = [RUNS],  # noqa: B006
+    logs: Annotated[list[Path] | None, typer.Option("--logs", help="Training logs, or folders of such.")] = None,
+    host: Annotated[str, typer.Option(help="Address to serve on; any but this machine's own asks for a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8501,
+    json_: Json = False,
+) -> None:
+    """Show runs in the browser, while they run and after. Example: `niblick monitor --logs train.log`"""
+    import sys
+
+    from niblick.monitor.watcher import Watcher
+    from niblick.monitor.web.server import serve
+
+    files = [*(logs or []), *(more or [])]
+    for folder in runs:
+        if not folder.is_dir() and not (files and runs == [RUNS]):
+            raise nothing_to_see([folder])
+    watcher = Watcher([folder for folder in runs if folder.is_dir()], files)
+
+    def tell(address: str) -> None:
+        if json_:
+            print_json({"url": address, "runs": len(watcher.views)})
+        else:
+            print(f"{len(watcher.views)} runs: {address}  (Ctrl-C ends)", file=sys.stderr)
+        sys.stdout.flush()
+
+    serve(watcher, host, port, tell)

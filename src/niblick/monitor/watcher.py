@@ -70,8 +70,8 @@ class View:
     """The last thinned training curve: BPB where known, else nats per token."""
     seconds: dict[str, float]
     """Of phases that are over, where known."""
-    passed: frozenset[str]
-    """Phases that were seen."""
+    starts: dict[str, float | None]
+    """Phases that were seen, with when they first began, where known."""
     notes: tuple[Note, ...]
     message: str
     gone: bool
@@ -89,7 +89,7 @@ class View:
         """Its phases in their order, each `behind`, `now` or `ahead`; without those that this run does not have."""
         now = self.timing.working
         place = PHASES.index(now) if now in PHASES else -1
-        shown = [(i, p) for i, p in enumerate(PHASES) if p not in _OPTIONAL or p in self.passed or p == now]
+        shown = [(i, p) for i, p in enumerate(PHASES) if p not in _OPTIONAL or p in self.starts or p == now]
         done = self.phase == "done"
         return [(p, "behind" if i < place or done else "now" if i == place else "ahead") for i, p in shown]
 
@@ -158,7 +158,7 @@ def view(source: Source, lengths: Lengths, now: float) -> View:
         bytes_per_second=facts.bytes_per_second,
         spark=_spark(facts),
         seconds=_ordered(phase_seconds(facts), spent, now, facts),
-        passed=frozenset(s.phase for s in facts.spans),
+        starts={span.phase: span.start for span in reversed(facts.spans)},
         notes=tuple(facts.notes),
         message=facts.message,
         gone=source.gone,
@@ -179,9 +179,12 @@ def _ordered(seconds: dict[str, float], spent: Timing, now: float, facts: Facts)
 
 
 def _spark(facts: Facts) -> tuple[float, ...]:
+    """The last loss in each of SPARK_POINTS equal stretches of steps."""
     points = list(facts.curve)
-    stride = -(-len(points) // SPARK_POINTS) or 1
-    return tuple(p.loss for p in points[::-stride][::-1])
+    if not points:
+        return ()
+    wide = max(1.0, (points[-1].step - points[0].step) / SPARK_POINTS)
+    return tuple({int((p.step - points[0].step) / wide): p.loss for p in points}.values())
 
 
 class Watcher:

@@ -1,0 +1,87 @@
+"""The chunk page: type text, see how an artifact's routers cut it, and how sure they are."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from nicegui import run, ui
+
+from niblick.errors import NiblickError
+from niblick.monitor.watcher import Watcher
+from niblick.monitor.web.frame import Live, empty, page
+
+SENTENCE = (
+    "The quick brown fox jumps over the lazy dog. "
+    "Natural language processing has made remarkable progress in recent years."
+)
+CHARACTERS_MOST = 4000
+
+
+def build(watcher: Watcher, artifact: str) -> None:
+    """Build the page; `artifact` is the one to begin with."""
+    known = artifacts(watcher)
+    with page("Chunks", "/chunks"):
+        ui.html("Chunks", tag="h1", sanitize=False)
+        if not known:
+            empty("No run has an artifact yet: <code>niblick quickstart</code> makes one in three minutes.")
+            return
+        pick = ui.select(list(known), value=artifact if artifact in known else next(iter(known)))
+        pick.props('outlined dense label="artifact"').classes("w-full").mark("artifact")
+        text = ui.textarea(value=SENTENCE).props(f'outlined autogrow debounce=150 maxlength={CHARACTERS_MOST} label="text"')
+        text.classes("find w-full").mark("text")
+        facts, shown = Live("soft"), Live("panel")
+        newest = {"number": 0}
+
+        async def update() -> None:
+            newest["number"] += 1
+            number = newest["number"]
+            html = await run.io_bound(_cut, known[pick.value], text.value or "")
+            if number == newest["number"] and html is not None:  # else the text has changed meanwhile
+                facts.show(html[0])
+                shown.show(html[1])
+
+        pick.on_value_change(update)
+        text.on_value_change(update)
+        ui.timer(0.05, update, once=True)
+
+
+def artifacts(watcher: Watcher) -> dict[str, Path]:
+    """Artifacts that may be looked at, by what they are called here; newest runs first. No other file is opened."""
+    folders = sorted(watcher.run_folders().items(), key=lambda item: -item[1].last_at)
+    return {f"{id}:{path.parent.name}": path for id, source in folders for path in source.artifacts()}
+
+
+def _cut(path: Path, text: str) -> tuple[str, str]:
+    """Facts and chunks as HTML, or what is wrong."""
+    if not text:
+        return "", "<p class=soft>type something above</p>"
+    try:
+        model = _loaded(path, path.stat().st_mtime_ns)
+        pieces = model.chunks(text[:CHARACTERS_MOST])
+    except NiblickError as error:
+        return "", f'<div class="banner">{escape(str(error))}</div>'
+    except OSError:
+        return "", '<div class="banner">the artifact is gone: choose another one</div>'
+    count, size = len(pieces), len(text.encode())
+    facts = f"{size:,} bytes in {count:,} chunks, {size / max(count, 1):.2f} bytes each"
+    return facts, f'<div class="chunks" aria-label="chunks">{"".join(_chunk(p) for p in pieces)}</div>'
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: Path, changed: int) -> Any:
+    """The model of an artifact; `changed` makes a new file another one."""
+    from niblick.generate import load
+
+    return load(path)
+
+
+def _chunk(piece: Any) -> str:
+    text = escape(piece.text).replace(" ", '<span class=ws>␣</span>').replace("\n", "<span class=ws>⏎</span>")
+    label = escape(f"{piece.text}, p {piece.p:.2f}")
+    return (
+        f'<span class=chunk title="bytes {piece.start} to {piece.end}, p {piece.p:.4f}" aria-label="{label}"><b>{text}</b>'
+        f"<i style='width:{36 * piece.p:.0f}px'></i><small>{piece.p:.2f}</small></span>"
+    )
