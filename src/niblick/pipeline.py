@@ -8,6 +8,7 @@ The official score is computed from the artifact file, read back by a fresh proc
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -248,7 +249,7 @@ def resume(run: Run, listen: Listener, ranks: Ranks = SINGLE, *, pause_after: in
 
 def _told(run: Run) -> int:
     """How many events of the log stand when a run goes on: those up to its newest checkpoint or finished step."""
-    events = list(run.events())
+    events = [event for event in run.events() if event["event"] != "failure"]
     if run.weights.is_file():
         finished = any(e.get("final") for e in events)
         after = ("export",) if finished else ("stop", "export")
@@ -265,6 +266,22 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def _carry_on(
     run: Run, config: RunConfig, dataset: Dataset, listen: Listener, ranks: Ranks = SINGLE, pause_after: int = 0
+) -> dict[str, Any]:
+    """Do what is left to do; a failure is told in the events, for those who look at the run from outside."""
+    try:
+        return _finish(run, config, dataset, listen, ranks, pause_after)
+    except (Stopped, Interrupted):
+        raise
+    except Exception as error:
+        if ranks.main:
+            words = str(error) if isinstance(error, NiblickError) else f"{type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):
+                run.log({"event": "failure", "message": words})
+        raise
+
+
+def _finish(
+    run: Run, config: RunConfig, dataset: Dataset, listen: Listener, ranks: Ranks, pause_after: int
 ) -> dict[str, Any]:
     def emit(event: dict[str, Any]) -> None:
         every = config.train.log_every

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from figures import COUNTS, LOGS, SCORES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from preamble import PLAIN, RULED
 
 from niblick.monitor.logs import LogReader
 from niblick.monitor.timing import phase_seconds
 from niblick.monitor.watcher import Watcher
-
-from figures import COUNTS, LOGS, SCORES
-from preamble import PLAIN, RULED
 
 
 def read(text: str) -> LogReader:
@@ -77,7 +76,9 @@ def test_other_writers(shared: Path, tmp_path: Path, name: str, ending: str) -> 
         prefix = "[rank0]: " if ending == "\r\n" and not line.startswith((" ", "[")) else ""
         lines.append(f"{prefix}\x1b[32m{line}\x1b[0m")
         if noise.random() < 0.2:
-            lines.append(noise.choice(["", "val_bpb:", "step:", "step:x/y train_loss:", "é" * 300, "{}", "0/0", "=====", "\t"]))
+            lines.append(
+                noise.choice(["", "val_bpb:", "step:", "step:x/y train_loss:", "é" * 300, "{}", "0/0", "=====", "\t"])
+            )
     path = tmp_path / name
     path.write_bytes(ending.join([*lines, ""]).encode())
     assert expected(snapshot(path), name) == LOGS[name]
@@ -98,7 +99,11 @@ def test_no_beginning_is_fatal_or_wrong(shared: Path, name: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.text() | st.from_regex(r"step:\d{1,30}/\d{0,9} (train|val)_loss:[\d.naif-]{0,12} val_bpb:\S*"), max_size=8))
+@given(
+    st.lists(
+        st.text() | st.from_regex(r"step:\d{1,30}/\d{0,9} (train|val)_loss:[\d.naif-]{0,12} val_bpb:\S*"), max_size=8
+    )
+)
 def test_no_line_is_fatal(lines: list[str]) -> None:
     reader = LogReader()
     for line in lines:
@@ -108,7 +113,7 @@ def test_no_line_is_fatal(lines: list[str]) -> None:
 
 def test_a_traceback_is_a_failure_and_going_on_is_none() -> None:
     start = "model_params:10\nstep:1/100 train_loss:2.0 train_time:10ms step_avg:10.00ms\n"
-    broken = "Traceback (most recent call last):\n  File \"x.py\", line 1\ntorch.OutOfMemoryError: CUDA out of memory.\n"
+    broken = 'Traceback (most recent call last):\n  File "x.py", line 1\ntorch.OutOfMemoryError: CUDA out of memory.\n'
     facts = read(start + broken).facts
     assert (facts.phase, facts.message) == ("failed", "torch.OutOfMemoryError: CUDA out of memory.")
     facts = read(start + broken + "step:2/100 train_loss:2.0 train_time:20ms step_avg:10.00ms\n").facts
@@ -132,7 +137,9 @@ def test_another_run_in_the_same_file_starts_anew(shared: Path) -> None:
 
 
 def test_units_and_other_spellings() -> None:
-    facts = read("500/20000 train_loss: 2.4001 train_time: 1.5m tok/s: 6789000\n500/20000 val_loss: 2.3 val_bpb: 1.2\n").facts
+    facts = read(
+        "500/20000 train_loss: 2.4001 train_time: 1.5m tok/s: 6789000\n500/20000 val_loss: 2.3 val_bpb: 1.2\n"
+    ).facts
     assert (facts.step, facts.train_loss, facts.val_bpb, facts.train_seconds) == (500, 2.4001, 1.2, 90.0)
     assert facts.tokens_per_second == 6_789_000
     assert read("Hyperparameters:\n  seed: 42\n  iterations: 77\n\nseed_is: 3\n").facts.seed == 42

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import tracemalloc
@@ -196,7 +197,7 @@ def test_large_files_by_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     source.poll(time.time())
     steps = [p.step for p in source.facts.curve]
     assert source.sampled and source.facts.step == 20_000 and steps == sorted(set(steps))
-    assert max(b - a for a, b in zip(steps, steps[1:], strict=False)) < 200
+    assert max(b - a for a, b in itertools.pairwise(steps)) < 200
     with open(path, "a") as file:
         file.write(line(20_001))
     source.poll(time.time())

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import statistics
 from pathlib import Path
 
 import pytest
+from figures import LOGS
 
 from niblick.monitor.facts import PHASES, Curve, Facts, Point
 from niblick.monitor.logs import LogReader
 from niblick.monitor.timing import Lengths, Pace, Timing, phase_seconds, timing
-
-from figures import LOGS
 
 REPLAYED = [name for name in LOGS if not name.startswith("SP8192")]
 """That one's copy has no line of training."""
@@ -88,8 +88,8 @@ def test_between_lines_time_goes_on(shared: Path) -> None:
     found = Replay((shared / "data" / "logs" / REPLAYED[0]).read_text(), 1).timings(600)[200:500]
     etas = [told.phase_eta or 0.0 for _, told in found]
     shares = [told.share or 0.0 for _, told in found]
-    assert all(a > b for a, b in zip(etas, etas[1:], strict=False))
-    assert all(a < b for a, b in zip(shares, shares[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(etas))
+    assert all(a < b for a, b in itertools.pairwise(shares))
 
 
 @pytest.mark.parametrize("name", LOGS)

@@ -13,7 +13,9 @@ from niblick.errors import ConfigError
 
 @app.command()
 def watch(
-    target: Annotated[str | None, typer.Argument(help="A run (id, path, `latest`) or a log; all runs by default.")] = None,
+    target: Annotated[
+        str | None, typer.Argument(help="A run (id, path, `latest`) or a log; all runs by default.")
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print what is known now, and end.")] = False,
     runs: Runs = RUNS,
     json_: Json = False,
@@ -26,10 +28,7 @@ def watch(
 
     log = target is not None and Path(target).is_file()
     folder = Path(target) if target and (Path(target) / "config.json").is_file() else None
-    if log:
-        watcher = Watcher(logs=[Path(str(target))])
-    else:
-        watcher = Watcher([folder.resolve().parent if folder else runs])
+    watcher = Watcher(logs=[Path(str(target))]) if log else Watcher([folder.resolve().parent if folder else runs])
     watcher.poll()
     if not watcher.views:
         raise nothing_to_see([runs])
@@ -62,7 +61,9 @@ def monitor(
     more: Annotated[list[Path] | None, typer.Argument(help="More logs.", show_default=False)] = None,
     runs: Annotated[list[Path], typer.Option("--runs", help="Folder of runs; may be given more than once.")] = [RUNS],  # noqa: B006
     logs: Annotated[list[Path] | None, typer.Option("--logs", help="Training logs, or folders of such.")] = None,
-    host: Annotated[str, typer.Option(help="Address to serve on; any but this machine's own asks for a token.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to serve on; any but this machine's own asks for a token.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8501,
     json_: Json = False,
 ) -> None:

@@ -56,13 +56,13 @@ class Filter:
 
 
 class Ledger:
-    """The runs below a folder. Raises ConfigError if there is no such folder."""
+    """The runs below a folder; unless to `remember`, nothing is written there. Raises ConfigError if there is none."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, remember: bool = True) -> None:
         if not folder.is_dir():
             raise ConfigError(f"there is no folder {folder}: `niblick train` makes one with the first run in it")
         self.folder = folder
-        self._cache = _open(folder / CACHE)
+        self._cache = _open(folder / CACHE if remember else None)
 
     def rows(self, wanted: Filter | None = None) -> list[Row]:
         """Return the runs, newest first. Raises ConfigError for a filter by a key that no run has."""

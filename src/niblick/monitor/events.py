@@ -57,6 +57,24 @@ class EventReader:
                 self.facts.took("training", self.facts.train_seconds)
             self.facts.enter("final_validation", at)
 
+    def ended(self, phase: str, message: str, at: float | None) -> None:
+        """Note that the run has `failed` or was `stopped`, and why."""
+        self.facts.message = message[:500]
+        self.facts.enter(phase, at)
+        self.facts.notes.append(Note("warning", self.facts.message, self.facts.step, at))
+
+    def finished(self, result: dict[str, Any], at: float | None) -> None:
+        """Note that result.json is there, which is written last: whatever the events say, the run is done."""
+        facts, bpb = self.facts, _number(result.get("bpb"))
+        if bpb is not None and not facts.scores:
+            name = str(result.get("artifact", "score"))
+            facts.score(FinalScore(name, "roundtrip", bpb, _number(result.get("loss")), None, True))
+        for key in ("artifact_bytes", "code_bytes", "total_bytes"):
+            if isinstance(result.get(key), int):
+                setattr(facts, key, result[key])
+        facts.message = ""
+        facts.enter("done", at)
+
     def _configure(self, config: dict[str, Any]) -> None:
         levels = (config.get("model") or {}).get("levels") or []
         self.facts.targets = tuple(_number(level.get("target_length")) for level in levels[:MOST_LEVELS])
@@ -143,9 +161,7 @@ class EventReader:
         self.facts.enter("done" if self.facts.scores else "audit", at)
 
     def _failure(self, event: dict[str, Any], at: float | None) -> None:
-        self.facts.message = str(event.get("message", "failed"))[:500]
-        self.facts.enter("failed", at)
-        self.facts.notes.append(Note("warning", self.facts.message, self.facts.step, at))
+        self.ended("failed", str(event.get("message", "failed")), at)
 
     def _resume(self, event: dict[str, Any], at: float | None) -> None:
         self.facts.message = ""
@@ -161,7 +177,9 @@ class EventReader:
         seconds = _number(event.get("seconds"))
         if self.facts.max_seconds is not None and seconds is not None:
             self.facts.max_seconds -= seconds
-        self.facts.notes.append(Note("info", f"{seconds or 0:.1f} s of the clock kept for what follows training", None, at))
+        self.facts.notes.append(
+            Note("info", f"{seconds or 0:.1f} s of the clock kept for what follows training", None, at)
+        )
 
     def _other(self, event: dict[str, Any], at: float | None) -> None:
         kind = "warning" if event["event"] in ("warning", "rollback") else "info"

@@ -213,8 +213,6 @@ class Facts:
 
     def score(self, new: FinalScore) -> None:
         """Take in a final score; the exact number takes the place of the rounded one."""
-        if new.exact and new.loss and new.bpb:
-            self.bytes_per_token = new.loss / math.log(2) / new.bpb
         base = new.name.removesuffix("_exact")
         for i, old in enumerate(self.scores):
             if old.name.removesuffix("_exact") == base:

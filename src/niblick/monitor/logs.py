@@ -48,7 +48,7 @@ def ends_whole(line: str) -> bool:
 
 
 class LogReader:
-    """Reads one log into `facts`. `at` is when a line was seen to arrive, in seconds since 1970, where that is known."""
+    """Reads one log into `facts`. `at` is when a line was seen to arrive, in seconds since 1970, where known."""
 
     def __init__(self) -> None:
         self.facts = Facts()
@@ -176,7 +176,9 @@ class LogReader:
             return False
         facts, name, low = self.facts, found[1], found[1].lower()
         loss, bpb = _number(found[2]), _number(found[3])
-        seconds = next((_number(v) * _SECONDS[u] for n, v, u in _FIELD.findall(found[4]) if n == "eval_time" and u), None)
+        seconds = next(
+            (_number(v) * _SECONDS[u] for n, v, u in _FIELD.findall(found[4]) if n == "eval_time" and u), None
+        )
         if re.search(r"diagnostic|pre-?quant|post[_-]ema|post[_-]swa", low):
             facts.float_bpb = bpb
             facts.notes.append(Note("info", text, facts.step, at))
@@ -185,6 +187,8 @@ class LogReader:
             return False
         kind = "ttt" if "ttt" in low else "sliding" if "sliding" in low else "roundtrip"
         facts.score(FinalScore(name, kind, bpb, loss, seconds, name.endswith("_exact")))
+        if name.endswith("_exact") and loss and bpb:
+            facts.bytes_per_token = loss / math.log(2) / bpb
         phase = "quantized_validation" if kind == "roundtrip" else kind
         if seconds is not None:
             facts.enter(phase, at - seconds if at is not None else None)
@@ -268,7 +272,10 @@ class LogReader:
         if text.startswith("Traceback (most recent call last)"):
             self._in_traceback = True
             return True
-        if not (_KILLED.match(text) or (_ERROR.match(text) and (self._in_traceback or "srun" in text[:12] or "slurm" in text[:12]))):
+        if not (
+            _KILLED.match(text)
+            or (_ERROR.match(text) and (self._in_traceback or "srun" in text[:12] or "slurm" in text[:12]))
+        ):
             return False
         if facts.scores or facts.message:
             return True  # the first word is the cause; and what is scored is done

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from niblick.errors import DataError
+from niblick.lab import ledger
+from niblick.lab.facts import failed_job, last_words
 from niblick.monitor.events import EventReader
 from niblick.monitor.facts import Facts
 from niblick.monitor.logs import LogReader, ends_whole
 from niblick.monitor.tail import Tail, expect_text, last_lines
-from niblick.monitor.timing import Pace
+from niblick.monitor.timing import ENDED, Pace
 
 _SETTLED = 5.0
 """Seconds after which a last line without its end is taken as it is."""
@@ -150,7 +151,19 @@ class RunSource(Source):
             if weights is not None and not self.gone:
                 self._reader.weights_written(weights)
                 self.last_at = max(self.last_at, weights)
+        if self.facts.phase != "done" and (result := read_object(self.path / "result.json")):
+            self._reader.finished(result, self.last_at)
+        if self.facts.phase not in ENDED and (last := self._last_words()):
+            self._reader.ended(*last, self.last_at)
         self.version += self.facts.phase != before
+
+    def _last_words(self) -> tuple[str, str] | None:
+        """How a run ended that could not say so itself: what its sweep wrote of it."""
+        if (self.path / "stopped.json").is_file():
+            return "stopped", str(read_object(self.path / "stopped.json").get("reason", "stopped by its sweep"))
+        if (failed := Path(failed_job(str(self.path)))).is_file():
+            return "failed", last_words(read_object(failed))
+        return None
 
     def log_tail(self, count: int = 200) -> list[str]:
         """The last lines of train.log."""
@@ -158,7 +171,7 @@ class RunSource(Source):
 
     def settings(self) -> dict[str, Any]:
         """The config, by dotted keys."""
-        return dict(flat(self._config))
+        return {k: v if isinstance(v, str) else json.dumps(v) for k, v in flat(self._config)}
 
     def notes(self) -> dict[str, Any]:
         """What people noted: `tags` and `notes`."""
@@ -187,23 +200,12 @@ class RunSource(Source):
         self._reader = EventReader(self._config, self.pace)  # a run that goes on tells its events anew
 
 
-def find_runs(root: Path) -> Iterator[Path]:
-    """Run directories below `root`, and below the folders of sweeps in it; none that a link leads out to."""
+def find_runs(root: Path) -> Iterator[tuple[str, Path]]:
+    """Ids and folders of the runs below `root`; none that a link leads out to."""
     inside = root.resolve()
-    for folder in _folders(root):
-        if (folder / "config.json").is_file():
-            if _within(folder, inside):
-                yield folder
-            continue
-        yield from (f for f in _folders(folder) if (f / "config.json").is_file() and _within(f, inside))
-
-
-def _folders(path: Path) -> list[Path]:
-    try:
-        with os.scandir(path) as entries:
-            return sorted(Path(e.path) for e in entries if e.is_dir() and not e.name.startswith("."))
-    except OSError:
-        return []
+    for path, id in ledger.find_runs(root):
+        if _within(Path(path), inside):
+            yield id, Path(path)
 
 
 def _within(path: Path, root: Path) -> bool:
@@ -250,4 +252,3 @@ def _modified(path: Path) -> float | None:
         return path.stat().st_mtime
     except OSError:
         return None
-

@@ -66,7 +66,7 @@ def detail(view: View) -> Group:
     head = Text.assemble((view.id, "bold"), "  ", state(view))
     if view.message:
         head.append(f"\n{view.message}", style=STYLES.get(view.phase, ""))
-    rows = [head, strip(view), Text.assemble(bar(spent.share), "  ", _eta(view))]
+    rows: list[Text | Table] = [head, strip(view), Text.assemble(bar(spent.share), "  ", _eta(view))]
     facts = Table(box=None, pad_edge=False, show_header=False, padding=(0, 3, 0, 0))
     for pair in _pairs(view):
         facts.add_row(*[cell for name, value in pair for cell in (Text(name, style="bright_black"), value)])

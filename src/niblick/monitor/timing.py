@@ -7,6 +7,7 @@ earlier runs of the same kind, or in this one.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections import deque
 from collections.abc import Iterable
@@ -54,7 +55,7 @@ class Pace:
     def gap(self) -> float | None:
         """Usual seconds here between two lines."""
         times = [at for at, _ in self._seen]
-        gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+        gaps = [b - a for a, b in itertools.pairwise(times)]
         return statistics.median(gaps) if gaps else None
 
 
@@ -218,6 +219,6 @@ def _patience(facts: Facts, phase: str, pace: Pace, lengths: Lengths, kind: str,
         known = lengths.expected(kind, phase, facts, run)
         return max(_QUIET_PHASE, 4 * known if known else 0.0)
     points = [p.seconds for p in facts.curve.recent(_RECENT) if p.seconds is not None]
-    gaps = [b - a for a, b in zip(points, points[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(points)]
     usual = max([pace.gap or 0.0, statistics.median(gaps) if gaps else 0.0])
     return max(_QUIET, 10 * usual) if usual else 5 * _QUIET

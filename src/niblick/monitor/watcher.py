@@ -269,9 +269,9 @@ class Watcher:
     def _find(self) -> None:
         known = {s.path for s in self._sources.values() if isinstance(s, RunSource)}
         for root in self.roots:
-            for path in find_runs(root):
+            for name, path in find_runs(root):
                 if path not in known:
-                    id = self._free_name(path.relative_to(root).as_posix(), path)
+                    id = self._free_name(name, path)
                     self._sources[id] = RunSource(id, path)
 
     def _free_name(self, name: str, path: Path) -> str:

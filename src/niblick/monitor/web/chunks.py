@@ -30,7 +30,9 @@ def build(watcher: Watcher, artifact: str) -> None:
             return
         pick = ui.select(list(known), value=artifact if artifact in known else next(iter(known)))
         pick.props('outlined dense label="artifact"').classes("w-full").mark("artifact")
-        text = ui.textarea(value=SENTENCE).props(f'outlined autogrow debounce=150 maxlength={CHARACTERS_MOST} label="text"')
+        text = ui.textarea(value=SENTENCE).props(
+            f'outlined autogrow debounce=150 maxlength={CHARACTERS_MOST} label="text"'
+        )
         text.classes("find w-full").mark("text")
         facts, shown = Live("soft"), Live("panel")
         newest = {"number": 0}
@@ -43,6 +45,7 @@ def build(watcher: Watcher, artifact: str) -> None:
                 facts.show(html[0])
                 shown.show(html[1])
 
+        shown.show("<p class=soft>loading the model…</p>")
         pick.on_value_change(update)
         text.on_value_change(update)
         ui.timer(0.05, update, once=True)
@@ -79,9 +82,10 @@ def _loaded(path: Path, changed: int) -> Any:
 
 
 def _chunk(piece: Any) -> str:
-    text = escape(piece.text).replace(" ", '<span class=ws>␣</span>').replace("\n", "<span class=ws>⏎</span>")
+    text = escape(piece.text).replace(" ", "<span class=ws>␣</span>").replace("\n", "<span class=ws>⏎</span>")
     label = escape(f"{piece.text}, p {piece.p:.2f}")
+    place = f"bytes {piece.start} to {piece.end}, p {piece.p:.4f}"
     return (
-        f'<span class=chunk title="bytes {piece.start} to {piece.end}, p {piece.p:.4f}" aria-label="{label}"><b>{text}</b>'
+        f'<span class=chunk title="{place}" aria-label="{label}"><b>{text}</b>'
         f"<i style='width:{36 * piece.p:.0f}px'></i><small>{piece.p:.2f}</small></span>"
     )

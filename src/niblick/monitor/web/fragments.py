@@ -40,12 +40,12 @@ def badge(view: View) -> str:
     return f'<span class="badge {kind}" data-phase="{escape(view.phase)}">{sign}{escape(words(view))}</span>'
 
 
-def bar(share: float | None, state: str, label: str, over: bool = False) -> str:
+def bar(share: float | None, state: str, label: str) -> str:
     """A bar filled to `share`, readable for machines and screen readers too."""
     percent = 100 * min(1.0, share or 0.0)
     kind = state if state in SIGNS else ""
     return (
-        f'<div class="bar {kind} {"over" if over else ""}" role=progressbar aria-label="{escape(label)}" aria-valuemin=0 '
+        f'<div class="bar {kind}" role=progressbar aria-label="{escape(label)}" aria-valuemin=0 '
         f'aria-valuemax=100 aria-valuenow="{percent:.2f}"><i style="width:{percent:.2f}%"></i></div>'
     )
 
@@ -69,12 +69,15 @@ def strip(view: View) -> str:
         spent = view.seconds.get(phase)
         length = "" if spent is None else f"{human_seconds(spent)} · {spent / total:.0%}"
         if phase == "done":
-            length = human_seconds(sum(view.seconds.values())) + " in all" if view.phase == "done" and view.seconds else ""
+            length = (
+                human_seconds(sum(view.seconds.values())) + " in all" if view.phase == "done" and view.seconds else ""
+            )
         if begun := view.starts.get(phase):
             length += f"<br>{time.strftime('%H:%M:%S', time.localtime(begun))}"
         stuck = view.phase if view.phase in SIGNS else ""
         current = ' aria-current="step"' if state == "now" else ""
-        items += f'<li class="{state} {stuck}"{current}><b>{sign} {escape(LABELS[phase])}</b><span>{length or "&nbsp;"}</span></li>'
+        name = f"<b>{sign} {escape(LABELS[phase])}</b>"
+        items += f'<li class="{state} {stuck}"{current}>{name}<span>{length or "&nbsp;"}</span></li>'
     return f'<ol class="strip" aria-label="phases">{items}</ol>'
 
 
@@ -157,10 +160,12 @@ def card(view: View) -> str:
     """A working run, as the inside of a card."""
     number, unit = score(view)
     percent = "" if view.timing.share is None else f"{view.timing.share:.0%}"
+    progress = bar(view.timing.share, view.phase, f"{words(view)} of {view.id}")
     return (
-        f'<div class=line><span class=name>{escape(view.id)}</span>{badge(view)}</div>{segments(view)}'
-        f'<div class=hero><div><div class=big>{number}</div><div class=unit>{escape(unit)}</div></div>{spark(view.spark)}</div>'
-        f'<div class=barline>{bar(view.timing.share, view.phase, f"{words(view)} of {view.id}")}<span>{percent}</span></div>'
+        f"<div class=line><span class=name>{escape(view.id)}</span>{badge(view)}</div>{segments(view)}"
+        f"<div class=hero><div><div class=big>{number}</div><div class=unit>{escape(unit)}</div></div>"
+        f"{spark(view.spark)}</div>"
+        f"<div class=barline>{progress}<span>{percent}</span></div>"
         f"<div class=meta><span><b>{eta(view) or '&nbsp;'}</b></span><span>step <b>{steps(view)}</b></span>"
         f"<span>speed <b>{speed(view)}</b></span><span>last line <b>{ago(view.timing.age)}</b></span>"
         f"<span style='grid-column:1/-1'>artifact <b>{cap(view)}</b></span></div>"
@@ -171,8 +176,10 @@ def row(view: View) -> str:
     """A run, as the inside of a row."""
     number, unit = score(view)
     return (
-        f'<div class="cells"><span class=name title="{escape(view.id)}">{escape(view.id)}</span><span>{badge(view)}</span>'
-        f'<span class="r" title="{escape(unit)}">{number} <span class=soft>{"" if view.final else "train"}</span></span>'
+        f'<div class="cells"><span class=name title="{escape(view.id)}">{escape(view.id)}</span>'
+        f"<span>{badge(view)}</span>"
+        f'<span class="r" title="{escape(unit)}">{number} <span class=soft>{"" if view.final else "train"}</span>'
+        f"</span>"
         f'<span class="r">{"–" if view.total_bytes is None else human_bytes(view.total_bytes)}</span>'
         f"<span>{spark(view.spark, 100, 22)}</span>"
         f'<span class="r soft" title="last line">{ago(view.timing.age) if view.timing.age > 30 else "now"}</span></div>'
@@ -191,7 +198,9 @@ def tile(name: str, value: str, under: str = "") -> str:
     return f"<div class=tile><div class=k>{escape(name)}</div><div class=v>{escape(value)}</div>{small}</div>"
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = (), marked: Sequence[int] = ()) -> str:
+def table(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = (), marked: Sequence[int] = ()
+) -> str:
     """A table of plain texts; `numbers` are columns set right, `marked` rows that stand out."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
@@ -208,7 +217,7 @@ def settings(values: dict[str, object]) -> str:
     body = "".join(
         f"<tr><td class=key>{escape(str(k))}</td><td class=val>{escape(str(v))}</td></tr>" for k, v in values.items()
     )
-    return f"<div class=scroll style='max-height:420px;overflow:auto'><table class=plain><tbody>{body}</tbody></table></div>"
+    return f'<div class="scroll tall"><table class=plain><tbody>{body}</tbody></table></div>'
 
 
 def events(view: View) -> str:
@@ -216,7 +225,8 @@ def events(view: View) -> str:
     signs = {"warning": "⚠", "good": "✓", "info": "·"}
     items = "".join(
         f'<li class="{n.kind}"><span aria-label="{n.kind}">{signs[n.kind]}</span>'
-        f'<span class="soft num">{"" if n.step is None else f"step {n.step:,}"}</span><span>{escape(n.text)}</span></li>'
+        f'<span class="soft num">{"" if n.step is None else f"step {n.step:,}"}</span>'
+        f"<span>{escape(n.text)}</span></li>"
         for n in reversed(view.notes)
     )
     return f"<ul class=events>{items}</ul>" if items else "<p class=soft>nothing yet</p>"

@@ -14,13 +14,10 @@ PAGES = (("/", "Live"), ("/compare", "Compare"), ("/board", "Leaderboard"), ("/c
 UPDATE_SECONDS = 1.0
 
 _STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-LOGO = (
-    '<svg viewBox="0 0 24 24" aria-hidden="true"><path d="M15.5 2 9.6 16.2" fill="none" stroke="#8b949e" stroke-width="2.2" '
-    'stroke-linecap="round"/><path d="M9.9 15.2c-2.3-.5-5.6.4-6.9 3.3-.4 1 .2 1.9 1.3 1.9 3.2.1 5.6-1.4 6.6-4z" '
-    'fill="#2f81f7"/><circle cx="17.5" cy="19" r="2.6" fill="#2da677"/></svg>'
-)
+LOGO = (Path(__file__).parent / "logo.svg").read_text(encoding="utf-8")
 _THEMES = {"auto": ("brightness_auto", None), "light": ("light_mode", False), "dark": ("dark_mode", True)}
 _COOKIE = "niblick_theme"
+_PLOTLY = {"displayModeBar": False, "responsive": True}
 
 
 @contextmanager
@@ -33,9 +30,7 @@ def page(title: str, path: str) -> Iterator[None]:
     dark = ui.dark_mode(_THEMES.get(theme, _THEMES["auto"])[1])
     with ui.header().classes("top"), ui.element("div").classes("inner"):
         ui.html(f'<a class="brand" href="/">{LOGO}niblick</a>', sanitize=False).classes("home")
-        links = "".join(
-            f'<a href="{to}"{" aria-current=page" if to == path else ""}>{name}</a>' for to, name in PAGES
-        )
+        links = "".join(f'<a href="{to}"{" aria-current=page" if to == path else ""}>{name}</a>' for to, name in PAGES)
         ui.html(links, tag="nav", sanitize=False).classes("tabs").props('aria-label="pages"')
         _theme_button(dark, theme)
     with ui.element("main").classes("page"):
@@ -64,11 +59,18 @@ def _theme_button(dark: Any, theme: str) -> None:
 _KEYS = f"""<script>
 document.addEventListener("keydown", (e) => {{
   if (e.ctrlKey || e.metaKey || e.altKey) return;
-  if (e.target.closest("input, textarea, select, [contenteditable]")) {{ if (e.key === "Escape") e.target.blur(); return }}
+  if (e.target.closest("input, textarea, select, [contenteditable]")) {{
+    if (e.key === "Escape") e.target.blur();
+    return;
+  }}
   const pages = {[to for to, _ in PAGES]};
+  const field = document.querySelector(".find input, .find textarea");
   if (e.key >= "1" && e.key <= String(pages.length)) location.href = pages[e.key - 1];
   else if (e.key === "d") document.querySelector(".tool").click();
-  else if (e.key === "/") {{ const field = document.querySelector(".find input, .find textarea"); if (field) {{ field.focus(); e.preventDefault() }} }}
+  else if (e.key === "/" && field) {{
+    field.focus();
+    e.preventDefault();
+  }}
 }});
 </script>"""
 
@@ -100,7 +102,12 @@ class Chart:
         self.panel = ui.element("section").classes("panel")
         with self.panel:
             ui.html(title, tag="h2", sanitize=False)
-            self.plot = ui.plotly({"data": [], "layout": {}}).classes("chart").mark(mark).props(f'id="{mark}" role="img"')
+            self.plot = (
+                ui.plotly({"data": [], "layout": {}, "config": _PLOTLY})
+                .classes("chart")
+                .mark(mark)
+                .props(f'id="{mark}" role="img"')
+            )
             self.plot.props(f'aria-label="{title}"')
 
     def draw(self, figure: dict[str, Any]) -> None:
@@ -108,10 +115,8 @@ class Chart:
         drawn = any(len(trace.get("x", ())) for trace in figure["data"])
         self.panel.set_visibility(drawn)
         if drawn:
-            config = {"displayModeBar": False, "responsive": True}
-            height = {"style": f"min-height:{figure['layout'].get('height', 340)}px"}
-            self.plot.style(height["style"])
-            self.plot.update_figure(figure | {"config": config})
+            self.plot.style(f"min-height:{figure['layout'].get('height', 340)}px")
+            self.plot.update_figure(figure | {"config": _PLOTLY})
 
 
 def empty(html: str) -> None:

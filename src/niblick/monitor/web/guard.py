@@ -36,9 +36,11 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if not self._own_page(headers) or not self._allowed(scope, headers):
-            await _refuse(scope, receive, send)
-        elif scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "POST"):
+        if (
+            not self._own_page(headers)
+            or not self._allowed(scope, headers)
+            or (scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "POST"))
+        ):
             await _refuse(scope, receive, send)
         elif (token := self._in_query(scope)) is not None and scope["type"] == "http":
             await self._welcome(scope, send, token)

@@ -67,7 +67,8 @@ def _note(view: View, text: str, when: str, tags: list[str]) -> str:
     number, unit = fragments.score(view)
     labels = "".join(f"<span class=tag>{escape(tag)}</span>" for tag in tags)
     return (
-        f'<article class=note><div class=head style="margin:0"><a href="{fragments.run_url(view.id)}"><b>{escape(view.id)}</b></a>'
+        f'<article class=note><div class=head style="margin:0">'
+        f'<a href="{fragments.run_url(view.id)}"><b>{escape(view.id)}</b></a>'
         f'{fragments.badge(view)}<span class="soft num">{number} {escape(unit)}</span><span class=grow></span>'
         f"<span class=soft>{escape(when)}</span></div><p>{escape(text)}</p>{labels}</article>"
     )

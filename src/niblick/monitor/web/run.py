@@ -95,25 +95,26 @@ def _quoted(id: str) -> str:
 
 def _head(view: View) -> str:
     kind = "log" if view.kind == "log" else f"run of {view.group}" if view.group else "run"
-    return f"<div class=head><h1>{escape(view.id)}</h1>{fragments.badge(view)}<span class=soft>{escape(kind)}</span></div>"
+    return (
+        f"<div class=head><h1>{escape(view.id)}</h1>{fragments.badge(view)}<span class=soft>{escape(kind)}</span></div>"
+    )
 
 
 def _banner(view: View) -> str:
+    """What is wrong, or worth knowing before anything else."""
+    kind, text = "", ""
     if view.gone:
-        return "<div class=banner>This run has been deleted or moved away; what was known of it stands here until you leave.</div>"
-    if view.phase == "stalled":
-        silent = human_seconds(view.timing.age)
-        return (
-            f"<div class=banner>No line for {silent}: it hangs, or its process is gone. "
-            f"<code>niblick train --resume {escape(view.path)}</code> goes on from the newest checkpoint.</div>"
-            if view.kind == "run"
-            else f"<div class=banner>No line for {silent}: it hangs, its process is gone, or the log is no longer written.</div>"
-        )
-    if view.message:
-        return f'<div class="banner {view.phase}">{escape(view.message)}</div>'
-    if view.sampled:
-        return "<div class=banner>This log is large: its beginning, its end and samples between them were read.</div>"
-    return ""
+        text = "This run has been deleted or moved away; what was known of it stands here until you leave."
+    elif view.phase == "stalled":
+        text = f"No line for {human_seconds(view.timing.age)}: it hangs, or its process is gone."
+        if view.kind == "run":
+            again = f"<code>niblick train --resume {escape(view.path)}</code>"
+            text += f" {again} goes on from the newest checkpoint."
+    elif view.message:
+        kind, text = view.phase, escape(view.message)
+    elif view.sampled:
+        text = "This log is large: its beginning, its end and samples between them were read."
+    return f'<div class="banner {kind}">{text}</div>' if text else ""
 
 
 def _strip(view: View) -> str:
@@ -141,7 +142,9 @@ def _tiles(view: View) -> str:
         shown.append(tile("train clock", human_seconds(view.train_seconds), "stands still in validation"))
     if view.total_bytes is not None:
         size = "" if view.artifact_bytes is None else f"weights {human_bytes(view.artifact_bytes)}"
-        shown.append(tile("bytes of the cap", f"{view.total_bytes:,}", f"{fragments.cap(view).partition(', ')[2]}; {size}"))
+        shown.append(
+            tile("bytes of the cap", f"{view.total_bytes:,}", f"{fragments.cap(view).partition(', ')[2]}; {size}")
+        )
     if view.parameters is not None:
         seed = "" if view.seed is None else f"seed {view.seed}"
         shown.append(tile("weights", f"{view.parameters:,}", seed))

@@ -1,4 +1,4 @@
-"""Starts the web app: pages, guard, uvicorn. Everything is served from this machine; nothing is fetched from elsewhere."""
+"""Starts the web app: pages, guard, uvicorn. Nothing is fetched from anywhere else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def serve(watcher: Watcher, host: str, port: int, tell: Callable[[str], None]) -
     try:
         from nicegui import app, ui
     except ImportError as error:
-        raise ConfigError("the web app needs nicegui: pip install 'niblick[monitor]' (`niblick watch` does not)") from error
+        raise ConfigError(
+            "the web app needs nicegui: pip install 'niblick[monitor]' (`niblick watch` does not)"
+        ) from error
+    from niblick.monitor.web.frame import LOGO
     from niblick.monitor.web.guard import Guard
 
     token = None if host in LOOPBACK else secrets.token_urlsafe(18)
@@ -36,7 +39,7 @@ def serve(watcher: Watcher, host: str, port: int, tell: Callable[[str], None]) -
             host=host,
             port=port,
             title="niblick",
-            favicon=_FAVICON,
+            favicon=LOGO,
             show=False,
             reload=False,
             tailwind=False,
@@ -46,19 +49,14 @@ def serve(watcher: Watcher, host: str, port: int, tell: Callable[[str], None]) -
         )
 
 
-_FAVICON = (
-    '<svg viewBox="0 0 24 24" xmlns="http://www.w3.org/2000/svg"><path d="M15.5 2 9.6 16.2" fill="none" stroke="#8b949e" '
-    'stroke-width="2.4" stroke-linecap="round"/><path d="M9.9 15.2c-2.3-.5-5.6.4-6.9 3.3-.4 1 .2 1.9 1.3 1.9 3.2.1 '
-    '5.6-1.4 6.6-4z" fill="#2f81f7"/><circle cx="17.5" cy="19" r="2.6" fill="#2da677"/></svg>'
-)
-
-
 def add_pages(watcher: Watcher) -> None:
     """Register all pages."""
     from fastapi import Query
     from nicegui import ui
 
     from niblick.monitor.web import board, chunks, compare, live, notes, run
+
+    standings = board.Standings(watcher)
 
     @ui.page("/")
     def _live() -> None:
@@ -74,7 +72,7 @@ def add_pages(watcher: Watcher) -> None:
 
     @ui.page("/board")
     def _board() -> None:
-        board.build(watcher)
+        board.build(watcher, standings)
 
     @ui.page("/chunks")
     def _chunks(artifact: str = "") -> None:
@@ -94,4 +92,6 @@ def _free(host: str, port: int) -> int:
             probe.bind((host, port))
             return int(probe.getsockname()[1])
     except OSError as error:
-        raise ConfigError(f"{host}:{port} cannot be served on ({error.strerror}): choose another --port or --host") from None
+        raise ConfigError(
+            f"{host}:{port} cannot be served on ({error.strerror}): choose another --port or --host"
+        ) from None

@@ -1,0 +1,282 @@
+"""`niblick watch`, and what it reads of run directories."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from figures import LOGS
+from rich.console import Console
+
+from niblick import cli
+from niblick.monitor import terminal
+from niblick.monitor.events import EventReader
+from niblick.monitor.watcher import Watcher
+
+STEP = {"event": "step", "step": 1, "steps": 10, "train_seconds": 1.0, "loss": 2.0, "tokens_per_second": 50.0}
+START = {"event": "start", "parameters": 9, "seed": 7, "steps": 10, "max_seconds": None, "warmup_steps": 2}
+START |= {"batch_tokens": 100, "bytes_per_token": 2.0}
+STORY: list[dict[str, Any]] = [
+    START | {"time": 100.0},
+    {"event": "warmup", "step": 1, "steps": 2, "time": 101.0},
+    {"event": "warmup", "step": 2, "steps": 2, "time": 102.0},
+    {"event": "validation", "step": 0, "steps": 10, "train_seconds": 0.0, "loss": 5.0, "bpb": 3.6, "time": 107.0},
+    STEP | {"time": 108.0, "levels": [{"boundary_rate": 0.25}, {"boundary_rate": 0.5}], "lr_scale": 1.0},
+    STEP | {"time": 116.0, "step": 9, "train_seconds": 9.0, "loss": 1.5},
+    {"event": "warning", "kind": "throughput", "message": "throughput fell", "step": 9, "time": 116.5},
+    STEP | {"time": 117.0, "step": 10, "train_seconds": 10.0},
+    {
+        "event": "validation",
+        "step": 10,
+        "steps": 10,
+        "train_seconds": 10.0,
+        "loss": 1.4,
+        "bpb": 1.0,
+        "final": True,
+        "time": 123.0,
+    },
+    {
+        "event": "export",
+        "name": "int8",
+        "artifact_bytes": 50,
+        "code_bytes": 5,
+        "total_bytes": 55,
+        "export_seconds": 2.0,
+        "time": 125.0,
+    },
+    {"event": "score", "name": "int8", "bpb": 1.01, "loss": 1.4, "seconds": 6.0, "time": 131.0},
+]
+
+
+def write(folder: Path, events: list[dict[str, Any]], **files: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"preset": "net", "model": {"levels": [{"target_length": 6.0}]}}))
+    (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    for name, value in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    return folder
+
+
+def seen(folder: Path, now: float = 0.0) -> dict[str, Any]:
+    watcher = Watcher([folder.parent], clock=lambda: now)
+    watcher.poll()
+    return watcher.views[folder.name].snapshot()
+
+
+def niblick(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["niblick", *map(str, arguments)])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    return code, *capsys.readouterr()
+
+
+def test_phases_of_a_run(tmp_path: Path) -> None:
+    phases = []
+    for i in range(len(STORY) + 1):
+        found = seen(write(tmp_path / "a", STORY[:i]), STORY[max(i, 1) - 1]["time"])
+        if not phases or phases[-1] != found["phase"]:
+            phases.append(found["phase"])
+    expected = ["starting", "warmup", "initial_validation", "training", "final_validation", "packaging"]
+    assert phases == [*expected, "quantized_validation", "done"]
+    lengths = {
+        "warmup": 2.0,
+        "initial_validation": 5.0,
+        "training": 10.0,
+        "packaging": 2.0,
+        "quantized_validation": 6.0,
+    }
+    assert found["phase_seconds"] == lengths
+    facts = {
+        k: found[k] for k in ("final_bpb", "final_metric", "artifact_bytes", "total_bytes", "model_params", "seed")
+    }
+    assert facts == {"final_bpb": 1.01, "final_metric": "int8"} | {
+        "artifact_bytes": 50,
+        "total_bytes": 55,
+        "model_params": 9,
+        "seed": 7,
+    }
+
+
+def test_the_last_validation_begins_with_the_weights(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", [e for e in STORY[:8] if e["event"] != "score"])
+    (folder / "model.safetensors").write_bytes(b"")
+    os.utime(folder / "model.safetensors", (117.5, 117.5))
+    found = seen(folder, 120.0)
+    assert (found["phase"], found["phase_seconds"]["final_validation"]) == ("final_validation", 2.5)
+    assert found["phase_eta_seconds"] == pytest.approx(2.5)  # the first validation took five seconds
+
+
+def test_curves_of_a_run() -> None:
+    reader = EventReader({"model": {"levels": [{"target_length": 6.0}, {"target_length": 3.0}]}})
+    for event in STORY:
+        reader.feed(json.dumps(event))
+    history = reader.facts.history("a")
+    assert (history.step, history.bytes) == ([1, 9, 10], [200.0, 1800.0, 2000.0])
+    assert [level.rate for level in history.levels] == [[0.25], [0.5]]
+    assert [level.target_length for level in history.levels] == [6.0, 3.0]
+    assert (history.final, [v.bpb for v in history.validations]) == (1.01, [3.6, 1.0])
+    assert history.bytes_per_second == [100.0, 100.0, 100.0]
+
+
+@pytest.mark.parametrize(
+    ("last", "files", "phase", "message"),
+    [
+        ({"event": "failure", "message": "the loss is nan"}, {}, "failed", "the loss is nan"),
+        ({"event": "stop", "reason": "SIGINT", "step": 3, "train_seconds": 3.0}, {}, "stopped", "stopped by SIGINT"),
+        (
+            {"event": "stop", "reason": "SIGINT", "step": 3},
+            {"stopped": {"reason": "a loser"}},
+            "stopped",
+            "stopped by SIGINT",
+        ),
+        (STEP, {"stopped": {"reason": "a loser"}}, "stopped", "a loser"),
+        (STEP, {"result": {"bpb": 1.5, "artifact": "int8", "total_bytes": 5}}, "done", ""),
+    ],
+)
+def test_how_runs_end(tmp_path: Path, last: dict[str, Any], files: dict[str, Any], phase: str, message: str) -> None:
+    found = seen(write(tmp_path / "a", [*STORY[:6], last | {"time": 118.0}], **files), 119.0)
+    assert (found["phase"], found["message"]) == (phase, message)
+    assert found["eta_seconds"] == (0.0 if phase == "done" else None)
+
+
+def test_a_run_that_goes_on_is_read_anew(tmp_path: Path) -> None:
+    """`resume` rewrites the events up to the checkpoint."""
+    folder = write(tmp_path / "a", [*STORY[:8], {"event": "failure", "message": "no"}])
+    watcher = Watcher([tmp_path], clock=lambda: 119.0)
+    watcher.poll()
+    assert watcher.views["a"].phase == "failed"
+    new = "".join(json.dumps(e) + "\n" for e in [*STORY[:5], {"event": "resume", "step": 1, "time": 118.0}])
+    (folder / "new").write_text(new)
+    os.replace(folder / "new", folder / "events.jsonl")
+    for _ in range(20):
+        watcher.poll()
+    assert (watcher.views["a"].phase, watcher.views["a"].step) == ("training", 1)
+
+
+def test_events_of_no_known_form_are_left_out() -> None:
+    reader = EventReader()
+    lines = [
+        "",
+        "{",
+        "[]",
+        '{"event": 3}',
+        '{"event": "step"}',
+        '{"event": "score", "bpb": "x"}',
+        '{"event": "new", "a": [1]}',
+    ]
+    for line in [
+        *lines,
+        '{"event": "step", "step": 1, "loss": NaN}',
+        "null",
+        '{"event": "warmup", "step": "x", "steps": 3}',
+    ]:
+        reader.feed(line, 1.0)
+    assert reader.facts.scores == []
+
+
+def test_runs_in_sweeps_and_behind_links(tmp_path: Path) -> None:
+    write(tmp_path / "runs" / "one", STORY)
+    write(tmp_path / "runs" / "sweep" / "net-s1", STORY)
+    outside = write(tmp_path / "outside", STORY)
+    (tmp_path / "runs" / "link").symlink_to(outside)
+    watcher = Watcher([tmp_path / "runs"])
+    watcher.poll()
+    assert sorted(watcher.views) == ["one", "sweep/net-s1"]
+
+
+def test_a_deleted_run_stays_known_and_can_come_back(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", STORY)
+    watcher = Watcher([tmp_path])
+    watcher.poll()
+    shutil.rmtree(folder)
+    for _ in range(11):
+        watcher.poll()
+    view = watcher.views["a"]
+    assert view.gone and view.final and not view.active
+    assert watcher.history("a") is not None
+    write(folder, STORY)
+    watcher.poll()
+    assert not watcher.views["a"].gone
+
+
+def test_once_in_json(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "NaiveBaseline__train.txt"
+    code, out, _ = niblick(monkeypatch, capsys, "watch", shared / "data" / "logs" / name, "--once", "--json")
+    found = json.loads(out)
+    assert code == 0 and {key: found[key] for key in LOGS[name]} == LOGS[name]
+    write(tmp_path / "runs" / "a", STORY)
+    for target in ("a", "latest", tmp_path / "runs" / "a"):
+        code, out, _ = niblick(monkeypatch, capsys, "watch", target, "--once", "--json", "--runs", tmp_path / "runs")
+        assert (code, json.loads(out)["final_bpb"]) == (0, 1.01)
+    code, out, _ = niblick(monkeypatch, capsys, "watch", "--json", "--runs", tmp_path / "runs")
+    assert [run["name"] for run in json.loads(out)["runs"]] == ["a"]
+    code, out, _ = niblick(monkeypatch, capsys, "watch", "--once", "--runs", tmp_path / "runs")
+    assert code == 0 and "✓ done" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["watch", "--runs", "{0}"], "there is no run in"),
+        (["watch", "nothing", "--runs", "{0}"], "there is no run in"),
+        (["watch", "binary"], "is a binary file, not a log"),
+        (["monitor", "--runs", "nowhere"], "there is no run in nowhere"),
+        (["monitor", "--logs", "binary", "--runs", "{0}"], "is a binary file, not a log"),
+        (["monitor", "--logs", "missing", "--runs", "{0}"], "cannot be read"),
+        (["monitor", "--logs", "empty", "--runs", "{0}"], "holds no .txt or .log file"),
+        (["monitor", "--runs", "{0}", "--host", "203.0.113.1"], "cannot be served on"),
+    ],
+)
+def test_what_cannot_be_shown(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    says: str,
+) -> None:
+    (tmp_path / "binary").write_bytes(b"\x7fELF\0\0\0")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, out, err = niblick(monkeypatch, capsys, *(a.format(tmp_path) for a in arguments))
+    assert (code, out) == (2, "")
+    assert says in err and len(err.strip().splitlines()) == 1
+
+
+def test_the_terminal_shows_all_that_matters(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", STORY[:6])
+    watcher = Watcher([tmp_path], clock=lambda: 116.5)
+    watcher.poll()
+    out = Console(file=io.StringIO(), width=100, force_terminal=False)
+    out.print(terminal.detail(watcher.views["a"]))
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    for piece in ("● training", "9 of 10", "ETA phase 0s", "100 B/s", "validation", "○ packaging"):
+        assert piece in text
+    shutil.rmtree(folder)
+    watcher.poll()
+    out.print(terminal.overview(list(watcher.views.values())))
+    assert "deleted" in out.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_live_until_it_ends(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", STORY)
+    watcher = Watcher([folder.parent])
+    watcher.poll()
+    out = Console(file=io.StringIO(), width=100, force_terminal=False)
+    started = time.monotonic()
+    terminal.watch(watcher, "a", out)
+    assert time.monotonic() - started < 30
+    assert "1.0100 BPB" in out.file.getvalue()  # type: ignore[attr-defined]
