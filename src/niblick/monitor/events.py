@@ -111,9 +111,9 @@ class EventReader:
         rates = tuple(float(level["boundary_rate"]) for level in (event.get("levels") or [])[:MOST_LEVELS])
         if at is not None and seconds is not None:
             self.pace.observe(at, seconds)
-        numbers = (_number(event.get(key)) for key in ("lr_scale", "grad_norm", "tokens_per_second"))
+        scale, norm, speed = (_number(event.get(key)) for key in ("lr_scale", "grad_norm", "tokens_per_second"))
         self.facts.enter("training", at)
-        self.facts.curve.add(Point(int(event["step"]), seconds, float(event["loss"]), *numbers, rates))
+        self.facts.curve.add(Point(int(event["step"]), seconds, float(event["loss"]), scale, norm, speed, rates))
 
     def _validation(self, event: dict[str, Any], at: float | None) -> None:
         seconds, facts = self._clock(event), self.facts

@@ -89,5 +89,6 @@ def _nothing(watcher: Watcher, wanted: str) -> str:
     folders = ", ".join(f"<code>{escape(str(root))}</code>" for root in watcher.roots)
     return (
         f"There is no run in {folders} yet.<br>It shows here as soon as one starts: "
-        "<code>niblick quickstart</code> makes one in three minutes.<br>Logs of other trainings show with <code>niblick monitor --logs FILE</code>."
+        "<code>niblick quickstart</code> makes one in three minutes.<br>"
+        "Logs of other trainings show with <code>niblick monitor --logs FILE</code>."
     )
