@@ -4,7 +4,7 @@ VENV ?= .venv
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 PY = $(VENV)/bin/python
 
-.PHONY: help quickstart test test-fast lint bench memory tokenizers penalties boundaries readme install dev clean
+.PHONY: help quickstart test test-fast lint bench memory tokenizers penalties boundaries readme screenshots install dev clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -38,6 +38,9 @@ boundaries: dev  ## the tables and pictures of docs/boundaries.md: what routers 
 
 readme: dev  ## run the quickstart and put its output into README.md
 	@$(PY) docs/update_readme.py
+
+screenshots: dev  ## the pictures of README.md and docs/monitor.md: trains two small runs and looks at them (5 minutes)
+	@$(PY) docs/screenshots.py
 
 install: $(VENV)/.installed  ## the package and what it needs, into .venv
 dev: $(VENV)/.dev  ## the same with the tools for tests, lint and benchmarks

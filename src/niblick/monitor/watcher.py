@@ -16,7 +16,7 @@ from niblick.monitor.facts import PHASES, Facts, FinalScore, Note
 from niblick.monitor.sources import LogSource, RunSource, Source, find_logs, find_runs
 from niblick.monitor.timing import ENDED, Lengths, Timing, phase_seconds, timing
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.4
 LOOK_SECONDS = 2.0
 """Between two looks for new run directories."""
 SPARK_POINTS = 60
@@ -133,8 +133,8 @@ class View:
         }
 
 
-def view(source: Source, lengths: Lengths, now: float) -> View:
-    """Return what a source shows at `now`."""
+def view(source: Source, lengths: Lengths, now: float, spark: tuple[float, ...] | None = None) -> View:
+    """Return what a source shows at `now`; `spark` is the one from before, where nothing has changed."""
     facts = source.facts
     spent = timing(facts, now, source.last_at, source.pace, lengths, source.group, source.id)
     return View(
@@ -156,7 +156,7 @@ def view(source: Source, lengths: Lengths, now: float) -> View:
         seed=facts.seed,
         train_seconds=facts.train_seconds,
         bytes_per_second=facts.bytes_per_second,
-        spark=_spark(facts),
+        spark=_spark(facts) if spark is None else spark,
         seconds=_ordered(phase_seconds(facts), spent, now, facts),
         starts={span.phase: span.start for span in reversed(facts.spans)},
         notes=tuple(facts.notes),
@@ -225,13 +225,17 @@ class Watcher:
             if now - self._looked >= LOOK_SECONDS or self._looked > now:
                 self._looked = now
                 self._find()
-            for id, source in list(self._sources.items()):
+            views = {}
+            for id, source in self._sources.items():
                 shown = self._views.get(id)
                 if shown and not shown.active and not source.gone and self._polls % _IDLE_POLLS:
+                    views[id] = shown
                     continue
                 source.poll(now)
                 self._lengths.learn(id, source.group, source.facts)
-            self._views = {id: view(s, self._lengths, now) for id, s in self._sources.items()}
+                spark = shown.spark if shown and shown.version == source.version else None
+                views[id] = view(source, self._lengths, now, spark)
+            self._views = views
             self._polls += 1
 
     @property

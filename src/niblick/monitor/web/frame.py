@@ -11,7 +11,7 @@ from nicegui import context, ui
 from starlette.requests import Request
 
 PAGES = (("/", "Live"), ("/compare", "Compare"), ("/board", "Leaderboard"), ("/chunks", "Chunks"), ("/notes", "Notes"))
-UPDATE_SECONDS = 1.0
+UPDATE_SECONDS = 0.6
 
 _STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 LOGO = (Path(__file__).parent / "logo.svg").read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ document.addEventListener("keydown", (e) => {{
 
 
 def keep(update: Callable[[], None]) -> None:
-    """Call `update` now and every second."""
+    """Call `update` now, and from then on every UPDATE_SECONDS."""
     update()
     ui.timer(UPDATE_SECONDS, update, immediate=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 
 from nicegui import ui
@@ -47,10 +48,11 @@ def build(watcher: Watcher) -> None:
 class _List:
     """One link for each run, in their order; each is sent again only when it changes."""
 
-    def __init__(self, classes: str, kind: str, html: object) -> None:
+    def __init__(self, classes: str, kind: str, html: Callable[[View], str]) -> None:
         self.box = ui.element("div").classes(classes)
         self._kind, self._html = kind, html
         self._shown: dict[str, tuple[ui.link, Live]] = {}
+        self._views: dict[str, View] = {}
         self._order: list[str] = []
 
     def show(self, views: list[View]) -> None:
@@ -58,12 +60,15 @@ class _List:
         order = [v.id for v in views]
         for id in set(self._shown) - set(order):
             self._shown.pop(id)[0].delete()
+            self._views.pop(id)
         for view in views:
             if view.id not in self._shown:
                 with self.box, ui.link(target=fragments.run_url(view.id)).classes(self._kind) as link:
                     self._shown[view.id] = (link, Live())
                 link.props(f'aria-label="run {escape(view.id)}"')
-            self._shown[view.id][1].show(self._html(view))  # type: ignore[operator]
+            if self._views.get(view.id) is not view:
+                self._views[view.id] = view
+                self._shown[view.id][1].show(self._html(view))
         if order != self._order:
             for i, id in enumerate(order):
                 if self._shown[id][0].parent_slot.children.index(self._shown[id][0]) != i:  # type: ignore[union-attr]
