@@ -280,3 +280,22 @@ def test_live_until_it_ends(tmp_path: Path) -> None:
     terminal.watch(watcher, "a", out)
     assert time.monotonic() - started < 30
     assert "1.0100 BPB" in out.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_data_of_a_run_only_where_it_was_given(tmp_path: Path) -> None:
+    from niblick.monitor.web.chunks import data_of
+
+    for name in ("data/words", "elsewhere/words"):
+        (tmp_path / name).mkdir(parents=True)
+    folder = write(tmp_path / "runs" / "a", STORY)
+    for named, given, found in (
+        (tmp_path / "data" / "words", [tmp_path / "data"], tmp_path / "data" / "words"),
+        ("gone/words", [tmp_path / "data"], tmp_path / "data" / "words"),
+        (tmp_path / "elsewhere" / "words", [], None),
+        ("../elsewhere", [tmp_path / "data"], None),
+        ("", [tmp_path / "data"], None),
+    ):
+        (folder / "config.json").write_text(json.dumps({"data": {"path": str(named)}}))
+        watcher = Watcher([tmp_path / "runs"], data=given)
+        watcher.poll()
+        assert data_of(watcher, "a") == found

@@ -61,6 +61,9 @@ def monitor(
     more: Annotated[list[Path] | None, typer.Argument(help="More logs.", show_default=False)] = None,
     runs: Annotated[list[Path], typer.Option("--runs", help="Folder of runs; may be given more than once.")] = [RUNS],  # noqa: B006
     logs: Annotated[list[Path] | None, typer.Option("--logs", help="Training logs, or folders of such.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="Folders of data, for the subword tokenizers in them.")
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to serve on; any but this machine's own asks for a token.")
     ] = "127.0.0.1",
@@ -77,7 +80,7 @@ def monitor(
     for folder in runs:
         if not folder.is_dir() and not (files and runs == [RUNS]):
             raise nothing_to_see([folder])
-    watcher = Watcher([folder for folder in runs if folder.is_dir()], files)
+    watcher = Watcher([folder for folder in runs if folder.is_dir()], files, data=data or [])
 
     def tell(address: str) -> None:
         if json_:

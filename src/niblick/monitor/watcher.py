@@ -191,9 +191,13 @@ class Watcher:
     """Follows run directories below `roots` and the given logs; `views` is always the newest of all of them."""
 
     def __init__(
-        self, roots: Sequence[Path] = (), logs: Sequence[Path] = (), clock: Callable[[], float] = time.time
+        self,
+        roots: Sequence[Path] = (),
+        logs: Sequence[Path] = (),
+        clock: Callable[[], float] = time.time,
+        data: Sequence[Path] = (),
     ) -> None:
-        self.roots = tuple(roots)
+        self.roots, self.data = tuple(roots), tuple(data)
         self._clock = clock
         self._lock = threading.RLock()
         self._sources: dict[str, Source] = {}

@@ -23,6 +23,7 @@ CHARACTERS_MOST = 4000
 def build(watcher: Watcher, artifact: str) -> None:
     """Build the page; `artifact` is the one to begin with."""
     known = artifacts(watcher)
+    texts = {id: data_of(watcher, id.rpartition(":")[0]) for id in known}
     with page("Chunks", "/chunks"):
         ui.html("Chunks", tag="h1", sanitize=False)
         if not known:
@@ -40,7 +41,7 @@ def build(watcher: Watcher, artifact: str) -> None:
         async def update() -> None:
             newest["number"] += 1
             number = newest["number"]
-            html = await run.io_bound(_cut, known[pick.value], text.value or "")
+            html = await run.io_bound(_cut, known[pick.value], texts[pick.value], text.value or "")
             if number == newest["number"] and html is not None:  # else the text has changed meanwhile
                 facts.show(html[0])
                 shown.show(html[1])
@@ -57,15 +58,31 @@ def artifacts(watcher: Watcher) -> dict[str, Path]:
     return {f"{id}:{path.parent.name}": path for id, source in folders for path in source.artifacts()}
 
 
-def _cut(path: Path, text: str) -> tuple[str, str]:
+def data_of(watcher: Watcher, id: str) -> Path | None:
+    """The data that a run was trained on, which holds its subword tokenizer; only inside folders that were given."""
+    source = watcher.run_folders().get(id)
+    named = source.settings().get("data.path") if source else None
+    if not named:
+        return None
+    # As the run calls it, from where it was started, or under the same name in a folder that was given.
+    candidates = [Path(str(named)), *(folder / Path(str(named)).name for folder in watcher.data)]
+    for path in (candidate.resolve() for candidate in candidates):
+        if path.is_dir() and any(path.is_relative_to(folder.resolve()) for folder in watcher.data):
+            return path
+    return None
+
+
+def _cut(path: Path, data: Path | None, text: str) -> tuple[str, str]:
     """Facts and chunks as HTML, or what is wrong."""
     if not text:
         return "", "<p class=soft>type something above</p>"
     try:
-        model = _loaded(path, path.stat().st_mtime_ns)
+        model = _loaded(path, data, path.stat().st_mtime_ns)
         pieces = model.chunks(text[:CHARACTERS_MOST])
     except NiblickError as error:
-        return "", f'<div class="banner">{escape(str(error))}</div>'
+        wanted = not data and "tokenizer" in str(error)
+        hint = " (a subword tokenizer lies with its data: start with <code>--data DIR</code>)" if wanted else ""
+        return "", f'<div class="banner">{escape(str(error))}{hint}</div>'
     except OSError:
         return "", '<div class="banner">the artifact is gone: choose another one</div>'
     count, size = len(pieces), len(text.encode())
@@ -74,11 +91,11 @@ def _cut(path: Path, text: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=2)
-def _loaded(path: Path, changed: int) -> Any:
+def _loaded(path: Path, data: Path | None, changed: int) -> Any:
     """The model of an artifact; `changed` makes a new file another one."""
     from niblick.generate import load
 
-    return load(path)
+    return load(path, data)
 
 
 def _chunk(piece: Any) -> str:
