@@ -67,8 +67,11 @@ def training(seconds: float) -> Iterator[Any]:
             while not (new := {p.name for p in (FOLDER / "runs").iterdir()} - before):
                 page.wait_for_timeout(200)
             [name] = new
-            bar = f"document.querySelector('[role=progressbar][aria-label=\"training of {name}\"]')"
-            page.wait_for_function(f"{bar} && parseFloat({bar}.getAttribute('aria-valuenow')) > 50", timeout=0)
+            bar = f"document.querySelector('[role=progressbar][aria-label$=\" of {name}\"]')"
+            state = f"{bar}?.getAttribute('aria-label').split(' ')[0]"
+            late = f"{state} === 'training' && parseFloat({bar}.getAttribute('aria-valuenow')) > 50"
+            after = f"['final', 'packaging', 'quantized', 'done'].includes({state})"
+            page.wait_for_function(f"({late}) || {after}", timeout=600_000)
             page.close()
             return name
 

@@ -204,6 +204,17 @@ def test_a_real_log_replayed(page: Any, place: Path, shared: Path) -> None:
     page.locator(".tile", has_text="bytes of the cap").get_by_text("15,863,489").wait_for()
 
 
+def test_research_notes(page: Any, place: Path) -> None:
+    notes = {"tags": ["idea"], "notes": [{"time": "2026-03-01", "text": "wider <i>encoders</i> help"}]}
+    (place / "runs" / "quickstart-1" / "notes.json").write_text(json.dumps(notes))
+    (place / "runs" / "log.md").write_text("# Research log\n\n- 10:00 tried <i>twice</i>\n")
+    page.goto("/notes")
+    page.get_by_text("wider <i>encoders</i> help").wait_for()
+    page.get_by_text("tried <i>twice</i>").wait_for()
+    page.locator("input[aria-label='find in notes']").fill("idea narrower")
+    page.get_by_text("no note matches").wait_for()
+
+
 def test_two_runs_compare(page: Any, place: Path) -> None:
     page.goto(f"/compare?run={OTHER}")
     page.wait_for_function(f"{TRACES} === 1")

@@ -1,4 +1,4 @@
-"""Research notes: what people wrote into notes.json of their runs, with tags, to be searched."""
+"""Research notes: notes and tags of runs, and the research log beside them, to be searched."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 from nicegui import ui
 
+from niblick.lab.notes import LOG
 from niblick.monitor.sources import RunSource
+from niblick.monitor.tail import last_lines
 from niblick.monitor.watcher import View, Watcher
 from niblick.monitor.web import fragments
 from niblick.monitor.web.frame import Live, keep, page
 
 NOTES_MOST = 200
+LOG_LINES, LOG_BYTES = 400, 256 << 10
 
 
 def build(watcher: Watcher) -> None:
@@ -23,10 +26,14 @@ def build(watcher: Watcher) -> None:
             ui.html("", sanitize=False).classes("grow")
             wanted = ui.input(placeholder="find in notes and tags").props("outlined dense clearable debounce=200")
             wanted.classes("find").props('aria-label="find in notes"')
-        shown = Live("panel")
+        shown, log = Live("panel"), Live("panel")
 
         def update() -> None:
-            shown.show(_notes(watcher, (wanted.value or "").lower().split()))
+            words = (wanted.value or "").lower().split()
+            shown.show(_notes(watcher, words))
+            text = _log(watcher, words)
+            log.show(f"<h2>Research log</h2>{text}")
+            log.element.set_visibility(bool(text))
 
         wanted.on_value_change(update)
         keep(update)
@@ -43,9 +50,15 @@ def _notes(watcher: Watcher, wanted: list[str]) -> str:
     if wanted:
         return "<p class=empty>no note matches</p>"
     return (
-        "<div class=empty>No run has a note yet.<br>Notes live in <code>notes.json</code> of a run: "
-        '<code>{"tags": ["idea"], "notes": [{"time": "2026-03-01", "text": "what I saw"}]}</code></div>'
+        "<div class=empty>No run has a note yet.<br><code>niblick note</code> writes one, "
+        "<code>niblick tag</code> tags a run.</div>"
     )
+
+
+def _log(watcher: Watcher, wanted: list[str]) -> str:
+    """The newest lines of the research logs."""
+    lines = [line for root in watcher.roots for line in last_lines(root / LOG, LOG_LINES, LOG_BYTES)]
+    return fragments.log(lines) if (lines := [x for x in lines if all(w in x.lower() for w in wanted)]) else ""
 
 
 def _of_run(view: View, source: RunSource, wanted: list[str]) -> list[tuple[str, str]]:
