@@ -12,6 +12,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ SMALL = [
 ]
 """Many steps a second, for a curve that is worth a picture."""
 NIBLICK = [sys.executable, "-m", "niblick"]
+
+from niblick.monitor.watcher import Watcher
 
 sys.path.insert(0, str(ROOT / "tests" / "monitor"))
 from browser import find_chromium, launched, served  # noqa: E402
@@ -48,7 +51,7 @@ def main() -> None:
     folders = [FOLDER / "runs", *options.runs]
     shown = [w for f in folders for w in ("--runs", f)] + [w for log in options.logs for w in ("--logs", log)]
     with training(options.seconds) as live, served(*shown) as address, launched(path) as browser:
-        look(browser, address, live(browser, address), best(folders))
+        look(browser, address, live(), best(folders))
     print("\n".join(str(p.relative_to(ROOT)) for p in sorted(IMAGES.glob("monitor-*.png"))))
 
 
@@ -60,20 +63,15 @@ def training(seconds: float) -> Iterator[Any]:
     command += ["train.log_every=5", "train.val_every=50", "score.seq_len=256", "score.batch_tokens=16384", *SMALL]
     with subprocess.Popen(command, cwd=FOLDER, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
 
-        def half(browser: Any, address: str) -> str:
-            page = browser.new_page()
-            page.goto(address)
-            page.wait_for_function("document.querySelector('.run-card')", timeout=120_000)
-            while not (new := {p.name for p in (FOLDER / "runs").iterdir()} - before):
-                page.wait_for_timeout(200)
-            [name] = new
-            bar = f"document.querySelector('[role=progressbar][aria-label$=\" of {name}\"]')"
-            state = f"{bar}?.getAttribute('aria-label').split(' ')[0]"
-            late = f"{state} === 'training' && parseFloat({bar}.getAttribute('aria-valuenow')) > 50"
-            after = f"['final', 'packaging', 'quantized', 'done'].includes({state})"
-            page.wait_for_function(f"({late}) || {after}", timeout=600_000)
-            page.close()
-            return name
+        def half() -> str:
+            watcher = Watcher([FOLDER / "runs"])
+            while process.poll() is None:
+                time.sleep(0.5)
+                watcher.poll()
+                new = [view for name, view in watcher.views.items() if name not in before]
+                if new and new[0].timing.working == "training" and (new[0].timing.share or 0) > 0.5:
+                    return new[0].id
+            sys.exit("the training ended too early: see `niblick watch`")
 
         try:
             yield half
