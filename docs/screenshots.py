@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from niblick.monitor.watcher import Watcher
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "screenshots"
 IMAGES = ROOT / "docs" / "images"
@@ -28,8 +30,6 @@ SMALL = [
 ]
 """Many steps a second, for a curve that is worth a picture."""
 NIBLICK = [sys.executable, "-m", "niblick"]
-
-from niblick.monitor.watcher import Watcher
 
 sys.path.insert(0, str(ROOT / "tests" / "monitor"))
 from browser import find_chromium, launched, served  # noqa: E402
