@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +80,28 @@ def _cut(path: Path, data: Path | None, text: str) -> tuple[str, str]:
         return "", "<p class=soft>type something above</p>"
     try:
         model = _loaded(path, data, path.stat().st_mtime_ns)
-        pieces = model.chunks(text[:CHARACTERS_MOST])
+        pieces = _chunks(model, text[:CHARACTERS_MOST])
     except NiblickError as error:
         wanted = not data and "tokenizer" in str(error)
         hint = " (a subword tokenizer lies with its data: start with <code>--data DIR</code>)" if wanted else ""
         return "", f'<div class="banner">{escape(str(error))}{hint}</div>'
     except OSError:
         return "", '<div class="banner">the artifact is gone: choose another one</div>'
-    count, size = len(pieces), len(text.encode())
-    facts = f"{size:,} bytes in {count:,} chunks, {size / max(count, 1):.2f} bytes each"
-    return facts, f'<div class="chunks" aria-label="chunks">{"".join(_chunk(p) for p in pieces)}</div>'
+    levels = [list(group) for _, group in groupby(pieces, key=lambda piece: piece.level)]
+    size = len(text.encode())
+    counts = (f"{len(group):,} chunks of {size / len(group):.2f} bytes" for group in levels)
+    return f"{size:,} bytes in {'; inside it '.join(counts)}", "".join(_level(group) for group in levels)
+
+
+def _chunks(model: Any, text: str) -> list[Any]:
+    from niblick.generate import chunks
+
+    return chunks(model, text)
+
+
+def _level(pieces: list[Any]) -> str:
+    inner = f"<p class=soft>level {pieces[0].level}, inside it:</p>" if pieces[0].level else ""
+    return f'{inner}<div class="chunks" aria-label="chunks">{"".join(_chunk(p) for p in pieces)}</div>'
 
 
 @lru_cache(maxsize=2)
@@ -100,9 +114,10 @@ def _loaded(path: Path, data: Path | None, changed: int) -> Any:
 
 def _chunk(piece: Any) -> str:
     text = escape(piece.text).replace(" ", "<span class=ws>␣</span>").replace("\n", "<span class=ws>⏎</span>")
-    label = escape(f"{piece.text}, p {piece.p:.2f}")
-    place = f"bytes {piece.start} to {piece.end}, p {piece.p:.4f}"
+    p = f"{piece.p:.2f}" if math.isfinite(piece.p) else "–"  # some routers cut without a probability
+    label = escape(f"{piece.text}, p {p}")
+    place = f"bytes {piece.start} to {piece.end}, p {p}"
     return (
         f'<span class=chunk title="{place}" aria-label="{label}"><b>{text}</b>'
-        f"<i style='width:{36 * piece.p:.0f}px'></i><small>{piece.p:.2f}</small></span>"
+        f"<i style='width:{36 * piece.p if math.isfinite(piece.p) else 0:.0f}px'></i><small>{p}</small></span>"
     )
