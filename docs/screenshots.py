@@ -85,7 +85,7 @@ def best(folders: list[Path]) -> list[tuple[str, str]]:
     for path in (p for folder in folders for p in folder.glob("*/result.json")):
         result = json.loads(path.read_text())
         config = json.loads((path.parent / "config.json").read_text())
-        if "bpb" in result and config["model"]["levels"] and config["tokenizer"] == "byte260":
+        if "bpb" in result and config["model"]["levels"] and config["model"]["vocab_size"] == 260:
             found.append((result["bpb"], path.parent.name, result["artifact"]))
     return [(name, artifact) for _, name, artifact in sorted(found)]
 

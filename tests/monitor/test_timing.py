@@ -165,6 +165,11 @@ def test_a_clock_at_its_end_means_the_last_validation() -> None:
     assert (told.phase, told.guessed) == ("final_validation", True)
 
 
+def test_silence_since_long_before_the_end_is_no_validation() -> None:
+    told = timing(training_since(0.0), 5000.0, 100.0, Pace(), Lengths())
+    assert (told.phase, told.working) == ("stalled", "training")
+
+
 def test_pace_of_a_run_that_starts_anew() -> None:
     pace = Pace()
     for at, clock in ((0.0, 0.0), (10.0, 5.0), (20.0, 10.0)):

@@ -152,7 +152,9 @@ def timing(
         return Timing(phase, phase if done else before, 1.0 if done else _share(facts, 0.0), *_ended(done), age)
     left = remaining_training(facts) if phase == "training" else None
     left_here = left * pace.value - age if left is not None else None
-    guessed = left_here is not None and left_here <= 0
+    # Only the end that was near when the last line came: a run that went silent long before it has stalled.
+    near = left is not None and left * pace.value <= _patience(facts, phase, pace, lengths, kind, run)
+    guessed = near and left_here is not None and left_here <= 0
     if guessed:
         assert left_here is not None
         phase, since = "final_validation", -left_here
