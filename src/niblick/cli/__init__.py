@@ -13,9 +13,8 @@ from niblick.errors import NiblickError
 
 # In the order of --help, which is that of a run's life.
 # isort: off
-# fmt: off
-from niblick.cli import looking, data, training, watching, sweeps, scoring, auditing, packing, studying, text, ledger  # noqa: F401, E501
-# fmt: on
+from niblick.cli import looking, data, training, watching, sweeps  # noqa: F401
+from niblick.cli import scoring, auditing, packing, studying, text, ledger  # noqa: F401
 # isort: on
 
 __all__ = ["app", "main"]
