@@ -8,11 +8,16 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from niblick.remote.address import Address
+from niblick.remote.records import Machine
 
 PACKAGES = ("openssh-server", "openssh-client", "rsync")
 _CONFIG = """
@@ -111,6 +116,13 @@ class Server:
                     continue
         return killed
 
+    def slow_rsync(self, kilobytes_per_second: int) -> None:
+        """Make the far rsync slow, or (0) as it was."""
+        assert self.bin
+        script = f'#!/bin/sh\nexec {shutil.which("rsync")} --bwlimit={kilobytes_per_second} "$@"\n'
+        (self.bin / "rsync").write_text(script)
+        (self.bin / "rsync").chmod(0o755)
+
     def stop(self) -> None:
         """Stop listening, and cut what is open."""
         if self.process:
@@ -118,6 +130,13 @@ class Server:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def machine(self, **facts: Any) -> Machine:
+        """The server as niblick knows it."""
+        known = {"user": getpass.getuser(), "port": self.port, "key": str(self.folder / "key")}
+        address = Address("127.0.0.1", known_hosts=str(self.folder / "known_hosts"), **known)
+        folder = str(self.folder / "far")
+        return Machine("there", "ssh", address, folder, sys.executable, since=time.time(), **facts)
 
     def options(self, **changes: str) -> list[str]:
         """Options of `niblick remote` for this server."""

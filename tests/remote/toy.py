@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 
 from sshd import Server
 
+from niblick.config import RunConfig, override
+from niblick.presets import get_preset
 from niblick.remote.records import Records
 
 SRC = Path(__file__).parents[2] / "src"
@@ -21,6 +24,15 @@ TINY = [
 ]
 SHORT = [*TINY, "schedule.steps=6", "train.checkpoint_every=3"]
 LONG = [*TINY, "schedule.steps=1000000", "train.checkpoint_every=50", "train.val_every=0"]
+
+
+def toy_config(sets: list[str], data: Path) -> RunConfig:
+    """The quickstart, tiny."""
+    return override(get_preset("quickstart"), [*sets, f"data.path={json.dumps(str(data))}"])
+
+
+def quiet(text: str) -> None:
+    """What launches say, to nobody."""
 
 
 @dataclass

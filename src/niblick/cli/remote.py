@@ -165,7 +165,7 @@ def launch(
         if target or overrides:
             raise ConfigError("--resume takes the run as it was sent: leave preset and overrides away")
         old = records.run(resume)
-        run = launching.start(records, records.machine(old.machine), old)
+        run = launching.resume(records, records.machine(old.machine), old)
     else:
         if not target:
             raise ConfigError("name a preset or a recipe file: `niblick presets` lists the presets")

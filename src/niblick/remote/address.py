@@ -22,6 +22,9 @@ GONE = 255
 RSYNC_LOST = (10, 12, 30, 35, 255)
 """What rsync exits with when the connection failed or was lost."""
 
+DISK = 11
+"""What rsync exits with when it cannot write a file."""
+
 
 class RemoteError(NiblickError):
     """A machine that refuses, or a run on it that is not as it should be."""
@@ -134,10 +137,12 @@ class Address:
             raise RemoteError(f"there is no rsync on {self}: install it there (apt-get install rsync)")
         if done.returncode in RSYNC_LOST:
             raise self._refused(said)
-        if "No space left on device" in said:
-            raise RemoteError(f"no space is left, here or on {self}: make room, then do the same again")
+        if done.returncode == DISK:
+            raise RemoteError(f"a disk is full or cannot be written, here or on {self}: make room, then try again")
         if done.returncode:
-            raise RemoteError(f"rsync with {self} failed: {said.partition(chr(10))[0] or f'exit code {done.returncode}'}")
+            raise RemoteError(
+                f"rsync with {self} failed: {said.partition(chr(10))[0] or f'exit code {done.returncode}'}"
+            )
 
     def _refused(self, said: str) -> RemoteError:
         """The error for what ssh said when it failed itself."""

@@ -63,7 +63,13 @@ def status(folder: Path) -> dict[str, Any]:
         far |= {"phase": FAILED, "lines": ["the machine was restarted, or its watcher killed, while the run went on"]}
     run = folder / "runs" / job.get("run", "-")
     checkpoints = sorted(p.name for p in (run / "checkpoints").glob("*.safetensors"))
-    facts = {"exists": True, "begun": run.is_dir(), "alive": alive, "now": time.time(), "free_bytes": shutil.disk_usage(folder).free}
+    facts = {
+        "exists": True,
+        "begun": run.is_dir(),
+        "alive": alive,
+        "now": time.time(),
+        "free_bytes": shutil.disk_usage(folder).free,
+    }
     return far | facts | {"checkpoints": checkpoints, "gpu_busy": _gpu_busy()}
 
 

@@ -30,7 +30,7 @@ from niblick.remote.money import RESERVE, fits_budget, seconds_to_train
 from niblick.remote.pull import Say, far
 from niblick.remote.records import Machine, Records, RemoteRun, check_name
 from niblick.remote.work import needed_bytes, source_digest
-from niblick.runs import source_snapshot, write_json
+from niblick.runs import read_json, source_snapshot, write_json
 
 CLOCKS_APART = 60.0
 """Seconds that a far clock may differ before it is said."""
@@ -144,6 +144,19 @@ def start(records: Records, machine: Machine, run: RemoteRun) -> RemoteRun:
     if "phase" not in status:
         raise RemoteError(f"{run.run} did not start: see output.log in {run.folder} on {machine.address}")
     return records.save(replace(run, state=at.RUNNING, ended=None, missing=(), lines=()))
+
+
+def resume(records: Records, machine: Machine, run: RemoteRun) -> RemoteRun:
+    """Go on with a run that was stopped or failed, with what is left of its budget. Raises ConfigError, RemoteError."""
+    if run.state not in (at.STOPPED, at.FAILED, at.LAUNCHING):
+        raise ConfigError(f"{run.run} is {run.state}: only a run that was stopped or failed can be gone on with")
+    if (records.runs / run.run / "result.json").is_file():
+        raise ConfigError(f"{run.run} has its result already: launch another run")
+    job = read_json(records.beside(run.run) / "job.json")
+    spent = time.time() - run.launched
+    job["stop_after_seconds"] = seconds_to_train(run.price_per_hour, run.budget, job["reserve"], spent)
+    _write_job(records, machine.address, run, job)
+    return start(records, machine, run)
 
 
 @contextlib.contextmanager

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from niblick.errors import ConfigError
 from niblick.remote.address import Address, RemoteError
-from niblick.remote.records import Machine, RemoteRun
+
+if TYPE_CHECKING:  # importing this asks for no torch: SkyPilot may live in an environment of its own
+    from niblick.remote.records import Machine, RemoteRun
 
 DEFAULT_GPU = "H100"
 DISK_GB = 200
