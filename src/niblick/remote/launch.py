@@ -118,7 +118,9 @@ def launch(
             say(f"data      {local} → {machine.address}")
             machine.address.push(local, _store(found.directory, data[place]))
         _ship(machine.address, folder, recipe, {place: _store(found.directory, d) for place, d in data.items()})
-        python = machine.python or _environment(machine.address, found.directory, say)
+        python = machine.python or _environment(
+            machine.address, found.directory, requirements(bool(order.prepare)), say
+        )
         job = asdict(order) | {"run": run_id, "config": to_dict(config), "data": data}
         job |= {"source_sha256": source_digest(recipe), "needs_bytes": needed_bytes(config)}
         run = RemoteRun(run_id, machine.name, at.LAUNCHING, folder, python, started, machine.price_per_hour)
@@ -193,7 +195,9 @@ def _data(config: RunConfig, order: Order) -> tuple[dict[str, dict[str, Any]], d
         if local.exists():
             known = Dataset.open(local)
             hashes = {split.name: split.text_hash for split in (known.val, known.train)}
-        data[place] = {"prepare": order.prepare, "tokenizer": config.tokenizer, "text_hashes": hashes}
+        finished = order.prepare.startswith("challenge:") and order.prepare != "challenge:docs"  # shards of their own
+        tokenizer = None if finished else config.tokenizer
+        data[place] = {"prepare": order.prepare, "tokenizer": tokenizer, "text_hashes": hashes}
     else:
         Dataset.open(local)  # says what is wrong with it
         data[place], sent[place] = {"files": _digests(local)}, local
@@ -284,14 +288,19 @@ def _ready(machine: Machine, run: RemoteRun) -> dict[str, Any]:
         raise RemoteError(f"{machine.address} could not check itself: it said {said[-80:]!r}") from None
 
 
-def requirements() -> list[str]:
-    """What niblick needs there: the packages it is installed with here, without extras."""
-    return sorted(r for r in importlib.metadata.requires("niblick") or [] if "extra ==" not in r)
+def requirements(prepares: bool) -> list[str]:
+    """What niblick needs there: the packages it is installed with here, and those that fetch text, if it `prepares`."""
+    extras = ("hub", "parquet") if prepares else ()
+    needed = []
+    for each in importlib.metadata.requires("niblick") or []:
+        package, _, marker = each.partition(";")
+        if not marker or any(re.search(f"extra == ['\"]{extra}['\"]", marker) for extra in extras):
+            needed.append(package.strip())
+    return sorted(set(needed))
 
 
-def _environment(address: Address, directory: str, say: Say) -> str:
+def _environment(address: Address, directory: str, wanted: list[str], say: Say) -> str:
     """Make the environment, once for all runs with the same needs. Returns its interpreter."""
-    wanted = requirements()
     path = f"{directory}/env-{hashlib.sha256(' '.join(wanted).encode()).hexdigest()[:12]}"
     say(f"packages  {path} (made once: minutes)")
     address.run(environment_script(path, wanted))
