@@ -16,6 +16,7 @@ import pytest
 from toy import Home, quiet
 
 from niblick.errors import ConfigError
+from niblick.lab.ledger import Ledger
 from niblick.pipeline import find_artifact
 from niblick.remote import ending, money
 from niblick.remote.address import RemoteError, Unreachable
@@ -47,6 +48,8 @@ def test_home_verified_scored_and_only_then_deleted_there(home: Home, waiting: R
     assert (local.path / "source.tar.zst").read_bytes() == source_snapshot(None)
     assert find_artifact("quickstart-1", records.runs)[0].is_file()
     assert sorted(p.name for p in local.path.iterdir() if p.name.startswith(".")) == []
+    (row,) = Ledger(records.runs).rows()  # what lists and ranks runs sees one like any other
+    assert (row.id, row.status) == ("quickstart-1", "done")
     machine, deleted = ending.down(records, records.machine("there"), Own(), [], quiet)
     assert (machine.state, deleted) == ("down", ["quickstart-1"])
     assert not far.exists() and local.result() == result

@@ -26,7 +26,6 @@ from niblick.data.shards import file_hash
 from niblick.errors import ConfigError, DataError
 from niblick.presets import load_recipe
 from niblick.runs import Run, read_json, source_snapshot
-from niblick.train.checkpoint import KEEP
 from niblick.train.distributed import Ranks
 
 
@@ -121,5 +120,7 @@ def work(folder: Path, listen: Callable[[dict[str, Any]], None], ranks: Ranks, r
 
 def needed_bytes(config: RunConfig) -> int:
     """Disk that a run takes, roughly: weights and two optimizer moments, in float32, for each checkpoint kept."""
-    kept = KEEP + 2  # one being written, and the final weights
+    every = config.train.checkpoint_every
+    kept = config.train.checkpoints_kept or (config.schedule.steps // every if every else 1)
+    kept += 2  # one being written, and the final weights
     return pipeline.parameter_count(config.model) * 12 * kept + (64 << 20)
