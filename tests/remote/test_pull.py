@@ -62,6 +62,11 @@ def test_down_looks_again_at_what_is_home(home: Home, waiting: RemoteRun) -> Non
     with pytest.raises(RemoteError, match=r"model\.safetensors is not as it came"):
         ending.down(records, records.machine("there"), Own(), [], quiet)
     assert Path(waiting.folder).is_dir()
+    scores = next((records.runs / "quickstart-1").rglob("scores.jsonl"))
+    scores.write_text(scores.read_text() * 2)  # scored again at home: that is no loss, and stays
+    assert pull(records, "quickstart-1").state == "done"
+    assert len(scores.read_text().splitlines()) == 2
+    assert ending.down(records, records.machine("there"), Own(), [], quiet)[0].state == "down"
 
 
 def test_down_refuses_what_cannot_be_fetched_until_abandoned(home: Home, waiting: RemoteRun) -> None:

@@ -10,7 +10,7 @@ from niblick.errors import ConfigError, NiblickError
 from niblick.remote import records as at
 from niblick.remote.address import RemoteError
 from niblick.remote.providers import Provider
-from niblick.remote.pull import PATIENCE, Say, far, missing_at_home, not_home, pull
+from niblick.remote.pull import PATIENCE, Say, far, lost_at_home, not_home, pull
 from niblick.remote.records import Machine, Records, RemoteRun
 
 
@@ -69,5 +69,5 @@ def _kept_by(records: Records, run: RemoteRun) -> str:
             why = f" ({error})"
     if reason := not_home(run):
         return reason + why
-    lost = missing_at_home(records, run)  # looked at again: it may have been deleted here since
+    lost = lost_at_home(records, run)  # looked at again: it may have been deleted here since
     return f"{run.run} was at home, but {', '.join(lost[:3])} is not as it came any more" if lost else ""

@@ -54,7 +54,7 @@ def pull(records: Records, run_id: str) -> RemoteRun:
     """
     with records.locked(run_id) as lock:
         run = records.run(run_id)
-        if run.state in at.ENDED:
+        if run.state == at.ABANDONED or (run.home and not lost_at_home(records, run)):
             return run
         machine = records.machine(run.machine)
         status = far(machine, run, "status")
@@ -67,6 +67,10 @@ def pull(records: Records, run_id: str) -> RemoteRun:
                 f"{machine.name} --abandon {run_id}` and launch it anew"
             )
         keep = _Transfer(records, run, machine, lock)
+        if run.home:
+            keep.again(lost_at_home(records, run))
+            lost = tuple(lost_at_home(records, run))
+            return records.save(replace(run, state=at.INCOMPLETE if lost else run.state, missing=lost))
         if status["phase"] == at.RUNNING:
             if status["begun"]:
                 keep.live(status["checkpoints"])
@@ -92,6 +96,17 @@ def missing_at_home(records: Records, run: RemoteRun) -> list[str]:
     wrong = [name for name, facts in listed.items() if _digest(folder / name) != facts["sha256"]]
     own = Run(folder)
     return wrong + [name for name in own.changed() if name not in wrong]
+
+
+def lost_at_home(records: Records, run: RemoteRun) -> list[str]:
+    """Of a run that was whole here: files that are gone since, or finished ones that were changed.
+
+    Scores and the like may have grown here, and are not what this is about.
+    """
+    folder = records.runs / run.run
+    listed = read_json(records.beside(run.run) / "files.json")
+    gone = [name for name in listed if not (folder / name).is_file()]
+    return gone + [name for name in Run(folder).changed() if name not in gone]
 
 
 def _all_missing(records: Records, run: RemoteRun) -> tuple[str, ...]:
@@ -146,6 +161,12 @@ class _Transfer:
         log = self.machine.address.run(f"tail -c 1000000 -- {shlex.quote(self.run.folder + '/output.log')}")
         write_bytes(self.records.beside(self.run.run) / "output.log", log.encode())
         return wrong
+
+    def again(self, names: list[str]) -> None:
+        """These files once more; whatever else is here stays as it is."""
+        for name in names:
+            (self.home / name).unlink(missing_ok=True)
+        self._fetch(["--ignore-existing"])
 
     def _fetch(self, options: list[str]) -> None:
         self.machine.address.fetch(self.source, self.home, [*self.options, *options], holding=self.lock)
