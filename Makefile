@@ -4,14 +4,14 @@ VENV ?= .venv
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 PY = $(VENV)/bin/python
 
-.PHONY: help quickstart test test-fast lint bench memory tokenizers penalties boundaries readme screenshots install dev clean
+.PHONY: help quickstart test test-fast lint bench memory tokenizers penalties boundaries readme screenshots install dev sky clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 quickstart: install  ## train, pack and score a small byte-level H-Net on this machine's own text (under 5 minutes)
 	@$(VENV)/bin/niblick quickstart
 
-test: dev  ## the whole suite
+test: dev sky  ## the whole suite
 	@$(PY) -m pytest --durations=15
 
 test-fast: dev  ## the inner loop: without the tests that train, kill or compile for real
@@ -56,6 +56,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.installed
 	@$(PIP) -e '.[dev]'
+	@touch $@
+
+# Apart: SkyPilot pins packages that the rest of niblick has newer.
+sky: $(VENV)/sky/.installed  ## SkyPilot for its tests, in an environment of its own
+
+$(VENV)/sky/.installed: | $(VENV)/.installed
+	@$(PYTHON) -m venv $(VENV)/sky
+	@$(VENV)/sky/bin/pip install --quiet --disable-pip-version-check 'skypilot>=0.10'
 	@touch $@
 
 clean:  ## remove the environment and caches (never runs or data)

@@ -23,7 +23,7 @@ def test_commands(document: Path) -> None:
     from niblick.cli.app import app, data_app
 
     known = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands}
-    known |= {"data", "sweep"}
+    known |= {"data", "sweep", "remote"}
     inner = {c.name for c in data_app.registered_commands}
     for line in re.findall(r"^    niblick (.*)$", document.read_text(), flags=re.MULTILINE):
         verb, *rest = line.split()

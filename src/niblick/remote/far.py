@@ -1,0 +1,260 @@
+"""The far side of a remote run: `python -m niblick.remote.far start|status|ask|files FOLDER` there, through ssh.
+
+The folder of a run holds all of it but data and environment:
+
+  job.json      what to do                   far.json     how it goes, written by the watcher alone
+  source/       niblick as shipped           output.log   what the run prints
+  runs/<id>/    the run directory            files.json   bytes and SHA-256 of every file of it, once it has ended
+  data/ …       links to what it reads       lock         held by the watcher as long as it lives
+  contact       its time is when home last asked
+  ask-stop, ask-finish                       wishes of home
+
+The watcher belongs to no connection. It starts the run, ends it in time for the budget, and when home has been silent
+for long after the end, it stops the machine, whose disk stays. The standard library alone: it answers in a moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+POLL = 0.5
+RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
+LAST_LINES = 12
+
+
+def start(folder: Path) -> dict[str, Any]:
+    """Start the watcher unless it is there already: asking twice, after a lost connection, starts one."""
+    if not _alive(folder):
+        with open(folder / "output.log", "ab") as output:
+            subprocess.Popen(
+                [sys.executable, "-m", "niblick.remote.far", "watch", str(folder)],
+                start_new_session=True,  # no hangup, no Ctrl-C, no end of a connection reaches it
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        for _ in range(200):
+            if _alive(folder) or _read(folder / "far.json").get("phase") in (DONE, STOPPED, FAILED):
+                break
+            time.sleep(0.05)
+    return status(folder)
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """How the run goes: phase, times, checkpoints, free disk, use of the GPUs. Notes that home has asked."""
+    with contextlib.suppress(OSError):  # a full disk keeps nobody from asking
+        (folder / "contact").touch()
+    far = _read(folder / "far.json")
+    job = _read(folder / "job.json")
+    alive = _alive(folder)
+    if far.get("phase") == RUNNING and not alive:
+        far |= {"phase": FAILED, "lines": ["the machine was restarted, or its watcher killed, while the run went on"]}
+    run = folder / "runs" / job.get("run", "-")
+    checkpoints = sorted(p.name for p in (run / "checkpoints").glob("*.safetensors"))
+    facts = {
+        "exists": True,
+        "begun": run.is_dir(),
+        "alive": alive,
+        "now": time.time(),
+        "free_bytes": shutil.disk_usage(folder).free,
+    }
+    return far | facts | {"checkpoints": checkpoints, "gpu_busy": _gpu_busy()}
+
+
+def ask(folder: Path, wish: str) -> dict[str, Any]:
+    """Ask the watcher to stop the run with a checkpoint, or to finish: export and score what there is."""
+    (folder / f"ask-{wish}").touch()
+    return status(folder)
+
+
+def files(folder: Path) -> dict[str, Any]:
+    """Bytes and SHA-256 of every file of a run that has ended."""
+    if not (folder / "files.json").is_file():
+        if _alive(folder):
+            raise SystemExit("the run has not ended yet")
+        _list_files(folder)  # the watcher died before it could
+    return json.loads((folder / "files.json").read_text())
+
+
+def watch(folder: Path) -> None:
+    """Be the watcher: run, end in time, list the files, then wait for home or stop the machine."""
+    lock = open(folder / "lock", "w")  # noqa: SIM115  (held until this process ends)
+    if not _take(lock):
+        return  # another one was quicker
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for left in ("files.json", "ask-stop", "ask-finish"):
+        (folder / left).unlink(missing_ok=True)
+    job = _read(folder / "job.json")
+    far: dict[str, Any] = {"phase": RUNNING, "started": time.time()}
+    _write(folder / "far.json", far)
+    try:
+        code, why = _run(folder, job)
+        run = folder / "runs" / job["run"]
+        if code == 0 and why:
+            _mark(run, why)
+        far["phase"] = DONE if code == 0 else STOPPED if why or code in (130, 143) else FAILED
+        far |= {"code": code, "reason": why, "lines": _last_lines(folder / "output.log") if code else []}
+        _list_files(folder)
+    except Exception as error:  # whatever it is, home must hear of it
+        far |= {"phase": FAILED, "lines": [f"the watcher failed: {error}"]}
+    _write(folder / "far.json", far | {"ended": time.time()})
+    if job.get("stop_machine"):
+        _stop_machine(folder, job)
+
+
+def _take(lock: IO[str]) -> bool:
+    """Take the lock; who only looks whether it is held, holds it for a moment."""
+    for _ in range(20):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(0.1)
+    return False
+
+
+def _run(folder: Path, job: dict[str, Any]) -> tuple[int, str]:
+    """Run the worker to its end. Returns its exit code, and why it was ended early, if it was."""
+    limit = job.get("stop_after_seconds")
+    deadline = time.monotonic() + limit if limit is not None else None
+    run = folder / "runs" / job["run"]
+    process, why = _worker(folder, job), ""
+    while process.poll() is None:
+        time.sleep(POLL)
+        if why or (run / "model.safetensors").is_file():
+            continue  # asked already, or exporting: nothing is to be gained by stopping that
+        if (folder / "ask-stop").exists():
+            process.terminate()
+            process.wait()
+            return process.returncode, "home asked it to stop" if process.returncode else ""
+        if (folder / "ask-finish").exists() or (deadline is not None and time.monotonic() > deadline):
+            process.terminate()
+            why = "home asked it to finish" if (folder / "ask-finish").exists() else "its budget was used up"
+            process.wait()
+            if not _finish_here(run):
+                return process.returncode, f"{why} before there was a checkpoint"
+            process = _worker(folder, job)
+    return process.returncode, why
+
+
+def _worker(folder: Path, job: dict[str, Any]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "niblick", "remote", "work", str(folder)]
+    command += ["--devices", str(job["devices"])] if job["devices"] > 1 else []
+    if (folder / "runs" / job["run"] / "config.json").is_file():
+        command.append("--resume")
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=folder)
+
+
+def _finish_here(run: Path) -> bool:
+    """Give the run no more time than it has had, so that going on with it means to export. False: no checkpoint."""
+    events = [e for e in _events(run) if e["event"] == "stop"]
+    if not events or not any((run / "checkpoints").glob("*.safetensors")):
+        return False
+    config = _read(run / "config.json")
+    config["schedule"] |= {"max_seconds": max(events[-1]["train_seconds"], 1e-3), "reserve_seconds": 0.0}
+    _write(run / "config.json", config)
+    return True
+
+
+def _mark(run: Path, why: str) -> None:
+    """Note that a run did not get the time it was meant to have: it is never ranked with those that did."""
+    result = _read(run / "result.json")
+    facts = {"rule": "remote", "step": result.get("step"), "bpb": result.get("bpb"), "reason": why}
+    _write(run / "stopped.json", facts)
+
+
+def _events(run: Path) -> Iterator[dict[str, Any]]:
+    with contextlib.suppress(OSError, ValueError), open(run / "events.jsonl", encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def _list_files(folder: Path) -> None:
+    run = folder / "runs" / _read(folder / "job.json")["run"]
+    listed = {}
+    for path in sorted(run.rglob("*")):
+        if path.is_file() and not path.is_symlink() and path.suffix != ".tmp":
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            listed[path.relative_to(run).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+    _write(folder / "files.json", listed)
+
+
+def _stop_machine(folder: Path, job: dict[str, Any]) -> None:
+    """When home has not asked for so long, stop the machine. The command is the user's; the disk stays."""
+    quiet = time.time()
+    while folder.is_dir():
+        with contextlib.suppress(OSError):
+            quiet = max(quiet, (folder / "contact").stat().st_mtime)
+        if time.time() - quiet > job["stop_machine_after"]:
+            subprocess.run(job["stop_machine"], shell=True, cwd=folder, stdin=subprocess.DEVNULL, check=False)
+            return
+        time.sleep(POLL)
+
+
+def _alive(folder: Path) -> bool:
+    """Whether a watcher holds the lock. Nothing but a living process can."""
+    try:
+        with open(folder / "lock", "r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _gpu_busy() -> list[int]:
+    """Percent that each GPU is busy; empty without nvidia-smi."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    done = subprocess.run(query, capture_output=True, text=True, check=False)
+    return [int(word) for word in done.stdout.split() if word.isdigit()]
+
+
+def _last_lines(log: Path) -> list[str]:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line for line in lines if line.strip()][-LAST_LINES:]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(data, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def main(arguments: list[str]) -> None:
+    """Do one thing and print one JSON object."""
+    verb, folder = arguments[0], Path(arguments[1])
+    if verb == "watch":
+        watch(folder)
+        return
+    answers = {"start": start, "status": status, "files": files}
+    print(json.dumps(ask(folder, arguments[2]) if verb == "ask" else answers[verb](folder)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
