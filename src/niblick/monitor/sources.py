@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ _SETTINGS_MOST = 4 << 20
 """config.json and notes.json are not read beyond this size."""
 
 
-class Source:
+class Source(ABC):
     """One run, followed. `poll` reads what is new; all else is what is known since."""
 
     kind: str
@@ -47,9 +48,9 @@ class Source:
         return self._tail.sampled
 
     @property
+    @abstractmethod
     def group(self) -> str:
         """What runs share that take alike."""
-        raise NotImplementedError
 
     def poll(self, now: float) -> None:
         """Read what is new. A file that is gone leaves what was known, and `gone` set."""
@@ -103,7 +104,7 @@ class Source:
             self.version += 1
         self.gone = True
 
-    def _began_anew(self) -> None:
+    def _began_anew(self) -> None:  # noqa: B027 - most have nothing to forget
         """The file was rotated or truncated: a log may go on in the new one."""
 
 
