@@ -31,7 +31,7 @@ SMALL = [
 """Many steps a second, for a curve that is worth a picture."""
 NIBLICK = [sys.executable, "-m", "niblick"]
 
-sys.path.insert(0, str(ROOT / "tests" / "monitor"))
+sys.path.insert(0, str(ROOT / "tests"))
 from browser import find_chromium, launched, served  # noqa: E402
 
 

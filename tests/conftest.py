@@ -1,4 +1,4 @@
-"""Shared between tests: where real data lies."""
+"""Shared between tests: where real data lies, a little made-up data, a browser."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import find_chromium
 
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does; before torch is imported
 
@@ -52,3 +53,24 @@ def one_thread_for_tiny_models(request: pytest.FixtureRequest) -> Iterator[None]
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few documents of Python's own, as bytes; the first, which is scored, is short."""
+    from niblick.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("toy")
+    texts = [f"Document {i}: " + "the quick brown fox jumps over the lazy dog, " * (4 + i) for i in range(12)]
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    prepare(str(folder / "text.jsonl"), "byte260", folder / "data", val_docs=3)
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """A browser, installed if need be."""
+    path = find_chromium()
+    if path is None:
+        pytest.skip("there is no Chromium, and apt-get cannot install one here")
+    return path

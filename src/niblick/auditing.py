@@ -6,7 +6,6 @@ done. The audit of an artifact lies beside it as audit.json.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -36,6 +35,7 @@ from niblick.audit.watch import foreign
 from niblick.config import score_config
 from niblick.data.dataset import Dataset, Split
 from niblick.data.documents import read_documents
+from niblick.data.shards import file_hash
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ArtifactError, ConfigError, DataError, NiblickError
 from niblick.loading import expect_tokenizer, load_artifact
@@ -103,7 +103,7 @@ def audit(
         raise ConfigError(f"{target} names no text: pass --data DIR")
     checks = artifact_checks(artifact, run, data, options, say)
     found = summary(target, "artifact", checks) | {
-        "artifact_sha256": hashlib.sha256(artifact.read_bytes()).hexdigest(),
+        "artifact_sha256": file_hash(artifact),
         "data": data,
         "machine": machine(),
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from niblick import pipeline
+from niblick.artifact.container import read_artifact
 from niblick.config import score_config
+from niblick.data.shards import file_hash
 from niblick.generate import load
-from niblick.loading import load_artifact
 from niblick.score.coded_file import Model
 from niblick.score.plan import ScoreConfig
 
@@ -24,8 +24,6 @@ def open_model(target: str, runs: Path, data: str = "") -> tuple[Model, ScoreCon
         trained_on = pipeline.config_of(run).data.path
         data = data or (trained_on if Path(trained_on).is_dir() else "")
     loaded = load(path, data or None)
-    _, artifact = load_artifact(path)
-    settings = {key: value for key, value in artifact.config["score"].items() if key != "dtype"}
+    settings = {key: value for key, value in read_artifact(path).config["score"].items() if key != "dtype"}
     name = f"{run.name}:{path.parent.name}" if run is not None else path.name
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Model(loaded.model.cpu().float(), loaded.tokenizer, name, digest), score_config(settings)
+    return Model(loaded.model.cpu().float(), loaded.tokenizer, name, file_hash(path)), score_config(settings)

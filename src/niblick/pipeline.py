@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import statistics
@@ -32,6 +31,7 @@ from niblick.bundle import CodeSize, code_bytes
 from niblick.config import RunConfig, dotted, override_score, score_config, to_dict
 from niblick.data.dataset import Dataset, Split
 from niblick.data.loader import Batches
+from niblick.data.shards import file_hash
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.entropy import entropy_guide, load_small, resolve_entropy
 from niblick.errors import ArtifactError, ConfigError, NiblickError, StorageError
@@ -685,7 +685,7 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     run.artifact(name).parent.mkdir(parents=True)
     size = write_artifact(run.artifact(name), artifact_header(config, tokenizer), encoded, config.export.codec)
     code = closure_bytes(recipe)
-    source = {"file": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    source = {"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)}
     run.log({"event": "import"} | source)
     result = {"run": str(run.path), "artifact": name, "imported": source, "artifact_bytes": size}
     result |= {"code_bytes": code.total, "total_bytes": size + code.total, "files": _digests(run)}
@@ -724,7 +724,7 @@ def official_score(run: Run, name: str) -> dict[str, Any]:
 def _digests(run: Run) -> dict[str, str]:
     """SHA-256 of the finished files: what was changed afterwards shows."""
     files = [run.path / "config.json", run.weights, *(run.artifact(n) for n in run.artifact_names())]
-    return {f.relative_to(run.path).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    return {f.relative_to(run.path).as_posix(): file_hash(f) for f in files}
 
 
 def find_artifact(target: str, runs: Path) -> tuple[Path, Run | None]:

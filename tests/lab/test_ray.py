@@ -54,11 +54,11 @@ def kill_one_job(folder: Path, killed: list[int]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_ray_gives_what_the_local_pool_gives(cluster: str, lab_data: Path, tmp_path: Path) -> None:
+def test_ray_gives_what_the_local_pool_gives(cluster: str, toy_data: Path, tmp_path: Path) -> None:
     sweep = tiny_sweep(
-        lab_data,
+        toy_data,
         axes=[grid({"optim.matrix_lr": [0.02, 0.04]})],
-        sets=[*TINY, "schedule.steps=12", f"data.path={lab_data}"],
+        sets=[*TINY, "schedule.steps=12", f"data.path={toy_data}"],
     )
     said: list[str] = []
     local = run_sweep(sweep, tmp_path / "local", LocalPool(workers=2), say=said.append)
@@ -70,7 +70,7 @@ def test_ray_gives_what_the_local_pool_gives(cluster: str, lab_data: Path, tmp_p
     try:
         remote = run_sweep(sweep, tmp_path / "ray", executor, say=said.append)
         killer.join()
-        shared = run_sweep(tiny_one(lab_data), tmp_path / "shared", executor, say=said.append)
+        shared = run_sweep(tiny_one(toy_data), tmp_path / "shared", executor, say=said.append)
         with pytest.raises(ConfigError, match="wants 5 CPUs, and no node of the Ray cluster has more than 1"):
             RayExecutor(threads=5, address=cluster)
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -132,15 +131,14 @@ def test_ablation_is_against_the_control_of_the_sweep(runs: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_draws_its_charts_in_a_browser(runs: Path) -> None:
+def test_the_page_draws_its_charts_in_a_browser(runs: Path, chromium_path: str) -> None:
     """Headless Chromium runs the page: every visible chart becomes an SVG, and no script that a note holds runs."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("needs Chromium, which is not installed")
     note(runs, NASTY)
     page = write_report(["width"], runs)["report"]
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
-    dom = subprocess.run([browser, *options, f"file://{page}"], capture_output=True, text=True, timeout=300).stdout
+    dom = subprocess.run(
+        [chromium_path, *options, f"file://{page}"], capture_output=True, text=True, timeout=300
+    ).stdout
     assert dom.count("main-svg") >= 2 * 6
     assert "<title>Sweep width</title>" in dom
 

@@ -39,8 +39,8 @@ def table(states: list[State]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_sweep_is_run_once_and_found_by_its_ids(lab_data: Path, tmp_path: Path, score_here: None) -> None:
-    sweep, first, again = tiny_sweep(lab_data), Here(), Here()
+def test_a_sweep_is_run_once_and_found_by_its_ids(toy_data: Path, tmp_path: Path, score_here: None) -> None:
+    sweep, first, again = tiny_sweep(toy_data), Here(), Here()
     states = run(sweep, tmp_path, first)
     assert tally(states) == "4 done" and len(first.jobs) == 4
     assert table(run(sweep, tmp_path, again)) == table(states) and again.jobs == []
@@ -62,25 +62,25 @@ def test_a_sweep_is_run_once_and_found_by_its_ids(lab_data: Path, tmp_path: Path
     assert [row["done"] for row in rows] == [1] * 4 and all(row["bpb"] > 0 for row in rows)
     # A sweep may grow: more seeds, and only they are run.
     grown = Here()
-    assert tally(run(tiny_sweep(lab_data, seeds=[1337, 7]), tmp_path, grown)) == "8 done"
+    assert tally(run(tiny_sweep(toy_data, seeds=[1337, 7]), tmp_path, grown)) == "8 done"
     assert {job.run[-3:] for job in grown.jobs} == {"-s7"}
     # But it may not change, and nobody else may have its directory.
     with pytest.raises(ConfigError, match=r"holds another sweep, from tiny\.py: .* with other settings"):
         run(
-            tiny_sweep(lab_data, seeds=[1337, 7], sets=[*TINY, "schedule.steps=9", f"data.path={lab_data}"]),
+            tiny_sweep(toy_data, seeds=[1337, 7], sets=[*TINY, "schedule.steps=9", f"data.path={toy_data}"]),
             tmp_path,
             Here(),
         )
     with pytest.raises(ConfigError, match=r"holds another sweep, .* has no run"):
-        run(tiny_sweep(lab_data, axes=[listed({"else": []})]), tmp_path, Here())
+        run(tiny_sweep(toy_data, axes=[listed({"else": []})]), tmp_path, Here())
     (tmp_path / "quickstart-1").mkdir()
     (tmp_path / "quickstart-1" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="in use and holds no sweep"):
-        run(tiny_sweep(lab_data, name="quickstart-1"), tmp_path, Here())
+        run(tiny_sweep(toy_data, name="quickstart-1"), tmp_path, Here())
     # A finished file that was changed by hand: the digest tells.
     config = found.path / "config.json"
     config.write_text(config.read_text().replace('"seed": 1337', '"seed": 1338', 1))
-    changed = {s.member.id: s for s in run(sweep_again(lab_data), tmp_path, Here())}
+    changed = {s.member.id: s for s in run(sweep_again(toy_data), tmp_path, Here())}
     assert changed[name].kind == "changed" and changed[name].lines == ("config.json",)
     with pytest.raises(ConfigError, match=r"does not count: config\.json changed"):
         finished_runs(sweep_directory("tiny", tmp_path))
@@ -91,8 +91,8 @@ def sweep_again(data: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_failed_runs_are_shown_and_retried_on_demand(lab_data: Path, tmp_path: Path, score_here: None) -> None:
-    sweep = tiny_sweep(lab_data, axes=[listed({"fine": [], "broken": ["optim.matrix_lr=1e30"]})])
+def test_failed_runs_are_shown_and_retried_on_demand(toy_data: Path, tmp_path: Path, score_here: None) -> None:
+    sweep = tiny_sweep(toy_data, axes=[listed({"fine": [], "broken": ["optim.matrix_lr=1e30"]})])
     states = run(sweep, tmp_path, Here())
     assert [s.kind for s in states] == ["done", "failed"]
     assert "the last good state is" in states[1].lines[-1]
@@ -106,9 +106,9 @@ def test_failed_runs_are_shown_and_retried_on_demand(lab_data: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_halving_stops_the_same_losers_however_often_it_is_interrupted(
-    lab_data: Path, tmp_path: Path, score_here: None
+    toy_data: Path, tmp_path: Path, score_here: None
 ) -> None:
-    sweep = tiny_sweep(lab_data, early_stop=Halving(first=2))
+    sweep = tiny_sweep(toy_data, early_stop=Halving(first=2))
     whole = run(sweep, tmp_path / "a", Here())
     assert sorted(s.kind for s in whole) == ["done", "stopped", "stopped", "stopped"]
     assert {
@@ -125,13 +125,13 @@ def test_halving_stops_the_same_losers_however_often_it_is_interrupted(
     assert by_point(whole) == by_point(pieces)
     assert "stopped" in {row["note"].partition(":")[0] for row in by_point(whole)}
     winner = next(s for s in whole if s.kind == "done")
-    straight = run(tiny_sweep(lab_data, name="straight"), tmp_path, Here())
+    straight = run(tiny_sweep(toy_data, name="straight"), tmp_path, Here())
     assert table(straight)[winner.member.id] == table(whole)[winner.member.id]  # pauses change nothing
 
 
 @pytest.mark.slow
-def test_keeping_up_with_a_reference(lab_data: Path, tmp_path: Path, score_here: None) -> None:
-    plain = run(tiny_sweep(lab_data, sets=[*TINY, f"data.path={lab_data}", "train.val_every=4"]), tmp_path, Here())
+def test_keeping_up_with_a_reference(toy_data: Path, tmp_path: Path, score_here: None) -> None:
+    plain = run(tiny_sweep(toy_data, sets=[*TINY, f"data.path={toy_data}", "train.val_every=4"]), tmp_path, Here())
     curves = {s.member.id: s for s in plain}
     at_4 = {
         name: next(
@@ -143,7 +143,7 @@ def test_keeping_up_with_a_reference(lab_data: Path, tmp_path: Path, score_here:
     text = plain[0].result["text_hash"]  # type: ignore[index]
     reference = {"every": 4, "text_hash": text, "batch_tokens": 128, "points": [[4, middle, 0.0]]}
     write_json(tmp_path / "reference.json", reference)
-    sweep = tiny_sweep(lab_data, name="kept", early_stop=KeepUp(str(tmp_path / "reference.json")))
+    sweep = tiny_sweep(toy_data, name="kept", early_stop=KeepUp(str(tmp_path / "reference.json")))
     kept = {s.member.id: s for s in run(sweep, tmp_path, Here())}
     assert {name for name, s in kept.items() if s.kind == "done"} == {n for n, bpb in at_4.items() if bpb <= middle}
     stopped = next(s for s in kept.values() if s.kind == "stopped")
@@ -153,12 +153,12 @@ def test_keeping_up_with_a_reference(lab_data: Path, tmp_path: Path, score_here:
     wrong = reference | {"batch_tokens": 256}
     write_json(tmp_path / "reference.json", wrong)
     with pytest.raises(ConfigError, match="batch_tokens=256, and the sweep 128"):
-        run(tiny_sweep(lab_data, name="kept2", early_stop=KeepUp(str(tmp_path / "reference.json"))), tmp_path, Here())
+        run(tiny_sweep(toy_data, name="kept2", early_stop=KeepUp(str(tmp_path / "reference.json"))), tmp_path, Here())
 
 
-def test_two_processes_do_not_run_one_sweep(lab_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_do_not_run_one_sweep(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("niblick.lab.running.SILENCE", 1.5)
-    sweep = tiny_sweep(lab_data)
+    sweep = tiny_sweep(toy_data)
     folder = SweepFolder(sweep, tmp_path)
     assert not folder.stop()
     folder.path.mkdir()
@@ -178,11 +178,11 @@ def test_two_processes_do_not_run_one_sweep(lab_data: Path, tmp_path: Path, monk
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_at_random_gives_the_same_table(lab_data: Path, tmp_path: Path) -> None:
+def test_a_sweep_killed_at_random_gives_the_same_table(toy_data: Path, tmp_path: Path) -> None:
     """The real thing: processes, the command line, SIGKILL and SIGTERM at random moments, the local pool."""
     text = f"""from niblick.lab.sweep import Sweep, grid
 sweep = Sweep("quickstart", [grid({{"optim.matrix_lr": [0.02, 0.04]}})], name="tiny", track="fixed-step",
-              sets={[*TINY, "train.checkpoint_every=2", f"data.path={json.dumps(str(lab_data))}"]!r})
+              sets={[*TINY, "train.checkpoint_every=2", f"data.path={json.dumps(str(toy_data))}"]!r})
 """
     (tmp_path / "tiny.py").write_text(text)
     start = [sys.executable, "-m", "niblick", "sweep"]

@@ -22,12 +22,12 @@ def niblick(*arguments: object) -> Any:
 
 
 @pytest.fixture
-def file(lab_data: Path, tmp_path: Path) -> Path:
+def file(toy_data: Path, tmp_path: Path) -> Path:
     path = tmp_path / "lengths.py"
     path.write_text(
         "from niblick.lab.sweep import Sweep, grid\n"
         f"sweep = Sweep('quickstart', [grid({{'optim.matrix_lr': [0.02, 0.04]}})], seeds=[1, 2], track='fixed-step',\n"
-        f"    sets={[*TINY, f'data.path={lab_data}']!r})\n"
+        f"    sets={[*TINY, f'data.path={toy_data}']!r})\n"
     )
     return path
 

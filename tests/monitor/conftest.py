@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from browser import find_chromium, launched
+from browser import launched
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    path = find_chromium()
-    if path is None:
-        pytest.skip("there is no Chromium, and apt-get cannot install one here")
-    with launched(path) as browser:
+def chromium(chromium_path: str) -> Iterator[Any]:
+    with launched(chromium_path) as browser:
         yield browser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -14,20 +13,9 @@ import pytest
 from sshd import Server
 from toy import SHORT, Home, quiet, toy_config
 
-from niblick.data.prepare import prepare
 from niblick.remote import launch as launching
 from niblick.remote.records import Records, RemoteRun
 from niblick.runs import read_json
-
-
-@pytest.fixture(scope="session")
-def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few short documents, as bytes."""
-    folder = tmp_path_factory.mktemp("toy")
-    texts = [f"Document {i}: " + "the quick brown fox jumps over the lazy dog, " * (4 + i) for i in range(12)]
-    (folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    prepare(str(folder / "text.jsonl"), "byte260", folder / "data", val_docs=3)
-    return folder / "data"
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 import shutil
@@ -14,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from niblick.data.shards import file_hash
 from niblick.remote import records as at
 from niblick.remote.address import RemoteError, Unreachable
 from niblick.remote.records import Machine, Records, RemoteRun
@@ -114,10 +114,7 @@ def _all_missing(records: Records, run: RemoteRun) -> tuple[str, ...]:
 
 
 def _digest(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(path) if path.is_file() else ""
 
 
 class _Transfer:
