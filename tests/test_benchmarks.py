@@ -90,3 +90,32 @@ def test_both_ways_of_mixing_give_the_same_score() -> None:
     bench = module("sidecars")
     tokens_N = bench.stream(3000)
     np.testing.assert_allclose(bench.ours(tokens_N), bench.plain(tokens_N), atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["study2", "bucketed", "packed", "dense"])
+def test_gpu_modes_at_toy_size(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each mode of benchmarks/gpu.py trains on the CPU, and tells what it did."""
+    gpu = module("gpu")
+    monkeypatch.setattr(gpu.level_module, "smooth", gpu.level_module.smooth)  # study 2's way puts its own there
+    result = gpu.run_mode(mode, replace(gpu.QUICK, seconds=0.2), torch.device("cpu"))
+    assert result.bytes_per_second > 0 and result.syncs == -1
+    assert 0 < result.utilization < 1 and 3 < result.loss < 5.6
+    assert result.chunk_share == 1 if mode == "dense" else result.chunk_share < 1
+    assert result.truncated == 0 or mode == "study2"
+    assert f"| {mode} |" in gpu.table([result])
+
+
+def test_one_scan_is_the_moving_average() -> None:
+    gpu = module("gpu")
+    z_BCD, p_BC = torch.randn(2, 37, 8), torch.rand(2, 37)
+    torch.testing.assert_close(gpu.scan_smooth(z_BCD, p_BC), gpu.level_module.smooth(z_BCD, p_BC))
+
+
+def test_needed_arithmetic_is_what_torch_counts() -> None:
+    """All products with weights; attention's own are left out, as torch does not count those of the CPU's kernel."""
+    gpu = module("gpu")
+    model, length = LM(gpu.mode_config("dense", quick=True)), 64
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        model(*torch.randint(4, 260, (2, 2, length)))[0].total.backward()
+    assert gpu.needed_flops(model, 2 * length, 0, 1.0) == counter.get_total_flops()
