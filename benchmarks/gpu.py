@@ -250,8 +250,8 @@ def table(results: list[Result]) -> str:
         syncs = str(r.syncs) if r.syncs >= 0 else "–"
         lines.append(
             f"| {r.mode} | {r.bytes_per_second:,.0f} | {against} | {r.ms_per_65536:.1f} | {r.peak_gib:.2f} "
-            f"| {r.graphs} | {r.compile_seconds:.0f} s | {syncs} | {r.utilization:.1%} | {r.chunk_share:.3f} | {r.truncated:.1%} "
-            f"| {r.loss:.3f} |"
+            f"| {r.graphs} | {r.compile_seconds:.0f} s | {syncs} | {r.utilization:.1%} "
+            f"| {r.chunk_share:.3f} | {r.truncated:.1%} | {r.loss:.3f} |"
         )
     return "\n".join(lines)
 

@@ -129,12 +129,12 @@ def test_the_bucket_changes_nothing() -> None:
 
 
 def test_the_loss_in_slices_equals_the_loss_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from niblick.model import lm
+    from niblick.model import loss
 
     ids = torch.randint(4, 260, (2, 31), generator=torch.Generator().manual_seed(3))
     results = []
     for elements in (1 << 24, 260 * 7):
-        monkeypatch.setattr(lm, "LOGIT_ELEMENTS", elements)
+        monkeypatch.setattr(loss, "LOGIT_ELEMENTS", elements)
         model = trained_looking(small())
         losses, _ = model(ids[:, :-1], ids[:, 1:])
         losses.total.backward()

@@ -158,11 +158,11 @@ def test_only_what_export_rounds_is_rounded() -> None:
     assert {str(scheme) for _, scheme in other.weights.values()} == {"int3"}
 
 
-@pytest.mark.parametrize("slices", [False, True], ids=["whole", "checkpointed head"])
+@pytest.mark.parametrize("slices", [False, True], ids=["whole", "head in slices"])
 def test_gradients_pass_straight_through(slices: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are those of the rounded weights, tied embedding included, also where the head is computed twice."""
+    """They are those of the rounded weights, tied embedding included, also where the head goes slice by slice."""
     if slices:
-        monkeypatch.setattr("niblick.model.lm.LOGIT_ELEMENTS", 260 * 50)
+        monkeypatch.setattr("niblick.model.loss.LOGIT_ELEMENTS", 260 * 50)
     model = tiny()
     qat = QAT(model, QATConfig(share=1.0), INT4)
     qat.prepare(0, 1.0, 1.0)

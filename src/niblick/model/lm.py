@@ -12,20 +12,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from niblick.errors import ConfigError
 from niblick.model.chunking import guide_loss
 from niblick.model.hnet import HNet, HNetState, level_widths
 from niblick.model.layers import BlockConfig, rms_norm
 from niblick.model.level import LevelConfig
+from niblick.model.loss import PLAIN, softcapped_nats
 from niblick.model.ngrams import NgramConfig, NgramEmbedding, NgramState
 from niblick.model.providers import Entropy, Provider, Whitespace
 from niblick.model.routers import Routing
 from niblick.model.stage import StageConfig
-
-LOGIT_ELEMENTS = 1 << 24
-"""The loss never holds more logits than this at once (64 MiB in float32)."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +129,8 @@ class LM(nn.Module):
                 "router 'entropy' asks a small trained model, which a run takes from entropy.artifact=FILE.nib"
             )
         self.config = config
+        self.halves = PLAIN
+        """The element-wise parts of the loss."""
         narrow = config.embed_width or config.width
         self.embed = nn.Embedding(config.vocab_size, narrow)
         nn.init.normal_(self.embed.weight, std=config.embed_std)
@@ -218,29 +217,23 @@ class LM(nn.Module):
 
     def head(self, hidden_ND: Tensor) -> Tensor:
         """Return logits (…, V) in float32 or wider."""
-        if self.unembed is not None:
-            z_NV = self.unembed(hidden_ND)
-        else:
-            if self.embed_up is not None:
-                hidden_ND = F.linear(hidden_ND, self.embed_up.weight.t())
-            z_NV = F.linear(hidden_ND, self.embed.weight)
+        z_NV = F.linear(*self._head(hidden_ND))
         z_NV = z_NV.to(torch.promote_types(z_NV.dtype, torch.float32))
         return self.config.softcap * torch.tanh(z_NV / self.config.softcap)
 
+    def _head(self, hidden_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the table of outputs reads, and the table, (V, E)."""
+        if self.unembed is not None:
+            return hidden_ND, self.unembed.weight
+        if self.embed_up is not None:
+            hidden_ND = F.linear(hidden_ND, self.embed_up.weight.t())
+        return hidden_ND, self.embed.weight
+
     def token_losses(self, hidden_BLD: Tensor, targets_BL: Tensor) -> Tensor:
         """Return the cross-entropy of each target, nats, (B, L) in float32; logits are held a slice at a time."""
-        hidden_ND, targets_N = hidden_BLD.flatten(0, 1), targets_BL.flatten()
-
-        def part(hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-            return F.cross_entropy(self.head(hidden_ND), targets_N, reduction="none")
-
-        rows = max(1, LOGIT_ELEMENTS // self.config.vocab_size)
-        if len(targets_N) <= rows:
-            return part(hidden_ND, targets_N).view_as(targets_BL)
-        pieces = zip(hidden_ND.split(rows), targets_N.split(rows), strict=True)
-        again = torch.is_grad_enabled()
-        losses = [checkpoint(part, h, t, use_reentrant=False) if again else part(h, t) for h, t in pieces]
-        return torch.cat(losses).view_as(targets_BL)
+        hidden_ND, weight_VE = self._head(hidden_BLD.flatten(0, 1))
+        nats_N = softcapped_nats(hidden_ND, weight_VE, targets_BL.flatten(), self.config.softcap, self.halves)
+        return nats_N.view_as(targets_BL)
 
     def forward(
         self,

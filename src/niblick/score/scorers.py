@@ -32,7 +32,8 @@ from niblick.data.dataset import Split
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError
 from niblick.model.level import Level
-from niblick.model.lm import LM, LOGIT_ELEMENTS
+from niblick.model.lm import LM
+from niblick.model.loss import LOGIT_ELEMENTS
 from niblick.model.routers import Routing, ThresholdRouter
 from niblick.score import sidecars
 from niblick.score.plan import Batch, ScoreConfig, Windows, batches, document_starts, plan, read_batch

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from niblick.data.loader import Batches
 from niblick.errors import ConfigError, TrainingError
 from niblick.model.lm import LM, Losses
+from niblick.model.loss import Halves
 from niblick.model.routers import Routing
 from niblick.model.stage import Stage
 from niblick.score.scorers import Score
@@ -159,7 +160,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def compile_stages(model: LM, when: str, device: torch.device, emit: Emit, backend: Any = "inductor") -> None:
-    """Compile every stage by itself, in place, so that a new number of chunks touches the inner stage alone.
+    """Compile the loss and every stage by itself, in place: a new number of chunks touches the inner stage alone.
 
     From then on levels round their chunk counts to a few shares of the sequence, so that no stage sees more than
     len(COMPILED_SHARES) shapes.
@@ -171,6 +172,8 @@ def compile_stages(model: LM, when: str, device: torch.device, emit: Emit, backe
         if isinstance(module, Stage):
             module.compile(dynamic=False, backend=backend)
     model.body.few_shapes = True
+    forward, backward = (torch.compile(half, dynamic=False, backend=backend) for half in model.halves)
+    model.halves = Halves(forward, backward)
     emit({"event": "compile", "stages": sum(isinstance(m, Stage) for m in model.modules())})
 
 
