@@ -8,7 +8,6 @@ Usage: python benchmarks/bench.py [--quick] [--docs] [NAME …]
 from __future__ import annotations
 
 import json
-import re
 import sys
 from dataclasses import asdict
 from datetime import date
@@ -23,7 +22,7 @@ from data import bench_prepare
 from hnet import bench_hnet
 from ledger import bench_ledger
 from loader import bench_loader
-from measure import Row
+from measure import Row, put_into_docs
 from niblick.runs import environment, machine
 from pack import bench_pack
 from proving import bench_proving
@@ -45,7 +44,6 @@ BENCHMARKS = {
     "proving": bench_proving,
 }
 OUT = Path(__file__).parents[1] / "build" / "bench.json"
-DOCS = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
 def write_docs(rows: list[Row]) -> None:
@@ -60,13 +58,7 @@ def write_docs(rows: list[Row]) -> None:
     for r in rows:
         ratio = f"{r.ratio:.2f}× ({r.lowest:.2f}–{r.highest:.2f})"
         lines.append(f"| {r.name} | {r.ours:.1f} {r.unit} | {r.peer:.1f} {r.unit} | {ratio} | {r.peer_name} |")
-    text = re.sub(
-        r"(<!-- bench.*? -->\n).*?(<!-- /bench -->)",
-        lambda match: match[1] + "\n".join(lines) + "\n" + match[2],
-        DOCS.read_text(encoding="utf-8"),
-        flags=re.DOTALL,
-    )
-    DOCS.write_text(text, encoding="utf-8")
+    put_into_docs("bench", "\n".join(lines))
 
 
 def main(arguments: list[str]) -> None:

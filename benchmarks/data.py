@@ -34,14 +34,20 @@ def plain_loop(source: Path, out: Path, *, record: bool) -> None:
             hashlib.file_digest(file, "sha256")
 
 
+def text_lines(folder: Path, size: float) -> Path:
+    """Write Python's own source code as JSONL, repeated to `size` bytes."""
+    lines = "".join(json.dumps({"text": text}) + "\n" for text, _ in embedded_documents("pysource")).encode()
+    path = folder / "docs.jsonl"
+    with open(path, "wb") as file:
+        while file.tell() < size:
+            file.write(lines)
+    return path
+
+
 def bench_prepare(quick: bool) -> list[Row]:
     """MB of JSONL a second, on Python's own source code repeated to 20 (quick) or 300 MB."""
-    lines = "".join(json.dumps({"text": text}) + "\n" for text, _ in embedded_documents("pysource")).encode()
     with tempfile.TemporaryDirectory() as folder:
-        source, fresh = Path(folder, "docs.jsonl"), itertools.count()
-        with open(source, "wb") as file:
-            while file.tell() < (20e6 if quick else 300e6):
-                file.write(lines)
+        source, fresh = text_lines(Path(folder), 20e6 if quick else 300e6), itertools.count()
         megabytes = source.stat().st_size / 1e6
         return [
             compare(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+DOCS = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
 @dataclass(frozen=True)
@@ -53,3 +57,14 @@ def _seconds(action: Callable[[], Any]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
+
+
+def put_into_docs(name: str, text: str) -> None:
+    """Put `text` between the markers `name` of docs/performance.md."""
+    page = re.sub(
+        rf"(<!-- {name}:.*? -->\n).*?(<!-- /{name} -->)",
+        lambda match: match[1] + text + "\n" + match[2],
+        DOCS.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    DOCS.write_text(page, encoding="utf-8")

@@ -119,3 +119,15 @@ def test_needed_arithmetic_is_what_torch_counts() -> None:
     with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
         model(*torch.randint(4, 260, (2, 2, length)))[0].total.backward()
     assert gpu.needed_flops(model, 2 * length, 0, 1.0) == counter.get_total_flops()
+
+
+@pytest.mark.slow
+def test_bounds_at_toy_size() -> None:
+    """Nothing is faster than what bounds it."""
+    bounds = module("bounds")
+    here = bounds.limits(quick=True)
+    found = bounds.paths(here, quick=True)
+    assert len(found) == 8
+    for path in found:
+        assert path.bound_seconds > 0 and path.seconds > 0, path
+    assert bounds.table(here, found).count("| arithmetic |") == 5

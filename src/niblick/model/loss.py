@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -59,7 +60,7 @@ class _Loss(torch.autograd.Function):
         ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, softcap: float, halves: Halves
     ) -> Tensor:
         pieces = [
-            halves.forward(hidden @ weight_VD.t(), targets, softcap)
+            halves.forward(F.linear(hidden, weight_VD), targets, softcap)
             for hidden, targets in zip(_slices(hidden_ND, weight_VD), _slices(targets_N, weight_VD), strict=True)
         ]
         nats_N, total_N = (torch.cat(part) for part in zip(*pieces, strict=True))
@@ -77,7 +78,7 @@ class _Loss(torch.autograd.Function):
         for hidden, *rest in zip(
             *(_slices(x, weight_VD) for x in (hidden_ND, targets_N, total_N, grad_N)), strict=True
         ):
-            grad_z_NV = ctx.halves.backward(hidden @ weight_VD.t(), *rest, ctx.softcap)
+            grad_z_NV = ctx.halves.backward(F.linear(hidden, weight_VD), *rest, ctx.softcap)
             grads.append(grad_z_NV @ weight_VD)
             grad_weight_VD += grad_z_NV.t() @ hidden
         return torch.cat(grads), grad_weight_VD.to(weight_VD.dtype), None, None, None

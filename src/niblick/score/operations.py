@@ -6,7 +6,7 @@ scan. Norms, gates and activations do not count, nor does memory traffic: a boun
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -36,10 +36,16 @@ def count_operations(model: LM, batch: Batch) -> Operations:
     """Score a batch with and without skipping, and count the multiply-adds of both."""
     counted = []
     for skip in (False, True):
-        with torch.no_grad(), _Counter() as counter:
-            ModelLosses(model, skip=skip)(batch)
-        counted.append(counter.multiply_adds)
+        with torch.no_grad():
+            counted.append(multiply_adds(lambda skip=skip: ModelLosses(model, skip=skip)(batch)))  # type: ignore[misc]
     return Operations(*counted)
+
+
+def multiply_adds(run: Callable[[], object]) -> int:
+    """Return the multiply-adds of all that `run` computes forward."""
+    with _Counter() as counter:
+        run()
+    return counter.multiply_adds
 
 
 class _Counter(TorchFunctionMode):
