@@ -8,6 +8,7 @@ Usage: python benchmarks/bounds.py [--quick] [--docs]
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time

@@ -161,6 +161,7 @@ def run(
     check_track(config.track, dotted(to_dict(config)))
     dataset = open_data(config)
     device = pick_device(config.train.device)
+    ranks.expect_device(device)
     config.train.passes(ranks.size)
     held_back(dataset.train, config)
     config = resolve_entropy(config, dataset)
@@ -234,6 +235,7 @@ def resume(run: Run, listen: Listener, ranks: Ranks = SINGLE, *, pause_after: in
     if run.result():
         raise ConfigError(f"{run.path} is finished already: `niblick show {run.path}` shows its result")
     config = config_of(run)
+    ranks.expect_device(pick_device(config.train.device))
     config.train.passes(ranks.size)
     dataset = open_data(config)
     if ranks.main:

@@ -17,7 +17,7 @@ from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
 from niblick.runs import Run
 from niblick.train.checkpoint import list_checkpoints, read_tensors
-from niblick.train.distributed import SINGLE
+from niblick.train.distributed import SINGLE, Ranks
 from niblick.train.trainer import TrainConfig
 
 # Trains on one rank or several; every rank leaves its weights, rank 0 the events.
@@ -215,6 +215,15 @@ def test_devices_that_cannot_share_a_step() -> None:
     assert [config.passes(n) for n in (1, 2)] == [2, 1]
     with pytest.raises(ConfigError, match=r"3 devices take 3 × train.micro_batch_tokens=128 = 384 tokens at once"):
         config.passes(3)
+
+
+def test_more_ranks_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for ranks in (SINGLE, Ranks(1, 3, 1)):
+        ranks.expect_device(torch.device("cuda"))
+    Ranks(2, 3, 2).expect_device(torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"3 ranks want a GPU each, and this machine has 2: give --devices 2, or"):
+        Ranks(2, 3, 2).expect_device(torch.device("cuda"))
 
 
 def test_one_rank_is_all() -> None:

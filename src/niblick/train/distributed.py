@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from niblick.errors import NiblickError, TrainingError
+from niblick.errors import ConfigError, NiblickError, TrainingError
 
 PATIENCE = timedelta(hours=2)
 """How long a rank waits for the others: rank 0 may score for long. A rank that dies is noticed at once."""
@@ -80,6 +80,15 @@ class Ranks:
         buffer[: len(name)] = torch.tensor(list(name), dtype=torch.uint8)
         dist.broadcast(buffer, 0)
         return Path(bytes(buffer.tolist()).rstrip(b"\0").decode())
+
+    def expect_device(self, device: torch.device) -> None:
+        """Raise ConfigError if training is to run on GPUs and this rank has none of its own."""
+        if self.size > 1 and device.type == "cuda" and self.local_rank >= torch.cuda.device_count():
+            count = torch.cuda.device_count()
+            raise ConfigError(
+                f"{self.size} ranks want a GPU each, and this machine has {count}: "
+                f"give --devices {count}, or set train.device=cpu"
+            )
 
     def wrap(self, module: nn.Module, device: torch.device, unused: bool) -> nn.Module:
         """Return the module with gradients that are sums over all ranks; `unused`: not all weights get one.
