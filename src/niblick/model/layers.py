@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from niblick.errors import ConfigError, nearest
+from niblick.model.fused import relu_squared, rms_norm
 from niblick.model.varlen import Segments, attend_segments
 
 
@@ -35,11 +36,7 @@ def _swiglu(x: Tensor) -> Tensor:
     return F.silu(gate) * value
 
 
-def _relu2(x: Tensor) -> Tensor:
-    return F.relu(x).square()
-
-
-MLPS: dict[str, Callable[[Tensor], Tensor]] = {"relu2": _relu2, "leaky_relu2": _leaky_relu2, "swiglu": _swiglu}
+MLPS: dict[str, Callable[[Tensor], Tensor]] = {"relu2": relu_squared, "leaky_relu2": _leaky_relu2, "swiglu": _swiglu}
 """What may stand between the two maps of an MLP: relu² (baseline), leaky_relu(0.5)² (TinyHNet), SwiGLU."""
 
 
@@ -150,11 +147,6 @@ def rotate(x_BHLK: Tensor, rope: Rope) -> Tensor:
         return torch.cat((rotate(x_BHLK[..., :turned], rope), x_BHLK[..., turned:]), dim=-1)
     x1, x2 = x_BHLK.chunk(2, dim=-1)
     return torch.cat((x1 * rope.cos + x2 * rope.sin, x2 * rope.cos - x1 * rope.sin), dim=-1)
-
-
-def rms_norm(x_D: Tensor) -> Tensor:
-    """Divide by the root mean square over the last dimension. No weights, as everywhere in the baseline."""
-    return F.rms_norm(x_D, (x_D.shape[-1],))
 
 
 @dataclass

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from niblick.errors import ConfigError
 from niblick.model.chunking import guide_loss
+from niblick.model.fused import rms_norm
 from niblick.model.hnet import HNet, HNetState, level_widths
-from niblick.model.layers import BlockConfig, rms_norm
+from niblick.model.layers import BlockConfig
 from niblick.model.level import LevelConfig
 from niblick.model.loss import PLAIN, softcapped_nats
 from niblick.model.ngrams import NgramConfig, NgramEmbedding, NgramState

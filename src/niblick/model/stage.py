@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from niblick.errors import ConfigError
+from niblick.model.fused import rms_norm
 from niblick.model.layers import (
     BLOCKS,
     BlockConfig,
@@ -22,7 +23,6 @@ from niblick.model.layers import (
     Rope,
     StepContext,
     TransformerBlock,
-    rms_norm,
     rope_table,
 )
 from niblick.model.varlen import Segments, fits
