@@ -17,8 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from niblick.errors import ConfigError
 from niblick.model.chunking import guide_loss
 from niblick.model.hnet import HNet, HNetState, level_widths
-from niblick.model.layers import BlockConfig, rms_norm
+from niblick.model.layers import BlockConfig
 from niblick.model.level import LevelConfig
+from niblick.model.mlp import rms_norm
 from niblick.model.ngrams import NgramConfig, NgramEmbedding, NgramState
 from niblick.model.providers import Entropy, Provider, Whitespace
 from niblick.model.routers import Routing
@@ -54,8 +55,10 @@ class ModelConfig(BlockConfig):
     """The token that starts every document; n-grams never reach across it."""
     embed_std: float = 0.005
     """Standard deviation of the embedding's initial values."""
+    embed_norm: bool = True
+    """Whether embeddings are normalized where the first stage does not do so itself."""
     softcap: float = 30.0
-    """Logits are softcap · tanh(z / softcap)."""
+    """Logits are softcap · tanh(z / softcap); 0: they are z."""
     entropy: EntropyConfig | None = None
     """What the router `entropy` asks. Runs fill it in from the artifact that `entropy.artifact` names."""
 
@@ -63,8 +66,8 @@ class ModelConfig(BlockConfig):
         super().__post_init__()
         if not 2 <= self.vocab_size <= 65536:
             raise ConfigError(f"vocab_size={self.vocab_size} must be between 2 and 65536: tokens are stored in 16 bits")
-        if self.softcap <= 0:
-            raise ConfigError(f"softcap={self.softcap} must be positive")
+        if self.softcap < 0:
+            raise ConfigError(f"softcap={self.softcap} must be positive, or 0 for none")
         if not 0 <= self.embed_width <= self.width:
             raise ConfigError(f"embed_width={self.embed_width} must be between 0 (off) and the width {self.width}")
         level_widths(self.levels, self.main, self)
@@ -179,13 +182,13 @@ class LM(nn.Module):
         device = x_D.device.type
         if torch.is_autocast_enabled(device):
             x_D = x_D.to(torch.get_autocast_dtype(device))
-        return x_D if self._first_normalizes else rms_norm(x_D)
+        return rms_norm(x_D) if self._normalizes else x_D
 
     @property
-    def _first_normalizes(self) -> bool:
-        """Whether the first thing inside normalizes its input by itself, so that embeddings need not be."""
+    def _normalizes(self) -> bool:
+        """Whether embeddings are normalized: they need not be where the first thing inside does so by itself."""
         first = self.config.levels[0].encoder if self.config.levels else self.config.main
-        return first is not None and first.norm_in
+        return self.config.embed_norm and (first is None or not first.norm_in)
 
     def new_state(self, rows: int, context: int | None = None) -> LMState:
         """Return the state before the first token of `rows` rows.
@@ -225,7 +228,8 @@ class LM(nn.Module):
                 hidden_ND = F.linear(hidden_ND, self.embed_up.weight.t())
             z_NV = F.linear(hidden_ND, self.embed.weight)
         z_NV = z_NV.to(torch.promote_types(z_NV.dtype, torch.float32))
-        return self.config.softcap * torch.tanh(z_NV / self.config.softcap)
+        softcap = self.config.softcap
+        return softcap * torch.tanh(z_NV / softcap) if softcap else z_NV
 
     def token_losses(self, hidden_BLD: Tensor, targets_BL: Tensor) -> Tensor:
         """Return the cross-entropy of each target, nats, (B, L) in float32; logits are held a slice at a time."""
