@@ -25,7 +25,7 @@ LAYERS = [
     {"presets", "runs", "loading"},
     {"entropy"},
     {"pipeline"},
-    {"console", "generate", "exports", "launch"},
+    {"console", "generate", "exports", "launch", "importing"},
     {"lab"},
     {"auditing", "coded"},
     {"quickstart", "monitor", "remote"},
