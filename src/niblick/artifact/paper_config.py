@@ -54,18 +54,19 @@ class PaperConfig:
         `residual_bias`: their code gives the residual projection a bias, which the config does not say.
         """
         target = 6.0 if len(self.layouts) == 1 else 3.0  # N of the paper's models of one and two levels
-        try:
-            levels = tuple(
-                LevelConfig(
-                    self._stage(encoder, depth),
-                    self._stage(decoder, depth),
-                    width=self.widths[depth] if depth else None,
-                    target_length=target,
-                    residual_bias=residual_bias,
-                    lr_diff=1.0,
-                )
-                for depth, (encoder, decoder) in enumerate(self.layouts)
+        main = self._stage(self.main, len(self.layouts), self.widths[-1])
+        levels = tuple(
+            LevelConfig(
+                self._stage(encoder, depth),
+                self._stage(decoder, depth),
+                width=self.widths[depth] if depth else None,
+                target_length=target,
+                residual_bias=residual_bias,
+                lr_diff=1.0,
             )
+            for depth, (encoder, decoder) in enumerate(self.layouts)
+        )
+        try:
             return ModelConfig(
                 width=self.widths[0],
                 heads=1,
@@ -81,7 +82,7 @@ class PaperConfig:
                 ssm_head_width=HEAD_WIDTH,
                 vocab_size=self.vocab_size,
                 levels=levels,
-                main=self._stage(self.main, len(self.layouts), self.widths[-1]),
+                main=main,
                 tie_embeddings=self.tied,
                 bos_id=BOS,
                 embed_norm=False,
