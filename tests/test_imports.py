@@ -25,7 +25,7 @@ LAYERS = [
     {"presets", "runs", "loading"},
     {"entropy"},
     {"pipeline"},
-    {"console", "generate", "exports", "launch"},
+    {"console", "generate", "exports", "launch", "importing"},
     {"lab"},
     {"auditing", "coded"},
     {"quickstart", "monitor", "remote"},
@@ -33,8 +33,13 @@ LAYERS = [
 ]
 CORE = {"errors", "challenge", "data", "model", "artifact", "score", "pack", "train"}
 CORE_PACKAGES = {"torch", "numpy", "safetensors", "sentencepiece", "zstandard", "brotli", "constriction"}
-# Only to read or fetch a user's files, inside a function, and never part of a submission.
-LAZY = {"data/documents.py": {"pyarrow"}, "data/download.py": {"huggingface_hub"}}
+# Inside a function: to read or fetch a user's files, which is no part of a submission; or where it happens to be
+# installed, and something else does the same where it is not.
+LAZY = {
+    "data/documents.py": {"pyarrow"},
+    "data/download.py": {"huggingface_hub"},
+    "model/mamba.py": {"mamba_ssm"},
+}
 
 
 def part(path: Path) -> str:

@@ -25,7 +25,7 @@ from niblick.artifact.container import artifact_bytes
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.config import RunConfig, override
 from niblick.data.dataset import Dataset
-from niblick.data.tokenizers import ByteTokenizer
+from niblick.data.tokenizers import BYTE_TOKENIZERS
 from niblick.errors import ConfigError
 from niblick.loading import build_model
 from niblick.pack.fit import LADDER, fit
@@ -227,8 +227,8 @@ def predict_size(config: RunConfig, recipe: Path | None = None) -> SizeEstimate:
     model = build_model(config.model, seed=0)
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     tokenizer = {"name": config.tokenizer, "vocab_size": config.model.vocab_size}
-    if config.tokenizer == "byte260":
-        tokenizer = ByteTokenizer().spec()
+    if config.tokenizer in BYTE_TOKENIZERS:
+        tokenizer = BYTE_TOKENIZERS[config.tokenizer]().spec()
     sizes = {}
     for kind in SPREADS:
         made = {n: _made_up(n, t, kind, seed) for seed, (n, t) in enumerate(_once(state).items())}

@@ -112,7 +112,7 @@ class Loaded:
             if left == 0:
                 return
             token = draw(self.model.head(hidden_1D)[0].double().cpu(), text.allowed(), config, random)
-            if token == self.tokenizer.bos_id:
+            if token in self.tokenizer.end_ids:
                 return
             hidden_1D, levels = self.model.step_hidden(torch.tensor([token], device=device), state)
             starts |= bool(levels) and bool(levels[0][1][0])
@@ -197,7 +197,7 @@ class _Text:
         """The byte of tokens of one byte, else -1."""
         self.starting_V = _within(self.value_V, next_bytes(b""))
         self.starting_V |= torch.tensor([len(data) > 1 for data in self.bytes])
-        self.starting_V[tokenizer.bos_id] = True
+        self.starting_V[list(tokenizer.end_ids)] = True
 
     def add(self, token: int) -> str:
         """Take in a token. Returns the characters that are whole now."""
@@ -206,7 +206,7 @@ class _Text:
         return self.decoder.decode(data)
 
     def allowed(self) -> Tensor:
-        """Tokens that may come next: inside a character its bytes alone, else all that start one, and BOS."""
+        """Tokens that may come next: inside a character its bytes alone, else all that start one or end the text."""
         pending = self.decoder.getstate()[0]
         return _within(self.value_V, next_bytes(pending)) if pending else self.starting_V
 

@@ -32,7 +32,7 @@ from niblick.config import RunConfig, dotted, override_score, score_config, to_d
 from niblick.data.dataset import Dataset, Split
 from niblick.data.loader import Batches
 from niblick.data.shards import file_hash
-from niblick.data.tokenizers import ByteTokenizer
+from niblick.data.tokenizers import BYTE_TOKENIZERS
 from niblick.entropy import entropy_guide, load_small, resolve_entropy
 from niblick.errors import ArtifactError, ConfigError, NiblickError, StorageError
 from niblick.loading import build_model, expect_tokenizer, load_artifact
@@ -306,7 +306,7 @@ def _finish(
         exported = export(run, config, dataset, emit)
         record = official_score(run, name)
         emit({"event": "score", "name": name} | record)
-        result = {"run": str(run.path), "artifact": name} | exported | record | {"files": _digests(run)}
+        result = {"run": str(run.path), "artifact": name} | exported | record | {"files": digests(run)}
         write_json(run.path / "result.json", result)
     except KeyboardInterrupt:
         if not run.weights.is_file():
@@ -666,11 +666,7 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     """
     if config.train.dtype == "auto":
         config = in_dtype(config, "bfloat16")  # as it was trained
-    tokenizer: dict[str, Any] = {"name": config.tokenizer, "vocab_size": config.model.vocab_size}
-    if config.data.path:
-        tokenizer = open_data(config).tokenizer.spec()
-    elif config.tokenizer == "byte260" and config.model.vocab_size == ByteTokenizer.vocab_size:
-        tokenizer = ByteTokenizer().spec()
+    tokenizer = tokenizer_spec(config)
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in LM(config.model).state_dict().items()}
     weights = read_published(path, expected)
@@ -690,9 +686,19 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     source = {"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)}
     run.log({"event": "import"} | source)
     result = {"run": str(run.path), "artifact": name, "imported": source, "artifact_bytes": size}
-    result |= {"code_bytes": code.total, "total_bytes": size + code.total, "files": _digests(run)}
+    result |= {"code_bytes": code.total, "total_bytes": size + code.total, "files": digests(run)}
     write_json(run.path / "result.json", result)
     return result
+
+
+def tokenizer_spec(config: RunConfig) -> dict[str, Any]:
+    """Return what an artifact says of its tokenizer: the data's, or the one the config names, where that is enough."""
+    if config.data.path:
+        return open_data(config).tokenizer.spec()
+    made = BYTE_TOKENIZERS.get(config.tokenizer)
+    if made and config.model.vocab_size == made.vocab_size:
+        return made().spec()
+    return {"name": config.tokenizer, "vocab_size": config.model.vocab_size}
 
 
 def describe_artifact(path: Path) -> dict[str, Any]:
@@ -723,7 +729,7 @@ def official_score(run: Run, name: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def _digests(run: Run) -> dict[str, str]:
+def digests(run: Run) -> dict[str, str]:
     """SHA-256 of the finished files: what was changed afterwards shows."""
     files = [run.path / "config.json", run.weights, *(run.artifact(n) for n in run.artifact_names())]
     return {f.relative_to(run.path).as_posix(): file_hash(f) for f in files}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from niblick.data.dataset import Dataset
-from niblick.data.tokenizers import ByteTokenizer, make_tokenizer
+from niblick.data.tokenizers import Byte256Tokenizer, ByteTokenizer, make_tokenizer
 from niblick.errors import DataError
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)))
@@ -45,10 +45,27 @@ def test_pieces_are_the_bytes_of_tokens() -> None:
 
 
 def test_built_from_its_name_or_spec() -> None:
-    spec = json.loads(json.dumps(make_tokenizer("byte260").spec()))
-    assert make_tokenizer(spec).spec() == spec
-    with pytest.raises(DataError, match=r"no tokenizer 'byte256' \(nearest: byte260\)"):
-        make_tokenizer("byte256")
+    for name in ("byte260", "byte256"):
+        spec = json.loads(json.dumps(make_tokenizer(name).spec()))
+        assert make_tokenizer(spec).spec() == spec and spec["name"] == name
+    with pytest.raises(DataError, match="no tokenizer 'byte25' "):
+        make_tokenizer("byte25")
+
+
+def test_byte256_is_the_paper_s() -> None:
+    tokenizer, text = make_tokenizer("byte256"), "Größe €\n\U0001f600"
+    [tokens] = tokenizer.encode_batch([text])
+    assert tokens.tolist() == list(text.encode())
+    assert tokenizer.decode(np.concatenate(([254], tokens, [255]))) == text.encode()
+    assert tokenizer.bos_id == 254 and tokenizer.end_ids == (254, 255)
+    pieces = tokenizer.pieces()
+    assert len(pieces) == 256 and pieces[254:] == [b"", b""] and pieces[65] == b"A"
+    assert tokenizer.token_bytes(tokens[:2], np.array([65, 254, 255, 253])).tolist() == [1, 0, 0, 1]
+    assert Byte256Tokenizer().encode_bytes(b"\x00\xfd").tolist() == [0, 253]
+    with pytest.raises(DataError, match="byte 2 is 0xFE, which is a control token of byte256"):
+        Byte256Tokenizer().encode_bytes(b"ab\xfe")
+    with pytest.raises(DataError, match="token 256 is outside byte256"):
+        tokenizer.decode(np.array([65, 256]))
 
 
 def test_published_figures(webmix_bytes: Dataset, webmix_figures: dict[str, Any]) -> None:

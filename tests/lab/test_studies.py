@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from niblick.lab.studies import STUDIES
 from niblick.lab.studies.study import Lab, run_study
 from niblick.runs import read_json
 
+outer_study = importlib.import_module("niblick.lab.studies.outer")  # the package has the study of that name
 TABLES = {
     "study1": {"20 matched runs": 20, "Chunks before and after training": 2},
     "study2": {"Room for chunks": 5},
     "softchunk": {"On prose": 16, "On code": 6, "On multilingual": 6},
     "routers": {"Routers in one backbone": 7},
+    "outer": {"At equal parameters and steps": 3, "At equal parameters and time": 3},
     "sprint": {"By branch": 8, "Ideas": 18},
     "rescue": {"Under the cap": 4},
     "repeatability": {"The same run again": 3, "Other seeds": 4, "The curve for early stops": 1},
@@ -93,3 +96,13 @@ def test_a_full_study_needs_data(tmp_path: Path) -> None:
     bench.toy = True
     with pytest.raises(ConfigError, match="no text for multilingual: give --source multilingual=FILE"):
         bench.data("byte260", "multilingual")
+
+
+@pytest.mark.parametrize("toy", [True, False])
+def test_outer_stages_have_as_many_parameters(toy: bool, tmp_path: Path) -> None:
+    bench = Lab("outer", toy=toy, runs=tmp_path, folder=tmp_path, executor=lambda threads: Here())
+    wanted = outer_study._parameters(bench, outer_study._stages(bench, "m"))
+    for letter in "CT":
+        point = outer_study._stages(bench, letter)
+        found = outer_study._parameters(bench, point + outer_study._hidden(bench, point, wanted))
+        assert found == pytest.approx(wanted, rel=2e-3)

@@ -19,17 +19,18 @@ def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, 
     return hidden_ND, weight_VD, torch.randint(V, (N,), generator=random), torch.rand(N, generator=random, dtype=dtype)
 
 
-def plain(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
+def plain(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, cap: float = CAP) -> Tensor:
     z_NV = F.linear(hidden_ND, weight_VD)
     z_NV = z_NV.to(torch.promote_types(z_NV.dtype, torch.float32))
-    return F.cross_entropy(CAP * torch.tanh(z_NV / CAP), targets_N, reduction="none")
+    return F.cross_entropy(cap * torch.tanh(z_NV / cap) if cap else z_NV, targets_N, reduction="none")
 
 
+@pytest.mark.parametrize("cap", [CAP, 0.0])
 @pytest.mark.parametrize("elements", [1 << 24, 7 * V, 1])
-def test_values_and_gradients(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_and_gradients(elements: int, cap: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss, "LOGIT_ELEMENTS", elements)
     hidden_ND, weight_VD, targets_N, grad_N = inputs()
-    ours, theirs = softcapped_nats(hidden_ND, weight_VD, targets_N, CAP), plain(hidden_ND, weight_VD, targets_N)
+    ours, theirs = (way(hidden_ND, weight_VD, targets_N, cap) for way in (softcapped_nats, plain))
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     grads = [torch.autograd.grad((x * grad_N).sum(), (hidden_ND, weight_VD)) for x in (ours, theirs)]
     for a, b in zip(*grads, strict=True):

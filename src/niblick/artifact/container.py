@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
 import secrets
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -45,13 +46,15 @@ VERSION = 1
 _FIXED = struct.Struct("<4sHIIQ")
 _DIGEST_BYTES = 32
 
-MAX_FILE_BYTES = 2**30
+MAX_FILE_BYTES = 2**32
 MAX_HEADER_BYTES = 2**24
 """Of the header's JSON; it holds the model's and the tokenizer's configuration."""
 MAX_RAW_BYTES = 2**30
-"""Of all parts of all tensors together."""
+"""Of all parts of all tensors together, unless the payload is large itself."""
 MAX_ELEMENTS = 2**28
-"""Weights of all tensors together: 1 GiB as float32."""
+"""Weights of all tensors together, 1 GiB as float32, unless the payload is large itself."""
+LARGE_RATIO = 8
+"""A large payload may stand for so many times its bytes: who sends gigabytes may have gigabytes allocated."""
 MAX_RATIO = 1000
 FREE_RAW_BYTES = 2**27
 """The parts may take this much, plus `MAX_RATIO` times the payload: zeros compress well, a bomb compresses better."""
@@ -122,40 +125,81 @@ def write_artifact(
     written.
     """
     data = artifact_bytes(config, tensors, codec)
-    _write_atomically(Path(path), data)
+    with _appearing(Path(path)) as file:
+        file.write(data)
     return len(data)
 
 
 def artifact_bytes(config: Mapping[str, Any], tensors: Mapping[str, EncodedTensor], codec: str) -> bytes:
     """Return the whole artifact as bytes: what `write_artifact` writes; raises as it does."""
-    kinds: dict[str, int] = {}
-    entries, parts = [], []
+    described: list[Described] = []
     for name, tensor in tensors.items():
-        get_dequantizer(tensor.scheme)  # what nobody can read is not written
-        described = []
-        for part_name, array in tensor.parts.items():
-            dtype = array.dtype.newbyteorder("<")
-            if dtype not in _DTYPE_NAMES:
-                raise ArtifactError(
-                    f"part {part_name!r} of tensor {name!r} is {array.dtype.name}, which an artifact cannot hold; "
-                    f"store it as one of {', '.join(dtype.name for dtype in DTYPES.values())}"
-                )
-            described.append([part_name, _DTYPE_NAMES[dtype], list(array.shape)])
-            parts.append(np.asarray(array, dtype, order="C"))
-        kind = _to_json([tensor.scheme, list(tensor.shape), described])
-        entries.append([name, kinds.setdefault(kind, len(kinds))])
-    payload = get_codec(codec).encode(parts)
-    header = {"config": config, "codec": codec, "kinds": [json.loads(kind) for kind in kinds], "tensors": entries}
-    raw = _to_json(header).encode("utf-8", "surrogatepass")  # which the check below refuses
+        specs = {part: (array.dtype.newbyteorder("<"), array.shape) for part, array in tensor.parts.items()}
+        described.append((name, tensor.scheme, tensor.shape, specs))
+    raw = _make_header(config, described, codec)
+    arrays = [np.asarray(array, order="C") for tensor in tensors.values() for array in tensor.parts.values()]
+    payload = get_codec(codec).encode([array.astype(array.dtype.newbyteorder("<"), copy=False) for array in arrays])
     packed = zlib.compress(raw, 9)
     body = _FIXED.pack(MAGIC, VERSION, len(raw), len(packed), len(payload)) + packed + payload
     data = body + hashlib.sha256(body).digest()
-    _check_limits(len(data), len(raw))
+    _check_readable(raw, len(packed), len(payload))
+    return data
+
+
+def stream_artifact(
+    path: str | os.PathLike[str], config: Mapping[str, Any], described: list[Described], arrays: Iterable[np.ndarray]
+) -> int:
+    """Write an artifact without ever holding it, for models that fill the memory; return the bytes written.
+
+    `described` are the tensors, `arrays` all their parts in that order; they are stored as they are, as a zlib stream
+    that compresses nothing. Raises as `write_artifact` does, for what is past the limits before anything is written.
+    """
+    raw = _make_header(config, described, "zlib")
+    packed = zlib.compress(raw, 9)
+    specs = [spec for *_, parts in described for spec in parts.values()]
+    _check_readable(raw, len(packed), sum(map(spec_bytes, specs)))  # the stream is hardly longer
+    stream, size = zlib.compressobj(0), 0
+    with _appearing(Path(path)) as file:
+        file.write(bytes(_FIXED.size) + packed)
+        for array, (dtype, shape) in zip(arrays, specs, strict=True):
+            if array.shape != shape:
+                raise ArtifactError(f"an array of shape {list(array.shape)} came where {list(shape)} was declared")
+            size += file.write(stream.compress(np.asarray(array, dtype, order="C").data))
+        size += file.write(stream.flush())
+        file.seek(0)
+        file.write(_FIXED.pack(MAGIC, VERSION, len(raw), len(packed), size))
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0, os.SEEK_END)
+        file.write(digest)
+    return _FIXED.size + len(packed) + size + _DIGEST_BYTES
+
+
+def _make_header(config: Mapping[str, Any], described: list[Described], codec: str) -> bytes:
+    """Return the header's JSON; tensors that look alike share one entry."""
+    kinds: dict[str, int] = {}
+    entries = []
+    for name, scheme, shape, parts in described:
+        get_dequantizer(scheme)  # what nobody can read is not written
+        for part_name, (dtype, _) in parts.items():
+            if dtype not in _DTYPE_NAMES:
+                raise ArtifactError(
+                    f"part {part_name!r} of tensor {name!r} is {dtype.name}, which an artifact cannot hold; "
+                    f"store it as one of {', '.join(dtype.name for dtype in DTYPES.values())}"
+                )
+        own = [[part_name, _DTYPE_NAMES[dtype], list(size)] for part_name, (dtype, size) in parts.items()]
+        entries.append([name, kinds.setdefault(_to_json([scheme, list(shape), own]), len(kinds))])
+    header = {"config": config, "codec": codec, "kinds": [json.loads(kind) for kind in kinds], "tensors": entries}
+    return _to_json(header).encode("utf-8", "surrogatepass")  # which the check below refuses
+
+
+def _check_readable(raw: bytes, packed_size: int, payload_size: int) -> None:
+    """Raise ArtifactError unless the reader's own checks let the header pass: what is written can be read."""
+    _check_limits(_FIXED.size + packed_size + payload_size + _DIGEST_BYTES, len(raw))
     try:
-        _parse_header(raw, len(payload))  # the reader's own checks: what is written can be read
+        _parse_header(raw, payload_size)
     except ArtifactError as error:
         raise ArtifactError(f"nothing was written, because it could not be read again: {error}") from None
-    return data
 
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
@@ -260,11 +304,11 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 _Kind = tuple[str, tuple[int, ...], dict[str, Spec]]
 """(scheme, shape, parts) of tensors whose arrays are still in the payload."""
-_Described = tuple[str, str, tuple[int, ...], dict[str, Spec]]
-"""The same of one tensor, with its name in front."""
+Described = tuple[str, str, tuple[int, ...], dict[str, Spec]]
+"""The same of one tensor, with its name in front: what the header says of it."""
 
 
-def _parse_header(raw: bytes, payload_size: int) -> tuple[dict[str, Any], str, list[_Described]]:
+def _parse_header(raw: bytes, payload_size: int) -> tuple[dict[str, Any], str, list[Described]]:
     """Return config, codec name and tensors; everything is of the right type and within the limits."""
     try:
         header = json.loads(raw.decode(), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
@@ -284,7 +328,7 @@ def _parse_header(raw: bytes, payload_size: int) -> tuple[dict[str, Any], str, l
     return header["config"], header["codec"], tensors
 
 
-def _parse_tensors(entries: list[Any], kinds: list[_Kind]) -> Iterator[_Described]:
+def _parse_tensors(entries: list[Any], kinds: list[_Kind]) -> Iterator[Described]:
     seen = set()
     for number, entry in enumerate(entries):
         match entry:
@@ -325,25 +369,28 @@ def _is_shape(value: Any) -> bool:
     return math.prod(n or 1 for n in value) <= MAX_RAW_BYTES  # numpy minds large dimensions even beside a zero
 
 
-def _check_sizes(tensors: list[_Described], payload_size: int) -> None:
+def _check_sizes(tensors: list[Described], payload_size: int) -> None:
     parts_count = sum(len(parts) for _, _, _, parts in tensors)
     if parts_count > MAX_PARTS:
         _damaged(f"its tensors have {parts_count:,} parts, the limit is {MAX_PARTS:,}")
     elements = sum(math.prod(shape) for _, _, shape, _ in tensors)
     raw = sum(spec_bytes(spec) for _, _, _, parts in tensors for spec in parts.values())
-    limit = min(MAX_RAW_BYTES, FREE_RAW_BYTES + MAX_RATIO * payload_size)
-    if elements > MAX_ELEMENTS or raw > limit:
+    large = LARGE_RATIO * payload_size
+    most, limit = max(large, MAX_ELEMENTS), max(large, min(MAX_RAW_BYTES, FREE_RAW_BYTES + MAX_RATIO * payload_size))
+    if elements > most or raw > limit:
         raise ArtifactError(
             f"its tensors declare {elements:,} weights in {raw:,} bytes for a payload of {payload_size:,}, past the "
-            f"limits ({MAX_ELEMENTS:,} and {limit:,}); it is damaged, a decompression bomb, or too large for niblick"
+            f"limits ({most:,} and {limit:,}); it is damaged, a decompression bomb, or too large for niblick"
         )
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
+@contextlib.contextmanager
+def _appearing(path: Path) -> Iterator[io.BufferedRandom]:
+    """A new file that is at `path` once it is whole, or not at all."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
+        with temporary.open("xb+") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

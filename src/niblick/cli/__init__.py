@@ -14,6 +14,7 @@ from niblick.errors import NiblickError
 # In the order of --help, which is that of a run's life.
 # isort: off
 from niblick.cli import looking, data, training, watching, sweeps, remote  # noqa: F401
+from niblick.cli import importing  # noqa: F401
 from niblick.cli import scoring, auditing, packing, studying, text, ledger  # noqa: F401
 # isort: on
 

@@ -16,7 +16,7 @@ Normalization = Annotated[
 ]
 ShardTokens = Annotated[int, typer.Option(help="Tokens per shard.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core, at most 6.")]
-TOKENIZERS = "byte260, FILE.model (SentencePiece), or sp:VOCAB, which trains one on this text."
+TOKENIZERS = "byte260, byte256, FILE.model (SentencePiece), or sp:VOCAB, which trains one on this text."
 
 
 @data_app.command("prepare")

@@ -203,7 +203,9 @@ def transfer(
 
 @app.command()
 def study(
-    name: Annotated[str, typer.Argument(help="study1, study2, softchunk, routers, sprint, rescue or repeatability.")],
+    name: Annotated[
+        str, typer.Argument(help="study1, study2, softchunk, routers, outer, sprint, rescue or repeatability.")
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value … for all its runs.")] = None,
     toy: Annotated[bool, typer.Option("--toy", help="Small models and text, minutes on two cores.")] = False,
     data: Annotated[list[str] | None, typer.Option(help="NAME=DIR, as in byte260=data/web; repeat it.")] = None,

@@ -48,6 +48,7 @@ class SentencePieceTokenizer:
         self.eos_id = self._processor.eos_id()
         if self.bos_id < 0:
             raise DataError(f"the tokenizer {name} has no BOS token, which starts every document; train one that has")
+        self.end_ids = (self.bos_id,)
         self._make_tables()
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,7 +1,8 @@
 """Tokenizers: text to uint16 tokens and back to bytes, and how many bytes a token counts for.
 
-`byte260` is the published byte tokenizer: pad 0, bos 1, eos 2, unk 3, then the 256 byte values from 4 on. Subwords are
-in `subwords`. BOS is never added here: whoever writes a stream puts one before each document.
+`byte260` is the published byte tokenizer: pad 0, bos 1, eos 2, unk 3, then the 256 byte values from 4 on. `byte256` is
+that of the H-Net paper: byte values as they are, 254 and 255, which UTF-8 never has, being BOS and EOS. Subwords are in
+`subwords`. BOS is never added here: whoever writes a stream puts one before each document.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ class Tokenizer(Protocol):
     def bos_id(self) -> int:
         """The token that starts every document."""
 
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end a text where one is drawn: BOS of the next, and EOS where documents may end in one."""
+
     def encode_batch(self, texts: list[str]) -> list[Tokens]:
         """Return the tokens of each text, without BOS. Texts must be encodable as UTF-8."""
 
@@ -60,14 +65,18 @@ class ByteTokenizer:
     name = "byte260"
     kind = "byte"
     vocab_size = 260
-    bos_id = 1
+    bos_id, eos_id = 1, 2
+    end_ids: tuple[int, ...] = (1,)
     offset = 4
     """The token of byte 0; smaller tokens are control tokens: pad, bos, eos, unk."""
 
+    def encode_bytes(self, data: bytes) -> Tokens:
+        """Return the tokens of bytes, which need not be text."""
+        return np.add(np.frombuffer(data, np.uint8), np.uint16(self.offset), dtype=np.uint16)
+
     def encode_batch(self, texts: list[str]) -> list[Tokens]:
         """Return the tokens of each text, without BOS."""
-        offset = np.uint16(self.offset)
-        return [np.add(np.frombuffer(text.encode(), np.uint8), offset, dtype=np.uint16) for text in texts]
+        return [self.encode_bytes(text.encode()) for text in texts]
 
     def decode(self, tokens: npt.NDArray[Any]) -> bytes:
         """Return the bytes of `tokens`. Raises DataError for a token outside the vocabulary."""
@@ -90,27 +99,69 @@ class ByteTokenizer:
 
     def spec(self) -> dict[str, Any]:
         """Return what `make_tokenizer` needs to build it again."""
-        return {"name": self.name, "kind": self.kind, "vocab_size": self.vocab_size, "bos_id": self.bos_id, "eos_id": 2}
+        ids = {"bos_id": self.bos_id, "eos_id": self.eos_id}
+        return {"name": self.name, "kind": self.kind, "vocab_size": self.vocab_size, **ids}
 
 
-KNOWN = ("byte260", "FILE.model", "sp:1024")
+class Byte256Tokenizer(ByteTokenizer):
+    """byte256: tokens are byte values (H-Net paper). Text is UTF-8, so 254 and 255 are free to be BOS and EOS."""
+
+    name = "byte256"
+    kind = "byte256"
+    vocab_size = 256
+    bos_id, eos_id = 254, 255
+    end_ids = (254, 255)
+    offset = 0
+
+    def encode_bytes(self, data: bytes) -> Tokens:
+        """Return the tokens of bytes. Raises DataError if one of them is what stands for BOS or EOS."""
+        tokens = super().encode_bytes(data)
+        if tokens.size and int(tokens.max()) >= self.bos_id:
+            at = int(np.argmax(tokens >= self.bos_id))
+            raise DataError(
+                f"byte {at} is 0x{int(tokens[at]):02X}, which is a control token of byte256 and stands in no UTF-8 "
+                "text: give text"
+            )
+        return tokens
+
+    def decode(self, tokens: npt.NDArray[Any]) -> bytes:
+        """Return the bytes of `tokens`. Raises DataError for a token outside the vocabulary."""
+        tokens = np.asarray(tokens)
+        if tokens.size and int(tokens.max()) >= self.vocab_size:
+            raise DataError(f"token {int(tokens.max())} is outside byte256, which has {self.vocab_size} tokens")
+        return tokens[tokens < self.bos_id].astype(np.uint8).tobytes()
+
+    def pieces(self) -> list[bytes]:
+        """Return the byte of every token; control tokens have none."""
+        return [bytes([value]) for value in range(self.bos_id)] + [b"", b""]
+
+    def token_bytes(self, previous: npt.NDArray[Any], tokens: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Return 1 for every byte token and 0 for control tokens; `previous` does not matter here."""
+        return (np.asarray(tokens) < self.bos_id).astype(np.int64)
+
+
+BYTE_TOKENIZERS: dict[str, type[ByteTokenizer]] = {"byte260": ByteTokenizer, "byte256": Byte256Tokenizer}
+"""Tokenizers whose name is all it takes to make them."""
+KNOWN = (*BYTE_TOKENIZERS, "FILE.model", "sp:1024")
 
 
 def make_tokenizer(name_or_spec: str | Mapping[str, Any], directory: Path | None = None) -> Tokenizer:
-    """Build a tokenizer from its name (`byte260`, `FILE.model`) or from the `spec()` in a manifest.
+    """Build a tokenizer from its name (`byte260`, `byte256`, `FILE.model`) or from the `spec()` in a manifest.
 
     `directory` is where paths in a spec count from: that of the manifest. Raises DataError for unknown tokenizers and
     for model files that are missing or wrong.
     """
     if isinstance(name_or_spec, str):
-        if name_or_spec == "byte260":
-            return ByteTokenizer()
+        if name_or_spec in BYTE_TOKENIZERS:
+            return BYTE_TOKENIZERS[name_or_spec]()
         if name_or_spec.endswith(".model"):
             return SentencePieceTokenizer.read(Path(name_or_spec))
         raise DataError(f"there is no tokenizer {name_or_spec!r}{nearest(name_or_spec, KNOWN)}")
     name, kind = str(name_or_spec.get("name")), str(name_or_spec.get("kind"))
     if kind == "byte" or kind == "pure_byte":
         return ByteTokenizer()
+    if kind == Byte256Tokenizer.kind:
+        return Byte256Tokenizer()
     if kind.startswith("sentencepiece"):
         if directory is None:
             raise DataError(f"the tokenizer {name} needs its model file; open the data that it came with")

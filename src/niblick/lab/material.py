@@ -163,6 +163,7 @@ def _pictures(rows: list[Row], configs: dict[str, dict[str, Any]]) -> tuple[list
     chosen = list(recipes.values())[:MOST_CHUNKED]
     if not chosen:
         return [], []
+    from niblick.data.tokenizers import BYTE_TOKENIZERS
     from niblick.generate import load
     from niblick.loading import build_model
     from niblick.pipeline import config_of
@@ -174,7 +175,7 @@ def _pictures(rows: list[Row], configs: dict[str, dict[str, Any]]) -> tuple[list
         run = Run(Path(row.path))
         try:
             config = config_of(run)
-            data = "" if config.tokenizer == "byte260" else config.data.path
+            data = "" if config.tokenizer in BYTE_TOKENIZERS else config.data.path
             loaded = load(run.artifact(row.score.artifact if row.score else ""), data or None)
             if len(rows) == 1:
                 before = chunks(build_model(config.model, config.seed), loaded.tokenizer, PUBLISHED_SENTENCE)

@@ -1,6 +1,7 @@
-"""Blocks: attention, MLP and causal convolution, and what layouts call them.
+"""Blocks: attention and causal convolution, each perhaps with an MLP, and what layouts call them.
 
-    T  attention + MLP      t  attention alone      C  convolution + MLP      c  convolution alone
+    T  attention + MLP      C  convolution + MLP      M  Mamba-2 + MLP (in `mamba`)
+    t  attention alone      c  convolution alone      m  Mamba-2 alone
 
 Weights stay float32. The residual stream has the dtype of the input (bfloat16 under autocast), so every vector that
 scales it is cast to the stream, never the other way round.
@@ -23,21 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from niblick.errors import ConfigError, nearest
-from niblick.model.fused import relu_squared, rms_norm
+from niblick.model.conv import CausalConv, ConvState
+from niblick.model.fused import rms_norm
+from niblick.model.mlp import MLP, MLPS, Norm, add_mlp, add_scaled
 from niblick.model.varlen import Segments, attend_segments
-
-
-def _leaky_relu2(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.5).square()
-
-
-def _swiglu(x: Tensor) -> Tensor:
-    gate, value = x.chunk(2, dim=-1)
-    return F.silu(gate) * value
-
-
-MLPS: dict[str, Callable[[Tensor], Tensor]] = {"relu2": relu_squared, "leaky_relu2": _leaky_relu2, "swiglu": _swiglu}
-"""What may stand between the two maps of an MLP: relu² (baseline), leaky_relu(0.5)² (TinyHNet), SwiGLU."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +41,36 @@ class BlockConfig:
     """Hidden units of the MLP, as a multiple of the width."""
     mlp: str = "relu2"
     """Kind of MLP: relu2, leaky_relu2 or swiglu."""
+    mlp_multiple: int = 1
+    """Hidden units are rounded up to a multiple of this (128 in the H-Net paper)."""
     window: int = 0
     """Attention sees so many positions, its own included; 0 is all before it."""
     rope_base: float = 10_000.0
     rope_fraction: float = 1.0
     """Share of each head that is turned by position."""
+    qk_norm: bool = True
+    """Whether queries and keys are normalized, per head."""
     qk_gain: float = 1.5
-    """Initial value of the learned gain on normalized queries, per head."""
+    """Initial value of the learned gain on queries, per head; 0: there is none."""
     residual_mix: bool = True
     """Whether blocks with attention mix the stage's input into the stream, by learned channel weights."""
+    branch_scale: bool = True
+    """Whether blocks scale what they add to the stream, by learned channel weights."""
+    norm_weights: bool = False
+    """Whether norms have learned channel weights."""
+    norm_eps: float | None = None
+    """Added to the mean square in norms; null: the dtype's own smallest."""
     conv_kernel: int = 4
-    """Positions that a convolution sees, its own included."""
+    """Positions that a convolution sees, its own included; that inside Mamba-2 too."""
+    ssm_state: int = 128
+    """Mamba-2: numbers of state for each channel."""
+    ssm_expand: int = 2
+    """Mamba-2: inner width, as a multiple of the width."""
+    ssm_head_width: int = 64
+    """Mamba-2: channels of the inner width that fade at one rate."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "heads", "kv_heads", "conv_kernel"):
+        for name in ("width", "heads", "kv_heads", "mlp_multiple", "conv_kernel", *_SSM):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
         if self.width % self.heads:
@@ -78,6 +84,10 @@ class BlockConfig:
             )
         if self.heads % self.kv_heads:
             raise ConfigError(f"kv_heads={self.kv_heads} do not divide heads={self.heads}")
+        if self.qk_gain < 0:
+            raise ConfigError(f"qk_gain={self.qk_gain} must be positive, or 0 for none")
+        if self.norm_eps is not None and self.norm_eps < 0:
+            raise ConfigError(f"norm_eps={self.norm_eps} must not be negative")
         if self.mlp_mult <= 0:
             raise ConfigError(f"mlp_mult={self.mlp_mult} must be positive")
         if self.mlp not in MLPS:
@@ -90,7 +100,27 @@ class BlockConfig:
     @property
     def rotary_width(self) -> int:
         """Channels of each head that are turned by position, an even number."""
-        return 2 * int(self.width // self.heads * self.rope_fraction / 2)
+        return 2 * int(self.width // self.heads * self.rope_fraction / 2 + 1e-9)  # 96 · (58 / 96) is below 58
+
+    @property
+    def hidden(self) -> int:
+        """Hidden units of the MLP."""
+        return -(-round(self.mlp_mult * self.width) // self.mlp_multiple) * self.mlp_multiple
+
+    def norm(self) -> Norm:
+        """Return a norm of the stream."""
+        return Norm(self.width, self.norm_weights, self.norm_eps)
+
+    def scale(self) -> nn.Parameter | None:
+        """Return the channel weights of a branch, all 1; None without."""
+        return nn.Parameter(torch.ones(self.width)) if self.branch_scale else None
+
+    def new_mlp(self) -> MLP:
+        """Return an MLP."""
+        return MLP(self.width, self.hidden, self.mlp)
+
+
+_SSM = ("ssm_state", "ssm_expand", "ssm_head_width")
 
 
 class Rope(NamedTuple):
@@ -158,7 +188,10 @@ class AttentionState:
 
 
 class Attention(nn.Module):
-    """Causal attention: q and k normalized per head, rotary positions, a learned gain on q, grouped keys and values."""
+    """Causal attention: q and k normalized per head, rotary positions, a learned gain on q, grouped keys and values.
+
+    Norms and gain may be switched off.
+    """
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
@@ -169,7 +202,8 @@ class Attention(nn.Module):
         self.k = nn.Linear(config.width, kv_width, bias=False)
         self.v = nn.Linear(config.width, kv_width, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
-        self.q_gain = nn.Parameter(torch.full((self.heads,), config.qk_gain))
+        self.normalizes = config.qk_norm
+        self.q_gain = nn.Parameter(torch.full((self.heads,), config.qk_gain)) if config.qk_gain else None
         nn.init.zeros_(self.out.weight)
 
     def _qkv(self, x_BLD: Tensor, rope: Rope, last: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,8 +214,12 @@ class Attention(nn.Module):
         q_BHQK = self.q(asking_BQD).view(B, Q, self.heads, self.head_width).transpose(1, 2)
         k_BGLK = self.k(x_BLD).view(B, L, self.kv_heads, self.head_width).transpose(1, 2)
         v_BGLK = self.v(x_BLD).view(B, L, self.kv_heads, self.head_width).transpose(1, 2)
-        gain_H11 = self.q_gain.to(q_BHQK.dtype)[:, None, None]
-        return rotate(rms_norm(q_BHQK), q_rope) * gain_H11, rotate(rms_norm(k_BGLK), rope), v_BGLK
+        if self.normalizes:
+            q_BHQK, k_BGLK = rms_norm(q_BHQK), rms_norm(k_BGLK)
+        q_BHQK, k_BGLK = rotate(q_BHQK, q_rope), rotate(k_BGLK, rope)
+        if self.q_gain is not None:
+            q_BHQK = q_BHQK * self.q_gain.to(q_BHQK.dtype)[:, None, None]
+        return q_BHQK, k_BGLK, v_BGLK
 
     def _mix(self, q_BHLK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | None) -> Tensor:
         mixed_BHLK = F.scaled_dot_product_attention(
@@ -221,30 +259,16 @@ class Attention(nn.Module):
         return self._mix(q_RH1K, k_RGTK, v_RGTK, seen_RT[:, None, None])[:, 0]
 
 
-class MLP(nn.Module):
-    """Two maps with a nonlinearity between them."""
-
-    def __init__(self, config: BlockConfig) -> None:
-        super().__init__()
-        hidden = round(config.mlp_mult * config.width)
-        self.kind = config.mlp
-        self.up = nn.Linear(config.width, hidden * (2 if self.kind == "swiglu" else 1), bias=False)
-        self.down = nn.Linear(hidden, config.width, bias=False)
-        nn.init.zeros_(self.down.weight)
-
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        return self.down(MLPS[self.kind](self.up(x_BLD)))
-
-
 class Block(Protocol):
     """What a block must offer: built from a BlockConfig, it maps the stream to the stream.
 
     `x0_BLD` is the stage's normalized input, `context` what else is known of the sequence. A block is causal: its
     output at position t depends on no input after t. Where `context.last` is set it may leave out the positions before
     the last so many; an attribute `reach`, the number of earlier inputs that an output depends on (None, or no such
-    attribute: all of them), lets scoring leave out inputs that nothing needs. `new_state` and `step` are its face for
-    generation: `step` gets one position of the rows `context.rows_R` and updates their part of the state in place. A
-    block without these two trains and scores, but does not generate.
+    attribute: all of them), lets scoring leave out inputs that nothing needs; `by_segments = True` says that the block
+    keeps packed rows apart by `context.place_L` and `context.segments`, and needs no mask. `new_state` and `step` are
+    its face for generation: `step` gets one position of the rows `context.rows_R` and updates their part of the state
+    in place. A block without these two trains and scores, but does not generate.
     """
 
     def __init__(self, config: BlockConfig) -> None: ...
@@ -262,14 +286,17 @@ class TransformerBlock(nn.Module):
     Letter `T`; `t` is the same without the MLP.
     """
 
+    by_segments = True
+
     def __init__(self, config: BlockConfig, mlp: bool = True) -> None:
         super().__init__()
-        width = config.width
         self.attn = Attention(config)
-        self.mlp = MLP(config) if mlp else None
-        self.attn_scale = nn.Parameter(torch.ones(width))
-        self.mlp_scale = nn.Parameter(torch.ones(width)) if mlp else None
-        mix = torch.stack((torch.ones(width), torch.zeros(width))) if config.residual_mix else None
+        self.mlp = config.new_mlp() if mlp else None
+        self.attn_scale = config.scale()
+        self.mlp_scale = config.scale() if mlp else None
+        self.attn_norm = config.norm()
+        self.mlp_norm = config.norm() if mlp else None
+        mix = torch.stack((torch.ones(config.width), torch.zeros(config.width))) if config.residual_mix else None
         self.resid_mix = None if mix is None else nn.Parameter(mix)
         self.reach = config.window - 1 if config.window else None
 
@@ -281,11 +308,10 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x_BLD: Tensor, x0_BLD: Tensor, context: Context) -> Tensor:
         x_BLD = self._mixed(x_BLD, x0_BLD)
-        mixed_BLD = self.attn(rms_norm(x_BLD), context)
+        mixed_BLD = self.attn(self.attn_norm(x_BLD), context)
         if context.last is not None:
             x_BLD = x_BLD[:, -context.last :]
-        x_BLD = torch.addcmul(x_BLD, mixed_BLD, self.attn_scale.to(x_BLD.dtype))
-        return add_mlp(x_BLD, self.mlp, self.mlp_scale)
+        return add_mlp(add_scaled(x_BLD, mixed_BLD, self.attn_scale), self.mlp, self.mlp_norm, self.mlp_scale)
 
     def new_state(self, rows: int, like: Tensor) -> AttentionState:
         """Return the state before the first position."""
@@ -294,60 +320,46 @@ class TransformerBlock(nn.Module):
     def step(self, x_RD: Tensor, x0_RD: Tensor, state: AttentionState, context: StepContext) -> Tensor:
         """One position of the rows `context.rows_R`; updates `state` in place."""
         x_RD = self._mixed(x_RD, x0_RD)
-        mixed_RD = self.attn.step(rms_norm(x_RD), state, context)
-        return add_mlp(torch.addcmul(x_RD, mixed_RD, self.attn_scale.to(x_RD.dtype)), self.mlp, self.mlp_scale)
-
-
-def add_mlp(x_D: Tensor, mlp: MLP | None, scale_D: Tensor | None) -> Tensor:
-    """Add the MLP's branch to the stream, scaled per channel; without an MLP return the stream."""
-    return x_D if mlp is None or scale_D is None else torch.addcmul(x_D, mlp(rms_norm(x_D)), scale_D.to(x_D.dtype))
-
-
-@dataclass
-class ConvState:
-    """The last inputs of a convolution, oldest first."""
-
-    x_BJD: Tensor
+        mixed_RD = self.attn.step(self.attn_norm(x_RD), state, context)
+        return add_mlp(add_scaled(x_RD, mixed_RD, self.attn_scale), self.mlp, self.mlp_norm, self.mlp_scale)
 
 
 class ConvBlock(nn.Module):
     """norm(x + gelu(conv x)) with a causal convolution of each channel by itself (TinyHNet), then perhaps an MLP.
 
-    Letter `c` without the MLP, `C` with it. The convolution is a sum of shifted copies: on the CPU that is faster than
-    a grouped convolution in bfloat16, and packed rows can be kept apart.
+    Letter `c` without the MLP, `C` with it.
     """
+
+    by_segments = True
 
     def __init__(self, config: BlockConfig, mlp: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(config.width, config.width, config.conv_kernel, groups=config.width)
-        self.mlp = MLP(config) if mlp else None
-        self.mlp_scale = nn.Parameter(torch.ones(config.width)) if mlp else None
+        self.conv = CausalConv(config.width, config.conv_kernel)
+        self.mlp = config.new_mlp() if mlp else None
+        self.mlp_scale = config.scale() if mlp else None
+        self.norm = config.norm()
+        self.mlp_norm = config.norm() if mlp else None
         self.reach = config.conv_kernel - 1
 
     def _after(self, x_BLD: Tensor, conv_BLD: Tensor) -> Tensor:
-        return add_mlp(rms_norm(x_BLD + F.gelu(conv_BLD)), self.mlp, self.mlp_scale)
+        return add_mlp(self.norm(x_BLD + F.gelu(conv_BLD)), self.mlp, self.mlp_norm, self.mlp_scale)
 
     def forward(self, x_BLD: Tensor, x0_BLD: Tensor, context: Context) -> Tensor:
-        tap_JD = self.conv.weight[:, 0].t().to(x_BLD.dtype)
-        bias_D = self.conv.bias.to(x_BLD.dtype)  # type: ignore[union-attr]
-        y_BLD = torch.addcmul(bias_D, x_BLD, tap_JD[-1])
-        for back in range(1, min(len(tap_JD), x_BLD.shape[1])):
-            past_BLD = F.pad(x_BLD[:, :-back], (0, 0, back, 0))
-            if context.place_L is not None:
-                past_BLD = past_BLD * (context.place_L >= back)[:, None]
-            y_BLD = torch.addcmul(y_BLD, past_BLD, tap_JD[-1 - back])
-        return self._after(x_BLD, y_BLD)
+        return self._after(x_BLD, self.conv(x_BLD, context.place_L))
 
     def new_state(self, rows: int, like: Tensor) -> ConvState:
         """Return the state before the first position."""
-        return ConvState(like.new_zeros(rows, self.conv.kernel_size[0] - 1, self.conv.in_channels))
+        return self.conv.new_state(rows, like)
 
     def step(self, x_RD: Tensor, x0_RD: Tensor, state: ConvState, context: StepContext) -> Tensor:
         """One position of the rows `context.rows_R`; updates `state` in place."""
-        seen_RJD = torch.cat((state.x_BJD[context.rows_R], x_RD[:, None]), 1)
-        state.x_BJD[context.rows_R] = seen_RJD[:, 1:]
-        tap_JD, bias_D = self.conv.weight[:, 0].t().to(x_RD.dtype), self.conv.bias
-        return self._after(x_RD, (seen_RJD * tap_JD).sum(1) + bias_D.to(x_RD.dtype))  # type: ignore[union-attr]
+        return self._after(x_RD, self.conv.step(x_RD, state, context.rows_R))
+
+
+def _mamba(config: BlockConfig, mlp: bool) -> nn.Module:
+    from niblick.model.mamba import MambaBlock  # which is built of this module
+
+    return MambaBlock(config, mlp)
 
 
 BLOCKS: dict[str, Callable[[BlockConfig], nn.Module]] = {
@@ -355,6 +367,8 @@ BLOCKS: dict[str, Callable[[BlockConfig], nn.Module]] = {
     "t": partial(TransformerBlock, mlp=False),
     "C": partial(ConvBlock, mlp=True),
     "c": ConvBlock,
+    "M": partial(_mamba, mlp=True),
+    "m": partial(_mamba, mlp=False),
 }
 """Block of each layout letter."""
 

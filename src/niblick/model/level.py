@@ -64,6 +64,8 @@ class LevelConfig:
     """How positions get their chunk's state: smooth (moving average, Eq. 5) or decay (it fades, TinyHNet)."""
     confidence: bool = True
     """Whether the router's confidence multiplies the dechunked state, with value 1 and its own gradient (Eq. 7)."""
+    residual_bias: bool = False
+    """Whether the residual projection has a bias (that of the paper's code has)."""
     lr_diff: float = 0.75
     """d: gradients are scaled by d where they enter the level from its decoder, and by 1/d where they leave its inside
     towards the encoder."""
@@ -150,11 +152,13 @@ class Level(nn.Module):
         self.width = block.width
         self.encoder = _stage(config.encoder, block)
         self.router = ROUTERS[config.router](self.width, config.target_length)
-        self.residual = nn.Linear(self.width, self.width, bias=False)
+        self.residual = nn.Linear(self.width, self.width, bias=config.residual_bias)
         self.decoder = _stage(config.decoder, block)
         self.pad = nn.Parameter(torch.zeros(inner_width - self.width)) if inner_width > self.width else None
         self.decay = nn.Parameter(torch.zeros(self.width)) if config.dechunk == "decay" else None
         nn.init.zeros_(self.residual.weight)
+        if config.residual_bias:
+            nn.init.zeros_(self.residual.bias)
 
     def down(
         self,

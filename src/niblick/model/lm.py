@@ -52,8 +52,10 @@ class ModelConfig(BlockConfig):
     """The token that starts every document; n-grams never reach across it."""
     embed_std: float = 0.005
     """Standard deviation of the embedding's initial values."""
+    embed_norm: bool = True
+    """Whether embeddings are normalized where the first stage does not do so itself."""
     softcap: float = 30.0
-    """Logits are softcap · tanh(z / softcap)."""
+    """Logits are softcap · tanh(z / softcap); 0: they are z."""
     entropy: EntropyConfig | None = None
     """What the router `entropy` asks. Runs fill it in from the artifact that `entropy.artifact` names."""
 
@@ -61,8 +63,8 @@ class ModelConfig(BlockConfig):
         super().__post_init__()
         if not 2 <= self.vocab_size <= 65536:
             raise ConfigError(f"vocab_size={self.vocab_size} must be between 2 and 65536: tokens are stored in 16 bits")
-        if self.softcap <= 0:
-            raise ConfigError(f"softcap={self.softcap} must be positive")
+        if self.softcap < 0:
+            raise ConfigError(f"softcap={self.softcap} must be positive, or 0 for none")
         if not 0 <= self.embed_width <= self.width:
             raise ConfigError(f"embed_width={self.embed_width} must be between 0 (off) and the width {self.width}")
         level_widths(self.levels, self.main, self)
@@ -179,13 +181,13 @@ class LM(nn.Module):
         device = x_D.device.type
         if torch.is_autocast_enabled(device):
             x_D = x_D.to(torch.get_autocast_dtype(device))
-        return x_D if self._first_normalizes else rms_norm(x_D)
+        return rms_norm(x_D) if self._normalizes else x_D
 
     @property
-    def _first_normalizes(self) -> bool:
-        """Whether the first thing inside normalizes its input by itself, so that embeddings need not be."""
+    def _normalizes(self) -> bool:
+        """Whether embeddings are normalized: they need not be where the first thing inside does so by itself."""
         first = self.config.levels[0].encoder if self.config.levels else self.config.main
-        return first is not None and first.norm_in
+        return self.config.embed_norm and (first is None or not first.norm_in)
 
     def new_state(self, rows: int, context: int | None = None) -> LMState:
         """Return the state before the first token of `rows` rows.
@@ -220,7 +222,8 @@ class LM(nn.Module):
         """Return logits (…, V) in float32 or wider."""
         z_NV = F.linear(*self._head(hidden_ND))
         z_NV = z_NV.to(torch.promote_types(z_NV.dtype, torch.float32))
-        return self.config.softcap * torch.tanh(z_NV / self.config.softcap)
+        softcap = self.config.softcap
+        return softcap * torch.tanh(z_NV / softcap) if softcap else z_NV
 
     def _head(self, hidden_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the table of outputs reads, and the table, (V, E)."""

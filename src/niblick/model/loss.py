@@ -24,24 +24,30 @@ LOGIT_ELEMENTS = 1 << 24
 def nats(z_NV: Tensor, targets_N: Tensor, softcap: float) -> tuple[Tensor, Tensor]:
     """Return −log softmax(softcap · tanh(z / softcap)) at the targets, and the logarithm of its denominator, (N,).
 
-    Overwrites z where it is float32 or wider.
+    Softcap 0: that of z as it is. Overwrites z where it is float32 or wider.
     """
-    capped_NV = _tanh(z_NV, softcap).mul_(softcap)
+    capped_NV = _tanh(z_NV, softcap).mul_(softcap) if softcap else _wide(z_NV)
     total_N = capped_NV.logsumexp(-1)
     return total_N - capped_NV.gather(-1, targets_N[:, None])[:, 0], total_N
 
 
 def nats_gradient(z_NV: Tensor, targets_N: Tensor, total_N: Tensor, grad_N: Tensor, softcap: float) -> Tensor:
     """Return the gradient of z where that of the nats is `grad_N`; in the dtype of z. Overwrites z as `nats` does."""
-    tanh_NV = _tanh(z_NV, softcap)
-    soft_NV = (softcap * tanh_NV).sub_(total_N[:, None]).exp_()
+    tanh_NV = _tanh(z_NV, softcap) if softcap else None
+    capped_NV = _wide(z_NV) if tanh_NV is None else softcap * tanh_NV
+    soft_NV = capped_NV.sub_(total_N[:, None]).exp_()
     soft_NV.scatter_add_(-1, targets_N[:, None], -torch.ones_like(total_N)[:, None])
-    slope_NV = tanh_NV.square_().neg_().add_(1)
-    return soft_NV.mul_(slope_NV).mul_(grad_N[:, None]).to(z_NV.dtype)
+    if tanh_NV is not None:
+        soft_NV.mul_(tanh_NV.square_().neg_().add_(1))
+    return soft_NV.mul_(grad_N[:, None]).to(z_NV.dtype)
 
 
 def _tanh(z_NV: Tensor, softcap: float) -> Tensor:
-    return z_NV.to(torch.promote_types(z_NV.dtype, torch.float32)).div_(softcap).tanh_()
+    return _wide(z_NV).div_(softcap).tanh_()
+
+
+def _wide(z_NV: Tensor) -> Tensor:
+    return z_NV.to(torch.promote_types(z_NV.dtype, torch.float32))
 
 
 class Halves(NamedTuple):

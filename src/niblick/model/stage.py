@@ -14,15 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from niblick.errors import ConfigError
-from niblick.model.fused import rms_norm
 from niblick.model.layers import (
     BLOCKS,
     BlockConfig,
     Context,
-    ConvBlock,
     Rope,
     StepContext,
-    TransformerBlock,
     rope_table,
 )
 from niblick.model.varlen import Segments, fits
@@ -64,12 +61,20 @@ class StageConfig:
     kv_heads: int | None = None
     mlp_mult: float | None = None
     mlp: str | None = None
+    mlp_multiple: int | None = None
     window: int | None = None
     rope_base: float | None = None
     rope_fraction: float | None = None
+    qk_norm: bool | None = None
     qk_gain: float | None = None
     residual_mix: bool | None = None
+    branch_scale: bool | None = None
+    norm_weights: bool | None = None
+    norm_eps: float | None = None
     conv_kernel: int | None = None
+    ssm_state: int | None = None
+    ssm_expand: int | None = None
+    ssm_head_width: int | None = None
     unique: int = 0
     """Blocks with weights of their own, used over and over until the layout is done; 0: all of them."""
     skips: bool = True
@@ -119,13 +124,15 @@ class Stage(nn.Module):
         super().__init__()
         block = config.block_config(model)
         letters = parse_layout(config.layout)
-        self.layout, self.width, self.norm_in = letters, block.width, config.norm_in
+        self.layout, self.width = letters, block.width
         self.blocks = nn.ModuleList(BLOCKS[letter](block) for letter in letters[: config.unique or None])
         self.skips = len(letters) // 2 if config.skips else 0
         self.skip_weights = nn.Parameter(torch.ones(self.skips, block.width)) if self.skips else None
         self.window, self.rotary_width, self.rope_base = block.window, block.rotary_width, block.rope_base
+        self.norm = block.norm() if config.norm_in else None
+        self.norm_out = block.norm()
         # Blocks of one's own may need the mask.
-        known = all(isinstance(own, TransformerBlock | ConvBlock) for own in self.blocks)
+        known = all(getattr(own, "by_segments", False) for own in self.blocks)
         self.by_segments = known and fits(block.width // block.heads)
 
     def forward(self, x_BLD: Tensor, packing: Packing | None = None, last: int | None = None, start: int = 0) -> Tensor:
@@ -161,8 +168,8 @@ class Stage(nn.Module):
 
     def _run(self, x_D: Tensor, apply: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
         """Norms, blocks and skips: the same for sequences and steps."""
-        if self.norm_in:
-            x_D = rms_norm(x_D)
+        if self.norm is not None:
+            x_D = self.norm(x_D)
         x0_D = x_D
         pushed: list[Tensor] = []
         for i in range(len(self.layout)):
@@ -173,7 +180,7 @@ class Stage(nn.Module):
             x_D = apply(i, x_D, x0_D[..., -x_D.shape[-2] :, :])
             if i < self.skips:
                 pushed.append(x_D)
-        return rms_norm(x_D)
+        return self.norm_out(x_D)
 
     def _block(self, i: int) -> nn.Module:
         return self.blocks[i % len(self.blocks)]

@@ -134,7 +134,7 @@ class Reader:
         if not text:
             raise DataError("the text is empty: give at least one character to cut into chunks")
         if isinstance(text, bytes) and isinstance(self.tokenizer, ByteTokenizer):
-            tokens = np.frombuffer(text, np.uint8).astype(np.int64) + self.tokenizer.offset
+            tokens = self.tokenizer.encode_bytes(text).astype(np.int64)
         else:
             tokens = self.tokenizer.encode_batch([_decoded(text, self.tokenizer.name)])[0].astype(np.int64)
         return np.concatenate(([self.tokenizer.bos_id], tokens))

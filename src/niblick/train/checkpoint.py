@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,6 +73,38 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
                 f"{path} cannot be written: it takes {size:.1f} MB, {free:.1f} MB are free ({error})"
             ) from error
         raise StorageError(f"{path} cannot be written ({error})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def stream_tensors(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[Tensor], metadata: dict[str, str]
+) -> None:
+    """Write a safetensors file of float32 tensors without ever holding it; they come one by one, in order of `shapes`.
+
+    Atomic like `save_tensors`, and raises as it does.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    at = 0
+    for name, shape in shapes.items():
+        end = at + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(len(head).to_bytes(8, "little") + head)
+            for tensor, shape in zip(tensors, shapes.values(), strict=True):
+                assert tuple(tensor.shape) == shape
+                file.write(tensor.detach().float().contiguous().numpy().data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: it takes {at / 1e6:.1f} MB ({error.strerror})") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from niblick.lab.seeds import deviation
-from niblick.lab.studies.study import Done, Lab, Table
+from niblick.lab.studies.study import FULL_STEPS, Done, Lab, Table
 from niblick.pipeline import config_of
 from niblick.runs import write_json
 
@@ -20,7 +20,7 @@ def repeatability(lab: Lab) -> tuple[list[Table], list[Done]]:
     data = f"data.path={lab.data('byte260')}"
     outer = [*(f"model.levels.0.{stage}.layout=T1" for stage in ("encoder", "decoder")), "model.main.layout=T2"]
     every = [f"train.val_every={10 if lab.toy else 200}"]
-    ruler: dict[str, Any] = {"track": "fixed-step", "full": ["schedule.steps=2000"]}
+    ruler: dict[str, Any] = {"track": "fixed-step", "full": FULL_STEPS}
     again = {f"repeat-{number}": [data] for number in range(1, REPEATS + 1)}
     repeats = [those[0] for those in lab.run("hnet-byte260", again, branch="repeat", toy=outer, **ruler).values()]
     found = lab.run(

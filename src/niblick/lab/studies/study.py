@@ -38,6 +38,8 @@ TOY = [
     *("schedule.warmdown_share=0.5", "optim.matrix_lr=0.02", "score.seq_len=128", "score.documents=3"),
 ]
 FULL = ["schedule.max_seconds=600"]
+FULL_STEPS = ["schedule.steps=2000"]
+"""The same on the fixed-step track."""
 TOY_DOCUMENTS, TOY_HELD_OUT = 60, 4
 WINDOWS = 32
 """Windows of the scored text on which boundaries are counted."""
