@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
 
 from niblick.config import override
 from niblick.lab.studies.study import FULL_STEPS, TOY, Done, Lab, Table
-from niblick.pipeline import parameter_count
+from niblick.pipeline import config_of, parameter_count
 from niblick.presets import get_preset
+from niblick.runs import read_json, write_json
+from niblick.train.optim import Optimizers
+from niblick.train.precision import DTYPES, autocast, pick_dtype
+from niblick.train.trainer import pick_device
 
 BASE = "hnet-byte260"
 LETTERS = {"convolution": "C", "attention": "T", "mamba-2": "m"}
@@ -15,11 +23,12 @@ REFERENCE, MATCHED = "attention", "mamba-2"
 """Whose time the others are given; whose parameters they are given, by the hidden units of their MLPs."""
 SMALL = ["model.main.layout=T2", "model.ssm_state=8", "model.ssm_head_width=16"]
 STAGES = ("encoder", "decoder")
+ROUNDS = 10
 
 
 def outer(lab: Lab) -> tuple[list[Table], list[Done]]:
     """Convolution, attention and Mamba-2 before and after the same main stage, at equal parameters and equal time."""
-    sets = [f"data.path={lab.data('byte260')}", "train.log_every=20"]
+    sets = [f"data.path={lab.data('byte260')}"]
     points = {kind: _stages(lab, letter) for kind, letter in LETTERS.items()}
     wanted = _parameters(lab, points[MATCHED])
     for kind in LETTERS:
@@ -27,7 +36,7 @@ def outer(lab: Lab) -> tuple[list[Table], list[Done]]:
             points[kind] += _hidden(lab, points[kind], wanted)
     given = {"sets": sets, "toy": SMALL, "full": FULL_STEPS, "track": "fixed-step"}
     equal = {kind: those[0] for kind, those in lab.run(BASE, points, branch="outer-{0}", **given).items()}  # type: ignore[arg-type]
-    speed = {kind: fastest(done) for kind, done in equal.items()}
+    speed = _speeds(lab, equal)
     timed = {
         kind: [*points[kind], f"schedule.steps={max(1, round(done.result['step'] * speed[REFERENCE] / speed[kind]))}"]
         for kind, done in equal.items()
@@ -40,7 +49,7 @@ def outer(lab: Lab) -> tuple[list[Table], list[Done]]:
     rows = [_rows(lab, those, count, speed) for those in (equal, in_time)]
     note = (
         f"Blocks are {', '.join(f'`{letter}`' for letter in LETTERS.values())}; MLPs are as wide as gives all the "
-        f"parameters of {MATCHED}. Milliseconds are those of the fastest 20 steps."
+        f"parameters of {MATCHED}. Milliseconds are the best of {ROUNDS} steps of the trained models, taken in turns."
     )
     tables = [
         Table("At equal parameters and steps", columns, rows[0], note),
@@ -70,15 +79,46 @@ def _hidden(lab: Lab, point: list[str], wanted: int) -> list[str]:
     return sets(max(1, 1 + round((wanted - one) / (two - one))))
 
 
-def fastest(done: Done) -> float:
-    """Milliseconds a step of a run's fastest stretch between two lines of its log: what others ran beside it aside."""
-    steps = [event for event in done.run.events() if event["event"] == "step"]
-    stretches = [
-        1000 * (late["train_seconds"] - early["train_seconds"]) / (late["step"] - early["step"])
-        for early, late in itertools.pairwise(steps)
-        if late["step"] - early["step"] >= min(20, int(done.result["step"]) // 4)
-    ]
-    return min(stretches, default=done.milliseconds)
+def _speeds(lab: Lab, done: dict[str, Done]) -> dict[str, float]:
+    """Milliseconds that a training step of each finished run takes, measured once: in turns, and the best of each.
+
+    What else the machine does meanwhile slows all of them, and does not count.
+    """
+    path = lab.runs / lab.name / "speeds.json"
+    if not path.is_file():
+        steps = {kind: _step(lab, those) for kind, those in done.items()}
+        seconds: dict[str, list[float]] = {kind: [] for kind in steps}
+        for _ in range(ROUNDS):
+            for kind, step in steps.items():
+                seconds[kind].append(step())
+        write_json(path, {kind: 1000 * min(found) for kind, found in seconds.items()})
+    return read_json(path)
+
+
+def _step(lab: Lab, done: Done) -> Callable[[], float]:
+    """Return what takes a training step of a finished run's model, at rate 0, and returns its seconds."""
+    config, (model, dataset) = config_of(done.run), lab.opened(done)
+    device = pick_device(config.train.device)
+    model = model.to(device).train()
+    optimizers = Optimizers(model, config.optim, dtype=DTYPES[pick_dtype(config.train.dtype, device)])
+    rows, length = config.train.micro_batch_tokens // config.train.seq_len, config.train.seq_len
+    text = dataset.train.slice(0, rows * length + 1).astype(np.int64)
+    ids_BL, targets_BL = (torch.from_numpy(part).view(rows, length).to(device) for part in (text[:-1], text[1:]))
+    passes = config.train.batch_tokens // config.train.micro_batch_tokens
+
+    def step() -> float:
+        started = time.perf_counter()
+        for _ in range(passes):
+            with autocast(device, config.train.dtype):
+                losses, _ = model(ids_BL, targets_BL)
+            losses.total.backward()
+        optimizers.step(0, 0.0)
+        model.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    return step
 
 
 def _rows(lab: Lab, those: dict[str, Done], count: dict[str, str], speed: dict[str, float]) -> list[list[str]]:
