@@ -1,7 +1,8 @@
 """Training passes of `hnet-byte260` on the CPU against three ways of doing without its chunking code.
 
-Bytes a second of forward and backward in bfloat16, on this Python's own documentation, with untrained weights: the
-router cuts at 40-odd percent of the positions, more than after training, so chunking has more to do than later.
+Bytes a second of forward and backward in what training takes here (bfloat16 where it is native), on this Python's own
+documentation, with untrained weights: the router cuts at 40-odd percent of the positions, more than after training, so
+chunking has more to do than later.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from niblick.model.lm import LM, ModelConfig
 from niblick.model.routers import Routing
 from niblick.model.stage import StageConfig
 from niblick.presets import get_preset
+from niblick.train.precision import DTYPES, autocast, pick_dtype
+
+CPU = torch.device("cpu")
+DTYPE = pick_dtype("auto", CPU)
+"""What training takes here."""
 
 
 def loop_smooth(z_BCD: Tensor, p_BC: Tensor) -> Tensor:
@@ -57,12 +63,12 @@ def batch(rows: int, length: int) -> tuple[Tensor, Tensor]:
 
 
 def training_pass(model: LM, ids_BL: Tensor, targets_BL: Tensor, smooth: object = None) -> None:
-    """Forward and backward in bfloat16; `smooth` stands in for the level's own."""
+    """Forward and backward; `smooth` stands in for the level's own."""
     own = level_module.smooth
     if smooth is not None:
         level_module.smooth = smooth  # type: ignore[assignment]
     try:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(CPU, DTYPE):
             hidden_BLD, routings = model.hidden(ids_BL)
             loss = model.token_losses(hidden_BLD, targets_BL).mean()
             for routing, level in zip(routings, model.config.levels, strict=False):
@@ -76,7 +82,7 @@ def training_pass(model: LM, ids_BL: Tensor, targets_BL: Tensor, smooth: object 
 def chunking_pass(level: Level, encoded_BLD: Tensor, upstream_BLD: Tensor) -> None:
     """Router with W_q, W_k and W_r, select, smooth and expand alone: a level whose stages do nothing."""
     x_BLD = encoded_BLD.detach().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(CPU, DTYPE):
         chunks, _, passage = level.down(x_BLD, None)
         out_BLD = level.up(chunks, passage)
     out_BLD.backward(upstream_BLD)
@@ -96,8 +102,8 @@ def bench_hnet(quick: bool) -> list[Row]:
     wrapped.body = Wrapped(wrapped.body, config.width)  # type: ignore[assignment]
     layers = ModelConfig(**{**vars(config), "levels": (), "main": StageConfig("T9")})
     dense = LM(layers)
-    repeats = 1 if quick else 4
-    name = f"hnet-byte260, {rows}×{length} bytes, bf16, forward + backward"
+    repeats = 1 if quick else 2
+    name = f"hnet-byte260, {rows}×{length} bytes, {DTYPE}, forward + backward"
 
     def against(peer_name: str, model: LM, smooth: object = None) -> Row:
         return compare(
@@ -112,8 +118,8 @@ def bench_hnet(quick: bool) -> list[Row]:
 
     level = ours.body.levels[0]
     assert isinstance(level, Level)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        encoded_BLD = level.encoder(ours.embed(ids_BL).bfloat16())
+    with torch.no_grad(), autocast(CPU, DTYPE):
+        encoded_BLD = level.encoder(ours.embed(ids_BL).to(DTYPES[DTYPE]))
     bare = LM(config).body.levels[0]
     assert isinstance(bare, Level)
     bare.encoder = bare.decoder = level_module.Passthrough()  # type: ignore[assignment]

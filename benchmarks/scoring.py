@@ -1,7 +1,7 @@
 """Sliding windows against the same batched scorer that computes all of every window.
 
-Both read the same batch of windows in bfloat16 and give the same numbers. The bound is the ratio of counted
-multiply-adds (`niblick.score.operations`). Weights are drawn; chunks are cut at every N-th position, N the target
+Both read the same batch of windows in the dtype of training and give the same numbers. The bound is the ratio of
+counted multiply-adds (`niblick.score.operations`). Weights are drawn; chunks are cut at every N-th position, N the target
 length of the router, as often as after training.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from hnet import CPU, DTYPE
 from measure import Row, compare
 from niblick.data.embedded import embedded_documents
 from niblick.model.lm import LM, ModelConfig
@@ -19,6 +20,7 @@ from niblick.presets import get_preset
 from niblick.score.operations import count_operations
 from niblick.score.plan import Batch, ScoreConfig, Windows, read_batch
 from niblick.score.scorers import ModelLosses
+from niblick.train.precision import autocast
 
 PRESETS = ("hnet-byte260", "hnet-byte260-12l", "baseline-sp1024", "tinyhnet", "soft-chunker-sp1024")
 
@@ -44,8 +46,8 @@ def sliding_batch(rows: int, config: ScoreConfig) -> Batch:
 
 
 def score(losses: ModelLosses, batch: Batch) -> torch.Tensor:
-    """The cost of the scored targets, in bfloat16."""
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    """The cost of the scored targets."""
+    with torch.no_grad(), autocast(CPU, DTYPE):
         return losses(batch)
 
 
@@ -67,11 +69,11 @@ def bench_scoring(quick: bool) -> list[Row]:
         torch.testing.assert_close(score(ours, batch), score(full, batch), rtol=0.02, atol=0.02)
         bound = count_operations(model, batch).bound
         row = compare(
-            f"{name}, sliding {config.seq_len}/{config.stride}, bf16",
+            f"{name}, sliding {config.seq_len}/{config.stride}, {DTYPE}",
             lambda ours=ours: score(ours, batch),  # type: ignore[misc]
             lambda full=full: score(full, batch),  # type: ignore[misc]
             peer_name="",
-            repeats=1 if quick else 9,
+            repeats=1 if quick else 5,
             amount=rows * config.stride / 1000,
             unit="k targets/s",
         )

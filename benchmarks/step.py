@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hnet import batch
+from hnet import CPU, DTYPE, batch
 from measure import Row, compare
 from niblick.model.chunking import smooth
 from niblick.model.layers import TransformerBlock
@@ -23,9 +23,7 @@ from niblick.model.lm import LM
 from niblick.model.stage import Stage
 from niblick.presets import get_preset
 from niblick.train.optim import OptimConfig, Optimizers
-from niblick.train.precision import DTYPES, autocast, pick_dtype
-
-CPU = torch.device("cpu")
+from niblick.train.precision import DTYPES, autocast
 
 
 def norm(x_D: Tensor) -> Tensor:
@@ -54,7 +52,7 @@ def plain_block(block: TransformerBlock, x_BLD: Tensor, x0_BLD: Tensor, base: fl
 
 
 def plain_stage(stage: Stage, x_BLD: Tensor) -> Tensor:
-    x_BLD = x0_BLD = norm(x_BLD) if stage.norm_in else x_BLD
+    x_BLD = x0_BLD = norm(x_BLD) if stage.norm is not None else x_BLD
     pushed: list[Tensor] = []
     for i in range(len(stage.layout)):
         if i >= stage.skips and pushed:
@@ -120,8 +118,7 @@ def stepper(
 def bench_step(quick: bool) -> list[Row]:
     """Rows: a whole step of the quickstart and of `hnet-byte260`, as this machine runs it, against the plain way."""
     rows = []
-    dtype = pick_dtype("auto", CPU)
-    for name, shape in (("quickstart", (32, 256)), ("hnet-byte260", (4, 1024))):
+    for name, shape in (("quickstart", (32, 256)), ("hnet-byte260", (2, 1024))):
         config = get_preset(name)
         if quick:
             config, shape = replace(config, model=replace(config.model, width=32, heads=2, kv_heads=1)), (2, 64)
@@ -130,8 +127,8 @@ def bench_step(quick: bool) -> list[Row]:
         text = batch(*shape)
         rows.append(
             compare(
-                f"{name}, {shape[0]}×{shape[1]} bytes, a whole step in {dtype}",
-                stepper(model, config.optim, our_loss, dtype, text),
+                f"{name}, {shape[0]}×{shape[1]} bytes, a whole step in {DTYPE}",
+                stepper(model, config.optim, our_loss, DTYPE, text),
                 stepper(model, config.optim, plain_loss, "bfloat16", text),
                 peer_name="the same, plain eager bfloat16",
                 repeats=1 if quick or name != "quickstart" else 3,
