@@ -1,8 +1,8 @@
 """Sliding windows against the same batched scorer that computes all of every window.
 
 Both read the same batch of windows in the dtype of training and give the same numbers. The bound is the ratio of
-counted multiply-adds (`niblick.score.operations`). Weights are drawn; chunks are cut at every N-th position, N the target
-length of the router, as often as after training.
+counted multiply-adds (`niblick.score.operations`). Weights are drawn; chunks are cut at every N-th position, N the
+target length of the router, as often as after training.
 """
 
 from __future__ import annotations
