@@ -27,12 +27,11 @@ from niblick.artifact.paper_weights import (
     taken,
 )
 from niblick.config import DataConfig, RunConfig, override
-from niblick.data.shards import file_hash
 from niblick.data.tokenizers import Byte256Tokenizer
 from niblick.errors import ConfigError
 from niblick.model.lm import LM, ModelConfig
-from niblick.pipeline import artifact_header, closure_bytes, digests, tokenizer_spec
-from niblick.runs import create_run, write_json
+from niblick.pipeline import artifact_header, imported, tokenizer_spec
+from niblick.runs import create_run
 from niblick.score.plan import ScoreConfig
 from niblick.train.checkpoint import stream_tensors
 from niblick.train.trainer import TrainConfig
@@ -85,16 +84,10 @@ def import_hnet(
         artifact = run.artifact(NAME)
         artifact.parent.mkdir(parents=True)
         size = stream_artifact(artifact, header, list(_described(weights, wanted, shapes)), _arrays(weights, wanted))
-        code = closure_bytes(None)
-        source = {"file": checkpoint.name, "bytes": checkpoint.stat().st_size, "sha256": file_hash(checkpoint)}
-        run.log({"event": "import"} | source)
-        result = {"run": str(run.path), "artifact": NAME, "imported": source, "artifact_bytes": size}
-        result |= {"code_bytes": code.total, "total_bytes": size + code.total, "files": digests(run)}
-        write_json(run.path / "result.json", result)
+        return imported(run, checkpoint, NAME, size)
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)
         raise
-    return result
 
 
 def model_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

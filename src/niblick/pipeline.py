@@ -682,10 +682,15 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     save_tensors(run.weights, state, {})
     run.artifact(name).parent.mkdir(parents=True)
     size = write_artifact(run.artifact(name), artifact_header(config, tokenizer), encoded, config.export.codec)
+    return imported(run, path, name, size, recipe)
+
+
+def imported(run: Run, source: Path, name: str, size: int, recipe: Path | None = None) -> dict[str, Any]:
+    """Write down what a run's artifact `name`, of so many bytes, was made of. Returns what result.json holds."""
     code = closure_bytes(recipe)
-    source = {"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)}
-    run.log({"event": "import"} | source)
-    result = {"run": str(run.path), "artifact": name, "imported": source, "artifact_bytes": size}
+    made_of = {"file": source.name, "bytes": source.stat().st_size, "sha256": file_hash(source)}
+    run.log({"event": "import"} | made_of)
+    result = {"run": str(run.path), "artifact": name, "imported": made_of, "artifact_bytes": size}
     result |= {"code_bytes": code.total, "total_bytes": size + code.total, "files": digests(run)}
     write_json(run.path / "result.json", result)
     return result

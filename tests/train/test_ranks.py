@@ -200,6 +200,7 @@ def test_a_rank_that_dies_ends_the_others(data: Path, tmp_path: Path, torchrun: 
     os.kill(pids[victim], signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
+    assert len(said(err)) == 1, err
     [message] = said(err)
     assert f"niblick train --resume {run} --devices 2" in message
     assert "ended by SIGKILL" in message if not torchrun else "which has died" in message

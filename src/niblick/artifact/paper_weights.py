@@ -10,10 +10,7 @@ asked for one by one.
 
 from __future__ import annotations
 
-import itertools
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ import torch
 from torch import Tensor
 
 from niblick.artifact.dequantize import EncodedTensor
+from niblick.artifact.torch_files import load_dictionary, no_dictionary
 from niblick.errors import ArtifactError
 from niblick.model.lm import ModelConfig
 from niblick.model.stage import StageConfig
@@ -46,39 +44,10 @@ def open_checkpoint(path: Path) -> dict[str, Tensor]:
 
     Raises ArtifactError for what is no such file, is damaged, or holds more than tensors.
     """
-    _expect_zip(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise ArtifactError(
-            f"{path} holds more than tensors and plain data ({_global(error)}), and code of strangers is not run; ask "
-            "for a state dict, or save one where you trust the file: torch.save(model.state_dict(), FILE)"
-        ) from None
-    except Exception as error:  # torch raises whatever it trips over in a damaged file
-        reason = str(error).strip().splitlines() or [""]
-        raise ArtifactError(f"{path} is damaged ({type(error).__name__}: {reason[0][:200]}); fetch it again") from None
-    if not isinstance(content, dict) or not content:
-        raise ArtifactError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors by name")
+    content = load_dictionary(path)
+    if not content:
+        raise no_dictionary(path, content)
     return {str(name): _checked(path, str(name), value) for name, value in content.items()}
-
-
-def _expect_zip(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ArtifactError(f"{path} holds compressed records, which torch.save never writes; that is refused")
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({error.strerror}); give the path of a checkpoint") from None
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
-        reason = str(error).rstrip(".").lower()
-        raise ArtifactError(f"{path} is not what torch.save writes, or is cut off ({reason}); fetch it again") from None
-
-
-def _global(error: Exception) -> str:
-    """What the file wanted to call, as far as torch says."""
-    words = str(error).replace("`", " ").split()
-    after = [b for a, b in itertools.pairwise(words) if a == "GLOBAL"]
-    return after[0] if after else "something that is no tensor"
 
 
 def _checked(path: Path, name: str, value: Any) -> Tensor:

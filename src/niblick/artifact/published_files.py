@@ -8,10 +8,6 @@ believed: sizes are bounded before anything of that size is allocated.
 
 from __future__ import annotations
 
-import io
-import itertools
-import pickle
-import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +20,7 @@ import torch
 from niblick.artifact.container import FREE_RAW_BYTES, MAX_FILE_BYTES, MAX_RAW_BYTES
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.published import from_published, to_published
+from niblick.artifact.torch_files import load_dictionary, no_dictionary
 from niblick.errors import ArtifactError
 
 MAX_INFLATION = 100
@@ -90,35 +87,10 @@ def _inflate(path: Path, data: bytes) -> bytes:
 
 
 def _load(path: Path, data: bytes) -> dict[str, Any]:
-    """Unpickle data and nothing else. In torch's zip form nothing is compressed, so the file bounds the storages."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ArtifactError(f"{path} holds compressed records, which torch.save never writes; that is refused")
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
-        raise ArtifactError(
-            f"{path} is not what torch.save writes, or is cut off ({str(error).rstrip('.').lower()}); fetch it again"
-        ) from None
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ArtifactError(
-            f"{path} holds more than tensors and plain data ({_global(error)}), and code of strangers is not run; "
-            "ask for a state dict"
-        ) from None
-    except Exception as error:  # torch raises whatever it trips over in a damaged file
-        reason = str(error).strip().splitlines() or [""]
-        raise ArtifactError(f"{path} is damaged ({type(error).__name__}: {reason[0][:200]}); fetch it again") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ArtifactError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors by name")
+    content = load_dictionary(path, data)
+    if not all(isinstance(key, str) for key in content):
+        raise no_dictionary(path, content)
     return content
-
-
-def _global(error: Exception) -> str:
-    """What the file wanted to call, as far as torch says."""
-    words = str(error).replace("`", " ").split()
-    after = [b for a, b in itertools.pairwise(words) if a == "GLOBAL"]
-    return after[0] if after else "something that is no tensor"
 
 
 def _int8_form(path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

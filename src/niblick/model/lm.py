@@ -19,7 +19,7 @@ from niblick.model.fused import rms_norm
 from niblick.model.hnet import HNet, HNetState, level_widths
 from niblick.model.layers import BlockConfig
 from niblick.model.level import LevelConfig
-from niblick.model.loss import PLAIN, softcapped_nats
+from niblick.model.loss import PLAIN, logits, softcapped_nats
 from niblick.model.ngrams import NgramConfig, NgramEmbedding, NgramState
 from niblick.model.providers import Entropy, Provider, Whitespace
 from niblick.model.routers import Routing
@@ -220,10 +220,7 @@ class LM(nn.Module):
 
     def head(self, hidden_ND: Tensor) -> Tensor:
         """Return logits (…, V) in float32 or wider."""
-        z_NV = F.linear(*self._head(hidden_ND))
-        z_NV = z_NV.to(torch.promote_types(z_NV.dtype, torch.float32))
-        softcap = self.config.softcap
-        return softcap * torch.tanh(z_NV / softcap) if softcap else z_NV
+        return logits(F.linear(*self._head(hidden_ND)), self.config.softcap)
 
     def _head(self, hidden_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the table of outputs reads, and the table, (V, E)."""
