@@ -18,7 +18,7 @@ from niblick.errors import ConfigError
 from niblick.runs import Run
 from niblick.train.checkpoint import list_checkpoints, read_tensors
 from niblick.train.distributed import SINGLE, Ranks
-from niblick.train.trainer import TrainConfig
+from niblick.train.trainer import StopSignals, TrainConfig
 
 # Trains on one rank or several; every rank leaves its weights, rank 0 the events.
 WORKER = """
@@ -209,6 +209,21 @@ def test_a_rank_that_dies_ends_the_others(data: Path, tmp_path: Path, torchrun: 
             os.kill(pid, 0)
     for checkpoint in list_checkpoints(run / "checkpoints"):
         read_tensors(checkpoint)
+
+
+def test_who_lost_a_rank_is_not_ended_before_it_says_so() -> None:
+    """The launcher sends SIGTERM to the others while they are still on their way out of the step."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(RuntimeError, match="gloo"), StopSignals():
+            raise RuntimeError("[/gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
+        with pytest.raises(RuntimeError), StopSignals():
+            raise RuntimeError("another error")
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_devices_that_cannot_share_a_step() -> None:

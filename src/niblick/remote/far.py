@@ -30,24 +30,28 @@ from pathlib import Path
 from typing import IO, Any
 
 POLL = 0.5
+PATIENCE = 60.0
+"""Seconds that a new watcher has to write down that it started."""
 RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
 LAST_LINES = 12
 
 
 def start(folder: Path) -> dict[str, Any]:
     """Start the watcher unless it is there already: asking twice, after a lost connection, starts one."""
+    before = _read(folder / "far.json").get("started")
     if not _alive(folder):
         with open(folder / "output.log", "ab") as output:
-            subprocess.Popen(
+            watcher = subprocess.Popen(
                 [sys.executable, "-m", "niblick.remote.far", "watch", str(folder)],
                 start_new_session=True,  # no hangup, no Ctrl-C, no end of a connection reaches it
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
             )
-        for _ in range(200):
-            if _alive(folder) or _read(folder / "far.json").get("phase") in (DONE, STOPPED, FAILED):
-                break
+        deadline = time.monotonic() + PATIENCE
+        while _read(folder / "far.json").get("started") == before and time.monotonic() < deadline:
+            if watcher.poll():
+                break  # it says why in output.log
             time.sleep(0.05)
     return status(folder)
 

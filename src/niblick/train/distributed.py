@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -150,6 +151,12 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
+def ignore_termination() -> None:
+    """Let SIGTERM pass from now on: a launcher sends it to whoever outlives a rank, who is about to say why it ends."""
+    with contextlib.suppress(ValueError):  # handlers can be set from the main thread alone
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
     """Join the ranks that torchrun started, if it did; leave them at the end.
@@ -168,6 +175,7 @@ def joined() -> Iterator[Ranks]:
     try:
         yield ranks
     except NiblickError as error:
+        ignore_termination()
         if not _speaks(error):
             time.sleep(1.0)  # the launcher ends all ranks at the first that fails: let that one say why
             raise SystemExit(error.exit_code) from None
@@ -176,6 +184,7 @@ def joined() -> Iterator[Ranks]:
         if not is_lost(error):
             _first()  # its traceback says enough
             raise
+        ignore_termination()
         lost = RankLost(f"rank {ranks.rank} of {size} lost another one, which has died: all ranks stop")
         if not _speaks(lost):
             time.sleep(1.0)

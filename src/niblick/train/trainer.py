@@ -39,7 +39,7 @@ from niblick.train.checkpoint import (
     put_back,
     save_checkpoint,
 )
-from niblick.train.distributed import SINGLE, Ranks, local_gradients
+from niblick.train.distributed import SINGLE, Ranks, ignore_termination, is_lost, local_gradients
 from niblick.train.guides import Guide
 from niblick.train.optim import OptimConfig, Optimizers
 from niblick.train.precision import DTYPES, autocast, pick_dtype
@@ -195,9 +195,11 @@ class StopSignals:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if error is not None and is_lost(error):
+            ignore_termination()
 
 
 class TrainingLoss(nn.Module):
