@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 PY = $(VENV)/bin/python
+# Workers of the test suite. Each computes on one thread: two that want all cores wait for each other most of the time.
+JOBS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: help quickstart test test-fast lint bench memory tokenizers penalties boundaries readme screenshots install dev sky clean
 help:  ## this list
@@ -13,10 +16,10 @@ quickstart: install  ## train, pack and score a small byte-level H-Net on this m
 
 test: dev  ## the whole suite
 	@$(MAKE) --no-print-directory sky || echo "without SkyPilot: its tests will be skipped"
-	@$(PY) -m pytest --durations=15
+	@$(PYTEST) --durations=15
 
 test-fast: dev  ## the inner loop: without the tests that train, kill or compile for real
-	@$(PY) -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 lint: dev  ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
