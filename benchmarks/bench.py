@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -81,8 +82,10 @@ def main(arguments: list[str]) -> None:
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     rows = []
     for name in names:
-        print(f"{name} …", file=sys.stderr, flush=True)
+        print(f"{name} … ", end="", file=sys.stderr, flush=True)
+        started = time.monotonic()
         rows += BENCHMARKS[name](quick)
+        print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
     for row in rows:
         spread = f"{row.lowest:.2f}–{row.highest:.2f}"
         figures = (f"{row.ours:.1f}", f"{row.peer:.1f}", row.unit, f"{row.ratio:.2f}×", spread, row.peer_name)

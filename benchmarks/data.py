@@ -45,9 +45,9 @@ def text_lines(folder: Path, size: float) -> Path:
 
 
 def bench_prepare(quick: bool) -> list[Row]:
-    """MB of JSONL a second, on Python's own source code repeated to 20 (quick) or 300 MB."""
+    """MB of JSONL a second, on Python's own source code repeated to 20 (quick) or 100 MB."""
     with tempfile.TemporaryDirectory() as folder:
-        source, fresh = text_lines(Path(folder), 20e6 if quick else 300e6), itertools.count()
+        source, fresh = text_lines(Path(folder), 20e6 if quick else 100e6), itertools.count()
         megabytes = source.stat().st_size / 1e6
         return [
             compare(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+LIMIT = 15.0
+"""Seconds after which a comparison is not repeated any more, on machines where one pair takes long."""
 DOCS = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
@@ -38,15 +40,14 @@ def compare(
     amount: float | None = None,
     unit: str = "ms",
 ) -> Row:
-    """Time both in turns after one run each that is not counted.
+    """Time both in turns after one run each that is not counted, `repeats` times or until LIMIT is passed.
 
     Without `amount` the figures are milliseconds; with it they are `amount` per second in `unit`.
     """
-    seconds: list[tuple[float, float]] = []
-    for i in range(repeats + 1):
-        pair = _seconds(ours), _seconds(peer)
-        if i:
-            seconds.append(pair)
+    seconds = [(_seconds(ours), _seconds(peer))]
+    while len(seconds) <= repeats and (len(seconds) == 1 or sum(map(sum, seconds)) < LIMIT):
+        seconds.append((_seconds(ours), _seconds(peer)))
+    del seconds[0]
     ratios = [theirs / own for own, theirs in seconds]
     own, theirs = (statistics.median(column) for column in zip(*seconds, strict=True))
     figures = (amount / own, amount / theirs) if amount else (1000 * own, 1000 * theirs)

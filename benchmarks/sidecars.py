@@ -70,8 +70,8 @@ def plain(tokens_N: Integers) -> Floats:
 
 
 def bench_sidecars(quick: bool) -> list[Row]:
-    """kB of text a second on one core, over 5 (quick) or 200 kB of Python's documentation."""
-    tokens_N = stream(5_000 if quick else 200_000)
+    """kB of text a second on one core, over 5 (quick) or 50 kB of Python's documentation."""
+    tokens_N = stream(5_000 if quick else 50_000)
     return [
         compare(
             f"n-gram mixture, one model of order {CONFIG.order}, {len(tokens_N) // 1000} kB of bytes",
