@@ -53,6 +53,21 @@ def test_stages_are_causal(layout: str) -> None:
     assert not reach(stage, 8).triu(1).any()
 
 
+def test_a_parallel_block_reads_the_stream_twice() -> None:
+    """Attention and MLP each add what they make of the same vectors; otherwise the MLP reads attention's sum."""
+    stage = rough(Stage(StageConfig("T1", parallel=True), BlockConfig(**SMALL)))
+    block, sums = stage.blocks[0], []
+    hooks = [
+        norm.register_forward_pre_hook(lambda _, x: sums.append(x[0])) for norm in (block.attn_norm, block.mlp_norm)
+    ]
+    stage(torch.randn(1, 5, 16, dtype=torch.float64))
+    assert torch.equal(*sums)
+    block.parallel = False
+    stage(torch.randn(1, 5, 16, dtype=torch.float64))
+    assert not torch.allclose(*sums[2:])
+    assert len(hooks) == 2
+
+
 def test_window_and_kernel_bound_what_is_seen() -> None:
     back = torch.arange(9)[:, None] - torch.arange(9)
     for stage, far in ((StageConfig("t1", window=3), 2), (StageConfig("c2", conv_kernel=3), 4)):

@@ -125,6 +125,7 @@ def stages(draw: Any) -> StageConfig:
         window=draw(st.sampled_from([None, 1, 3, 8])),
         rope_fraction=draw(st.sampled_from([None, 0.0, 0.5])),
         residual_mix=draw(st.sampled_from([None, False])),
+        parallel=draw(st.sampled_from([None, True])),
         conv_kernel=draw(st.sampled_from([None, 1, 2, 5])),
         unique=draw(st.sampled_from([0, 1])) if len(set(layout) - set("0123456789")) == 1 else 0,
         skips=draw(st.booleans()),

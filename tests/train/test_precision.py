@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from niblick.errors import ConfigError
 from niblick.train import precision
-from niblick.train.optim import orthogonalize
+from niblick.train.optim import Muon, OptimConfig, orthogonalize
 
 CPU = torch.device("cpu")
 
@@ -29,3 +30,17 @@ def test_muon_in_either_arithmetic() -> None:
     published, exact = (orthogonalize(update_NRC, 5, dtype).float() for dtype in precision.DTYPES.values())
     assert torch.linalg.svdvals(exact).min() > 0.5
     assert 0 < (published - exact).abs().max() <= 0.05 * exact.abs().max()
+
+
+def test_weight_decay_takes_off_a_share_of_the_rate() -> None:
+    """As decoupled decay does: first (1 − lr·wd) of the weights, then the same update."""
+    weights, gradient = torch.randn(2, 8, 6, generator=torch.Generator().manual_seed(0)).unbind()
+    moved = {}
+    for decay in (0.0, 0.1):
+        p = torch.nn.Parameter(weights.clone())
+        p.grad = gradient.clone()
+        Muon([{"params": [p], "lr": 0.5}], 0.5, 0.9, 5, decay).step()
+        moved[decay] = p.detach()
+    torch.testing.assert_close(moved[0.1], moved[0.0] - 0.5 * 0.1 * weights)
+    with pytest.raises(ConfigError, match=r"optim.weight_decay=-0.1 must not be negative"):
+        OptimConfig(weight_decay=-0.1)

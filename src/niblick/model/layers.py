@@ -56,6 +56,8 @@ class BlockConfig:
     """Whether blocks with attention mix the stage's input into the stream, by learned channel weights."""
     branch_scale: bool = True
     """Whether blocks scale what they add to the stream, by learned channel weights."""
+    parallel: bool = False
+    """Whether the MLP reads what attention reads, not what attention has added to (as in late records)."""
     norm_weights: bool = False
     """Whether norms have learned channel weights."""
     norm_eps: float | None = None
@@ -299,6 +301,7 @@ class TransformerBlock(nn.Module):
         mix = torch.stack((torch.ones(config.width), torch.zeros(config.width))) if config.residual_mix else None
         self.resid_mix = None if mix is None else nn.Parameter(mix)
         self.reach = config.window - 1 if config.window else None
+        self.parallel = config.parallel
 
     def _mixed(self, x_BLD: Tensor, x0_BLD: Tensor) -> Tensor:
         if self.resid_mix is None:
@@ -311,7 +314,12 @@ class TransformerBlock(nn.Module):
         mixed_BLD = self.attn(self.attn_norm(x_BLD), context)
         if context.last is not None:
             x_BLD = x_BLD[:, -context.last :]
-        return add_mlp(add_scaled(x_BLD, mixed_BLD, self.attn_scale), self.mlp, self.mlp_norm, self.mlp_scale)
+        return self._after(x_BLD, mixed_BLD)
+
+    def _after(self, x_BLD: Tensor, mixed_BLD: Tensor) -> Tensor:
+        """Add attention and MLP to the stream."""
+        sum_BLD = add_scaled(x_BLD, mixed_BLD, self.attn_scale)
+        return add_mlp(sum_BLD, self.mlp, self.mlp_norm, self.mlp_scale, x_BLD if self.parallel else None)
 
     def new_state(self, rows: int, like: Tensor) -> AttentionState:
         """Return the state before the first position."""
@@ -320,8 +328,7 @@ class TransformerBlock(nn.Module):
     def step(self, x_RD: Tensor, x0_RD: Tensor, state: AttentionState, context: StepContext) -> Tensor:
         """One position of the rows `context.rows_R`; updates `state` in place."""
         x_RD = self._mixed(x_RD, x0_RD)
-        mixed_RD = self.attn.step(self.attn_norm(x_RD), state, context)
-        return add_mlp(add_scaled(x_RD, mixed_RD, self.attn_scale), self.mlp, self.mlp_norm, self.mlp_scale)
+        return self._after(x_RD, self.attn.step(self.attn_norm(x_RD), state, context))
 
 
 class ConvBlock(nn.Module):

@@ -63,6 +63,10 @@ def add_scaled(x_D: Tensor, branch_D: Tensor, scale_D: Tensor | None) -> Tensor:
     return x_D + branch_D if scale_D is None else torch.addcmul(x_D, branch_D, scale_D.to(x_D.dtype))
 
 
-def add_mlp(x_D: Tensor, mlp: MLP | None, norm: Norm | None, scale_D: Tensor | None) -> Tensor:
-    """Add the MLP's branch to the stream; without an MLP return the stream."""
-    return x_D if mlp is None or norm is None else add_scaled(x_D, mlp(norm(x_D)), scale_D)
+def add_mlp(
+    x_D: Tensor, mlp: MLP | None, norm: Norm | None, scale_D: Tensor | None, read_D: Tensor | None = None
+) -> Tensor:
+    """Add the MLP's branch to the stream; without an MLP return the stream. It reads the stream, or `read_D`."""
+    if mlp is None or norm is None:
+        return x_D
+    return add_scaled(x_D, mlp(norm(x_D if read_D is None else read_D)), scale_D)

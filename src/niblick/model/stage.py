@@ -68,6 +68,7 @@ class StageConfig:
     qk_norm: bool | None = None
     qk_gain: float | None = None
     residual_mix: bool | None = None
+    parallel: bool | None = None
     branch_scale: bool | None = None
     norm_weights: bool | None = None
     norm_eps: float | None = None

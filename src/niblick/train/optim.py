@@ -41,6 +41,8 @@ class OptimConfig:
     muon_momentum_steps: int = 500
     """The momentum rises linearly from its start over so many steps."""
     muon_iterations: int = 5
+    weight_decay: float = 0.0
+    """Muon: what each step takes off a matrix, as a multiple of the rate and the matrix itself."""
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -50,6 +52,8 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
             raise ConfigError(f"unknown optim.name={self.name!r}{nearest(self.name, OPTIMIZERS)}")
+        if self.weight_decay < 0:
+            raise ConfigError(f"optim.weight_decay={self.weight_decay} must not be negative")
 
 
 def orthogonalize(update_NRC: Tensor, iterations: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -74,8 +78,11 @@ class Muon(torch.optim.Optimizer):
     dtype: torch.dtype = torch.bfloat16
     """Of the orthogonalization."""
 
-    def __init__(self, params: list[dict[str, Any]], lr: float, momentum: float, iterations: int) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "iterations": iterations})
+    def __init__(
+        self, params: list[dict[str, Any]], lr: float, momentum: float, iterations: int, weight_decay: float = 0.0
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "iterations": iterations, "weight_decay": weight_decay}
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -98,6 +105,8 @@ class Muon(torch.optim.Optimizer):
             rows, columns = update_NRC.shape[1:]
             scale = max(1.0, rows / columns) ** 0.5
             update_NRC = update_NRC.to(params[0].dtype)
+            if group["weight_decay"]:
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(params, list(update_NRC.unbind()), alpha=-group["lr"] * scale)
 
     def _orthogonalized(self, stacks: list[tuple[Tensor, int]]) -> list[Tensor]:
@@ -209,7 +218,9 @@ def muon_adam(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimiz
         eps=config.eps,
         fused=True,
     )
-    muon = Muon(groups["matrix"], config.matrix_lr, config.muon_momentum_start, config.muon_iterations)
+    muon = Muon(
+        groups["matrix"], config.matrix_lr, config.muon_momentum_start, config.muon_iterations, config.weight_decay
+    )
     return [muon, adam]
 
 
