@@ -1,149 +1,226 @@
-"""Code is weighed by really joining it: what is counted, what falls away, and that it stays Python."""
+"""A config's own code: what falls away, what stays, and that it says the same."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from niblick.bundle import code_bytes
+from niblick.bundle import build, join, modules_of
+from niblick.bundle.smallest import smallest
+from niblick.bundle.values import Facts
 from niblick.errors import ConfigError
 
 FILES = {
-    "__init__.py": '"""The package."""\n',
-    "base.py": '"""Base."""\n\nfrom __future__ import annotations\n\n'
-    "import math  # why\nimport os.path as p\n\nX = math.pi\n",
-    "deep/__init__.py": "",
-    "deep/leaf.py": "from __future__ import annotations\nfrom math import cos, sin as s\nfrom fake.base import (\n"
-    "    X,  # a name\n    Y,\n)\n\nA = 'é'; from fake import base\n",
-    "top.py": "import math\nfrom math import cos, tan\nimport fake.deep.leaf\nfrom typing import TYPE_CHECKING\n\n"
-    "if TYPE_CHECKING:\n    from fake.unused import U\n\n# a comment stays\n"
-    "def f():\n    from fake.lazy import L\n\n\ndef g():\n"
-    "    import json\n    from fake import lazy\n    return json, lazy\n"
-    "try:\n    import fast\nexcept ImportError:\n    from fake import base as fast\n",
-    "lazy.py": "L = 1",
-    "unused.py": "U = 1\n",
+    "__init__.py": "",
+    "base.py": '''"""Base. More of it."""
+
+from __future__ import annotations
+
+import json
+import math
+
+UNUSED = json.dumps({})
+NAMES = {"a": "first", "b": "second"}
+
+
+def area(radius: float, digits: int | None = None, unit: str = "m") -> str:
+    """The area of a circle. In words."""
+    value = math.pi * radius**2
+    if digits is not None:
+        value = round(value, digits)
+    assert value >= 0
+    return f"{value:.3f} {unit}"
+
+
+def _same(x):
+    return x + 1
+
+
+def add(items: list, word: str) -> None:
+    found = []
+    found.append(word)
+    if found:  # a list that is changed is no constant
+        items += found
+''',
+    "top.py": '''"""The program."""
+
+from fake import base
+from fake.base import NAMES as KNOWN, add, area
+from fake.shapes import Square, Circle
+
+
+def _same(x):
+    return x * 2
+
+
+def main():
+    """Run."""
+    add_me = None
+    words = []
+    add(words, "list")
+    for shape in (Square(2.0), Circle(1.0)):
+        if isinstance(shape, Circle) or add_me:
+            print("circle", shape.size())
+        else:
+            print("square", shape.size())
+    print(area(2.0, unit="cm"), KNOWN["a"], _same(3), base._same(3), words)
+    add_all = 0
+    for i in range(3):
+        add_all += i
+    print(add_all)
+''',
+    "shapes.py": '''from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+
+class Shape(ABC):
+    def __init__(self, side: float, name: str = "", deep: bool = False) -> None:
+        self.side, self.name, self.deep = side, name, deep
+
+    @abstractmethod
+    def size(self) -> float:
+        """How large."""
+
+    def never(self) -> None:
+        """Nobody asks."""
+        print("never")
+
+
+class Square(Shape):
+    def size(self) -> float:
+        if self.deep:
+            return self.side**3
+        # why it is so
+        return self.side**2
+
+
+class Circle(Shape):
+    def size(self) -> float:
+        return 3 * self.side**2
+''',
 }
 
 
 @pytest.fixture
 def fake(tmp_path: Path) -> Path:
+    (tmp_path / "fake").mkdir()
     for name, text in FILES.items():
-        path = tmp_path / "fake" / name
-        path.parent.mkdir(exist_ok=True, parents=True)
-        path.write_text(text, encoding="utf-8")
+        (tmp_path / "fake" / name).write_text(text, encoding="utf-8")
     return tmp_path / "fake"
 
 
-SCRIPT = '''\
-from __future__ import annotations
-import math
-import os.path as p
-from math import cos, sin as s, tan
-from typing import TYPE_CHECKING
-"""The package."""
-"""Base."""
+def run(text: str, folder: Path) -> str:
+    (folder / "made.py").write_text(text, encoding="utf-8")
+    done = subprocess.run([sys.executable, "made.py"], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
-
-X = math.pi
-
-A = 'é'; pass
-L = 1
-
-if TYPE_CHECKING:
-    pass
-
-# a comment stays
-def f():
-    pass
-
-
-def g():
-    import json
-    return json, lazy
-try:
-    import fast
-except ImportError:
-    pass
-'''
+def test_the_script_of_a_small_program(fake: Path) -> None:
+    program = "from fake.top import main; main()"
+    said = subprocess.run([sys.executable, "-c", program], cwd=fake.parent, capture_output=True, text=True, check=True)
+    size = join(build(modules_of(fake), "fake.top", Facts(registries={("fake.base", "NAMES"): frozenset("a")}), {})[0])
+    text = size.text
+    assert run(text, fake.parent) == said.stdout
+    assert size.total == len(text.encode()) == sum(size.modules.values())
+    # What nothing reaches, what no call asks for, what is the same wherever it is called.
+    for gone in ("json", "UNUSED", "never", "digits", "assert", "second", "deep", "add_me", "radius: float"):
+        assert gone not in text, gone
+    for kept in ('"""The area of a circle."""', "# why it is so", "# a list that is changed is no constant"):
+        assert kept in text, kept
+    assert text.count("def _same") == 1 and "top_same" in text  # two of one name
+    assert run(smallest(text), fake.parent) == said.stdout
 
 
-def test_the_script_of_a_small_package(fake: Path) -> None:
-    size = code_bytes(["fake.top"], package=fake)
-    assert size.text == SCRIPT
-    assert size.total == len(SCRIPT.encode()) == sum(size.modules.values())
-    assert list(size.modules) == ["imports", "fake", "fake.base", "fake.deep.leaf", "fake.lazy", "fake.top"]
-    assert size.modules["fake.lazy"] == 6
-    ast.parse(size.text)
+def test_the_same_sources_give_the_same_bytes(fake: Path) -> None:
+    one, two = (join(build(modules_of(fake), "fake.top", Facts(), {})[0]) for _ in range(2))
+    assert one == two
 
 
-def test_each_module_counts_once_and_order_of_roots_does_not_change_the_total(fake: Path) -> None:
-    one = code_bytes(["fake.top", "fake.base", "fake.top"], package=fake)
-    two = code_bytes(["fake.base", "fake.top"], package=fake)
-    assert one.total == two.total == len(SCRIPT.encode())
+@dataclass(frozen=True)
+class Config:
+    """A config of the test's own."""
+
+    depth: int = 1
+    kind: str = "plain"
 
 
-def test_cycles_end(fake: Path) -> None:
-    (fake / "lazy.py").write_text("import fake.top\nL = 1\n")
-    assert set(code_bytes(["fake.lazy"], package=fake).modules) >= {"fake.lazy", "fake.top"}
+def test_what_a_config_settles_and_what_it_leaves_open(fake: Path, tmp_path: Path) -> None:
+    (fake / "top.py").write_text(
+        "from tests_config import Config\n\nCONFIG = Config()\n\n\n"
+        "def main():\n    config = CONFIG\n    if config.kind == 'fancy':\n        print('fancy')\n"
+        "    if config.depth > 3:\n        print('deep')\n    print(config.depth)\n"
+    )
+    (fake / "tests_config.py").write_text(
+        "from dataclasses import dataclass\n\n\n@dataclass(frozen=True)\nclass Config:\n"
+        "    depth: int = 1\n    kind: str = 'plain'\n"
+    )
+    sys.path.insert(0, str(fake))
+    try:
+        import tests_config
+
+        configs = {("tests_config", "Config"): (tests_config.Config(depth=2),)}
+        files = modules_of(fake) | {"tests_config": fake / "tests_config.py"}
+        settled = join(build(files, "fake.top", Facts(configs), {"CONFIG": tests_config.Config(depth=2)})[0]).text
+        open_ = Facts(configs, frozenset({(("tests_config", "Config"), "depth")}))
+        left = join(build(files, "fake.top", open_, {"CONFIG": tests_config.Config(depth=2)})[0]).text
+    finally:
+        sys.path.remove(str(fake))
+    assert "fancy" not in settled and "deep" not in settled and run(settled, tmp_path) == "2\n"
+    assert "fancy" not in left and "deep" in left and run(left, tmp_path) == "2\n"
 
 
-def test_a_recipe_and_what_lies_beside_it_count(fake: Path, tmp_path: Path) -> None:
+def test_a_recipe_and_what_lies_beside_it(fake: Path, tmp_path: Path) -> None:
+    (fake / "top.py").write_text(
+        "KINDS = {}\n\n\ndef register(name, kind):\n    KINDS[name] = kind\n\n\n"
+        "def main():\n    print({name: kind() for name, kind in KINDS.items()})\n"
+    )
     folder = tmp_path / "mine"
-    (folder / "kit").mkdir(parents=True)
+    folder.mkdir()
     recipe = folder / "recipe.py"
-    recipe.write_text("import torch\nimport helper\nfrom kit.part import P\nfrom fake.lazy import L\n\nR = L\n")
-    (folder / "helper.py").write_text("H = 1\n")
+    recipe.write_text(
+        "import helper\nfrom helper import H\nfrom fake.top import register\n\n\nclass Own(H):\n    pass\n\n\n"
+        "register('own', lambda: Own.word + helper.more)\n\n\ndef recipe():\n    return 'never in the script'\n"
+    )
+    (folder / "helper.py").write_text("more = '!'\n\n\nclass H:\n    word = 'hello'\n")
     (folder / "unrelated.py").write_text("import fake.top\n")
-    (folder / "kit" / "__init__.py").write_text("")
-    (folder / "kit" / "part.py").write_text("P = 1\n")
-    size = code_bytes([], [recipe], package=fake)
-    assert list(size.modules) == ["imports", "helper", "kit.part", "fake", "fake.lazy", "recipe.py"]
-    assert size.text == 'import torch\nH = 1\nP = 1\n"""The package."""\nL = 1\n\nR = L\n'
-    assert code_bytes(["fake.lazy"], [recipe], package=fake).total == size.total
-
-
-def test_niblicks_own_modules() -> None:
-    size = code_bytes(["niblick.artifact.container", "niblick.pack.published"])
-    assert set(size.modules) == {
-        "imports",
-        "niblick",
-        "niblick.errors",
-        "niblick.artifact.codec",
-        "niblick.artifact.range_models",
-        "niblick.artifact.range_coding",
-        "niblick.artifact.codecs",
-        "niblick.artifact.dequantize",
-        "niblick.artifact.container",
-        "niblick.pack",
-        "niblick.pack.published",
-    }
-    tree = ast.parse(size.text)
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and "niblick" in str(node.module)]
-    assert size.text.count("from __future__ import annotations") == 1
-    root = Path(__file__).parents[1] / "src" / "niblick"
-    whole = sum((root / name).stat().st_size for name in ("artifact/container.py", "pack/published.py"))
-    assert size.modules["niblick.artifact.container"] + size.modules["niblick.pack.published"] > 0.9 * whole
-    assert code_bytes(["niblick.artifact.container", "niblick.pack.published"]) == size
+    size = join(build(modules_of(fake), "fake.top", Facts(), {}, recipe)[0])
+    assert run(size.text, tmp_path) == "{'own': 'hello!'}\n"
+    assert "never in the script" not in size.text
+    assert {"helper", "recipe.py", "fake.top"} <= set(size.modules)
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
+    ("text", "message"),
     [
-        ("fake.tpo", "", r"no module 'fake.tpo' \(nearest: fake.top"),
-        ("fake.top", "def", "top.py cannot be weighed"),
-        ("fake.top", "x = '\0'", "top.py cannot be weighed"),
-        ("fake.top", "from . import base", "line 1: imports are absolute"),
+        ("def main(", "top.py cannot be weighed"),
+        ("x = '\0'", "top.py cannot be weighed"),
+        ("from . import base\n\n\ndef main():\n    pass\n", "line 1: imports are absolute"),
+        ("import fake.base\n\n\ndef main():\n    pass\n", "take what is needed by name: from fake.base import"),
+        ("from fake.base import nothing\n\n\ndef main():\n    nothing()\n", "has no such name"),
     ],
 )
-def test_mistakes_are_named(fake: Path, name: str, text: str, message: str) -> None:
+def test_mistakes_are_named(fake: Path, text: str, message: str) -> None:
     (fake / "top.py").write_text(text)
     with pytest.raises(ConfigError, match=message):
-        code_bytes([name], package=fake)
+        build(modules_of(fake), "fake.top", Facts(), {})
 
 
-def test_missing_recipe_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"recipe\.py cannot be weighed"):
-        code_bytes([], [tmp_path / "recipe.py"])
+def test_a_missing_module_is_named(fake: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no module 'fake.tpo' \(nearest: fake.top"):
+        build(modules_of(fake), "fake.tpo", Facts(), {})
+
+
+def test_smallest_leaves_dataclasses_alone(tmp_path: Path) -> None:
+    text = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n\n@dataclass\nclass A:\n"
+        '    """Doc."""\n\n    x: int = 3\n\n\ndef f(a: A) -> int:\n    """Doc."""\n    return a.x\n\n\n'
+        "print(f(A()), f(A(4)))\n"
+    )
+    ast.parse(smallest(text))
+    assert run(smallest(text), tmp_path) == "3 4\n"

@@ -249,7 +249,8 @@ def test_generate(niblick: Niblick, run: Path) -> None:
 def test_recipe_file(niblick: Niblick, data: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.py"
     recipe.write_text(
-        "from dataclasses import replace\nfrom niblick.presets import get_preset\n"
+        "from dataclasses import replace\nimport torch\nfrom niblick.presets import get_preset\n"
+        "torch.set_float32_matmul_precision('highest')  # what a recipe does besides is code of the run\n"
         "def recipe():\n    return replace(get_preset('quickstart'), preset='mine', seed=7)\n"
     )
     result = niblick.json("train", recipe, "--data", data, "--runs", tmp_path / "runs", *TOY)

@@ -32,12 +32,14 @@ from niblick.audit.models import audit_model, exact
 from niblick.audit.scorers import Scorer, score_first, sums_to_one
 from niblick.audit.scripts import audit_script
 from niblick.audit.watch import foreign
+from niblick.bundle.submission import kept_scripts
 from niblick.config import score_config
 from niblick.data.dataset import Dataset, Split
 from niblick.data.documents import read_documents
 from niblick.data.shards import file_hash
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ArtifactError, ConfigError, DataError, NiblickError
+from niblick.lab import rerunning
 from niblick.loading import expect_tokenizer, load_artifact
 from niblick.model.lm import LM
 from niblick.presets import load_recipe
@@ -74,6 +76,8 @@ class Options:
     """Documents whose score is proved by decoding."""
     source: str = ""
     """The text that the data was made of, to tell copies from what the source repeats."""
+    python: Path | None = None
+    """The Python of an environment to run submissions in; None: a fresh one is made of their requirements."""
     train_bytes: int | None = 1 << 30
     """Training text that validation text is looked for in, at most; None: all of it."""
 
@@ -88,7 +92,7 @@ def audit(
     options, say = options or Options(), say or (lambda sentence: None)
     path = Path(target)
     if path.is_dir() and not (path / "config.json").is_file():
-        return audit_folder(path)
+        return audit_folder(path, runs, data, options, say)
     if path.suffix == ".py" and path.is_file():
         return summary(target, "script", audit_script(_read(path), target))
     if path.suffix in (".txt", ".log") and path.is_file():
@@ -121,24 +125,68 @@ def _read(path: Path) -> str:
 # Submission folders
 
 
-def audit_folder(folder: Path) -> dict[str, Any]:
-    """Audit what lies in a submission folder: scripts and logs, each by itself; `rerun` is what stays to be done."""
+def audit_folder(folder: Path, runs: Path, data: str, options: Options, say: Say) -> dict[str, Any]:
+    """Audit what lies in a submission folder: scripts and logs, each by itself; then all of it together, run again."""
     checks: list[Check] = []
     scripts, logs = sorted(folder.glob("*.py")), sorted([*folder.glob("*.txt"), *folder.glob("*.log")])
     logs = [log for log in logs if "requirements" not in log.name]
+    stated = rerunning.stated(folder) if (folder / "submission.json").is_file() else None
+    data = data or (_data_of(stated, runs) if stated else "")
+    artifact = folder / "final_model.nib"
     if not scripts and not logs:
         raise ConfigError(f"{folder} holds no script (*.py) and no log (*.log, *.txt): name a run, file or submission")
     for path, found in [(p, audit_script(_read(p), str(p))) for p in scripts] + [
         (p, audit_log(_read(p))) for p in logs
     ]:
         checks += [replace(check, name=f"{path.name}: {check.name}") for check in found]
-    checks.append(rerun(folder))
+    if stated is not None:
+        checks.append(folder_bytes(folder, stated))
+    checks.append(rerun(folder, stated, data, options.python, say))
+    if artifact.is_file() and data:
+        checks += artifact_checks(artifact, None, data, options, say)
     return summary(str(folder), "submission", checks)
 
 
-def rerun(folder: Path) -> Check:
-    """Training and scoring a submission again in a fresh environment: not done by an audit that only reads."""
-    return not_applicable("rerun", f"{folder} is read, not run: its score is not made again")
+def _data_of(stated: dict[str, Any], runs: Path) -> str:
+    """The text that a submission's first run was scored on, where that run lies in `runs`."""
+    for seed in stated.get("seeds", []):
+        path = runs / str(seed.get("run", "")) / "config.json"
+        if path.is_file():
+            return str(json.loads(path.read_text(encoding="utf-8"))["data"]["path"])
+    return ""
+
+
+def folder_bytes(folder: Path, stated: dict[str, Any]) -> Check:
+    """The files are as large as submission.json says, and together within the cap."""
+    name = "submission: bytes"
+    sizes = {"bytes_code": "train_gpt.py", "bytes_model_int8_zlib": "final_model.nib"}
+    found = {key: (folder / file).stat().st_size if (folder / file).is_file() else 0 for key, file in sizes.items()}
+    total = sum(found.values())
+    for key, size in {**found, "bytes_total": total}.items():
+        if stated.get(key) != size:
+            return failed(name, f"submission.json says {key} of {stated.get(key)}, and there are {size}", **found)
+    if total > challenge.CAP_BYTES:
+        return failed(name, f"{total:,} bytes are over the cap of {challenge.CAP_BYTES:,}", **found)
+    return passed(name, f"{total:,} bytes, {total / challenge.CAP_BYTES:.1%} of the cap, as stated", **found)
+
+
+def rerun(folder: Path, stated: dict[str, Any] | None, data: str, python: Path | None, say: Say) -> Check:
+    """Score a submission again in a fresh environment without network, with its own script."""
+    name = "rerun"
+    if stated is None or not (folder / "train_gpt.py").is_file() or not (folder / "final_model.nib").is_file():
+        return not_applicable(name, f"{folder} has no submission.json, train_gpt.py and final_model.nib to run again")
+    if not data:
+        return not_applicable(name, "its score is not made again, because no text is named: pass --data DIR")
+    say("making a fresh environment, and scoring the artifact in it without network")
+    try:
+        found = rerunning.rerun(folder, data, python)
+    except NiblickError as error:
+        return failed(name, str(error))
+    said = float(stated.get("val_bpb", float("nan")))
+    off = found["bpb"] - said
+    facts = {"bpb": found["bpb"], "stated": said, "off": off, "network": found["network"]}
+    told = f"{found['bpb']:.6f} BPB in a fresh environment, {found['network']}; submission.json says {said:.6f}"
+    return passed(name, told, **facts) if abs(off) <= rerunning.ENOUGH else failed(name, told, **facts)
 
 
 # Functions
@@ -242,7 +290,8 @@ def artifact_checks(path: Path, run: Run | None, data: str, options: Options, sa
     checks.append(text.hygiene(dataset.train, dataset.val, dataset.tokenizer, source, options.train_bytes))
     say("scoring the artifact again in a fresh process without network")
     fresh = score_fresh(path, recipe, data)
-    checks.append(artifact_check(path, recipe, record, fresh))
+    code = pipeline.closure_bytes(pipeline.scored_config(artifact, config, dtype, run, path), recipe).total
+    checks.append(artifact_check(path, code, record, fresh))
     checks.append(reproduction(model, dataset, config, dtype, record, fresh))
     if options.prove:
         say(f"coding and decoding {options.prove} documents")
@@ -300,9 +349,9 @@ def as_scorer(model: LM, tokenizer: Tokenizer, config: ScoreConfig) -> Scorer:
     return scorer
 
 
-def artifact_check(path: Path, recipe: Path | None, record: dict[str, Any] | None, fresh: dict[str, Any]) -> Check:
+def artifact_check(path: Path, code: int, record: dict[str, Any] | None, fresh: dict[str, Any]) -> Check:
     """Self-contained, under the cap with its code, and within the time limits where the record claims the track."""
-    name, size, code = "artifact", path.stat().st_size, pipeline.closure_bytes(recipe).total
+    name, size = "artifact", path.stat().st_size
     total = size + code
     if fresh["foreign"]:
         return failed(
@@ -405,7 +454,7 @@ def score_fresh(path: Path, recipe: Path | None, data: str) -> dict[str, Any]:
             last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
             raise ArtifactError(f"scoring {path} in a fresh process failed: {last}")
         score = json.loads(result.read_text()) if result.is_file() else dict.fromkeys(("bpb", "loss"), float("nan"))
-        known = [str(folder), os.path.realpath(data), here]
+        known = [str(folder), os.path.realpath(data), here, os.path.realpath(kept_scripts())]
         score |= {"foreign": foreign(watched["files"], known), "network": watched["network"]}
         return {"knife_edges": 0, "decisions": 0} | score
 

@@ -156,7 +156,7 @@ def fit_run(
     Writes the artifact `fit-<bytes>` and, beside it, fit.json: bits of each tensor and the frontier.
     """
     config = finished(run)
-    code = closure_bytes(run.recipe if run.recipe.is_file() else None).total
+    code = closure_bytes(config, run.recipe if run.recipe.is_file() else None).total
     room = artifact if artifact is not None else (cap if cap is not None else challenge.CAP_BYTES) - code
     if room < 1:
         raise ConfigError(f"the code alone takes {code:,} bytes: give a cap above that, or --artifact-bytes")
@@ -239,7 +239,7 @@ def predict_size(config: RunConfig, recipe: Path | None = None) -> SizeEstimate:
         frame = len(artifact_bytes(artifact_header(config, tokenizer, "0" * 64), empty, "zlib"))
         sizes[kind] = round(payload + frame) + config.export.residual.bytes
     parameters = sum(p.numel() for p in model.parameters())
-    return SizeEstimate(min(sizes.values()), max(sizes.values()), closure_bytes(recipe).total, parameters)
+    return SizeEstimate(min(sizes.values()), max(sizes.values()), closure_bytes(config, recipe).total, parameters)
 
 
 def _without_gptq(config: ExportConfig) -> ExportConfig:

@@ -84,7 +84,7 @@ def import_hnet(
         artifact = run.artifact(NAME)
         artifact.parent.mkdir(parents=True)
         size = stream_artifact(artifact, header, list(_described(weights, wanted, shapes)), _arrays(weights, wanted))
-        return imported(run, checkpoint, NAME, size)
+        return imported(run, settings, checkpoint, NAME, size)
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)
         raise

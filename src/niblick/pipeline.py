@@ -24,11 +24,12 @@ from typing import Any
 import torch
 
 from niblick import challenge
-from niblick.artifact.container import artifact_bytes, read_artifact, write_artifact
+from niblick.artifact.container import Artifact, artifact_bytes, read_artifact, write_artifact
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.published_files import read_published
-from niblick.bundle import CodeSize, code_bytes
-from niblick.config import RunConfig, dotted, override_score, score_config, to_dict
+from niblick.bundle import CodeSize
+from niblick.bundle.submission import make_script
+from niblick.config import RunConfig, dotted, model_config, override_score, run_config, score_config, to_dict
 from niblick.data.dataset import Dataset, Split
 from niblick.data.loader import Batches
 from niblick.data.shards import file_hash
@@ -44,6 +45,7 @@ from niblick.pack.quantize import ExportConfig, pack
 from niblick.presets import load_recipe
 from niblick.runs import Run, append_line, create_run, machine, open_run, read_json, write_json
 from niblick.score.accounting import text_facts
+from niblick.score.contiguous import PlainScore, score_contiguous
 from niblick.score.costs import KEY as COSTS_KEY
 from niblick.score.costs import document_costs, write_costs
 from niblick.score.plan import ScoreConfig
@@ -63,14 +65,6 @@ Listener = Callable[[dict[str, Any]], None]
 
 Inspect = Callable[[LM, Dataset, ScoreConfig, str], Observe]
 """Called with what is about to be scored, and in which dtype; returns what is then told the costs."""
-
-CODE_ROOTS = (
-    "niblick.train.trainer",
-    "niblick.pack.hessians",
-    "niblick.artifact.container",
-    "niblick.data.dataset",
-)
-"""Modules that a submission of any config needs; what they import comes along."""
 
 
 class Stopped(NiblickError):
@@ -344,10 +338,43 @@ def held_back(split: Split, config: RunConfig) -> tuple[Split, Split | None]:
 
 
 def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, ranks: Ranks, pause_after: int = 0) -> None:
+    def tell(event: dict[str, Any]) -> None:
+        if event["event"] == "start":
+            event |= {
+                "environment": challenge.environment(to_dict(config)),
+                "bytes_per_token": bytes_per_token(dataset),
+                "train_text_hash": dataset.train.text_hash,
+                "text_hash": dataset.val.text_hash,
+            }
+        emit(event)
+
+    model, outcome = fit(config, dataset, tell, ranks, run.checkpoints, pause_after)
+    progress = outcome.progress
+    clocks = {"train_seconds": progress.train_seconds, "wall_seconds": progress.wall_seconds}
+    facts = {"step": progress.step, "steps": config.schedule.steps} | clocks
+    if outcome.stopped:
+        emit({"event": "stop", "reason": outcome.stopped} | facts)
+        ranks.barrier()
+        raise Stopped(run, outcome, ranks)
+    if not ranks.main:
+        return
+    # First of all: from here on nothing that training gave can be lost.
+    save_tensors(run.weights, dict(model.state_dict()), {"clocks": json.dumps(facts | {"average": outcome.average})})
+
+
+def fit(
+    config: RunConfig,
+    dataset: Dataset,
+    emit: Listener,
+    ranks: Ranks,
+    checkpoints: Path | None,
+    pause_after: int = 0,
+) -> tuple[LM, Outcome]:
+    """Train a config's model, going on from the newest of the `checkpoints`; None: there are none, and none is kept."""
     device = pick_device(config.train.device)
     model = build_model(config.model, config.seed)
-    checkpoints = list_checkpoints(run.checkpoints)
-    if isinstance(model.provider, Entropy) and not checkpoints:
+    resume = checkpoints is not None and bool(list_checkpoints(checkpoints))
+    if isinstance(model.provider, Entropy) and not resume:
         model.provider.lm.load_state_dict(load_small(config, dataset).state_dict())
     model = model.to(device)
     text, holdout = held_back(dataset.train, config)
@@ -369,7 +396,6 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, ranks:
         "parameters": parameters(model),
         "seed": config.seed,
         "data_seed": batches.seed,
-        "environment": challenge.environment(to_dict(config)),
         "steps": config.schedule.steps,
         "max_seconds": config.schedule.max_seconds,
         "batch_tokens": config.train.batch_tokens,
@@ -380,9 +406,6 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, ranks:
         "device": str(device),
         "train_tokens": text.tokens,
         "held_back_tokens": holdout.tokens if holdout else 0,
-        "bytes_per_token": bytes_per_token(dataset),
-        "train_text_hash": dataset.train.text_hash,
-        "text_hash": dataset.val.text_hash,
     }
     emit(start)
     qat, penalties = compression_aware(model, config)
@@ -392,29 +415,19 @@ def _train(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, ranks:
         config.train,
         config.schedule,
         config.optim,
-        checkpoints=run.checkpoints,
-        validate=lambda model: _shared_score(model, dataset, dataset.val, config),
+        checkpoints=checkpoints,
+        validate=lambda model: plain_score(model, dataset, dataset.val, config),
         emit=emit,
-        resume=bool(checkpoints),
+        resume=resume,
         guide=make_config_guide(config, dataset),
         ranks=ranks,
-        held_back=(lambda: _shared_score(model, dataset, holdout, config).loss) if holdout else None,
+        held_back=(lambda: plain_score(model, dataset, holdout, config).loss) if holdout else None,
         rehearse=lambda: _rehearse_export(model, config, dataset),
         qat=qat,
         penalties=penalties,
         pause_after=pause_after,
     )
-    progress = outcome.progress
-    clocks = {"train_seconds": progress.train_seconds, "wall_seconds": progress.wall_seconds}
-    facts = {"step": progress.step, "steps": config.schedule.steps} | clocks
-    if outcome.stopped:
-        emit({"event": "stop", "reason": outcome.stopped} | facts)
-        ranks.barrier()
-        raise Stopped(run, outcome, ranks)
-    if not ranks.main:
-        return
-    # First of all: from here on nothing that training gave can be lost.
-    save_tensors(run.weights, dict(model.state_dict()), {"clocks": json.dumps(facts | {"average": outcome.average})})
+    return model, outcome
 
 
 def _validate_weights(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> None:
@@ -433,18 +446,21 @@ def _validate_weights(run: Run, config: RunConfig, dataset: Dataset, emit: Liste
     emit(facts | {"loss": score.loss, "bpb": score.bpb, "final": True})
 
 
-def _shared_score(model: LM, dataset: Dataset, split: Split, config: RunConfig) -> Score:
-    """Score a split in training, plainly, all ranks together; each returns the same."""
-    return score_model(model, replace(dataset, val=split), config.score.plain(), config.train.dtype)
+def plain_score(model: LM, dataset: Dataset, split: Split, config: RunConfig) -> PlainScore:
+    """Score a split as in training, plainly, all ranks together; each returns the same."""
+    plain = config.score.plain()
+    with autocast(next(model.parameters()).device, config.train.dtype):
+        if plain.is_plain:
+            return score_contiguous(model, split, dataset.tokenizer, plain)
+        score = score_split(model, split, dataset.tokenizer, plain)
+        return PlainScore(score.loss, score.bpb)
 
 
 def _rehearse_export(model: LM, config: RunConfig, dataset: Dataset) -> None:
     """Pack the model as it is, for the time that takes."""
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     encoded, _ = packed(config, tensors, dataset)
-    artifact_bytes(
-        artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash), encoded, config.export.codec
-    )
+    artifact_bytes(artifact_header(config, dataset.tokenizer.spec()), encoded, config.export.codec)
 
 
 def score_model(
@@ -494,9 +510,9 @@ def write_export(
     path = run.artifact(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     size = write_artifact(path, header, encoded, codec)
-    code = closure_bytes(run.recipe if run.recipe.is_file() else None)
+    code = closure_bytes(config, run.recipe if run.recipe.is_file() else None)
     facts = {"artifact_bytes": size, "code_bytes": code.total, "total_bytes": size + code.total} | calibration
-    write_json(path.with_name("export.json"), facts)
+    write_json(path.with_name("export.json"), facts | {"export": to_dict(config.export)})
     return facts
 
 
@@ -560,9 +576,9 @@ def artifact_header(config: RunConfig, tokenizer: dict[str, Any], train_text_has
     return {"model": to_dict(config.model), "tokenizer": tokenizer, "score": score} | known
 
 
-def closure_bytes(recipe: Path | None) -> CodeSize:
-    """Bytes of all code that a config needs, as one script."""
-    return code_bytes(CODE_ROOTS, extra_files=[recipe] if recipe else [])
+def closure_bytes(config: RunConfig, recipe: Path | None) -> CodeSize:
+    """The script of a config, which `niblick submit` would write, and its bytes."""
+    return make_script(config, recipe)
 
 
 def score_artifact(
@@ -606,7 +622,7 @@ def score_artifact(
     sliced = dataset.val is not whole
     legal = legality(
         artifact_bytes=size,
-        code_bytes=closure_bytes(recipe).total,
+        code_bytes=closure_bytes(scored_config(artifact, config, dtype, run, path), recipe).total,
         train_seconds=train_clock(run, path.parent.name) if run else None,
         eval_seconds=eval_seconds,
         machine=here,
@@ -641,6 +657,19 @@ def score_artifact(
             record[COSTS_KEY] = write_costs(path.parent, costs)
         append_line(path.parent / "scores.jsonl", json.dumps(record))
     return record
+
+
+def scored_config(artifact: Artifact, score: ScoreConfig, dtype: str, run: Run | None, path: Path) -> RunConfig:
+    """Return the config of a run with the export that made this artifact and the way it is scored.
+
+    Without a run, what the artifact says of itself.
+    """
+    model = model_config(artifact.config["model"])
+    config = run.config() if run else RunConfig("artifact", model=model, export=ExportConfig(codec=artifact.codec))
+    exported = path.with_name("export.json")
+    export = read_json(exported).get("export") if run and exported.is_file() else None
+    data = to_dict(in_dtype(replace(config, score=score), dtype))
+    return run_config(data | ({"export": export} if export else {}))
 
 
 def _rounded(seconds: float | None) -> float | None:
@@ -682,12 +711,14 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     save_tensors(run.weights, state, {})
     run.artifact(name).parent.mkdir(parents=True)
     size = write_artifact(run.artifact(name), artifact_header(config, tokenizer), encoded, config.export.codec)
-    return imported(run, path, name, size, recipe)
+    return imported(run, config, path, name, size, recipe)
 
 
-def imported(run: Run, source: Path, name: str, size: int, recipe: Path | None = None) -> dict[str, Any]:
+def imported(
+    run: Run, config: RunConfig, source: Path, name: str, size: int, recipe: Path | None = None
+) -> dict[str, Any]:
     """Write down what a run's artifact `name`, of so many bytes, was made of. Returns what result.json holds."""
-    code = closure_bytes(recipe)
+    code = closure_bytes(config, recipe)
     made_of = {"file": source.name, "bytes": source.stat().st_size, "sha256": file_hash(source)}
     run.log({"event": "import"} | made_of)
     result = {"run": str(run.path), "artifact": name, "imported": made_of, "artifact_bytes": size}

@@ -23,6 +23,7 @@ from niblick.model.level import Level
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.stage import StageConfig
 from niblick.score import scorers
+from niblick.score.contiguous import score_contiguous
 from niblick.score.plan import ScoreConfig, Windows, batches, plan
 from niblick.score.scorers import Progress, Score, score_split
 
@@ -97,6 +98,17 @@ def test_contiguous_is_every_window_alone(model: LM, stream: np.ndarray) -> None
         assert score.bpb == pytest.approx(expected.sum() / math.log(2) / score.bytes, rel=1e-12)
         assert score.loss == pytest.approx(expected.sum() / score.tokens, rel=1e-12)
         assert score.document_nats is None
+        plain = score_contiguous(model, split(stream), TOKENIZER, ScoreConfig(32, batch_tokens))
+        assert plain.loss == pytest.approx(score.loss, rel=1e-9) and plain.bpb == pytest.approx(score.bpb, rel=1e-9)
+
+
+def test_the_plain_score_refuses_what_it_cannot_score(model: LM) -> None:
+    with pytest.raises(DataError, match="a score needs at least 2"):
+        score_contiguous(model, split(np.array([1])), TOKENIZER, ScoreConfig(8, 8))
+    with pytest.raises(DataError, match="outside the vocabulary"):
+        score_contiguous(model, split(np.array([1, 70, 300, 71])), TOKENIZER, ScoreConfig(8, 8))
+    assert not ScoreConfig(8, 8, capacity="divisor:4").is_plain
+    assert not ScoreConfig(8, 8, "sliding", 4).is_plain and ScoreConfig(8, 8, "sliding", 4).plain().is_plain
 
 
 @pytest.mark.parametrize("stride", [1, 5, 8, 31])

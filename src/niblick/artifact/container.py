@@ -181,10 +181,10 @@ def _make_header(config: Mapping[str, Any], described: list[Described], codec: s
     entries = []
     for name, scheme, shape, parts in described:
         get_dequantizer(scheme)  # what nobody can read is not written
-        for part_name, (dtype, _) in parts.items():
+        for part, (dtype, _) in parts.items():
             if dtype not in _DTYPE_NAMES:
                 raise ArtifactError(
-                    f"part {part_name!r} of tensor {name!r} is {dtype.name}, which an artifact cannot hold; "
+                    f"part {part!r} of tensor {name!r} is {dtype.name}, which an artifact cannot hold; "
                     f"store it as one of {', '.join(dtype.name for dtype in DTYPES.values())}"
                 )
         own = [[part_name, _DTYPE_NAMES[dtype], list(size)] for part_name, (dtype, size) in parts.items()]
@@ -221,6 +221,26 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
 
 def parse_artifact(data: bytes) -> Artifact:
     """Return the artifact that `data`, the bytes of a whole file, holds; raises as `read_artifact` does."""
+    config, codec, encoded, stored = _parse(data)
+    _, packed_size, payload_size = _check_frame(data)
+    rows, at = [], 0
+    for name, tensor in encoded.items():
+        own = slice(at, at := at + len(tensor.parts))
+        packed = sum(stored[own]) if stored else None
+        rows.append(TensorBytes(name, tensor.scheme, tensor.elements, tensor.nbytes, packed))
+    frame = _FIXED.size + _DIGEST_BYTES
+    return Artifact(config, codec, encoded, ByteBreakdown(len(data), packed_size, payload_size, frame, tuple(rows)))
+
+
+def parse_tensors(data: bytes) -> dict[str, EncodedTensor]:
+    """Return the stored tensors of an artifact alone; raises as `read_artifact` does."""
+    return _parse(data, tensors_only=True)[2]
+
+
+def _parse(
+    data: bytes, tensors_only: bool = False
+) -> tuple[dict[str, Any], str, dict[str, EncodedTensor], list[int] | None]:
+    """Return config, codec, tensors, and what each part of them takes in the payload where that can be told."""
     raw_size, packed_size, payload_size = _check_frame(data)
     packed = data[_FIXED.size : _FIXED.size + packed_size]
     payload = data[_FIXED.size + packed_size : -_DIGEST_BYTES]
@@ -230,15 +250,12 @@ def parse_artifact(data: bytes) -> Artifact:
     arrays = decoder.decode(payload, specs)
     if [(array.dtype, array.shape) for array in arrays] != specs:
         raise ArtifactError(f"the codec {codec!r} gave other arrays than the header declares; correct its decode")
-    stored = decoder.part_bytes(payload, specs)
-    encoded, rows, at = {}, [], 0
+    stored = None if tensors_only else decoder.part_bytes(payload, specs)
+    encoded, at = {}, 0
     for name, scheme, shape, parts in tensors:
         own = slice(at, at := at + len(parts))
-        tensor = EncodedTensor(scheme, shape, dict(zip(parts, arrays[own], strict=True)))
-        encoded[name] = tensor
-        rows.append(TensorBytes(name, scheme, tensor.elements, tensor.nbytes, sum(stored[own]) if stored else None))
-    frame = _FIXED.size + _DIGEST_BYTES
-    return Artifact(config, codec, encoded, ByteBreakdown(len(data), packed_size, payload_size, frame, tuple(rows)))
+        encoded[name] = EncodedTensor(scheme, shape, dict(zip(parts, arrays[own], strict=True)))
+    return config, codec, encoded, stored
 
 
 def _damaged(what: str) -> NoReturn:
@@ -310,6 +327,19 @@ Described = tuple[str, str, tuple[int, ...], dict[str, Spec]]
 
 def _parse_header(raw: bytes, payload_size: int) -> tuple[dict[str, Any], str, list[Described]]:
     """Return config, codec name and tensors; everything is of the right type and within the limits."""
+    _check_header(raw)
+    header = json.loads(raw)
+    kinds: list[_Kind] = []
+    for scheme, shape, described in header["kinds"]:
+        parts = {name: (DTYPES[dtype], tuple(size)) for name, dtype, size in described}
+        kinds.append((scheme, tuple(shape), parts))
+    tensors: list[Described] = [(name, *kinds[index]) for name, index in header["tensors"]]
+    _check_sizes(tensors, payload_size)
+    return header["config"], header["codec"], tensors
+
+
+def _check_header(raw: bytes) -> None:
+    """Raise ArtifactError unless the header is JSON of the right form, of the right types and within the limits."""
     try:
         header = json.loads(raw.decode(), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -322,39 +352,37 @@ def _parse_header(raw: bytes, payload_size: int) -> tuple[dict[str, Any], str, l
         _damaged("its header has no list of tensors")
     if len(header["tensors"]) > MAX_TENSORS or len(header["kinds"]) > MAX_TENSORS:
         _damaged(f"its header lists {len(header['tensors']):,} tensors, the limit is {MAX_TENSORS:,}")
-    kinds = [_parse_kind(kind) for kind in header["kinds"]]
-    tensors = list(_parse_tensors(header["tensors"], kinds))
-    _check_sizes(tensors, payload_size)
-    return header["config"], header["codec"], tensors
+    for kind in header["kinds"]:
+        _check_kind(kind)
+    _check_tensors(header["tensors"], len(header["kinds"]))
 
 
-def _parse_tensors(entries: list[Any], kinds: list[_Kind]) -> Iterator[Described]:
+def _check_tensors(entries: list[Any], kinds: int) -> None:
     seen = set()
     for number, entry in enumerate(entries):
         match entry:
-            case [name, int(index)] if _is_name(name) and type(index) is int and 0 <= index < len(kinds):
+            case [name, int(index)] if _is_name(name) and type(index) is int and 0 <= index < kinds:
                 if name in seen:
                     _damaged(f"the tensor {name!r} stands in it twice")
                 seen.add(name)
-                yield (name, *kinds[index])
             case _:
                 _damaged(f"entry {number} of its list of tensors is not [name, kind]")
 
 
-def _parse_kind(kind: Any) -> _Kind:
+def _check_kind(kind: Any) -> None:
     match kind:
         case [scheme, shape, [*described]] if _is_name(scheme) and _is_shape(shape):
-            parts: dict[str, Spec] = {}
+            parts = set()
             for entry in described:
                 match entry:
                     case [name, str(dtype), part_shape] if _is_name(name) and dtype in DTYPES and _is_shape(part_shape):
                         if name in parts:
                             _damaged(f"the part {name!r} of a tensor stands in it twice")
-                        parts[name] = (DTYPES[dtype], tuple(part_shape))
+                        parts.add(name)
                     case _:
                         _damaged(f"a part of a tensor of scheme {scheme!r} is not [name, dtype, shape]")
-            return scheme, tuple(shape), parts
-    _damaged("one of its kinds of tensors is not [scheme, shape, parts]")
+        case _:
+            _damaged("one of its kinds of tensors is not [scheme, shape, parts]")
 
 
 def _is_name(value: Any) -> bool:

@@ -15,7 +15,7 @@ from niblick.errors import NiblickError
 # isort: off
 from niblick.cli import looking, data, training, watching, sweeps, remote  # noqa: F401
 from niblick.cli import importing  # noqa: F401
-from niblick.cli import scoring, auditing, packing, studying, text, ledger  # noqa: F401
+from niblick.cli import scoring, auditing, packing, studying, text, ledger, submitting  # noqa: F401
 # isort: on
 
 __all__ = ["app", "main"]

@@ -175,7 +175,7 @@ class Dataset:
         if tokenizer is None:
             tokenizer = _tokenizer(manifest, directory)
         recorded = manifest.get("niblick", {}).get("splits", {})
-        train, val = (_open_split(directory, split, recorded.get(split)) for split in ("train", "val"))
+        train, val = (open_split(directory, split, recorded.get(split)) for split in ("train", "val"))
         return cls(directory, manifest, tokenizer, train, val)
 
 
@@ -228,12 +228,16 @@ def _tokenizer(manifest: dict[str, Any], directory: Path) -> Tokenizer:
     )
 
 
-def _open_split(directory: Path, split: str, recorded: dict[str, Any] | None) -> Split:
+def open_split(directory: Path, split: str, recorded: dict[str, Any] | None, *, indexed: bool = True) -> Split:
+    """Open the shards of a split, `recorded` what a manifest says of it. Raises DataError if they do not fit.
+
+    Without a manifest an index is taken where there is one, unless it is not asked for (not `indexed`).
+    """
     files = sorted(directory.glob(f"fineweb_{split}_*.bin"))
     if recorded is None:
         shards = [read_shard(path) for path in files]
         path = directory / index_name(split)
-        return Split(split, files, shards, read_index(path) if path.is_file() else None)
+        return Split(split, files, shards, read_index(path) if indexed and path.is_file() else None)
     expected = [directory / file["name"] for file in recorded["files"]]
     for path in {*expected} ^ {*files}:
         state = "is missing" if path in expected else "is not in the manifest"

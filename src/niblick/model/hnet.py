@@ -51,6 +51,7 @@ class HNet(nn.Module):
     def forward(
         self,
         x_BLD: Tensor,
+        *,
         given_BL: Tensor | None = None,
         length_B: Tensor | None = None,
         last: int | None = None,
@@ -68,13 +69,18 @@ class HNet(nn.Module):
             passages.append(passage)
             if not isinstance(level, SoftLevel):
                 length_B = passage.routing.chunks_B()
-        wanted = [last]  # positions at the end that are needed of each level's output, and of the main stage's
+        wanted = None if last is None else self._wanted(passages, last)
+        x_BLD = self.main(x_BLD, packing, last=wanted.pop() if wanted else None)
+        for level, passage in zip(reversed(list(self._levels())), reversed(passages), strict=True):
+            x_BLD = level.up(x_BLD, passage, wanted.pop() if wanted else None)
+        return x_BLD, [passage.routing for passage in passages]
+
+    def _wanted(self, passages: list[Passage], last: int | None) -> list[int | None]:
+        """Positions at the end that are needed of each level's output, and of the main stage's; None: all."""
+        wanted = [last]
         for level, passage in zip(self._levels(), passages, strict=True):
             wanted.append(level.inner_last(passage, wanted[-1]))
-        x_BLD = self.main(x_BLD, packing, wanted.pop())
-        for level, passage in zip(reversed(list(self._levels())), reversed(passages), strict=True):
-            x_BLD = level.up(x_BLD, passage, wanted.pop())
-        return x_BLD, [passage.routing for passage in passages]
+        return wanted
 
     def _levels(self) -> Iterator[Level | SoftLevel]:
         for level in self.levels:

@@ -12,7 +12,7 @@ Shapes: B batch, L positions, C chunks, D width, S chunks of all rows; in steps 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -98,6 +98,10 @@ class LevelConfig:
         """k of `divisor:k`; None for other capacities."""
         kind, _, k = self.capacity.partition(":")
         return int(k) if kind == "divisor" else None
+
+    def with_capacity(self, capacity: str) -> LevelConfig:
+        """Return the config with another capacity."""
+        return replace(self, capacity=capacity)
 
     def block_config(self, model: BlockConfig) -> BlockConfig:
         """Return the defaults of this level's blocks inside a model with the given ones."""
@@ -226,15 +230,16 @@ class Level(nn.Module):
         if passage.packed_BC is not None:
             chunks_BCD = chunks_BCD[0, passage.packed_BC]
         length = encoded_BLD.shape[1]
-        needed = length if last is None else self.decoder.needs(length, last)
-        encoded_BLD = encoded_BLD[:, -needed:]
+        needed = None if last is None else self.decoder.needs(length, last)
+        if needed is not None:
+            encoded_BLD = encoded_BLD[:, -needed:]
         spread_BLD = self.dechunk(chunks_BCD[..., : self.width], passage.start_BC, routing, needed)
         if self.config.confidence:
-            gate_BL1 = straight_through(confidence(routing.p_BL, routing.boundary_BL))[:, -needed:, None]
+            gate_BL1 = straight_through(confidence(routing.p_BL, routing.boundary_BL))[:, -(needed or 0) :, None]
             spread_BLD = gate_BL1 * spread_BLD
         x_BLD = spread_BLD.to(encoded_BLD.dtype) + self.residual(encoded_BLD)
         x_BLD = scale_gradient(x_BLD, self.config.lr_diff)
-        return self.decoder(x_BLD, last=last, start=length - needed)
+        return self.decoder(x_BLD, last=last, start=0 if needed is None else length - needed)
 
     def inner_last(self, passage: Passage, last: int | None) -> int | None:
         """Return how many chunks at the end are needed where `last` positions at the end are wanted; None: all.

@@ -169,7 +169,7 @@ class LM(nn.Module):
         x_BLD = self._enter(ids_BL, [ngram(ids_BL) for ngram in self.ngrams])
         if given_BL is None and self.provider is not None:
             given_BL = self.provider(ids_BL)
-        return self.body(x_BLD, given_BL, length_B, last)
+        return self.body(x_BLD, given_BL=given_BL, length_B=length_B, last=last)
 
     def _enter(self, ids: Tensor, ngrams: list[Tensor]) -> Tensor:
         """Embed tokens, in the autocast dtype where one is set, normalized as the first stage wants them."""
@@ -240,6 +240,7 @@ class LM(nn.Module):
         self,
         ids_BL: Tensor,
         targets_BL: Tensor | None = None,
+        *,
         given_BL: Tensor | None = None,
         guide_BL: Tensor | None = None,
     ) -> Any:

@@ -136,7 +136,9 @@ class Stage(nn.Module):
         known = all(getattr(own, "by_segments", False) for own in self.blocks)
         self.by_segments = known and fits(block.width // block.heads)
 
-    def forward(self, x_BLD: Tensor, packing: Packing | None = None, last: int | None = None, start: int = 0) -> Tensor:
+    def forward(
+        self, x_BLD: Tensor, packing: Packing | None = None, *, last: int | None = None, start: int = 0
+    ) -> Tensor:
         """Return the outputs, (B, L, D), or the last `last` of them: then nothing is computed that they do not need.
 
         `start` is the place of the first input in its row, where inputs that nothing needs were left out.
@@ -234,7 +236,9 @@ class Stage(nn.Module):
 class Passthrough(nn.Module):
     """Where a level has no stage: what comes in goes out."""
 
-    def forward(self, x_BLD: Tensor, packing: Packing | None = None, last: int | None = None, start: int = 0) -> Tensor:
+    def forward(
+        self, x_BLD: Tensor, packing: Packing | None = None, *, last: int | None = None, start: int = 0
+    ) -> Tensor:
         return x_BLD if last is None else x_BLD[:, -last:]
 
     def needs(self, length: int, last: int) -> int:

@@ -74,9 +74,12 @@ class ExportConfig:
     @property
     def name(self) -> str:
         """Name of the artifact inside its run, if nobody gives another."""
-        mixed = "-mixed" if self.rules else ""
-        mixed += "-residual" if self.residual.bytes else ""
-        return f"{self.scheme.replace(':', '.')}{mixed}{GPTQ[self.gptq]}+{self.codec}"
+        name = self.scheme.replace(":", ".")
+        if self.rules:
+            name += "-mixed"
+        if self.residual.bytes:
+            name += "-residual"
+        return f"{name}{GPTQ[self.gptq]}+{self.codec}"
 
 
 def pack(
@@ -165,10 +168,17 @@ def quantize(
     if scheme.kind in FLOATS or not weights.numel():
         return _as_floats(name, weights, scheme.kind if scheme.kind in FLOATS else "fp16")
     kept = pruned(weights, prune) if prune else weights
-    if scheme.kind == PUBLISHED:
-        codes, scale = quantize_int8(kept)
-        _expect_finite(name, scale)
-        return EncodedTensor("int8", tuple(weights.shape), {"codes": _array(codes), "scale": _array(scale)})
+    if on_a_grid(scheme):
+        return _gridded(weights, kept, scheme, bool(prune), hessian, damping, tell)
+    codes, scale = quantize_int8(kept)
+    _expect_finite(name, scale)
+    return EncodedTensor("int8", tuple(weights.shape), {"codes": _array(codes), "scale": _array(scale)})
+
+
+def _gridded(
+    weights: Tensor, kept: Tensor, scheme: Scheme, prune: bool, hessian: Tensor | None, damping: float, tell: Tell
+) -> EncodedTensor:
+    """Round to a grid, by GPTQ where there is a Hessian; with `prune` what is zero in `kept` stays zero."""
     weights_RC, kept_RC = (w.reshape(matrix_shape(tuple(weights.shape))) for w in (weights, kept))
     if hessian is None:
         grid = fit_grid(kept_RC, scheme)

@@ -84,6 +84,12 @@ class ScoreConfig:
         return ScoreConfig(self.seq_len, self.batch_tokens, capacity=self.capacity)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is what `plain` returns, but for a capacity: `score_contiguous` can do it."""
+        more = self.stride or self.capacity or self.max_seconds or self.ttt.optimizer or self.sidecar.name
+        return self.scorer == "contiguous" and not more
+
+    @property
     def step(self) -> int:
         """Targets that a window scores after the first."""
         return self.stride or self.seq_len

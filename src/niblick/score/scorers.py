@@ -19,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -123,11 +123,14 @@ class Losses(ABC):
 
 
 class ModelLosses(Losses):
-    """The cost by a model, on its device. With `skip`, nothing is computed that the scored targets do not need."""
+    """The cost by a model, on its device. With `skip`, nothing is computed that the scored targets do not need.
 
-    def __init__(self, model: LM, sidecar: Sidecar | None = None, *, skip: bool = True) -> None:
+    Where windows do not overlap (not `slide`), there is nothing to skip.
+    """
+
+    def __init__(self, model: LM, sidecar: Sidecar | None = None, *, skip: bool = True, slide: bool = True) -> None:
         super().__init__()
-        self.model, self.sidecar, self.skip = model, sidecar, skip
+        self.model, self.sidecar, self.skip, self.slide = model, sidecar, skip, slide
         self.device = next(model.parameters()).device
         # A divisor gives room by the length of the batch: rows that are filled up would have more.
         self.pad = all(not isinstance(level, Level) or level.config.divisor is None for level in model.body.levels)
@@ -139,7 +142,9 @@ class ModelLosses(Losses):
         length_B = None if batch.length_B is None else torch.from_numpy(batch.length_B).to(self.device)
         last = targets_BT.shape[1]
         if self.skip:
-            hidden_BTD, routings = self.model.hidden(ids_BL, length_B=length_B, last=None if not batch.first else last)
+            hidden_BTD, routings = self.model.hidden(
+                ids_BL, length_B=length_B, last=last if self.slide and batch.first else None
+            )
         else:
             hidden_BTD, routings = self.model.hidden(ids_BL)
             if length_B is None:
@@ -195,7 +200,7 @@ def room_for_chunks(model: LM, capacity: str) -> Iterator[None]:
     before = [level.config for level in levels]
     for level in levels:
         outer = capacity == "packed" and level is not levels[-1]
-        level.config = replace(level.config, capacity="bucketed" if outer else capacity)
+        level.config = level.config.with_capacity("bucketed" if outer else capacity)
     try:
         yield
     finally:
@@ -235,7 +240,7 @@ def score_split(
                 reduce = dist.all_reduce if ranks > 1 else None
                 adapter = Adapter(model, config.ttt, config.seq_len, reduce=reduce, rank=rank, ranks=ranks)
             return score_losses(
-                ModelLosses(model, sidecar),
+                ModelLosses(model, sidecar, slide=bool(config.stride)),
                 model.config.vocab_size,
                 split,
                 tokenizer,
@@ -422,8 +427,16 @@ class _Tally:
 
     def score(self, tokens: int, seconds: float, log: list[Stretch]) -> Score:
         """The score, when all targets are in."""
-        facts = (self.nats, tokens, self.bytes, seconds, self._document_nats, self.edges, self.decisions)
-        return Score(*facts, tuple(log))
+        return Score(
+            nats=self.nats,
+            tokens=tokens,
+            bytes=self.bytes,
+            seconds=seconds,
+            document_nats=self._document_nats,
+            knife_edges=self.edges,
+            decisions=self.decisions,
+            log=tuple(log),
+        )
 
 
 class _Clock:

@@ -143,9 +143,9 @@ class Optimizers:
         self.names = {p: name for name, p in model.named_parameters()}
         self.parts = OPTIMIZERS[config.name](model, config)
         held = [p for _, group in self._groups() for p in group["params"]]
-        for p, name in self.names.items():
-            count = sum(p is other for other in held)
-            if count > 1 or (p.requires_grad and not count):
+        for weight, name in self.names.items():
+            count = sum(weight is other for other in held)
+            if count > 1 or (weight.requires_grad and not count):
                 times = "twice" if count else "not at all"
                 raise ConfigError(f"the optimizer {config.name!r} has the weight {name} {times}: it must have it once")
         for optimizer, group in self._groups():

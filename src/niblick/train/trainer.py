@@ -9,6 +9,7 @@ Shapes: B batch, L positions.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import signal
 import time
@@ -27,16 +28,14 @@ from niblick.model.lm import LM, Losses
 from niblick.model.loss import Halves
 from niblick.model.routers import Routing
 from niblick.model.stage import Stage
-from niblick.score.scorers import Score
+from niblick.score.contiguous import PlainScore
 from niblick.train.averaging import Average, Averages
 from niblick.train.checkpoint import (
     Parts,
     Progress,
     Stateful,
-    capture,
     list_checkpoints,
     load_checkpoint,
-    put_back,
     save_checkpoint,
 )
 from niblick.train.distributed import SINGLE, Ranks, ignore_termination, is_lost, local_gradients
@@ -210,7 +209,7 @@ class TrainingLoss(nn.Module):
         self.model = model
 
     def forward(
-        self, ids_BL: Tensor, targets_BL: Tensor, guide_BL: Tensor | None = None
+        self, ids_BL: Tensor, targets_BL: Tensor, *, guide_BL: Tensor | None = None
     ) -> tuple[Tensor, Tensor, list[Routing]]:
         """Return the total to minimize, all terms of it (loss, total, ratio losses …), and what the routers did."""
         losses, routings = self.model(ids_BL, targets_BL, guide_BL=guide_BL)
@@ -226,8 +225,8 @@ def train(
     schedule: ScheduleConfig,
     optim: OptimConfig,
     *,
-    checkpoints: Path,
-    validate: Callable[[LM], Score],
+    checkpoints: Path | None,
+    validate: Callable[[LM], PlainScore],
     emit: Emit,
     resume: bool = False,
     guide: Guide | None = None,
@@ -242,12 +241,13 @@ def train(
 ) -> Outcome:
     """Train until the budget of `schedule` is used up or a signal says stop. `batches` yields micro-batches.
 
-    `guide` is what `config.init_from` stands for: the outermost router's target over the first `init_steps` steps.
-    `held_back` is the model's loss on training text held back for `train.average=best`, `rehearse` does what follows
-    training, for its time. `qat` rounds weights from some step on, `penalties` are those of
-    `config.penalties`. `extra` are more parts with state that checkpoints keep, by name. After step `pause_after`
-    the model is validated once, and training stops with a checkpoint. On every rank all of these must be the same;
-    `validate` and `held_back` are called on all and must give all the same.
+    Without a folder for `checkpoints` none are written, signals keep their meaning, and nobody watches for spikes, dead
+    routers and slow steps: so does a submission's script. `guide` is what `config.init_from` stands for: the outermost
+    router's target over the first `init_steps` steps. `held_back` is the model's loss on training text held back for
+    `train.average=best`, `rehearse` does what follows training, for its time. `qat` rounds weights from some step on,
+    `penalties` are those of `config.penalties`. `extra` are more parts with state that checkpoints keep, by name. After
+    step `pause_after` the model is validated once, and training stops with a checkpoint. On every rank all of these
+    must be the same; `validate` and `held_back` are called on all and must give all the same.
 
     Raises TrainingError when the loss or the gradient is not finite; the state before that step is then the newest
     checkpoint. Raises StorageError if a checkpoint cannot be written; the one before it is then still whole.
@@ -255,21 +255,23 @@ def train(
     device = next(model.parameters()).device
     passes = config.passes(ranks.size)
     optimizers = Optimizers(model, optim, ranks, DTYPES[pick_dtype(config.dtype, device)])
-    averages = Averages(model, config.average, config.ema_decay)
-    parts: dict[str, Stateful] = {"optim": optimizers, "average": averages, **(extra or {})}
+    averages = Averages(model, config.average, config.ema_decay) if config.average != "raw" else None
+    parts: dict[str, Stateful] = {"optim": optimizers} | dict(extra or {})
+    if averages:
+        parts["average"] = averages
     if qat:
         parts["qat"] = qat
     unused = ranks.size > 1 and _has_unused(model, config, device, guide)
     compile_stages(model, config.compile, device, emit)
-    newest = list_checkpoints(checkpoints)[-1:] if resume else []
-    progress = load_checkpoint(newest[0], model, parts) if newest else Progress()
+    newest = next(reversed(list_checkpoints(checkpoints)), None) if checkpoints and resume else None
+    progress = load_checkpoint(newest, model, parts) if newest else Progress()
     if newest:
-        emit({"event": "resume", "step": progress.step, "checkpoint": newest[0].name})
+        emit({"event": "resume", "step": progress.step, "checkpoint": newest.name})
     forward = ranks.wrap(TrainingLoss(model), device, unused)
     batches.position = progress.position
     wall = Clock(progress.wall_seconds, now)
     if config.warmup_steps:
-        _prime(model, forward, parts, batches, passes, config, device, ranks, emit, qat)
+        _prime(model, forward, optimizers, batches, passes, config, device, ranks, emit, qat)
     if schedule.max_seconds is not None and schedule.reserve_seconds is None:
         reserve = _reserve(averages, held_back, rehearse, ranks, now)
         emit({"event": "reserve", "seconds": reserve})
@@ -279,29 +281,32 @@ def train(
                 "leaves no time to train: raise it, or set schedule.reserve_seconds"
             )
         schedule = replace(schedule, reserve_seconds=reserve)
-    clock, pace, watch = Clock(progress.train_seconds, now), Pace(), Watch(progress.watch)
+    clock, pace = Clock(progress.train_seconds, now), Pace()
+    watch = Watch(progress.watch) if checkpoints else None
+    signals = StopSignals() if checkpoints else None
     saved: Path | None = None
 
-    def save() -> Path:
-        progress.wall_seconds, progress.watch = wall.read(), watch.state()
-        path = checkpoints / f"step_{progress.step:08d}.safetensors"
+    def save(folder: Path) -> Path:
+        progress.wall_seconds, progress.watch = wall.read(), watch.state() if watch else {}
+        path = folder / f"step_{progress.step:08d}.safetensors"
         if ranks.main:
-            path = save_checkpoint(checkpoints, model, parts, progress, config.checkpoints_kept)
+            path = save_checkpoint(folder, model, parts, progress, config.checkpoints_kept)
         ranks.barrier()
         emit(checkpoint_event(path))
         return path
 
     model.train()
-    with StopSignals() as stop:
+    with signals or contextlib.nullcontext():
         while True:
-            stopped, (progress.train_seconds, longest) = ranks.agree(stop.received, (clock.read(), pace.longest))
+            received = signals.received if signals else 0
+            stopped, (progress.train_seconds, longest) = ranks.agree(received, (clock.read(), pace.longest))
             paused = bool(pause_after) and progress.step == pause_after < schedule.steps
             if paused and not stopped:
                 with clock.paused():
                     score = validate(model)
                 emit(progress_event("validation", progress, schedule) | {"loss": score.loss, "bpb": score.bpb})
-            if stopped or paused:
-                saved = save()
+            if checkpoints and (stopped or paused):
+                saved = save(checkpoints)
                 break
             if schedule.finished(progress.step, progress.train_seconds, longest):
                 break
@@ -318,46 +323,49 @@ def train(
             losses, routings = _gradients(forward, batches, passes, config, device, steered, ranks, qat)
             losses |= penalties.add_gradients(progress.step) if penalties else {}
             norm = optimizers.clip()
-            wrong = watch.spike(losses["total"] if math.isfinite(norm) else norm)
+            wrong = watch.spike(losses["total"] if math.isfinite(norm) else norm) if watch else None
             finite = math.isfinite(losses["total"]) and math.isfinite(norm)
-            if wrong and config.rollback and not progress.rollbacks and list_checkpoints(checkpoints):
+            if checkpoints and wrong and config.rollback and not progress.rollbacks and list_checkpoints(checkpoints):
                 progress, watch = _roll_back(checkpoints, model, parts, batches, progress, wrong, emit)
                 continue
             if not finite:
-                raise _not_finite(model, losses, progress, save())
+                if checkpoints:
+                    raise _not_finite(model, losses, progress, save(checkpoints))
+                raise TrainingError(f"the loss is {losses['total']} at step {progress.step + 1}")
             if wrong:
                 emit({"event": "warning", "step": progress.step + 1, "kind": "loss_spike", "message": wrong})
             optimizers.step(progress.step, lr_scale)
             model.zero_grad(set_to_none=True)
-            averages.update(progress.step, lr_scale)
+            if averages:
+                averages.update(progress.step, lr_scale)
             _synchronize(device)
             progress.step += 1
             progress.position = batches.position
             progress.train_seconds = clock.read()
             seconds = progress.train_seconds - started
             pace.add(seconds)
-            logged = progress.step % config.log_every == 0 or progress.step == 1
+            logged = watch and (progress.step % config.log_every == 0 or progress.step == 1)
             levels = [routing_facts(r) for r in routings] if logged else []
             emit(
                 progress_event("step", progress, schedule)
                 | losses
                 | {"grad_norm": norm, "lr_scale": lr_scale, "tokens_per_second": config.batch_tokens / seconds}
-                | ({"levels": levels} if levels else {})
+                | ({"levels": levels} if logged and levels else {})
             )
-            for warning in watch.routers.warnings(levels):
+            for warning in watch.routers.warnings(levels) if watch else ():
                 emit(warning | {"step": progress.step, "kind": "dead_router"})
-            if slow := watch.slow(seconds, config.batch_tokens):
+            if watch and (slow := watch.slow(seconds, config.batch_tokens)):
                 emit({"event": "warning", "step": progress.step, "kind": "throughput", "message": slow})
-            if config.checkpoint_every and progress.step % config.checkpoint_every == 0:
-                save()
+            if checkpoints and config.checkpoint_every and progress.step % config.checkpoint_every == 0:
+                save(checkpoints)
     kind = "raw"
     if not saved:
-        kind, costs = averages.finish(held_back)
+        kind, costs = averages.finish(held_back) if averages else ("raw", {})
         _, (progress.train_seconds,) = ranks.agree(0, (clock.read(),))
-        if config.average != "raw":
+        if averages:
             emit({"event": "average", "step": progress.step, "chosen": kind, "losses": costs})
     progress.wall_seconds = wall.read()
-    why = signal.Signals(stopped).name if stopped else PAUSED if saved else None
+    why = None if not saved else signal.Signals(stopped).name if stopped else PAUSED
     return Outcome(progress, why, saved, kind)
 
 
@@ -377,13 +385,17 @@ def _gradients(
     """
     sums: list[Tensor] = []
     routings: list[Routing] = []
-    rounded = qat.in_place if qat else contextlib.nullcontext
     for i in range(passes):
         ids_BL, targets_BL = (t.to(device, non_blocking=True) for t in batches.next())
         more = i + 1 < passes
-        with local_gradients(forward) if more else contextlib.nullcontext(), rounded():
+        with (
+            local_gradients(forward) if more else contextlib.nullcontext(),
+            qat.in_place() if qat else contextlib.nullcontext(),
+        ):
             with autocast(device, config.dtype):
-                total, terms, routings = forward(ids_BL, targets_BL, guide(ids_BL) if guide else None)
+                total, terms, routings = (
+                    forward(ids_BL, targets_BL, guide_BL=guide(ids_BL)) if guide else forward(ids_BL, targets_BL)
+                )
             (total / (passes * ranks.size)).backward()
         sums.append(terms)
     means = torch.stack(sums).mean(0).tolist()
@@ -408,7 +420,7 @@ def _has_unused(model: LM, config: TrainConfig, device: torch.device, guide: Gui
 def _prime(
     model: LM,
     forward: nn.Module,
-    parts: Parts,
+    optimizers: Optimizers,
     batches: Batches,
     passes: int,
     config: TrainConfig,
@@ -418,21 +430,23 @@ def _prime(
     qat: QAT | None = None,
 ) -> None:
     """Take `warmup_steps` real steps, then put everything back."""
-    before = {name: tensor.clone() for name, tensor in capture(model, parts).items()}
-    position, optimizers = batches.position, parts["optim"]
-    assert isinstance(optimizers, Optimizers)
+    position = batches.position
+    before = copy.deepcopy((model.state_dict(), [optimizer.state_dict() for optimizer in optimizers.parts]))
     model.train()
-    for i in range(config.warmup_steps):
-        _gradients(forward, batches, passes, config, device, None, ranks, qat)
-        optimizers.step(i, 1.0)
-        model.zero_grad(set_to_none=True)
-        emit({"event": "warmup", "step": i + 1, "steps": config.warmup_steps})
-    put_back(before, model, parts, Path("the state before warmup"))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for i in range(config.warmup_steps):
+            _gradients(forward, batches, passes, config, device, None, ranks, qat)
+            optimizers.step(i, 1.0)
+            model.zero_grad(set_to_none=True)
+            emit({"event": "warmup", "step": i + 1, "steps": config.warmup_steps})
+    model.load_state_dict(before[0])
+    for optimizer, state in zip(optimizers.parts, before[1], strict=True):
+        optimizer.load_state_dict(state)
     batches.position = position
 
 
 def _reserve(
-    averages: Averages,
+    averages: Averages | None,
     held_back: Callable[[], float] | None,
     rehearse: Callable[[], None] | None,
     ranks: Ranks,
@@ -440,9 +454,9 @@ def _reserve(
 ) -> float:
     """Seconds that choosing among averages, and what follows training, take when tried now."""
     started = now()
-    if averages.choice == "best" and held_back:
+    if averages and averages.choice == "best" and held_back:
         held_back()
-    seconds = (now() - started) * (1 + len(averages.kinds))
+    seconds = (now() - started) * (1 + len(averages.kinds)) if averages else 0.0
     started = now()
     if rehearse and ranks.main:
         rehearse()
