@@ -49,7 +49,7 @@ class Wrapped(nn.Module):
         with torch.no_grad():
             self.hnet.dynamic_sequence_chunker.to_queries_keys.weight.copy_(torch.eye(width).repeat(2, 1))
 
-    def forward(self, x_BLD: Tensor, *unused: object) -> tuple[Tensor, list[Routing]]:
+    def forward(self, x_BLD: Tensor, **unused: object) -> tuple[Tensor, list[Routing]]:
         # The package works in one dtype throughout; its routing keeps autocast's.
         out, *_ = self.hnet(x_BLD)
         return out, []
