@@ -124,7 +124,7 @@ def test_a_hidden_file_is_found(data: Path, tmp_path: Path) -> None:
     path = next(made.glob("artifacts/*/artifact.nib"))
     fresh = auditing.score_fresh(path, made / "recipe.py", str(data))
     assert fresh["foreign"] == [str(table)]
-    check = auditing.artifact_check(path, made / "recipe.py", None, fresh)
+    check = auditing.artifact_check(path, 90_000, None, fresh)
     assert check.status == "fail" and "table.bin" in check.detail
 
 
@@ -191,7 +191,7 @@ def test_bad_targets_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixt
         err = capsys.readouterr().err
         assert err.startswith("niblick: ") and len(err.strip().splitlines()) == 1
     with pytest.raises(ConfigError, match="holds no script"):
-        auditing.audit_folder(empty)
+        auditing.audit_folder(empty, tmp_path, "", QUICK, lambda _: None)
 
 
 @pytest.mark.slow
