@@ -577,7 +577,13 @@ def artifact_header(config: RunConfig, tokenizer: dict[str, Any], train_text_has
 
 
 def closure_bytes(config: RunConfig, recipe: Path | None) -> CodeSize:
-    """The script of a config, which `niblick submit` would write, and its bytes."""
+    """The script of a config, which `niblick submit` would write, and its bytes.
+
+    A start that reads a file besides data and code has no script (`niblick submit` refuses it); such a config is
+    counted as one that starts from whitespace.
+    """
+    if config.train.init_from == "entropy" or config.train.init_from.startswith("bpe:"):
+        config = replace(config, train=replace(config.train, init_from="whitespace"))
     return make_script(config, recipe)
 
 

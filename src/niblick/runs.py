@@ -31,7 +31,7 @@ import niblick
 from niblick import challenge
 from niblick.config import RunConfig, run_config, to_dict
 from niblick.data.shards import file_hash
-from niblick.errors import ConfigError, nearest
+from niblick.errors import ConfigError, StorageError, nearest
 from niblick.files import append_line, read_json, write_bytes, write_json
 
 __all__ = [
@@ -154,13 +154,16 @@ def create_run(
         path.mkdir(exist_ok=True)
         if (path / "config.json").is_file():
             raise ConfigError(f"{path} is a run already: give this one another name")
-    write_json(path / "env.json", environment())
-    if member is not None:
-        write_json(path / MEMBER, member)
-    if recipe:
-        write_bytes(path / "recipe.py", recipe.read_bytes())
-    write_bytes(path / "source.tar.zst", source_snapshot(recipe))
-    write_json(path / "config.json", to_dict(config))  # last: a folder without it is no run
+    try:
+        write_json(path / "env.json", environment())
+        if member is not None:
+            write_json(path / MEMBER, member)
+        if recipe:
+            write_bytes(path / "recipe.py", recipe.read_bytes())
+        write_bytes(path / "source.tar.zst", source_snapshot(recipe))
+        write_json(path / "config.json", to_dict(config))  # last: a folder without it is no run
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({error.strerror}): make room, or give another --runs") from error
     return Run(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard, said = tell(["wandb-offline"], tmp_path / "a-1")
     assert (len(heard), said) == (7, [])
     (record,) = (tmp_path / "a-1").glob("wandb/offline-run-*/run-*.wandb")
-    assert b"validation/bpb" in record.read_bytes()
+    deadline = time.monotonic() + 30  # another process writes it, and may do so after the run is finished here
+    while b"validation/bpb" not in record.read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_logger_that_fails_is_left_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

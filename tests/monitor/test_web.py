@@ -189,7 +189,7 @@ def test_a_real_log_replayed(page: Any, place: Path, shared: Path) -> None:
                 file.write(line[7:])
                 file.flush()
                 if line.startswith(("Code size", "stopping_early")):
-                    time.sleep(1.5)
+                    time.sleep(3)
 
     page.goto(f"/run?id={BASELINE}")
     page.locator("h1", has_text=BASELINE).wait_for()

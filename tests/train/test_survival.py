@@ -57,7 +57,7 @@ MOMENTS = {  # where a kill may fall: the function and the most calls to let pas
     "a file being written": ("niblick.train.checkpoint", "save_file", 4),
     "a checkpoint on its way": ("os", "replace", 6),
     "an old checkpoint going": ("niblick.train.checkpoint", "list_checkpoints", 4),
-    "choosing an average": ("niblick.pipeline", "_shared_score", 3),
+    "choosing an average": ("niblick.pipeline", "plain_score", 3),
     "the last validation": ("niblick.pipeline", "_validate_weights", 1),
     "packing": ("niblick.pipeline", "pack", 1),
     "the artifact being written": ("os", "fsync", 3),
@@ -213,9 +213,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(data: Path, tmp_path: Path) -> N
 def test_files_that_may_not_grow(data: Path, tmp_path: Path) -> None:
     """The same through the limit on file sizes, which needs no rights: here the log is what cannot grow."""
     run = Run(tmp_path / "quickstart-1")
-    size = 400_000  # room for a checkpoint, not for the log of all steps
+    size = 500_000  # room for the sources and a checkpoint, not for the log of all steps
     done = niblick(
-        *("train", "quickstart", "--data", data, "--runs", tmp_path, *TOY, "schedule.steps=4000"),
+        *("train", "quickstart", "--data", data, "--runs", tmp_path, *TOY, "schedule.steps=6000"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
     )
     expect_full(done, run)
