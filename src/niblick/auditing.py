@@ -32,7 +32,6 @@ from niblick.audit.models import audit_model, exact
 from niblick.audit.scorers import Scorer, score_first, sums_to_one
 from niblick.audit.scripts import audit_script
 from niblick.audit.watch import foreign
-from niblick.bundle.submission import kept_scripts
 from niblick.config import score_config
 from niblick.data.dataset import Dataset, Split
 from niblick.data.documents import read_documents
@@ -447,14 +446,14 @@ def score_fresh(path: Path, recipe: Path | None, data: str) -> dict[str, Any]:
         command = [sys.executable, "-c", _FRESH, str(report), str(folder), os.path.abspath(data), str(result)]
         here = str(Path(__file__).parents[1])
         environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-        environment["PYTHONPATH"] = here
+        environment |= {"PYTHONPATH": here, "XDG_CACHE_HOME": str(folder)}  # no file of an earlier process is read
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         watched = json.loads(report.read_text()) if report.is_file() else {"files": [], "network": []}
         if done.returncode and not watched["network"]:
             last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
             raise ArtifactError(f"scoring {path} in a fresh process failed: {last}")
         score = json.loads(result.read_text()) if result.is_file() else dict.fromkeys(("bpb", "loss"), float("nan"))
-        known = [str(folder), os.path.realpath(data), here, os.path.realpath(kept_scripts())]
+        known = [str(folder), os.path.realpath(data), here]
         score |= {"foreign": foreign(watched["files"], known), "network": watched["network"]}
         return {"knife_edges": 0, "decisions": 0} | score
 

@@ -28,7 +28,7 @@ from niblick.artifact.container import Artifact, artifact_bytes, read_artifact, 
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.published_files import read_published
 from niblick.bundle import CodeSize
-from niblick.bundle.submission import make_script
+from niblick.bundle.submission import make_script, reads_another_file
 from niblick.config import RunConfig, dotted, model_config, override_score, run_config, score_config, to_dict
 from niblick.data.dataset import Dataset, Split
 from niblick.data.loader import Batches
@@ -582,7 +582,7 @@ def closure_bytes(config: RunConfig, recipe: Path | None) -> CodeSize:
     A start that reads a file besides data and code has no script (`niblick submit` refuses it); such a config is
     counted as one that starts from whitespace.
     """
-    if config.train.init_from == "entropy" or config.train.init_from.startswith("bpe:"):
+    if reads_another_file(config):
         config = replace(config, train=replace(config.train, init_from="whitespace"))
     return make_script(config, recipe)
 
@@ -717,14 +717,11 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     save_tensors(run.weights, state, {})
     run.artifact(name).parent.mkdir(parents=True)
     size = write_artifact(run.artifact(name), artifact_header(config, tokenizer), encoded, config.export.codec)
-    return imported(run, config, path, name, size, recipe)
+    return imported(run, path, name, size, closure_bytes(config, recipe))
 
 
-def imported(
-    run: Run, config: RunConfig, source: Path, name: str, size: int, recipe: Path | None = None
-) -> dict[str, Any]:
+def imported(run: Run, source: Path, name: str, size: int, code: CodeSize) -> dict[str, Any]:
     """Write down what a run's artifact `name`, of so many bytes, was made of. Returns what result.json holds."""
-    code = closure_bytes(config, recipe)
     made_of = {"file": source.name, "bytes": source.stat().st_size, "sha256": file_hash(source)}
     run.log({"event": "import"} | made_of)
     result = {"run": str(run.path), "artifact": name, "imported": made_of, "artifact_bytes": size}

@@ -129,7 +129,8 @@ def _skeleton(config: RunConfig, names: dict[str, str], recipe: Path | None) -> 
     )
     for path in sources:
         digest.update(path.read_bytes())
-    kept = kept_scripts() / f"{digest.hexdigest()}.json"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "niblick"
+    kept = folder / f"{digest.hexdigest()}.json"
     if kept.is_file():
         with contextlib.suppress(OSError, ValueError):
             parts, classes = json.loads(kept.read_text(encoding="utf-8"))
@@ -139,11 +140,6 @@ def _skeleton(config: RunConfig, names: dict[str, str], recipe: Path | None) -> 
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(kept, json.dumps(made).encode())
     return made
-
-
-def kept_scripts() -> Path:
-    """The folder in which scripts are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "niblick"
 
 
 def _plain(config: RunConfig, names: dict[str, str]) -> RunConfig:
@@ -174,12 +170,17 @@ Shapes in names: B batch, L positions, C chunks, D width, H heads, G key-value h
 """
 
 
+def reads_another_file(config: RunConfig) -> bool:
+    """Whether training starts from a file besides data and code, which no submission has."""
+    guide = config.train.init_from
+    return guide == "entropy" or guide.startswith("bpe:")
+
+
 def for_submission(config: RunConfig) -> RunConfig:
     """The config without what belongs to one machine. Raises ConfigError for what needs files that no folder has."""
-    guide = config.train.init_from
-    if guide == "entropy" or guide.startswith("bpe:"):
+    if reads_another_file(config):
         raise ConfigError(
-            f"train.init_from={guide} reads a file besides data and code, which a submission does not have: "
+            f"train.init_from={config.train.init_from} reads a file besides data and code, and a submission has none: "
             "leave it out, or start from train.init_from=whitespace"
         )
     entropy = replace(config.entropy, artifact="entropy.nib") if config.entropy.artifact else config.entropy
