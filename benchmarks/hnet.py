@@ -94,7 +94,7 @@ def bench_hnet(quick: bool) -> list[Row]:
     config = get_preset("hnet-byte260").model
     if quick:
         config = replace(config, width=32, heads=2, kv_heads=1)
-    rows, length = (2, 128) if quick else (8, 1024)
+    rows, length = (2, 128) if quick else (4, 1024)
     ids_BL, targets_BL = batch(rows, length)
     ours = LM(config)
     wrapped = LM(config)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from niblick.artifact.container import read_artifact
+from niblick.challenge import CAP_BYTES
 from niblick.errors import ConfigError
 from niblick.exports import fill_cap, predict_size, with_export
 from niblick.presets import get_preset
@@ -83,6 +84,13 @@ def test_sensitivities(run: Path, tmp_path: Path) -> None:
     assert {r["name"] for r in found["tensors"]} >= {"embed.weight", "body.main.blocks.0.mlp.up.weight"}
     assert json.loads((out / "sensitivity.json").read_text()) == found
     assert (out / "sensitivity.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["niblick-byte", "dense-sp1024", "dense-sp8192"])
+def test_recipes_of_full_size_keep_to_the_cap_and_nearly_fill_it(name: str) -> None:
+    size = predict_size(get_preset(name))
+    assert 0.85 * CAP_BYTES < size.low + size.code < size.high + size.code <= CAP_BYTES
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from niblick.config import DataConfig, RunConfig
 from niblick.errors import ConfigError, NiblickError, nearest
 from niblick.model.level import LevelConfig
 from niblick.model.lm import ModelConfig
+from niblick.model.ngrams import NgramConfig
 from niblick.model.stage import StageConfig
+from niblick.pack.quantize import ExportConfig
 from niblick.score.plan import ScoreConfig
 from niblick.train.optim import OptimConfig
 from niblick.train.schedule import ScheduleConfig
@@ -234,3 +237,89 @@ def sp1024_9x512_residual() -> RunConfig:
 def sp1024_14x576() -> RunConfig:
     """The sprint's 14 blocks of 576: the best float score of its runs, and twice over the cap, as published."""
     return _dense("sp1024-14x576", "sp1024", ModelConfig(vocab_size=1024, width=576, main=StageConfig("T14")))
+
+
+def _tables(tokens: range, words: range = range(0)) -> tuple[NgramConfig, ...]:
+    """A table of hashed n-grams for each n, of tokens and of words."""
+    both = [(n, False) for n in tokens] + [(n, True) for n in words]
+    return tuple(NgramConfig(n, rows=65_536, width=32, words=of_words) for n, of_words in both)
+
+
+BYTE_TABLES = _tables(range(2, 6), words=range(1, 4))
+SUBWORD_TABLES = _tables(range(2, 5))
+"""Three subwords are some eight bytes, so they need no words."""
+
+
+FILLED = ExportConfig(scheme="ecsq4:column", codec="range", gptq="quantized")
+"""Four bits a weight after range coding, rounded by what layers see: the form that lost least in docs/export.md."""
+
+
+def _small(config: RunConfig, name: str, model: ModelConfig, tokenizer: str = "byte260") -> RunConfig:
+    """A model for two CPU cores, trained in smaller steps than the quickstart."""
+    train = replace(config.train, batch_tokens=4_096, micro_batch_tokens=4_096)
+    return replace(config, preset=name, tokenizer=tokenizer, model=model, train=train)
+
+
+@preset
+def niblick_byte_small() -> RunConfig:
+    """Bytes at their best on two CPU cores: tables of n-grams and words, convolutions, attention over chunks; 150 s."""
+    plain = quickstart()
+    model = replace(
+        plain.model,
+        ngrams=BYTE_TABLES,
+        levels=_outer("c1", target_length=6.0, ratio_weight=0.05),
+        main=StageConfig("T2"),
+    )
+    return _small(plain, "niblick-byte-small", model)
+
+
+@preset
+def dense_sp1024_small() -> RunConfig:
+    """The rival of niblick-byte-small: a dense model over 1,024 lossless subwords with the same tables; 150 s."""
+    plain = quickstart()
+    model = replace(plain.model, vocab_size=1024, ngrams=SUBWORD_TABLES, levels=(), main=StageConfig("T2"))
+    return _small(plain, "dense-sp1024-small", model, "sp1024")
+
+
+@preset
+def niblick_byte() -> RunConfig:
+    """niblick-byte-small at full size: 30 million parameters that fill the cap; 10 minutes on 8×H100, or one GPU."""
+    return RunConfig(
+        preset="niblick-byte",
+        model=ModelConfig(
+            ngrams=BYTE_TABLES,
+            levels=_outer("c2", target_length=6.0, ratio_weight=0.05),
+            main=StageConfig("T8"),
+        ),
+        schedule=RECORD,
+        export=FILLED,
+    )
+
+
+def _dense_rival(name: str, tokenizer: str, vocab_size: int, layers: int) -> RunConfig:
+    """What the challenge's records taught, but for what did not pay in our trials (docs/recipes.md)."""
+    return RunConfig(
+        preset=name,
+        tokenizer=tokenizer,
+        model=ModelConfig(
+            vocab_size=vocab_size,
+            ngrams=SUBWORD_TABLES,
+            main=StageConfig(f"T{layers}"),
+        ),
+        train=TrainConfig(average="ema"),
+        schedule=RECORD,
+        optim=OptimConfig(weight_decay=0.1),
+        export=FILLED,
+    )
+
+
+@preset
+def dense_sp1024() -> RunConfig:
+    """The rival over 1,024 lossless subwords: dense, n-gram tables, EMA, weight decay, four bits by GPTQ."""
+    return _dense_rival("dense-sp1024", "sp1024", 1024, 13)
+
+
+@preset
+def dense_sp8192() -> RunConfig:
+    """The rival over 8,192 lossless subwords, as the records' vocabulary; two blocks make room for the embedding."""
+    return _dense_rival("dense-sp8192", "sp8192", 8192, 11)

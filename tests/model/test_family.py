@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from niblick.model.hnet import read_nested, write_nested
 from niblick.model.layers import BlockConfig
 from niblick.model.level import LevelConfig
 from niblick.model.lm import LM, EntropyConfig, ModelConfig
-from niblick.model.ngrams import NgramConfig, NgramEmbedding
+from niblick.model.ngrams import NgramConfig, NgramEmbedding, WordEmbedding, hashed_table
 from niblick.model.providers import Whitespace
 from niblick.model.stage import Stage, StageConfig
 
@@ -121,6 +122,34 @@ def test_ngrams_stop_at_a_bos() -> None:
     other_BL = ids_BL.clone()
     other_BL[0, 1:4] = 50
     assert torch.equal(ngram(ids_BL)[0, 4:], ngram(other_BL)[0, 4:])
+
+
+def words_before(text: bytes, t: int, n: int) -> tuple[bytes, ...] | None:
+    """What a table of n words looks up at byte t: the word so far, or what stands between, and n − 1 words before."""
+    document = text[text.rfind(b"\x00", 0, t + 1) + 1 : t + 1]
+    current = re.search(rb"[a-z0-9\x80-\xff]*\Z", document.lower())[0]  # type: ignore[index]
+    words = re.findall(rb"[a-z0-9\x80-\xff]+", document[: len(document) - len(current)].lower())
+    return (current or b" " + text[t : t + 1], *words[len(words) - n + 1 :]) if len(words) >= n - 1 else None
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_ngrams_of_words(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two positions have one hash if and only if they have the same words."""
+    text = b"The fox, the Fox.  THE fox\nand 12 caf\xc3\xa9s: caf\xc3\xa9 the\x00 the fox and\x00\x00the fox, the"
+    monkeypatch.setattr(WordEmbedding, "added", lambda self, hashed, whole: torch.where(whole, hashed, 0))
+    table = hashed_table(NgramConfig(n, 1000, 8, words=True), 16, 1, 260)
+    ids_BL = torch.tensor([[b + 4 if b else 1 for b in text]])
+    hashes = table(ids_BL)[0].tolist()
+    keys = [words_before(text, t, n) for t in range(len(text))]
+    assert [h != 0 for h in hashes] == [key is not None for key in keys]
+    assert len({*zip(hashes, keys, strict=True)}) == len(set(hashes)) == len(set(keys)) > 10
+
+
+def test_ngrams_of_words_need_bytes() -> None:
+    with pytest.raises(ConfigError, match="vocab_size=1024 is no byte vocabulary"):
+        LM(ModelConfig(**SMALL, vocab_size=1024, ngrams=(NgramConfig(1, 50, 8, words=True),)))
+    with pytest.raises(ConfigError, match="n=1 must be between 2 and 8"):
+        NgramConfig(1, 50, 8)
 
 
 def test_nested_layouts() -> None:
@@ -250,7 +279,10 @@ def test_nothing_looks_ahead() -> None:
     """A change of one token changes no logits before it: two levels, every capacity, n-grams."""
     inner = LevelConfig(StageConfig("T1"), StageConfig("c1"), capacity="packed", target_length=2.0)
     config = ModelConfig(
-        **SMALL, levels=(LevelConfig(), inner), ngrams=(NgramConfig(3, 50, 8),), main=StageConfig("C1")
+        **SMALL,
+        levels=(LevelConfig(), inner),
+        ngrams=(NgramConfig(3, 50, 8), NgramConfig(2, 50, 8, words=True)),
+        main=StageConfig("C1"),
     )
     model = rough(LM(config))
     ids_BL, other_BL = TEXT[:1], TEXT[:1].clone()

@@ -133,6 +133,9 @@ def stages(draw: Any) -> StageConfig:
     )
 
 
+WORDS = tuple(NgramConfig(n, 50, 8, words=True) for n in (1, 2, 3))
+
+
 @st.composite
 def configs(draw: Any) -> ModelConfig:
     levels, width = [], 16
@@ -161,7 +164,7 @@ def configs(draw: Any) -> ModelConfig:
         main=replace(stages(draw), width=width),
         tie_embeddings=draw(st.booleans()),
         embed_width=draw(st.sampled_from([0, 4])),
-        ngrams=draw(st.sampled_from([(), (NgramConfig(2, 50, 8), NgramConfig(3, 50, 8))])),
+        ngrams=draw(st.sampled_from([(), (NgramConfig(2, 50, 8), NgramConfig(3, 50, 8)), WORDS])),
     )
 
 

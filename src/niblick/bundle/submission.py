@@ -80,6 +80,7 @@ LEFT_OUT = (
             "layers.TransformerBlock",
             "layers.ConvBlock",
             "ngrams.NgramEmbedding",
+            "ngrams.WordEmbedding",
             "providers.Whitespace",
             "providers.Entropy",
         )

@@ -20,7 +20,7 @@ from niblick.model.hnet import HNet, HNetState, level_widths
 from niblick.model.layers import BlockConfig
 from niblick.model.level import LevelConfig
 from niblick.model.loss import PLAIN, logits, softcapped_nats
-from niblick.model.ngrams import NgramConfig, NgramEmbedding, NgramState
+from niblick.model.ngrams import NgramConfig, NgramState, WordState, hashed_table
 from niblick.model.providers import Entropy, Provider, Whitespace
 from niblick.model.routers import Routing
 from niblick.model.stage import StageConfig
@@ -116,7 +116,7 @@ class LMState:
     """Inference state of a whole model, for a batch of rows. `copy.deepcopy` forks it."""
 
     body: HNetState
-    ngrams: list[NgramState]
+    ngrams: list[NgramState | WordState]
     provider: Any
 
 
@@ -138,7 +138,9 @@ class LM(nn.Module):
         self.embed = nn.Embedding(config.vocab_size, narrow)
         nn.init.normal_(self.embed.weight, std=config.embed_std)
         self.embed_up = nn.Linear(narrow, config.width, bias=False) if config.embed_width else None
-        self.ngrams = nn.ModuleList(NgramEmbedding(n, config.width, config.bos_id) for n in config.ngrams)
+        self.ngrams = nn.ModuleList(
+            hashed_table(n, config.width, config.bos_id, config.vocab_size) for n in config.ngrams
+        )
         self.body = HNet(config.levels, config.main, config)
         self.unembed: nn.Linear | None = None
         if not config.tie_embeddings:

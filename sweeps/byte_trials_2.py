@@ -1,0 +1,41 @@
+"""Round two for bytes: large tables and convolutions together, and what else might help. 120 s on one core.
+
+Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on the first 60 held-out documents.
+"""
+
+import json
+
+from niblick.lab.sweep import Sweep, listed
+
+
+def tables(sizes, rows, width):
+    """The setting that gives a model hashed n-gram embeddings of these n."""
+    return "model.ngrams=" + json.dumps([{"n": n, "rows": rows, "width": width} for n in sizes])
+
+
+def outer(layout):
+    """The settings of both outer stages."""
+    return [f"model.levels.0.{stage}.layout={layout}" for stage in ("encoder", "decoder")]
+
+
+ROWS = tables((2, 3, 4, 5, 6), 65_536, 32)
+SMALL_BATCH = ["train.batch_tokens=4096", "train.micro_batch_tokens=4096"]
+
+sweep = Sweep(
+    base="quickstart",
+    sets=["data.path=data/webmix-byte260", "schedule.max_seconds=120", "score.documents=60"],
+    axes=[
+        listed(
+            {
+                "conv": [ROWS, *outer("C1"), *SMALL_BATCH],
+                "bare": [ROWS, *outer("c1"), *SMALL_BATCH],
+                "longer": [tables((2, 3, 4, 5, 6, 8), 131_072, 16), *outer("C1"), *SMALL_BATCH],
+                "shallow": [ROWS, *outer("C1"), *SMALL_BATCH, "model.main.layout=T2"],
+                "rate": [ROWS, *outer("C1"), *SMALL_BATCH, "optim.embed_lr=0.1"],
+                "chunks": [ROWS, *outer("C1"), *SMALL_BATCH, "model.levels.0.target_length=4"],
+            }
+        )
+    ],
+    track="wallclock",
+    control="conv",
+)
