@@ -246,8 +246,8 @@ def _tables(tokens: range, words: range = range(0)) -> tuple[NgramConfig, ...]:
 
 
 BYTE_TABLES = _tables(range(2, 6), words=range(1, 4))
-SUBWORD_TABLES = _tables(range(2, 5))
-"""Three subwords are some eight bytes, so they need no words."""
+SUBWORD_TABLES = _tables(range(2, 6))
+"""A few subwords reach as far as words do."""
 
 
 FILLED = ExportConfig(scheme="ecsq4:column", codec="range", gptq="quantized")
@@ -268,16 +268,17 @@ def niblick_byte_small() -> RunConfig:
         plain.model,
         ngrams=BYTE_TABLES,
         levels=_outer("c1", target_length=6.0, ratio_weight=0.05),
-        main=StageConfig("T2"),
+        main=StageConfig("T1"),
     )
-    return _small(plain, "niblick-byte-small", model)
+    small = _small(plain, "niblick-byte-small", model)
+    return replace(small, optim=replace(small.optim, embed_lr=0.025))
 
 
 @preset
 def dense_sp1024_small() -> RunConfig:
-    """The rival of niblick-byte-small: a dense model over 1,024 lossless subwords with the same tables; 150 s."""
+    """The rival of niblick-byte-small: a dense block over 1,024 lossless subwords, with tables too; 150 s."""
     plain = quickstart()
-    model = replace(plain.model, vocab_size=1024, ngrams=SUBWORD_TABLES, levels=(), main=StageConfig("T2"))
+    model = replace(plain.model, vocab_size=1024, ngrams=SUBWORD_TABLES, levels=(), main=StageConfig("T1"))
     return _small(plain, "dense-sp1024-small", model, "sp1024")
 
 
@@ -316,10 +317,10 @@ def _dense_rival(name: str, tokenizer: str, vocab_size: int, layers: int) -> Run
 @preset
 def dense_sp1024() -> RunConfig:
     """The rival over 1,024 lossless subwords: dense, n-gram tables, EMA, weight decay, four bits by GPTQ."""
-    return _dense_rival("dense-sp1024", "sp1024", 1024, 13)
+    return _dense_rival("dense-sp1024", "sp1024", 1024, 12)
 
 
 @preset
 def dense_sp8192() -> RunConfig:
     """The rival over 8,192 lossless subwords, as the records' vocabulary; two blocks make room for the embedding."""
-    return _dense_rival("dense-sp8192", "sp8192", 8192, 11)
+    return _dense_rival("dense-sp8192", "sp8192", 8192, 10)

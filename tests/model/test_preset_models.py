@@ -24,11 +24,11 @@ PARAMETERS = {
     "sp4096-nearcap": 17_057_856,
     "sp1024-9x512-residual": 17_059_912,
     "sp1024-14x576": 33_140_272,
-    "niblick-byte-small": 11_051_016,
-    "dense-sp1024-small": 6_895_880,
-    "niblick-byte": 29_871_696,
-    "dense-sp1024": 30_749_800,
-    "dense-sp8192": 30_745_176,
+    "niblick-byte-small": 14_907_650,
+    "dense-sp1024-small": 8_651_266,
+    "niblick-byte": 30_424_128,
+    "dense-sp1024": 31_026_272,
+    "dense-sp8192": 31_021_648,
 }
 
 
