@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from niblick.bundle import build, join, modules_of
+from niblick.bundle.facts import Facts
 from niblick.bundle.smallest import smallest
-from niblick.bundle.values import Facts
 from niblick.errors import ConfigError
 
 FILES = {
@@ -38,7 +38,9 @@ def area(radius: float, digits: int | None = None, unit: str = "m") -> str:
 
 
 def _same(x):
-    return x + 1
+    for _ in range(3):
+        x += 1
+    return x
 
 
 def add(items: list, word: str) -> None:
@@ -55,7 +57,9 @@ from fake.shapes import Square, Circle
 
 
 def _same(x):
-    return x * 2
+    for _ in range(3):
+        x *= 2
+    return x
 
 
 def main():
@@ -224,3 +228,93 @@ def test_smallest_leaves_dataclasses_alone(tmp_path: Path) -> None:
     )
     ast.parse(smallest(text))
     assert run(smallest(text), tmp_path) == "3 4\n"
+
+
+LEANER = {
+    "__init__.py": "",
+    "parts.py": '''from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+LIMIT = 7
+
+
+class Part(ABC):
+    """Base."""
+
+    @abstractmethod
+    def work(self, x: int) -> int:
+        """Do it."""
+
+
+class Double(Part):
+    fast = True
+
+    def __init__(self, name: str) -> None:
+        self.name, self.kind = name, "double"
+
+    def work(self, x: int) -> int:
+        """Twice."""
+        twice = x * 2
+        return twice
+
+
+class Triple(Part):
+    def work(self, x: int) -> int:
+        return x * 3
+
+
+PARTS = {"double": Double, "triple": Triple}
+
+
+@dataclass(frozen=True)
+class Place:
+    x: int
+    name: str = "nowhere"
+
+
+def build(kind: str) -> Part:
+    """Make a part."""
+    return PARTS[kind]("mine")
+
+
+def least(x: int, limit: int = LIMIT) -> int:
+    """The least of both."""
+    return min(x, limit)
+
+
+def told(event: dict) -> list:
+    return [event["step"]] if event["event"] == "step" else []
+''',
+    "top.py": """from fake.parts import Place, build, least, told
+
+
+def emit(event):
+    print(told(event))
+
+
+def main():
+    part = build("double")
+    same = part
+    place = Place(least(9), name="here")
+    emit({"event": "step", "step": same.work(place.x), "speed": place.x * 2})
+    emit({"event": "silence", "seconds": 3})
+    path = "unread"
+    print([path for path in ("a", "b")], f"{'x'}{place.x + 0}")
+""",
+}
+
+
+def test_what_stands_for_one_thing_alone_gives_way_to_it(tmp_path: Path) -> None:
+    (tmp_path / "fake").mkdir()
+    for name, text in LEANER.items():
+        (tmp_path / "fake" / name).write_text(text, encoding="utf-8")
+    registries = {("fake.parts", "PARTS"): frozenset({"double"})}
+    facts = Facts(registries=registries, told=frozenset({"emit"}), trusted=frozenset({"fake.top", "fake.parts"}))
+    text = join(build(modules_of(tmp_path / "fake"), "fake.top", facts, {})[0]).text
+    assert run(text, tmp_path) == "[14]\n['a', 'b'] x7\n"
+    gone = ("Part", "ABC", "PARTS", "Triple", "kind", "mine", "fast", "def build", "def least", "nowhere", "here")
+    for word in (*gone, "speed", "silence", "same", "unread", "twice = ", "+ 0"):
+        assert word not in text.replace("parts", ""), word
+    assert "min(9, LIMIT)" in text and "class Double:\n" in text

@@ -96,7 +96,7 @@ ENVIRONMENT: dict[str, tuple[Callable[[str], Any], str]] = {
 """The challenge's names for what may be set from outside: how to read a value, and where it belongs (* is each)."""
 
 
-def configured(config: RunConfig, environ: Mapping[str, str], ranks: int = 1) -> RunConfig:
+def configured(config: RunConfig, environ: Mapping[str, str], ranks: int) -> RunConfig:
     """Return the config with what the environment says. Raises ConfigError for what this script cannot change."""
     for name, value in BAKED.items():
         text = str(int(value)) if isinstance(value, bool) else str(value)
@@ -113,9 +113,13 @@ def configured(config: RunConfig, environ: Mapping[str, str], ranks: int = 1) ->
         settings["score.seq_len"] = settings["train.seq_len"]  # validation is in windows of the same length
     config = changed(config, settings)
     train = config.train
-    rows = train.batch_tokens // (train.seq_len * ranks)
+    rows, rest = divmod(train.batch_tokens, train.seq_len * ranks)
+    if rest or not rows:
+        raise ConfigError(
+            f"TRAIN_BATCH_TOKENS={train.batch_tokens} must be a multiple of {train.seq_len} × {ranks} ranks"
+        )
     most = max(1, train.micro_batch_tokens // train.seq_len)
-    fitting = next(n for n in range(max(1, min(rows, most)), 0, -1) if rows % n == 0)
+    fitting = next(n for n in range(min(rows, most), 0, -1) if rows % n == 0)
     return replace(config, train=replace(train, micro_batch_tokens=fitting * train.seq_len))
 
 

@@ -221,41 +221,47 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
 
 def parse_artifact(data: bytes) -> Artifact:
     """Return the artifact that `data`, the bytes of a whole file, holds; raises as `read_artifact` does."""
-    config, codec, encoded, stored = _parse(data)
-    _, packed_size, payload_size = _check_frame(data)
+    config, codec, tensors, payload = _opened(data)
+    encoded = _decoded(codec, tensors, payload)
+    stored = get_codec(codec).part_bytes(payload, _specs(tensors))
     rows, at = [], 0
     for name, tensor in encoded.items():
         own = slice(at, at := at + len(tensor.parts))
         packed = sum(stored[own]) if stored else None
         rows.append(TensorBytes(name, tensor.scheme, tensor.elements, tensor.nbytes, packed))
     frame = _FIXED.size + _DIGEST_BYTES
-    return Artifact(config, codec, encoded, ByteBreakdown(len(data), packed_size, payload_size, frame, tuple(rows)))
+    header = len(data) - len(payload) - frame
+    return Artifact(config, codec, encoded, ByteBreakdown(len(data), header, len(payload), frame, tuple(rows)))
 
 
 def parse_tensors(data: bytes) -> dict[str, EncodedTensor]:
     """Return the stored tensors of an artifact alone; raises as `read_artifact` does."""
-    return _parse(data, tensors_only=True)[2]
+    _, codec, tensors, payload = _opened(data)
+    return _decoded(codec, tensors, payload)
 
 
-def _parse(
-    data: bytes, tensors_only: bool = False
-) -> tuple[dict[str, Any], str, dict[str, EncodedTensor], list[int] | None]:
-    """Return config, codec, tensors, and what each part of them takes in the payload where that can be told."""
+def _opened(data: bytes) -> tuple[dict[str, Any], str, list[Described], bytes]:
+    """Return config, codec, what the header says of the tensors, and the payload."""
     raw_size, packed_size, payload_size = _check_frame(data)
     packed = data[_FIXED.size : _FIXED.size + packed_size]
     payload = data[_FIXED.size + packed_size : -_DIGEST_BYTES]
-    config, codec, tensors = _parse_header(_inflate_header(packed, raw_size), payload_size)
-    specs: list[Spec] = [spec for _, _, _, parts in tensors for spec in parts.values()]
-    decoder = get_codec(codec)
-    arrays = decoder.decode(payload, specs)
+    return *_parse_header(_inflate_header(packed, raw_size), payload_size), payload
+
+
+def _specs(tensors: list[Described]) -> list[Spec]:
+    return [spec for *_, parts in tensors for spec in parts.values()]
+
+
+def _decoded(codec: str, tensors: list[Described], payload: bytes) -> dict[str, EncodedTensor]:
+    specs = _specs(tensors)
+    arrays = get_codec(codec).decode(payload, specs)
     if [(array.dtype, array.shape) for array in arrays] != specs:
         raise ArtifactError(f"the codec {codec!r} gave other arrays than the header declares; correct its decode")
-    stored = None if tensors_only else decoder.part_bytes(payload, specs)
     encoded, at = {}, 0
     for name, scheme, shape, parts in tensors:
         own = slice(at, at := at + len(parts))
         encoded[name] = EncodedTensor(scheme, shape, dict(zip(parts, arrays[own], strict=True)))
-    return config, codec, encoded, stored
+    return encoded
 
 
 def _damaged(what: str) -> NoReturn:

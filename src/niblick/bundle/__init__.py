@@ -15,9 +15,10 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from niblick.bundle.folding import literal, specialize
+from niblick.bundle.facts import Facts
 from niblick.bundle.program import Module, Program
-from niblick.bundle.values import Facts
+from niblick.bundle.specializing import specialize
+from niblick.bundle.trees import literal
 from niblick.bundle.writing import write
 from niblick.errors import ConfigError
 

@@ -216,6 +216,10 @@ class Program:
                 return self.find(owner, node.attr)
         return None
 
+    def forget_ancestors(self) -> None:
+        """Bases of classes were changed."""
+        self._ancestors.clear()
+
     def ancestors(self, cls: Definition) -> tuple[Definition, ...]:
         """A class and the classes of the program that it derives from, nearest first."""
         if cls not in self._ancestors:

@@ -8,210 +8,36 @@ the configs at hand have there.
 from __future__ import annotations
 
 import ast
-import builtins
 import functools
 import importlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
-from niblick.bundle.program import FUNCTIONS, Context, Definition, Function, Program, bound, children, tree
-
-MOST = 12
-"""Values that are told apart; what can be more is anything."""
-
-Key = tuple[str, str]
-"""Module and name."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """One of a few values."""
-
-    values: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Instance:
-    """An object of a class of the program."""
-
-    cls: Definition
+from niblick.bundle.binding import (
+    Way,
+    alternatives,
+    bind,
+    bindings,
+    is_name,
+    is_replace,
+    is_static,
+    is_tuple,
+    item,
+    own_nodes,
+    qualified,
+)
+from niblick.bundle.calls import Calls
+from niblick.bundle.facts import FOREIGN, Foreign, Instance, Items, Key, Known, Value, fixed, joined
+from niblick.bundle.program import Context, Definition, Function, Outside, bound, tree
 
 
-@dataclass(frozen=True)
-class Items:
-    """A tuple, and what each of its items can be."""
-
-    items: tuple[Value, ...]
-
-
-Value = Known | Instance | Items | None
-"""None: anything."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a config settles."""
-
-    configs: Mapping[Key, tuple[Any, ...]] = field(default_factory=dict)
-    """All objects of config dataclasses that there will be, by class; derived classes are listed at their bases too."""
-    open_fields: frozenset[tuple[Key, str]] = frozenset()
-    """Fields that may be set to something else when the script runs."""
-    registries: Mapping[Key, frozenset[str]] = field(default_factory=dict)
-    """Dictionaries of which only some keys will be asked for."""
-    computed: frozenset[Key] = frozenset()
-    """Functions without side effects, which may be called on known values to see what they give."""
-    covered: frozenset[str] = frozenset()
-    """Functions (`module.function` or `module.Class.method`) that make config objects which are all in `configs`."""
-    left_out: frozenset[str] = frozenset()
-    """Methods (`module.Class.method`, any module or class as *) that are never called."""
-    checks: frozenset[Key] = frozenset()
-    """Functions that only look whether something is right: calls of them alone in a line are left out."""
-    trusted: frozenset[str] = frozenset()
-    """Modules whose checks of what they are given, with errors of niblick's own, are left out."""
-
-
-def joined(values: list[Value]) -> Value:
-    """What can be any of these."""
-    if not values or any(value is None for value in values):
-        return None
-    if all(isinstance(value, Known) for value in values):
-        found: list[Any] = []
-        for value in itertools.chain.from_iterable(v.values for v in values):  # type: ignore[union-attr]
-            if not any(_same(value, other) for other in found):
-                found.append(value)
-        return Known(tuple(found)) if len(found) <= MOST else None
-    if all(isinstance(value, Items) and len(value.items) == len(values[0].items) for value in values):  # type: ignore[union-attr]
-        return Items(tuple(joined(list(column)) for column in zip(*(v.items for v in values), strict=True)))  # type: ignore[union-attr]
-    return values[0] if all(value == values[0] for value in values) else None
-
-
-def fixed(value: Value) -> Value:
-    """The value, unless it can be changed in place: then what it once was says nothing."""
-    if isinstance(value, Known) and any(isinstance(v, list | dict | set) for v in value.values):
-        return None
-    return value
-
-
-def _same(a: Any, b: Any) -> bool:
-    try:
-        return a is b or (type(a) is type(b) and bool(a == b))
-    except Exception:  # values of users' classes may refuse
-        return False
-
-
-@dataclass
-class Seen:
-    """What one look at all live code found."""
-
-    calls: list[tuple[ast.Call, Context]] = field(default_factory=list)
-    stores: dict[str, list[tuple[ast.expr, ast.expr | None, Context]]] = field(default_factory=dict)
-    """Assignments to attributes by name: the object, the value (None: some other way), where."""
-    classes: set[Definition] = field(default_factory=set)
-    passed_on: set[ast.AST] = field(default_factory=set)
-    """Functions that are named without being called: who calls them is unknown."""
-    classes_passed_on: set[Definition] = field(default_factory=set)
-    """Classes of which that is so."""
-
-
-class Values:
+class Values(Calls):
     """Evaluates expressions of a program under facts.
 
     `seen` is what a look at all live code found, `before` what was known before the program was simplified last.
     """
-
-    def __init__(self, program: Program, facts: Facts, seen: Seen, before: Mapping[Any, Value] | None = None) -> None:
-        self.program, self.facts, self.seen = program, facts, seen
-        self._memo: dict[Any, Value] = {}
-        self._running: set[Any] = set()
-        self._bound: dict[tuple[ast.Call, ast.AST], Arguments | None] = {}
-        self._before = dict(before or {})
-        self._callable: dict[Any, list[Function]] = {}
-        self.sites: dict[ast.AST, list[tuple[ast.Call, Context, bool]]] = {}
-        self.targets: dict[ast.Call, list[ast.AST]] = {}
-        self._find_sites()
-
-    # Calls
-
-    def _find_sites(self) -> None:
-        """Who calls whom. Objects that are called could be of any class with `forward` or `__call__`."""
-        methods: dict[str, list[tuple[Definition, Function]]] = {}
-        for cls in self.seen.classes:
-            for name, method in cls.methods().items():
-                methods.setdefault(name, []).append((cls, method))
-        fields = {field.target.id for cls in self.seen.classes for field in cls.fields()}  # type: ignore[union-attr]
-        held = fields | set(self.seen.stores)  # attributes in which the program keeps something
-        for call, context in self.seen.calls:
-            found: list[tuple[ast.AST, bool]] = []
-            target = self.program.meaning(call.func, context)
-            if isinstance(target, Definition) and isinstance(target.node, FUNCTIONS):
-                found = [(target.node, False)]
-            elif isinstance(target, Definition) and isinstance(target.node, ast.ClassDef):
-                own = [c.methods()["__init__"] for c in self.program.ancestors(target) if "__init__" in c.methods()]
-                found = [(own[0], True)] if own else []
-            elif (made := self._of_known_class(call, context)) is not None:
-                found = made
-            elif isinstance(call.func, ast.Attribute):
-                named = self._methods(call.func, context, methods)
-                found = [(m, not _static(m)) for m in named if _fits(call, m)]
-                free = self.program.meaning(call.func.value, context) is None
-                if not found and free and call.func.attr in held:
-                    wild = self._called(call, context, methods)  # what an attribute holds may be called
-                    found = [(m, True) for m in wild]
-            elif target is None and not (isinstance(call.func, ast.Name) and _is_plain_function(call.func, context)):
-                found = [(m, True) for m in self._called(call, context, methods)]
-            self.targets[call] = [f for f, _ in found]
-            for function, skip in found:
-                self.sites.setdefault(function, []).append((call, context, skip))
-
-    def _of_known_class(self, call: ast.Call, context: Context) -> list[tuple[ast.AST, bool]] | None:
-        """Methods of the class that the object is known to be of, from before; None if it is not known."""
-        method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-        owner = call.func.value if isinstance(call.func, ast.Attribute) else call.func
-        for node, names in ((owner, [method]), (call.func, ["forward", "__call__"])):
-            value = self._before.get((node, context.functions))
-            cls = value.cls if isinstance(value, Instance) else None
-            if cls is None or names == [""]:
-                continue
-            below = [c for c in self.seen.classes if c is not cls and cls in self.program.ancestors(c)]
-            family = [cls, *below]
-            found = {}
-            for member in family:
-                for ancestor in self.program.ancestors(member):
-                    name = next((n for n in names if n in ancestor.methods()), None)
-                    if name:
-                        found[ancestor.methods()[name]] = not _static(ancestor.methods()[name])
-                        break
-            if found:
-                return list(found.items())
-        return None
-
-    def _methods(
-        self, func: ast.Attribute, context: Context, methods: dict[str, list[tuple[Definition, Function]]]
-    ) -> list[Function]:
-        named = methods.get(func.attr, [])
-        if isinstance(func.value, ast.Call) and ast.unparse(func.value.func) == "super" and context.cls:
-            above = self.program.ancestors(context.cls)[1:]
-            return [c.methods()[func.attr] for c in above if func.attr in c.methods()][:1]
-        return [m for _, m in named]
-
-    def _called(
-        self, call: ast.Call, context: Context, methods: dict[str, list[tuple[Definition, Function]]]
-    ) -> list[Function]:
-        most = len(call.args) + len(call.keywords)
-        shape = (
-            most,
-            len(call.args),
-            frozenset(k.arg for k in call.keywords),
-            any(isinstance(a, ast.Starred) for a in call.args),
-        )
-        if shape not in self._callable:
-            found = [m for name in ("forward", "__call__") for _, m in methods.get(name, [])]
-            self._callable[shape] = [
-                m for m in found if len(m.args.args) > most - len(m.args.kwonlyargs) and bind(call, m, True)
-            ]
-        return self._callable[shape]
 
     def parameter(self, function: Function, context: Context, name: str) -> Value:
         """What a parameter can be: what its annotation says of configs, else what all calls give it."""
@@ -223,7 +49,7 @@ class Values:
         node = next((a for a in own if a.arg == name), None)
         if node is None or isinstance(function, ast.Lambda) or len(context.functions) > 1:
             return self.annotated(node.annotation, context) if node else None
-        if arguments.args and name == arguments.args[0].arg and context.cls and not _static(function):
+        if arguments.args and name == arguments.args[0].arg and context.cls and not is_static(function):
             return self.object(context.cls)
         given = self._given(function, context, name)
         return self.annotated(node.annotation, context) if given is None else given
@@ -294,7 +120,7 @@ class Values:
             plain = not any(
                 m in c.methods() for c in self.program.ancestors(value.cls) for m in ("__len__", "__bool__")
             )
-            return True if plain and not _is_tuple(value.cls) else None
+            return True if plain and not is_tuple(value.cls) else None
         return None
 
     def value(self, node: ast.expr, context: Context) -> Value:
@@ -378,7 +204,7 @@ class Values:
             return Known((isinstance(node.ops[0], ast.IsNot | ast.NotEq),)) if absent else None
         left, right, op = self.value(node.left, context), self.value(node.comparators[0], context), node.ops[0]
         nothing = (Known((None,)),)
-        if isinstance(op, ast.Is | ast.IsNot) and (isinstance(left, Instance) or isinstance(right, Instance)):
+        if isinstance(op, ast.Is | ast.IsNot) and any(isinstance(v, Instance | Foreign) for v in (left, right)):
             return Known((isinstance(op, ast.IsNot),)) if left in nothing or right in nothing else None
         operation = _COMPARISONS.get(type(op))
         return self._apply(operation, [left, right]) if operation else None
@@ -396,10 +222,10 @@ class Values:
             return None
 
     def _name(self, node: ast.Name, context: Context) -> Value:
-        for depth in reversed(range(len(context.functions))):
+        target = self.program.meaning(node, context)
+        for depth in reversed(range(len(context.functions) if target is None else 0)):
             if node.id in bound(context.functions[depth]):
                 return self._of_local(node.id, Context(context.module, context.cls, context.functions[: depth + 1]))
-        target = self.program.find(context.module, node.id)
         if isinstance(target, Definition) and isinstance(target.node, ast.Assign | ast.AnnAssign):
             if target.key in self.facts.registries or not target.node.value:
                 return None
@@ -424,10 +250,10 @@ class Values:
                 return None
             if isinstance(value, ast.Tuple) and way.index is not None and not way.element:
                 value, way = value.elts[way.index], Way()
-            on_itself = isinstance(value, ast.Call) and bool(value.args) and _is_name(value.args[0], name)
-            if on_itself and _is_replace(self.program.meaning(value.func, context)):  # type: ignore[attr-defined]
+            on_itself = isinstance(value, ast.Call) and bool(value.args) and is_name(value.args[0], name)
+            if on_itself and is_replace(self.program.meaning(value.func, context)):  # type: ignore[attr-defined]
                 continue  # what it sets is looked at where fields are
-            if isinstance(value, ast.BoolOp) and isinstance(value.op, ast.Or) and _is_name(value.values[0], name):
+            if isinstance(value, ast.BoolOp) and isinstance(value.op, ast.Or) and is_name(value.values[0], name):
                 if found and found[0] is not None and self._certain(found[0]):
                     continue  # x = x or other, and x always holds
                 value = ast.BoolOp(ast.Or(), value.values[1:]) if len(value.values) > 2 else value.values[1]
@@ -458,6 +284,8 @@ class Values:
                 inside = inside.elts[0] if isinstance(inside, ast.Tuple) else inside
                 if ast.unparse(method[1].returns.value) in ("Iterator", "Iterable", "list", "tuple"):
                     return self.annotated(inside, Context(method[0].module))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("fields", "dataclasses.fields"):
+            return FOREIGN
         value = self.value(node, context)
         if isinstance(value, Known):
             try:
@@ -532,13 +360,13 @@ class Values:
         """(class or any, field, value, where) for each field of a config that live code sets."""
         found: list[tuple[Key | None, str, ast.expr | None, Context]] = []
         for call, context in self.seen.calls:
-            if _qualified(context) in self.facts.covered:
+            if qualified(context) in self.facts.covered:
                 continue
             target = self.program.meaning(call.func, context)
             if isinstance(target, Definition) and target.key in self.facts.configs:
                 found += _constructed(target, call, context)
-            elif _is_replace(target):
-                on_self = bool(call.args) and _is_name(call.args[0], "self") and context.cls is not None
+            elif is_replace(target):
+                on_self = bool(call.args) and is_name(call.args[0], "self") and context.cls is not None
                 own = context.cls.key if on_self and context.cls else None
                 found += [(own, k.arg or "*", k.value if k.arg else None, context) for k in call.keywords]
         return found
@@ -553,7 +381,7 @@ class Values:
                 if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
                     found.append(self.value(node.value, Context(member.module)))
                 if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
-                    if member.is_dataclass or _is_tuple(member):
+                    if member.is_dataclass or is_tuple(member):
                         given = self._given_field(member, name)
                         return self.annotated(node.annotation, Context(member.module)) if given is None else given
                     if node.value is not None:
@@ -596,8 +424,8 @@ class Values:
             target = self.program.meaning(call.func, context)
             if isinstance(target, Definition) and isinstance(target.node, ast.ClassDef):
                 makers.setdefault(target, []).append((call, context))
-            copied = _is_replace(target) or (isinstance(call.func, ast.Attribute) and call.func.attr == "_replace")
-            if copied and _qualified(context) not in self.facts.covered:
+            copied = is_replace(target) or (isinstance(call.func, ast.Attribute) and call.func.attr == "_replace")
+            if copied and qualified(context) not in self.facts.covered:
                 changes |= {k.arg for k in call.keywords}
         return makers, changes
 
@@ -629,8 +457,10 @@ class Values:
         if target is None and isinstance(node.func, ast.Name):
             return self._builtin(node.func.id, node, context)
         if isinstance(target, Definition) and isinstance(target.node, ast.ClassDef):
-            return self.object(target)
-        if _is_replace(target) and node.args:
+            return self._new_config(target, node, context) or self.object(target)
+        if (target is None or isinstance(target, Outside)) and self._makes_foreign(node.func, context):
+            return FOREIGN
+        if is_replace(target) and node.args:
             return self.value(node.args[0], context)
         function, inner = None, Context(context.module)
         if isinstance(target, Definition) and isinstance(target.node, ast.FunctionDef):
@@ -651,6 +481,30 @@ class Values:
                 called = getattr(importlib.import_module(target.key[0]), target.key[1])
                 return self._apply(called, positional)
         return self._returned(function, inner) or self.annotated(function.returns, inner)
+
+    def _makes_foreign(self, func: ast.expr, context: Context) -> bool:
+        """Whether it is a class of a library: by custom those alone have capital letters."""
+        root = func
+        while isinstance(root, ast.Attribute):
+            root = root.value
+        name = (
+            func.attr if isinstance(func, ast.Attribute) else getattr(self.program.meaning(func, context), "name", None)
+        )
+        return isinstance(self.program.meaning(root, context), Outside) and bool(name) and str(name)[0].isupper()
+
+    def _new_config(self, cls: Definition, node: ast.Call, context: Context) -> Value:
+        """The config object that a call makes, where all that it is given is known."""
+        settled = cls.key in self.facts.configs and not any(key == cls.key for key, _ in self.facts.open_fields)
+        if (
+            not settled
+            or any(isinstance(a, ast.Starred) for a in node.args)
+            or any(k.arg is None for k in node.keywords)
+        ):
+            return None
+        values = [self.value(a, context) for a in (*node.args, *(k.value for k in node.keywords))]
+        count, names = len(node.args), [str(k.arg) for k in node.keywords]
+        real = getattr(importlib.import_module(cls.key[0]), cls.key[1])
+        return self._apply(lambda *v: real(*v[:count], **dict(zip(names, v[count:], strict=True))), values)
 
     def _method_of(self, node: ast.Call, context: Context) -> tuple[Definition, ast.FunctionDef] | None:
         """The method that a call on an object of a known class is of, as that class has it."""
@@ -673,7 +527,7 @@ class Values:
 
     def _returned(self, function: ast.FunctionDef, context: Context) -> Value:
         """What a function can return, whatever it is given."""
-        nodes = list(_own_nodes(function))
+        nodes = list(own_nodes(function))
         if any(isinstance(n, ast.Yield | ast.YieldFrom) for n in nodes) or function.decorator_list or not function.body:
             return None
         inside = context.inside(function)
@@ -701,138 +555,6 @@ class Values:
         return None if alive else Known((False,))
 
 
-def item(value: Value, index: int | None) -> Value:
-    """What item number `index` of a value can be; None: the value itself."""
-    if index is None:
-        return value
-    if isinstance(value, Items):
-        return value.items[index] if index < len(value.items) else None
-    if isinstance(value, Known) and all(isinstance(v, tuple) and index < len(v) for v in value.values):
-        return joined([Known((v[index],)) for v in value.values])
-    return None
-
-
-def _fits(call: ast.Call, method: Function) -> bool:
-    """Whether a call can be one of a method: it gives what that needs, and nothing that it does not know."""
-    starred = any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords)
-    if starred or method.args.vararg or method.args.kwarg:
-        return True
-    return bind(call, method, not _static(method)) is not None
-
-
-class Arguments(dict[str, ast.expr]):
-    """What a call gives each parameter, defaults included; `given` are those that stand in the call."""
-
-    given: frozenset[str] = frozenset()
-
-
-def bind(call: ast.Call, function: ast.AST, skip: bool) -> Arguments | None:
-    """Match a call's arguments with a function's parameters, the first one skipped; None if that cannot be told."""
-    arguments: ast.arguments = function.args  # type: ignore[attr-defined]
-    positional = [*arguments.posonlyargs, *arguments.args][1 if skip else 0 :]
-    if any(isinstance(a, ast.Starred) for a in call.args) or any(k.arg is None for k in call.keywords):
-        return None
-    if arguments.vararg or arguments.kwarg or len(call.args) > len(positional):
-        return None
-    pairs = Arguments({p.arg: a for p, a in zip(positional, call.args, strict=False)})
-    names = {p.arg for p in (*positional, *arguments.kwonlyargs)}
-    for keyword in call.keywords:
-        if keyword.arg not in names or keyword.arg in pairs:
-            return None
-        pairs[str(keyword.arg)] = keyword.value
-    pairs.given = frozenset(pairs)
-    every = [*arguments.posonlyargs, *arguments.args]
-    defaults = dict(
-        zip([p.arg for p in every[len(every) - len(arguments.defaults) :]], arguments.defaults, strict=True)
-    )
-    defaults |= {p.arg: d for p, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d}
-    for name in names - pairs.keys():
-        if name not in defaults:
-            return None
-        pairs[name] = defaults[name]
-    return pairs
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a local comes of what is assigned: as one of its elements, as an item of it."""
-
-    element: bool = False
-    index: int | None = None
-
-
-def bindings(function: ast.AST) -> dict[str, list[tuple[ast.expr | None, Way]]]:
-    """What is assigned to each local of a function, and how; a value of None is anything. Kept until `forget`."""
-    known: dict[str, list[tuple[ast.expr | None, Way]]] | None = getattr(function, "_bindings", None)
-    if known is None:
-        known = function._bindings = _bindings(function)  # type: ignore[attr-defined]
-    return known
-
-
-def _bindings(function: ast.AST) -> dict[str, list[tuple[ast.expr | None, Way]]]:
-    found: dict[str, list[tuple[ast.expr | None, Way]]] = {}
-
-    def note(target: ast.AST, value: ast.expr | None, way: Way = Way()) -> None:
-        if isinstance(target, ast.Name):
-            found.setdefault(target.id, []).append((value, way))
-            return
-        flat = isinstance(target, ast.Tuple) and all(isinstance(t, ast.Name) for t in target.elts)
-        if flat and isinstance(value, ast.Tuple) and not way.element and len(target.elts) == len(value.elts):  # type: ignore[attr-defined]
-            for one, inner in zip(target.elts, value.elts, strict=True):  # type: ignore[attr-defined]
-                note(one, inner)
-        elif flat and value is not None and way.index is None:
-            for number, one in enumerate(target.elts):  # type: ignore[attr-defined]
-                note(one, value, Way(way.element, number))
-        else:
-            for name in tree(target):
-                if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
-                    found.setdefault(name.id, []).append((None, Way()))
-
-    body = function.body  # type: ignore[attr-defined]
-    todo: list[ast.AST] = list(body) if isinstance(body, list) else [body]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                note(target, node.value)
-        elif isinstance(node, ast.AnnAssign):
-            if node.value is not None:
-                note(node.target, node.value)
-        elif isinstance(node, ast.NamedExpr):
-            note(node.target, node.value)
-        elif isinstance(node, ast.AugAssign):
-            note(node.target, None)
-        elif isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
-            note(node.target, node.iter, Way(True))
-        elif isinstance(node, ast.withitem) and node.optional_vars is not None:
-            note(node.optional_vars, None)
-        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
-            found.setdefault(node.name, []).append((None, Way()))
-        elif isinstance(node, ast.MatchMapping) and node.rest:
-            found.setdefault(node.rest, []).append((None, Way()))
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            for item in node.names:
-                found.setdefault((item.asname or item.name).partition(".")[0], []).append((None, Way()))
-        elif isinstance(node, (*FUNCTIONS, ast.ClassDef)):
-            if not isinstance(node, ast.Lambda):
-                found.setdefault(node.name, []).append((None, Way()))
-            # What is said to be the enclosing function's there can be assigned there.
-            for inner in tree(node):
-                if isinstance(inner, ast.Nonlocal | ast.Global):
-                    for name in inner.names:
-                        found.setdefault(name, []).append((None, Way()))
-            continue
-        todo.extend(children(node))
-    return found
-
-
-def alternatives(node: ast.expr) -> list[ast.expr]:
-    """The classes that the second argument of isinstance names."""
-    if isinstance(node, ast.BinOp):
-        return alternatives(node.left) + alternatives(node.right)
-    return list(node.elts) if isinstance(node, ast.Tuple) else [node]
-
-
 def _constructed(
     cls: Definition, call: ast.Call, context: Context
 ) -> Iterator[tuple[Key | None, str, ast.expr | None, Context]]:
@@ -858,56 +580,8 @@ def _constructed(
 
 def _passes_on(value: ast.expr | None, name: str, key: Key, context: Context) -> bool:
     """Whether a field is set to what the same field of an object of the same class is."""
-    own = isinstance(value, ast.Attribute) and value.attr == name and _is_name(value.value, "self")
+    own = isinstance(value, ast.Attribute) and value.attr == name and is_name(value.value, "self")
     return own and context.cls is not None and context.cls.key == key
-
-
-def _is_name(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name
-
-
-def _is_replace(target: Any) -> bool:
-    return getattr(target, "module", None) == "dataclasses" and getattr(target, "name", None) == "replace"
-
-
-def _qualified(context: Context) -> str:
-    names = [getattr(f, "name", "") for f in context.functions]
-    return ".".join([context.module.name, *([context.cls.name] if context.cls else []), *names[:1]])
-
-
-def _own_nodes(function: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a function, but not of functions in it."""
-    todo = list(function.body)  # type: ignore[attr-defined]
-    while todo:
-        node = todo.pop()
-        yield node
-        if not isinstance(node, (*FUNCTIONS, ast.ClassDef)):
-            todo.extend(children(node))
-
-
-def _static(function: ast.AST) -> bool:
-    return any(isinstance(d, ast.Name) and d.id == "staticmethod" for d in getattr(function, "decorator_list", []))
-
-
-def _is_tuple(cls: Definition) -> bool:
-    return any(ast.unparse(base).endswith("NamedTuple") for base in cls.node.bases)  # type: ignore[attr-defined]
-
-
-def _is_plain_function(name: ast.Name, context: Context) -> bool:
-    """Whether a name is that of a builtin, or of a function defined inside one of those around it."""
-    if any(name.id in _inner(function) for function in context.functions):
-        return True
-    return hasattr(builtins, name.id) and not any(name.id in bound(function) for function in context.functions)
-
-
-def _inner(function: ast.AST) -> frozenset[str]:
-    """Names of functions that are defined inside a function."""
-    known = getattr(function, "_inner", None)
-    if known is None:
-        nodes = [] if isinstance(function, ast.Lambda) else tree(function)[1:]
-        known = frozenset(node.name for node in nodes if isinstance(node, ast.FunctionDef))
-        function._inner = known  # type: ignore[attr-defined]
-    return known
 
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {

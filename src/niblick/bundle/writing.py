@@ -16,7 +16,7 @@ import tokenize
 from collections.abc import Iterator
 from typing import Any
 
-from niblick.bundle.folding import Live
+from niblick.bundle.live import Live
 from niblick.bundle.program import FUNCTIONS, Context, Definition, Function, Module, Outside, Program, bound, walk
 
 WIDTH = 120

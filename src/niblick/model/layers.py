@@ -107,7 +107,8 @@ class BlockConfig:
     @property
     def hidden(self) -> int:
         """Hidden units of the MLP."""
-        return -(-round(self.mlp_mult * self.width) // self.mlp_multiple) * self.mlp_multiple
+        hidden = round(self.mlp_mult * self.width)
+        return hidden if self.mlp_multiple == 1 else -(-hidden // self.mlp_multiple) * self.mlp_multiple
 
     def norm(self) -> Norm:
         """Return a norm of the stream."""
@@ -210,12 +211,13 @@ class Attention(nn.Module):
 
     def _qkv(self, x_BLD: Tensor, rope: Rope, last: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, of the last positions only where `last` is given; keys and values."""
-        B, L, _ = x_BLD.shape
-        Q = L if last is None else last
-        asking_BQD, q_rope = (x_BLD, rope) if Q == L else (x_BLD[:, -Q:], Rope(rope.cos[-Q:], rope.sin[-Q:]))
-        q_BHQK = self.q(asking_BQD).view(B, Q, self.heads, self.head_width).transpose(1, 2)
-        k_BGLK = self.k(x_BLD).view(B, L, self.kv_heads, self.head_width).transpose(1, 2)
-        v_BGLK = self.v(x_BLD).view(B, L, self.kv_heads, self.head_width).transpose(1, 2)
+        asking_BQD, q_rope = x_BLD, rope
+        if last is not None:
+            asking_BQD, q_rope = x_BLD[:, -last:], Rope(rope.cos[-last:], rope.sin[-last:])
+        q_BHQK, k_BGLK, v_BGLK = [
+            y_BLD.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+            for y_BLD in (self.q(asking_BQD), self.k(x_BLD), self.v(x_BLD))
+        ]
         if self.normalizes:
             q_BHQK, k_BGLK = rms_norm(q_BHQK), rms_norm(k_BGLK)
         q_BHQK, k_BGLK = rotate(q_BHQK, q_rope), rotate(k_BGLK, rope)
@@ -298,8 +300,8 @@ class TransformerBlock(nn.Module):
         self.mlp_scale = config.scale() if mlp else None
         self.attn_norm = config.norm()
         self.mlp_norm = config.norm() if mlp else None
-        mix = torch.stack((torch.ones(config.width), torch.zeros(config.width))) if config.residual_mix else None
-        self.resid_mix = None if mix is None else nn.Parameter(mix)
+        mix = torch.stack((torch.ones(config.width), torch.zeros(config.width)))
+        self.resid_mix = nn.Parameter(mix) if config.residual_mix else None
         self.reach = config.window - 1 if config.window else None
         self.parallel = config.parallel
 

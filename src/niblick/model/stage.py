@@ -96,9 +96,18 @@ class StageConfig:
 
     def block_config(self, model: BlockConfig) -> BlockConfig:
         """Return the config of this stage's blocks inside a model with the given defaults."""
-        values = {f.name: getattr(model, f.name) for f in fields(BlockConfig)}
-        values |= {k: v for k in values if (v := getattr(self, k, None)) is not None}
-        return BlockConfig(**values)
+        if not self.differs:
+            return model
+        return BlockConfig(**{f.name: getattr(model, f.name) for f in fields(BlockConfig)} | self.own())
+
+    def own(self) -> dict[str, Any]:
+        """Return what blocks of this stage have of their own, by field."""
+        return {f.name: v for f in fields(BlockConfig) if (v := getattr(self, f.name, None)) is not None}
+
+    @property
+    def differs(self) -> bool:
+        """Whether they have anything of their own."""
+        return bool(self.own())
 
 
 class Packing(NamedTuple):
@@ -132,9 +141,7 @@ class Stage(nn.Module):
         self.window, self.rotary_width, self.rope_base = block.window, block.rotary_width, block.rope_base
         self.norm = block.norm() if config.norm_in else None
         self.norm_out = block.norm()
-        # Blocks of one's own may need the mask.
-        known = all(getattr(own, "by_segments", False) for own in self.blocks)
-        self.by_segments = known and fits(block.width // block.heads)
+        self.head_width = block.width // block.heads
 
     def forward(
         self, x_BLD: Tensor, packing: Packing | None = None, *, last: int | None = None, start: int = 0
@@ -185,6 +192,10 @@ class Stage(nn.Module):
                 pushed.append(x_D)
         return self.norm_out(x_D)
 
+    def _by_segments(self) -> bool:
+        """Whether attention can go by segments; blocks of one's own may need the mask."""
+        return fits(self.head_width) and all(getattr(own, "by_segments", False) for own in self.blocks)
+
     def _block(self, i: int) -> nn.Module:
         return self.blocks[i % len(self.blocks)]
 
@@ -194,7 +205,7 @@ class Stage(nn.Module):
         rope = rope_table(place_L, self.rotary_width, self.rope_base, x_BLD.dtype)
         if packing is None and not self.window and not always_mask:
             return Context(rope)
-        if packing is not None and packing.segments is not None and self.by_segments:
+        if packing is not None and packing.segments is not None and self._by_segments():
             return Context(rope, None, place_L, packing.segments)
         back_LL = index_L[:, None] - index_L
         mask_LL = back_LL >= 0

@@ -131,7 +131,7 @@ def schemes_of(state: Mapping[str, Tensor], config: ExportConfig) -> dict[str, S
     By rule; else, with the published scheme: matrices of more than 65,536 elements int8, control tensors fp32, the
     rest fp16; with others: vectors and small matrices fp16 (fp32 if that is the scheme), all else `config.scheme`.
     """
-    usual, rules = parse_scheme(config.scheme), parse_rules(config.rules)
+    rules = parse_rules(config.rules)
     expect_matches(rules, state)
     schemes, seen = {}, set()
     for name, tensor in state.items():
@@ -139,12 +139,13 @@ def schemes_of(state: Mapping[str, Tensor], config: ExportConfig) -> dict[str, S
         if tensor.numel() and place in seen and not tensor.is_meta:  # which all lie at the same place
             continue
         seen.add(place)
-        schemes[name] = chosen_scheme(name, rules) or _usual_scheme(name, tensor, usual)
+        schemes[name] = chosen_scheme(name, rules) or _usual_scheme(name, tensor, config)
     return schemes
 
 
-def _usual_scheme(name: str, tensor: Tensor, usual: Scheme) -> Scheme:
-    if usual.kind == PUBLISHED:
+def _usual_scheme(name: str, tensor: Tensor, config: ExportConfig) -> Scheme:
+    usual = parse_scheme(config.scheme)
+    if config.scheme == PUBLISHED:
         if tensor.numel() > KEEP_ELEMENTS:
             return usual
         return Scheme("fp32" if any(pattern in name for pattern in CONTROL_PATTERNS) else "fp16")

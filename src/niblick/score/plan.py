@@ -81,7 +81,7 @@ class ScoreConfig:
 
     def plain(self) -> ScoreConfig:
         """Return the quick way of scoring, for validation while training: contiguous, and nothing is learned."""
-        return ScoreConfig(self.seq_len, self.batch_tokens, capacity=self.capacity)
+        return self if self.is_plain else ScoreConfig(self.seq_len, self.batch_tokens, capacity=self.capacity)
 
     @property
     def is_plain(self) -> bool:

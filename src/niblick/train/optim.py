@@ -81,8 +81,8 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self, params: list[dict[str, Any]], lr: float, momentum: float, iterations: int, weight_decay: float = 0.0
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "iterations": iterations, "weight_decay": weight_decay}
-        super().__init__(params, defaults)
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+        self.iterations, self.weight_decay = iterations, weight_decay
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -100,27 +100,27 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_add_(momenta, grads)
                 update_NRC = torch.stack(grads).add_(torch.stack(momenta), alpha=group["momentum"])
                 stacks.append((params, update_NRC, group))
-        updates = self._orthogonalized([(update_NRC, group["iterations"]) for _, update_NRC, group in stacks])
+        updates = self._orthogonalized([update_NRC for _, update_NRC, _ in stacks])
         for (params, _, group), update_NRC in zip(stacks, updates, strict=True):
             rows, columns = update_NRC.shape[1:]
             scale = max(1.0, rows / columns) ** 0.5
             update_NRC = update_NRC.to(params[0].dtype)
-            if group["weight_decay"]:
-                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            if self.weight_decay:
+                torch._foreach_mul_(params, 1 - group["lr"] * self.weight_decay)
             torch._foreach_add_(params, list(update_NRC.unbind()), alpha=-group["lr"] * scale)
 
-    def _orthogonalized(self, stacks: list[tuple[Tensor, int]]) -> list[Tensor]:
+    def _orthogonalized(self, stacks: list[Tensor]) -> list[Tensor]:
         """Orthogonalize stacks of matrices; number i, counted through all of them, is the work of rank i mod N."""
         if self.ranks.size == 1 or not stacks:
-            return [orthogonalize(update_NRC, iterations, self.dtype) for update_NRC, iterations in stacks]
-        sizes = [update_NRC.numel() for update_NRC, _ in stacks]
-        flat = torch.zeros(sum(sizes), dtype=self.dtype, device=stacks[0][0].device)
-        shared = [part.view_as(stack) for part, (stack, _) in zip(flat.split(sizes), stacks, strict=True)]
+            return [orthogonalize(update_NRC, self.iterations, self.dtype) for update_NRC in stacks]
+        sizes = [update_NRC.numel() for update_NRC in stacks]
+        flat = torch.zeros(sum(sizes), dtype=self.dtype, device=stacks[0].device)
+        shared = [part.view_as(stack) for part, stack in zip(flat.split(sizes), stacks, strict=True)]
         count = 0
-        for (update_NRC, iterations), out_NRC in zip(stacks, shared, strict=True):
+        for update_NRC, out_NRC in zip(stacks, shared, strict=True):
             own = slice((self.ranks.rank - count) % self.ranks.size, None, self.ranks.size)
             if len(update_NRC[own]):
-                out_NRC[own] = orthogonalize(update_NRC[own], iterations, self.dtype)
+                out_NRC[own] = orthogonalize(update_NRC[own], self.iterations, self.dtype)
             count += len(update_NRC)
         self.ranks.sum_(flat)
         return shared
@@ -142,16 +142,21 @@ class Optimizers:
         self.config = config
         self.names = {p: name for name, p in model.named_parameters()}
         self.parts = OPTIMIZERS[config.name](model, config)
+        self._expect_each_once()
+        for optimizer, group in self._groups():
+            group.setdefault("base_lr", group["lr"])
+            if isinstance(optimizer, Muon):
+                optimizer.ranks, optimizer.dtype = ranks, dtype
+
+    def _expect_each_once(self) -> None:
         held = [p for _, group in self._groups() for p in group["params"]]
         for weight, name in self.names.items():
             count = sum(weight is other for other in held)
             if count > 1 or (weight.requires_grad and not count):
                 times = "twice" if count else "not at all"
-                raise ConfigError(f"the optimizer {config.name!r} has the weight {name} {times}: it must have it once")
-        for optimizer, group in self._groups():
-            group.setdefault("base_lr", group["lr"])
-            if isinstance(optimizer, Muon):
-                optimizer.ranks, optimizer.dtype = ranks, dtype
+                raise ConfigError(
+                    f"the optimizer {self.config.name!r} has the weight {name} {times}: it must have it once"
+                )
 
     def _groups(self) -> Iterator[tuple[torch.optim.Optimizer, dict[str, Any]]]:
         for optimizer in self.parts:

@@ -149,11 +149,11 @@ class Outcome:
 
 def pick_device(name: str) -> torch.device:
     """Return the device of that name; `auto` is CUDA, else MPS, else the CPU. Raises ConfigError if it is not here."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    fastest = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
-        return torch.device(name)
+        device = torch.device(fastest if name == "auto" else name)
+        torch.empty(0, device=device)
+        return device
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {name!r} cannot be used here: choose auto, cpu, cuda or mps") from error
 
@@ -454,14 +454,13 @@ def _reserve(
 ) -> float:
     """Seconds that choosing among averages, and what follows training, take when tried now."""
     started = now()
-    if averages and averages.choice == "best" and held_back:
-        held_back()
-    seconds = (now() - started) * (1 + len(averages.kinds)) if averages else 0.0
-    started = now()
+    if averages:
+        if averages.choice == "best" and held_back:
+            held_back()
+        started -= (now() - started) * len(averages.kinds)  # it will be called once more for each of them
     if rehearse and ranks.main:
         rehearse()
-    _, (agreed,) = ranks.agree(0, (seconds + now() - started,))
-    return agreed
+    return ranks.agree(0, (now() - started,))[1][0]
 
 
 def _roll_back(
