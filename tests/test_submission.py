@@ -34,7 +34,7 @@ from niblick.presets import get_preset
 from niblick.runs import Run
 from niblick.train.checkpoint import read_tensors
 
-PRESETS = ("quickstart", "hnet-byte260", "tinyhnet", "soft-chunker-sp1024")
+PRESETS = ("quickstart", "niblick-byte-small", "hnet-byte260", "tinyhnet", "soft-chunker-sp1024")
 TOY = (
     "schedule.steps=20",
     "schedule.max_seconds=null",
