@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 from browser import find_chromium
+from hypothesis import settings
 
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does; before torch is imported
 
 ROOT = Path(__file__).parents[1]

@@ -212,6 +212,10 @@ SAMPLE = 1 << 18
 """Weights of a tensor that are really packed and coded; the rest counts in proportion."""
 
 
+LONGER_NUMBERS = 64
+"""Bytes that a script may take more for being of a wider or deeper model: it holds the config."""
+
+
 @dataclass(frozen=True)
 class SizeEstimate:
     """Bytes of an artifact before its training: of `low` and `high` weights, and of the code beside it."""
@@ -222,8 +226,11 @@ class SizeEstimate:
     parameters: int
 
 
-def predict_size(config: RunConfig, recipe: Path | None = None) -> SizeEstimate:
-    """Pack made-up weights of this model, of two kinds that trained ones lie between, and weigh them."""
+def predict_size(config: RunConfig, recipe: Path | None = None, code: int | None = None) -> SizeEstimate:
+    """Pack made-up weights of this model, of two kinds that trained ones lie between, and weigh them.
+
+    `code` are the bytes of its script, where they are known.
+    """
     model = build_model(config.model, seed=0)
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     tokenizer = {"name": config.tokenizer, "vocab_size": config.model.vocab_size}
@@ -239,7 +246,8 @@ def predict_size(config: RunConfig, recipe: Path | None = None) -> SizeEstimate:
         frame = len(artifact_bytes(artifact_header(config, tokenizer, "0" * 64), empty, "zlib"))
         sizes[kind] = round(payload + frame) + config.export.residual.bytes
     parameters = sum(p.numel() for p in model.parameters())
-    return SizeEstimate(min(sizes.values()), max(sizes.values()), closure_bytes(config, recipe).total, parameters)
+    code = closure_bytes(config, recipe).total if code is None else code
+    return SizeEstimate(min(sizes.values()), max(sizes.values()), code, parameters)
 
 
 def _without_gptq(config: ExportConfig) -> ExportConfig:
@@ -267,12 +275,13 @@ def fill_cap(config: RunConfig, cap: int, recipe: Path | None = None) -> list[di
     Returns a row for each: the overrides that make it, parameters and predicted bytes; fewer where nothing fits.
     """
     proposals = []
+    code = closure_bytes(config, recipe).total + LONGER_NUMBERS
     head_width = config.model.width // config.model.heads
     for what, now in (("width", config.model.heads), ("depth", len(_letters(config.model.main.layout)))):
 
         def fits(count: int, what: str = what) -> dict[str, Any] | None:
             assignments = _grown(config, what, count, head_width)
-            size = predict_size(override(config, assignments), recipe)
+            size = predict_size(override(config, assignments), recipe, code)
             fitting = size.high + size.code <= cap
             return {"grow": what, "overrides": assignments} | asdict(size) if fitting else None
 
