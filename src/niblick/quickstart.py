@@ -52,7 +52,7 @@ def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
         training = dataset.tokenizer.decode(dataset.train.slice(0, dataset.train.tokens))
         baselines = compressor_baselines(held_out, training, workers=2)
         config = override(
-            get_preset("niblick-byte-small"),
+            get_preset("quickstart"),
             [f"data.path={folder / 'data' / 'pydocs'}", f"schedule.max_seconds={seconds}"],
         )
         result = pipeline.run(config, folder / "runs", console)
