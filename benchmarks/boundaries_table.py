@@ -95,11 +95,11 @@ def make_data(given: argparse.Namespace, folder: Path) -> dict[str, Path]:
 
 
 def config_for(name: str, data: Path, steps: int, every: int, overrides: list[str]) -> RunConfig:
-    """The quickstart's model in float32, with nine checkpoints in `every` steps.
+    """The hnet-small's model in float32, with nine checkpoints in `every` steps.
 
     Windows of subwords hold about as many bytes as those of 256 bytes.
     """
-    base = override(get_preset("quickstart"), overrides)
+    base = override(get_preset("hnet-small"), overrides)
     dataset = Dataset.open(data)
     length = max(8, round(base.train.seq_len / bytes_per_token(dataset) / 8) * 8)
     return override(

@@ -167,7 +167,7 @@ def preparation(here: Limits, quick: bool) -> HotPath:
 def paths(here: Limits, quick: bool) -> list[HotPath]:
     """All hot paths."""
     shapes = ((2, 64), (2, 64)) if quick else ((32, 256), (4, 1024))
-    presets = list(zip(("quickstart", "hnet-byte260"), shapes, strict=True))
+    presets = list(zip(("hnet-small", "hnet-byte260"), shapes, strict=True))
     return [
         *(training(*p, here, quick) for p in presets),
         *(scoring(*p, here, quick) for p in presets),

@@ -3,7 +3,7 @@
 Usage: python benchmarks/penalties_table.py [--source pydocs] [--val-docs 12] [--steps 300] [--folder DIR]
            [--document docs/training.md] [key=value …]
 
-A byte-level H-Net, much smaller than the quickstart's, trains anew for each row: the same initial weights, the same
+A byte-level H-Net, much smaller than `hnet-small`, trains anew for each row: the same initial weights, the same
 batches, the same steps. Every one is packed alike and scored from its artifact on all of the held-out documents.
 """
 
@@ -68,7 +68,7 @@ def make_rows(given: argparse.Namespace, folder: Path) -> tuple[list[dict[str, A
     if not data.exists():
         prepare(given.source, "byte260", data, val_docs=given.val_docs)
     base = override(
-        get_preset("quickstart"), [*SMALL, f"data.path={data}", f"schedule.steps={given.steps}", *given.overrides]
+        get_preset("hnet-small"), [*SMALL, f"data.path={data}", f"schedule.steps={given.steps}", *given.overrides]
     )
     rows = []
     for name, changes in variants(given.steps).items():

@@ -1,4 +1,4 @@
-"""Speed of coding text with the quickstart's model (`niblick compress`), beside scoring the same text, in one run."""
+"""Speed of coding text with the model `hnet-small` (`niblick compress`), beside scoring the same text, in one run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scoring import trained_like
 
 def bench_proving(quick: bool) -> list[Row]:
     """Return one row: bytes coded a second; decoding takes the same steps. `quick`: two kilobytes."""
-    config = get_preset("quickstart")
+    config = get_preset("hnet-small")
     text = "".join(text for text, _ in embedded_documents("pydocs")).encode()[: 2_000 if quick else 130_000]
     tokens = np.append(np.uint16(1), np.frombuffer(text, np.uint8) + np.uint16(4)).astype(np.uint16)
     model, windows = trained_like(config.model), ScoreConfig(seq_len=config.score.seq_len)
@@ -25,7 +25,7 @@ def bench_proving(quick: bool) -> list[Row]:
     split = Split("val", [], [tokens])
     return [
         compare(
-            f"code {len(text) // 1000} kB with the quickstart's model, {len(layout.blocks()[0])} lanes, float32",
+            f"code {len(text) // 1000} kB with the model `hnet-small`, {len(layout.blocks()[0])} lanes, float32",
             lambda: list(encode(model, tokens, layout)),
             lambda: score_split(model, split, ByteTokenizer(), windows),
             peer_name="scoring the same text",

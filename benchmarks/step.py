@@ -116,15 +116,15 @@ def stepper(
 
 
 def bench_step(quick: bool) -> list[Row]:
-    """Rows: a whole step of the quickstart and of `hnet-byte260`, as this machine runs it, against the plain way.
+    """Rows: a whole step of `hnet-small` and of `hnet-byte260`, as this machine runs it, against the plain way.
 
     The plain way is in bfloat16; where the processor has none of its own and ours runs in float32, in float32 too, as
     the emulation alone would flatter ours.
     """
     rows = []
-    for name, shape in (("quickstart", (32, 256)), ("hnet-byte260", (1, 1024))):
+    for name, shape in (("hnet-small", (32, 256)), ("hnet-byte260", (1, 1024))):
         config = get_preset(name)
-        peers = {DTYPE} if name != "quickstart" else {DTYPE, "bfloat16"}
+        peers = {DTYPE} if name != "hnet-small" else {DTYPE, "bfloat16"}
         if quick:
             config, shape = replace(config, model=replace(config.model, width=32, heads=2, kv_heads=1)), (2, 64)
         torch.manual_seed(0)

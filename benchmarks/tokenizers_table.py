@@ -3,7 +3,7 @@
 Usage: python benchmarks/tokenizers_table.py [--source pydocs] [--val-docs N] [--challenge fineweb_1024_bpe.model]
            [--seconds 150] [--folder DIR] [--document docs/data.md] [key=value …]
 
-Three small H-Nets of the quickstart's kind train for the same time on the same documents, with windows of about the
+Three small H-Nets of the kind of `hnet-small` train for the same time on the same documents, with windows of about the
 same number of bytes, and are scored from their artifacts on the same held-out documents. Without --challenge a lossy
 vocabulary is trained here in the challenge's way (nmt_nfkc). `key=value` changes all three configs alike.
 """
@@ -31,8 +31,8 @@ VOCABULARY = "sp:1024"
 
 
 def config_for(dataset: Dataset, path: Path, seconds: float, overrides: list[str]) -> RunConfig:
-    """The quickstart with this vocabulary, its windows as long in bytes as those of the byte model."""
-    base = override(get_preset("quickstart"), overrides)
+    """`hnet-small` with this vocabulary, its windows as long in bytes as those of the byte model."""
+    base = override(get_preset("hnet-small"), overrides)
     tokens = {key: max(8, round(length / bytes_per_token(dataset) / 8) * 8) for key, length in _lengths(base).items()}
     rows = base.train.batch_tokens // base.train.seq_len
     return override(

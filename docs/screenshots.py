@@ -59,7 +59,7 @@ def main() -> None:
 def training(seconds: float) -> Iterator[Any]:
     """Train another run; gives a function that waits until half of it is done and returns its name."""
     before = {p.name for p in (FOLDER / "runs").iterdir()}
-    command = [*NIBLICK, "train", "quickstart", "--data", "data/pydocs", "seed=7", f"schedule.max_seconds={seconds}"]
+    command = [*NIBLICK, "train", "hnet-small", "--data", "data/pydocs", "seed=7", f"schedule.max_seconds={seconds}"]
     command += ["train.log_every=5", "train.val_every=50", "score.seq_len=256", "score.batch_tokens=16384", *SMALL]
     with subprocess.Popen(command, cwd=FOLDER, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
 

@@ -17,7 +17,7 @@ BASE = tables((2, 3, 4, 5), 16_384, 64)
 OUTER = ("model.levels.0.encoder.layout", "model.levels.0.decoder.layout")
 
 sweep = Sweep(
-    base="quickstart",
+    base="hnet-small",
     sets=["data.path=data/webmix-byte260", "schedule.max_seconds=120", "score.documents=60"],
     axes=[
         listed(

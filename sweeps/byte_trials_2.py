@@ -22,7 +22,7 @@ ROWS = tables((2, 3, 4, 5, 6), 65_536, 32)
 SMALL_BATCH = ["train.batch_tokens=4096", "train.micro_batch_tokens=4096"]
 
 sweep = Sweep(
-    base="quickstart",
+    base="hnet-small",
     sets=["data.path=data/webmix-byte260", "schedule.max_seconds=120", "score.documents=60"],
     axes=[
         listed(

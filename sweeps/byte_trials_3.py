@@ -18,7 +18,7 @@ BYTES = tables((2, 3, 4, 5, 6), 65_536, 32)
 FEW = ["train.batch_tokens=4096", "train.micro_batch_tokens=4096"]
 
 sweep = Sweep(
-    base="quickstart",
+    base="hnet-small",
     sets=[
         *("data.path=data/webmix-byte260", "schedule.max_seconds=120", "score.documents=60", "model.main.layout=T2"),
         *(f"model.levels.0.{stage}.layout=c1" for stage in ("encoder", "decoder")),

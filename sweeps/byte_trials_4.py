@@ -8,7 +8,7 @@ from niblick.lab.sweep import Sweep, listed
 ONE = "model.main.layout=T1"
 
 sweep = Sweep(
-    base="niblick-byte-small",
+    base="quickstart",
     sets=["data.path=data/webmix-byte260", "schedule.max_seconds=120", "score.documents=60"],
     axes=[
         listed(

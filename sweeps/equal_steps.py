@@ -1,4 +1,4 @@
-"""niblick-byte-small beside the quickstart's H-Net at equal steps of equal size, three seeds.
+"""niblick-byte-small beside `hnet-small` at equal steps of equal size, three seeds.
 
 Two runs at once, one thread each, on the web mix (docs/recipes.md).
 """
@@ -6,12 +6,12 @@ Two runs at once, one thread each, on the web mix (docs/recipes.md).
 from niblick.lab.sweep import Sweep, listed
 
 sweep = Sweep(
-    base="quickstart",
+    base="hnet-small",
     sets=["data.path=data/webmix-byte260", "schedule.steps=200"],
     axes=[
         listed(
             {
-                "hnet": ["quickstart", "train.batch_tokens=4096", "train.micro_batch_tokens=4096"],
+                "hnet": ["hnet-small", "train.batch_tokens=4096", "train.micro_batch_tokens=4096"],
                 "niblick-byte": ["niblick-byte-small"],
             }
         )

@@ -17,7 +17,7 @@ BASE = tables((2, 3), 16_384, 64)
 DENSE = ["tokenizer=sp1024", "model.vocab_size=1024", "model.levels=[]", "model.main.layout=T6"]
 
 sweep = Sweep(
-    base="quickstart",
+    base="hnet-small",
     sets=["data.path=data/webmix-sp1024", "schedule.max_seconds=120", "score.documents=60", *DENSE[:2]],
     axes=[
         listed(

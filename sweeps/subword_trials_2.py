@@ -17,7 +17,7 @@ ROWS = tables((2, 3, 4), 65_536, 32)
 DENSE = "model.levels=[]"
 
 sweep = Sweep(
-    base="quickstart",
+    base="hnet-small",
     sets=[
         *("data.path=data/webmix-sp1024", "tokenizer=sp1024", "model.vocab_size=1024", "schedule.max_seconds=120"),
         *("score.documents=60", "train.batch_tokens=4096", "train.micro_batch_tokens=4096"),

@@ -19,7 +19,7 @@ SP8192 = ["data.path=data/webmix-sp8192", "tokenizer=sp8192", "model.vocab_size=
 TWO, ONE = "model.main.layout=T2", "model.main.layout=T1"
 
 sweep = Sweep(
-    base="quickstart",
+    base="hnet-small",
     sets=[
         *("schedule.max_seconds=120", "score.documents=60", "model.levels=[]"),
         *("train.batch_tokens=4096", "train.micro_batch_tokens=4096"),

@@ -15,11 +15,11 @@ def tables(sizes, words=(), width=32):
 
 
 ONE = "model.main.layout=T1"
-BYTES = ["niblick-byte-small", "data.path=data/webmix-byte260", ONE, "optim.embed_lr=0.025"]
+BYTES = ["quickstart", "data.path=data/webmix-byte260", ONE, "optim.embed_lr=0.025"]
 SUBWORDS = ["dense-sp1024-small", "data.path=data/webmix-sp1024", ONE]
 
 sweep = Sweep(
-    base="quickstart",
+    base="hnet-small",
     sets=["schedule.max_seconds=120", "score.documents=60"],
     axes=[
         listed(

@@ -50,7 +50,7 @@ class Hidden(ConvBlock):
 register_block("h", Hidden)
 
 def recipe():
-    return override(get_preset("quickstart"), {overrides!r})
+    return override(get_preset("hnet-small"), {overrides!r})
 '''
 
 
@@ -70,7 +70,7 @@ def train(target: str, data: Path, runs: Path, *overrides: str) -> Path:
 
 @pytest.fixture(scope="module")
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train("quickstart", data, tmp_path_factory.mktemp("runs"), *TOY)
+    return train("hnet-small", data, tmp_path_factory.mktemp("runs"), *TOY)
 
 
 def niblick(*arguments: object) -> int:
@@ -212,7 +212,7 @@ def test_compress_and_decompress(run: Path, tmp_path: Path, capsys: pytest.Captu
         (("compress", tmp_path, "-o", back, "--model", run), "is a directory"),
         (("compress", tmp_path / "none", "-o", back, "--model", run), "No such file"),
         (("decompress", text, "-o", back, "--model", run), "no stream of `niblick compress`"),
-        (("decompress", stream, "-o", back, "--model", other), "written with the model quickstart-1:"),
+        (("decompress", stream, "-o", back, "--model", other), "written with the model hnet-small-1:"),
     ):
         assert niblick(*arguments) == 2
         assert word in capsys.readouterr().err

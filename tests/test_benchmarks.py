@@ -57,7 +57,7 @@ def test_rows(name: str, function: str) -> None:
 def test_the_plain_step_trains_the_same_model() -> None:
     """In float32, where nothing is rounded differently: the same loss and the same gradients."""
     step = module("step")
-    config = get_preset("quickstart").model
+    config = get_preset("hnet-small").model
     torch.manual_seed(0)
     model = LM(replace(config, width=32, heads=2, kv_heads=1))
     with torch.no_grad():

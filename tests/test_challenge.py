@@ -138,7 +138,7 @@ def test_there_and_back() -> None:
     assert json.loads(json.dumps(named)) == named
     text = " ".join(f"{k}={int(v) if isinstance(v, bool) else v}" for k, v in named.items() if k != "DATA_PATH")
     assert applied(text) == config
-    assert "WARMDOWN_ITERS" not in challenge.environment(to_dict(get_preset("quickstart")))
+    assert "WARMDOWN_ITERS" not in challenge.environment(to_dict(get_preset("hnet-small")))
 
 
 @pytest.mark.parametrize(

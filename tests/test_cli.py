@@ -74,9 +74,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished toy run."""
     runs = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "niblick", "train", "quickstart", "--data", data, "--runs", runs, *TOY]
+    command = [sys.executable, "-m", "niblick", "train", "hnet-small", "--data", data, "--runs", runs, *TOY]
     subprocess.run([*map(str, command)], check=True, capture_output=True)
-    return runs / "quickstart-1"
+    return runs / "hnet-small-1"
 
 
 def test_presets(niblick: Niblick) -> None:
@@ -115,7 +115,7 @@ def test_a_finished_run(niblick: Niblick, run: Path, data: Path) -> None:
     assert result["artifact_bytes"] == (run / "artifacts" / "int8-published+zlib" / "artifact.nib").stat().st_size
     assert result["total_bytes"] == result["artifact_bytes"] + result["code_bytes"]
     log = (run / "train.log").read_text().splitlines()
-    assert f"model_params:{niblick.json('show', 'quickstart', *TOY)['parameters']}" in log
+    assert f"model_params:{niblick.json('show', 'hnet-small', *TOY)['parameters']}" in log
     assert any(line.startswith("step:4/4 train_loss:") for line in log)
     assert f"final_int8_zlib_roundtrip_exact val_loss:{score['loss']:.8f} val_bpb:{score['bpb']:.8f}" in log
 
@@ -251,13 +251,13 @@ def test_recipe_file(niblick: Niblick, data: Path, tmp_path: Path) -> None:
     recipe.write_text(
         "from dataclasses import replace\nimport torch\nfrom niblick.presets import get_preset\n"
         "torch.set_float32_matmul_precision('highest')  # what a recipe does besides is code of the run\n"
-        "def recipe():\n    return replace(get_preset('quickstart'), preset='mine', seed=7)\n"
+        "def recipe():\n    return replace(get_preset('hnet-small'), preset='mine', seed=7)\n"
     )
     result = niblick.json("train", recipe, "--data", data, "--runs", tmp_path / "runs", *TOY)
     run = tmp_path / "runs" / "mine-1"
     assert result["run"] == str(run)
     assert (run / "recipe.py").read_text() == recipe.read_text()
-    plain = niblick.json("train", "quickstart", "--data", data, "--runs", tmp_path / "runs", *TOY)
+    plain = niblick.json("train", "hnet-small", "--data", data, "--runs", tmp_path / "runs", *TOY)
     assert result["code_bytes"] > plain["code_bytes"]
 
 
@@ -265,15 +265,15 @@ def test_recipe_file(niblick: Niblick, data: Path, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["train", "hnet-byte"], ["unknown preset 'hnet-byte'", "nearest: hnet-byte260"]),
-        (["train", "quickstart", "model.widht=3"], ["model.widht", "model.width"]),
-        (["train", "quickstart", "model.heads=7", "--data", "DATA"], ["heads=7 do not divide width=128"]),
-        (["train", "quickstart"], ["no data is named", "niblick data prepare"]),
-        (["train", "quickstart", "--data", "NOWHERE"], ["NOWHERE", "niblick data prepare"]),
-        (["train", "quickstart", "--data", "EMPTY"], ["EMPTY", "niblick data prepare"]),
-        (["train", "quickstart", "--data", "DATA", "model.vocab_size=1024"], ["byte260", "vocab_size=1024"]),
-        (["train", "quickstart", "--data", "DATA", "train.device=abacus"], ["abacus"]),
-        (["train", "quickstart", "--data", "DATA", "export.scheme=int9"], ["int9", "int8"]),
-        (["train", "quickstart", "--data", "DATA", "export.codec=zip"], ["zip", "zlib"]),
+        (["train", "hnet-small", "model.widht=3"], ["model.widht", "model.width"]),
+        (["train", "hnet-small", "model.heads=7", "--data", "DATA"], ["heads=7 do not divide width=128"]),
+        (["train", "hnet-small"], ["no data is named", "niblick data prepare"]),
+        (["train", "hnet-small", "--data", "NOWHERE"], ["NOWHERE", "niblick data prepare"]),
+        (["train", "hnet-small", "--data", "EMPTY"], ["EMPTY", "niblick data prepare"]),
+        (["train", "hnet-small", "--data", "DATA", "model.vocab_size=1024"], ["byte260", "vocab_size=1024"]),
+        (["train", "hnet-small", "--data", "DATA", "train.device=abacus"], ["abacus"]),
+        (["train", "hnet-small", "--data", "DATA", "export.scheme=int9"], ["int9", "int8"]),
+        (["train", "hnet-small", "--data", "DATA", "export.codec=zip"], ["zip", "zlib"]),
         (["train", "--resume", "nothing"], ["there is no run 'nothing'"]),
         (["train"], ["name a preset"]),
         (["train", "missing.py"], ["there is no recipe file missing.py"]),
@@ -311,12 +311,12 @@ def test_recipe_file(niblick: Niblick, data: Path, tmp_path: Path) -> None:
             ["data", "prepare", "--source", "pydocs", "--normalization", "nmt_nfkc", "--out", "OUT"],
             ["not trained here"],
         ),
-        (["train", "quickstart", "--data", "DATA", "--seeds", "0"], ["--seeds 0"]),
-        (["train", "quickstart", "--env", "ITERATION=3"], ["ITERATION", "nearest: ITERATIONS"]),
-        (["train", "quickstart", "--env", "PRUNE_PCT=0.9"], ["PRUNE_PCT cannot be set here", "set export.prune=0.03"]),
-        (["import", "challenge", "missing.pt", "--preset", "quickstart"], ["missing.pt cannot be read"]),
-        (["import", "challenge", "NOMODEL", "--preset", "quickstart"], ["NOMODEL", "torch.save"]),
-        (["import", "challenge", "NOMODEL", "--preset", "quick"], ["unknown preset 'quick'", "quickstart"]),
+        (["train", "hnet-small", "--data", "DATA", "--seeds", "0"], ["--seeds 0"]),
+        (["train", "hnet-small", "--env", "ITERATION=3"], ["ITERATION", "nearest: ITERATIONS"]),
+        (["train", "hnet-small", "--env", "PRUNE_PCT=0.9"], ["PRUNE_PCT cannot be set here", "set export.prune=0.03"]),
+        (["import", "challenge", "missing.pt", "--preset", "hnet-small"], ["missing.pt cannot be read"]),
+        (["import", "challenge", "NOMODEL", "--preset", "hnet-small"], ["NOMODEL", "torch.save"]),
+        (["import", "challenge", "NOMODEL", "--preset", "hnet-smal"], ["unknown preset 'hnet-smal'", "hnet-small"]),
     ],
     ids=lambda value: " ".join(value)[:60],
 )
@@ -353,18 +353,18 @@ def test_shards_that_are_damaged_or_foreign(niblick: Niblick, data: Path, tmp_pa
 
     folder, shard = copy("truncated")
     shard.write_bytes(shard.read_bytes()[:-3])
-    for command in (["train", "quickstart", "--data", folder, "--runs", tmp_path / "r"], ["data", "check", folder]):
+    for command in (["train", "hnet-small", "--data", folder, "--runs", tmp_path / "r"], ["data", "check", folder]):
         assert "fineweb_train_000000.bin" in niblick.refused(*command)
     folder, shard = copy("foreign")
     shard.write_bytes(b"\0" * 4096)
     assert "fineweb_train_000000.bin" in niblick.refused(
-        "train", "quickstart", "--data", folder, "--runs", tmp_path / "r"
+        "train", "hnet-small", "--data", folder, "--runs", tmp_path / "r"
     )
     folder, shard = copy("outside")
     content = bytearray(shard.read_bytes())
     content[1024:] = b"\xff\x03" * ((len(content) - 1024) // 2)  # token 1023
     shard.write_bytes(content)
-    message = niblick.refused("train", "quickstart", "--data", folder, "--runs", tmp_path / "r2", *TOY)
+    message = niblick.refused("train", "hnet-small", "--data", folder, "--runs", tmp_path / "r2", *TOY)
     assert "1023" in message
     assert "260" in message
     assert "fineweb_train_000000.bin" in niblick.refused("data", "check", folder)
@@ -402,7 +402,7 @@ def subwords(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_subwords_from_text_to_score(niblick: Niblick, subwords: dict[str, Path], tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    result = niblick.json("train", "quickstart", "--data", subwords["lossless"], "--runs", runs, *SP)
+    result = niblick.json("train", "hnet-small", "--data", subwords["lossless"], "--runs", runs, *SP)
     assert result["lossless"] is True
     assert result["bpb_repaired"] == result["bpb"]
     assert result["lost"] == {"documents": 0, "bytes": 0, "decoded_bytes": 0}
@@ -432,7 +432,7 @@ def test_subwords_from_text_to_score(niblick: Niblick, subwords: dict[str, Path]
 
 def test_what_a_lossy_tokenizer_leaves_out(niblick: Niblick, subwords: dict[str, Path], tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    result = niblick.json("train", "quickstart", "--data", subwords["lossy"], "--runs", runs, *SP)
+    result = niblick.json("train", "hnet-small", "--data", subwords["lossy"], "--runs", runs, *SP)
     assert result["lossless"] is False
     assert result["lost"]["documents"] == 10
     assert result["lost"]["bytes"] == result["original_bytes"] > result["lost"]["decoded_bytes"]
@@ -454,7 +454,7 @@ def test_shards_without_index(niblick: Niblick, subwords: dict[str, Path], tmp_p
     (folder / "manifest.json").write_text(json.dumps(manifest))
     for path in folder.glob("datasets/*/*.npy"):
         path.unlink()
-    result = niblick.json("train", "quickstart", "--data", folder, "--runs", tmp_path / "runs", *SP)
+    result = niblick.json("train", "hnet-small", "--data", folder, "--runs", tmp_path / "runs", *SP)
     for key in ("lossless", "lost", "documents", "original_bytes", "repair_bits", "bpb_repaired", "text_hash"):
         assert result[key] is None, key
     out = niblick("eval", "latest", "--runs", tmp_path / "runs")[1]
@@ -529,8 +529,8 @@ def test_environment_names(niblick: Niblick, data: Path, tmp_path: Path) -> None
     assert shown["config"]["model"]["main"]["layout"] == "T6"
     assert shown["config"]["model"]["width"] == 128
     toy = [t for t in TOY if not t.startswith(("schedule.", "train.batch", "train.micro"))]
-    niblick.json("train", "quickstart", "--data", data, "--runs", tmp_path, "--env", env, *toy)
-    log = (tmp_path / "quickstart-1" / "train.log").read_text().splitlines()
+    niblick.json("train", "hnet-small", "--data", data, "--runs", tmp_path, "--env", env, *toy)
+    log = (tmp_path / "hnet-small-1" / "train.log").read_text().splitlines()
     assert "seed:7" in log
     assert "outer_layers:1 main_layers:1" in log
     assert any(
@@ -540,17 +540,17 @@ def test_environment_names(niblick: Niblick, data: Path, tmp_path: Path) -> None
 
 
 def test_seeds(niblick: Niblick, data: Path, tmp_path: Path) -> None:
-    result = niblick.json("train", "quickstart", "--data", data, "--runs", tmp_path, "--seeds", 2, "data.seed=5", *TOY)
+    result = niblick.json("train", "hnet-small", "--data", data, "--runs", tmp_path, "--seeds", 2, "data.seed=5", *TOY)
     first, second = (run["bpb"] for run in result["runs"])
     assert first != second
     assert result["bpb_mean"] == pytest.approx((first + second) / 2)
     assert result["bpb_deviation"] == pytest.approx(abs(first - second) / 2**0.5)
     starts = []
     for number in (1, 2):
-        events = (tmp_path / f"quickstart-{number}" / "events.jsonl").read_text().splitlines()
+        events = (tmp_path / f"hnet-small-{number}" / "events.jsonl").read_text().splitlines()
         starts.append(next(e for e in map(json.loads, events) if e["event"] == "start"))
     assert [(s["seed"], s["data_seed"]) for s in starts] == [(1337, 5), (1338, 5)]
-    code, out, _ = niblick("train", "quickstart", "--data", data, "--runs", tmp_path, "--seeds", 2, *TOY)
+    code, out, _ = niblick("train", "hnet-small", "--data", data, "--runs", tmp_path, "--seeds", 2, *TOY)
     assert code == 0
     assert "BPB over 2 runs" in out.splitlines()[-1]
 
@@ -570,7 +570,7 @@ def test_import(niblick: Niblick, run: Path, data: Path, tmp_path: Path) -> None
     path, runs = tmp_path / "final_model.pt", tmp_path / "runs"
     torch.save(published_state(run), path)
     here = f"train.dtype={pick_dtype('auto', torch.device('cpu'))}"  # unless told, as the published scripts: bfloat16
-    result = niblick.json("import", "challenge", path, "--preset", "quickstart", "--runs", runs, *SHAPE, here)
+    result = niblick.json("import", "challenge", path, "--preset", "hnet-small", "--runs", runs, *SHAPE, here)
     imported = Path(result["run"])
     assert result["imported"]["bytes"] == path.stat().st_size
     assert (imported / "artifacts" / "int8-published+zlib" / "artifact.nib").is_file()
@@ -604,7 +604,7 @@ def test_import_of_int8(niblick: Niblick, run: Path, data: Path, tmp_path: Path)
     torch.save(form, buffer)
     path = tmp_path / "final_model.int8.ptz"
     path.write_bytes(zlib.compress(buffer.getvalue(), 9))
-    command = ["import", "challenge", path, "--preset", "quickstart", "--runs", tmp_path / "runs"]
+    command = ["import", "challenge", path, "--preset", "hnet-small", "--runs", tmp_path / "runs"]
     result = niblick.json(*command, "--data", data, *SHAPE)
     assert result["artifact"] == "imported"
     artifact = read_artifact(Path(result["run"]) / "artifacts" / "imported" / "artifact.nib")
@@ -630,7 +630,7 @@ def test_import_runs_no_code(niblick: Niblick, tmp_path: Path) -> None:
 
     torch.save({"tok_emb.weight": Hostile()}, tmp_path / "final_model.pt")
     message = niblick.refused(
-        "import", "challenge", tmp_path / "final_model.pt", "--preset", "quickstart", "--runs", tmp_path / "runs"
+        "import", "challenge", tmp_path / "final_model.pt", "--preset", "hnet-small", "--runs", tmp_path / "runs"
     )
     assert "code of strangers is not run" in message
     assert not (tmp_path / "owned").exists()
@@ -668,9 +668,9 @@ def test_signals_leave_a_run_to_go_on_with(
 
     runs = tmp_path / "runs"
     steps = ["schedule.steps=100000", "train.log_every=1"]
-    command = [sys.executable, "-m", "niblick", "train", "quickstart", "--data", data, "--runs", runs, *TOY, *steps]
+    command = [sys.executable, "-m", "niblick", "train", "hnet-small", "--data", data, "--runs", runs, *TOY, *steps]
     process = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    events = runs / "quickstart-1" / "events.jsonl"
+    events = runs / "hnet-small-1" / "events.jsonl"
     deadline = time.monotonic() + 120
     while not (events.is_file() and '"step": 20,' in events.read_text()):
         assert process.poll() is None, process.communicate()[1]
@@ -681,7 +681,7 @@ def test_signals_leave_a_run_to_go_on_with(
     assert process.returncode == expected, err
     assert out == ""
     assert f"stopped by {name} after step" in err
-    run = runs / "quickstart-1"
+    run = runs / "hnet-small-1"
     assert f"niblick train --resume {run}" in err
     [checkpoint] = (run / "checkpoints").iterdir()
     step = int(checkpoint.stem.split("_")[1])
@@ -702,11 +702,11 @@ def test_an_interrupt_while_scoring_loses_nothing(niblick: Niblick, data: Path, 
     import signal
 
     runs = tmp_path / "runs"
-    command = [sys.executable, "-m", "niblick", "train", "quickstart", "--data", data, "--runs", runs, *TOY]
+    command = [sys.executable, "-m", "niblick", "train", "hnet-small", "--data", data, "--runs", runs, *TOY]
     process = subprocess.Popen(
         [*map(str, command)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    run = runs / "quickstart-1"
+    run = runs / "hnet-small-1"
     deadline = time.monotonic() + 120
     while not (run / "artifacts" / "int8-published+zlib" / "artifact.nib").is_file():
         assert process.poll() is None, process.communicate()[1]

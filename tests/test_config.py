@@ -71,7 +71,7 @@ from dataclasses import replace
 from niblick.presets import get_preset
 
 def recipe():
-    return replace(get_preset("quickstart"), preset="mine", seed=7)
+    return replace(get_preset("hnet-small"), preset="mine", seed=7)
 """
 
 

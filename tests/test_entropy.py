@@ -52,7 +52,7 @@ def write_small(path: Path, tokenizer: dict[str, Any]) -> None:
 
 def routed(folder: Path, **changes: Any) -> RunConfig:
     level = LevelConfig(StageConfig("T1"), StageConfig("T1"), router="entropy", target_length=TARGET)
-    base = get_preset("quickstart")
+    base = get_preset("hnet-small")
     big = replace(
         base,
         model=ModelConfig(width=16, heads=2, kv_heads=1, levels=(level,), main=StageConfig("T1")),
@@ -124,7 +124,7 @@ def test_a_router_may_only_start_from_its_boundaries(folder: Path, tmp_path: Pat
 def test_refusals_leave_nothing_behind(folder: Path, tmp_path: Path) -> None:
     write_small(tmp_path / "other.nib", ByteTokenizer().spec() | {"name": "sp1024", "vocab_size": 1024})
     (tmp_path / "broken.nib").write_bytes(b"PK\3\4")
-    plain = get_preset("quickstart").model
+    plain = get_preset("hnet-small").model
     for wrong, error, words in (
         (
             routed(folder, entropy=EntropyConfig(str(tmp_path / "other.nib"))),

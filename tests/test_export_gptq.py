@@ -30,12 +30,12 @@ def test_train_to_score(gptq: str, tmp_path: Path) -> None:
         (source / f"{i}.txt").write_text(f"Document {i} of twelve, each of which says much the same. " * 20)
     prepare(str(source), "byte260", tmp_path / "data", val_docs=2)
     wanted = ["export.scheme=int6", f"export.gptq={gptq}", "export.codec=zstd"]
-    command = [sys.executable, "-m", "niblick", "train", "quickstart", "--data", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "niblick", "train", "hnet-small", "--data", str(tmp_path / "data")]
     command += ["--runs", str(tmp_path / "runs"), *TOY, *wanted, "--json"]
     result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     name = {"float": "int6-gptq+zstd", "quantized": "int6-gptq.quantized+zstd"}[gptq]
     assert result["artifact"] == name and result["bpb"] > 0
-    run = tmp_path / "runs" / "quickstart-1"
+    run = tmp_path / "runs" / "hnet-small-1"
     assert (run / "artifacts" / name / "artifact.nib").stat().st_size == result["artifact_bytes"]
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     export = next(event for event in events if event["event"] == "export")
@@ -49,6 +49,6 @@ def test_train_to_score(gptq: str, tmp_path: Path) -> None:
 
 def test_refused() -> None:
     with pytest.raises(ConfigError, match="unknown export\\.gptq='on'"):
-        override(get_preset("quickstart"), ["export.scheme=int6", "export.gptq=on"])
+        override(get_preset("hnet-small"), ["export.scheme=int6", "export.gptq=on"])
     with pytest.raises(ConfigError, match="has none: choose int2 to int8"):
-        override(get_preset("quickstart"), ["export.gptq=float"])
+        override(get_preset("hnet-small"), ["export.gptq=float"])

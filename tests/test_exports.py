@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exports")
     data = ["--source", "pydocs", "--max-docs", "60", "--val-docs", "6", "--out", folder / "data", "--json"]
     niblick("data", "prepare", *data)
-    trained = niblick("train", "quickstart", "--data", folder / "data", "--runs", folder, *SMALL, "--json")
+    trained = niblick("train", "hnet-small", "--data", folder / "data", "--runs", folder, *SMALL, "--json")
     return Path(trained["run"])
 
 
@@ -97,7 +97,7 @@ def test_recipes_of_full_size_keep_to_the_cap_and_nearly_fill_it(name: str) -> N
 @pytest.mark.parametrize("export", [["scheme=int6", "codec=range"], ["scheme=ecsq4", "codec=range"], ["codec=zlib"]])
 def test_the_predicted_size_holds(run: Path, export: list[str]) -> None:
     real = niblick("export", run, *export, "--json")
-    size = niblick("size", "quickstart", *SMALL, *export, "--json")
+    size = niblick("size", "hnet-small", *SMALL, *export, "--json")
     assert size["low"] <= real["artifact_bytes"] <= size["high"]
     assert size["code"] == real["code_bytes"]
 
@@ -116,7 +116,7 @@ def test_the_predicted_size_holds(run: Path, export: list[str]) -> None:
         (["export", "RUN", "schme=int6"], "unknown key 'export.schme' (nearest: export.scheme"),
         (["export", "RUN", "--name", "../x"], "'../x' is no name of an artifact"),
         (["export", "NOWHERE"], "there is no run"),
-        (["size", "quickstart", "scheme=int60"], "no quantization scheme"),
+        (["size", "hnet-small", "scheme=int60"], "no quantization scheme"),
     ],
 )
 def test_mistakes(run: Path, arguments: list[Any], message: str) -> None:
@@ -133,7 +133,7 @@ def test_a_truncated_artifact_is_refused(run: Path, tmp_path: Path) -> None:
 
 
 def test_filling_a_cap_grows_width_or_depth() -> None:
-    config = with_export(get_preset("quickstart"), ["scheme=int6", "codec=range"])
+    config = with_export(get_preset("hnet-small"), ["scheme=int6", "codec=range"])
     now = predict_size(config)
     assert 0.5 * now.parameters < now.low < now.high < now.parameters
     proposals = fill_cap(config, now.code + 2 * now.high)
@@ -146,7 +146,7 @@ def test_filling_a_cap_grows_width_or_depth() -> None:
 
 
 def test_predictions_do_not_depend_on_the_random_state() -> None:
-    config = get_preset("quickstart")
+    config = get_preset("hnet-small")
     torch.manual_seed(5)
     first = predict_size(config)
     torch.manual_seed(6)

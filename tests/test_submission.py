@@ -34,7 +34,7 @@ from niblick.presets import get_preset
 from niblick.runs import Run
 from niblick.train.checkpoint import read_tensors
 
-PRESETS = ("quickstart", "niblick-byte-small", "hnet-byte260", "tinyhnet", "soft-chunker-sp1024")
+PRESETS = ("hnet-small", "quickstart", "hnet-byte260", "tinyhnet", "soft-chunker-sp1024")
 TOY = (
     "schedule.steps=20",
     "schedule.max_seconds=null",
@@ -129,7 +129,7 @@ def test_twenty_steps_of_the_script_are_those_of_niblick(name: str, trained: dic
 
 @pytest.mark.slow
 def test_two_ranks_train_the_same(trained: dict[str, Any], tmp_path: Path) -> None:
-    run, events = trained["quickstart"]
+    run, events = trained["hnet-small"]
     (tmp_path / "train_gpt.py").write_text(script_of(run))
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train_gpt.py"]
     environment = {"DATA_PATH": run.config().data.path, "PATH": "", "OMP_NUM_THREADS": "1", "RUN_ID": "two"}
@@ -188,7 +188,7 @@ def test_the_folder_verifies_in_a_fresh_environment(
 def copied(trained: dict[str, Any], tmp_path: Path) -> tuple[Run, Run]:
     """Copies of two runs of unlike configs, not audited."""
     runs = []
-    for name in ("quickstart", "hnet-byte260"):
+    for name in ("hnet-small", "hnet-byte260"):
         run, _ = trained[name]
         ignored = shutil.ignore_patterns("audit.json", "audit*")
         runs.append(Run(shutil.copytree(run.path, tmp_path / "runs" / run.path.name, ignore=ignored)))
@@ -271,7 +271,7 @@ def test_tokens_that_make_no_whole_rows_are_refused() -> None:
 
 
 def test_what_a_script_cannot_be(words: dict[str, str]) -> None:
-    config = get_preset("quickstart")
+    config = get_preset("hnet-small")
     guided = replace(config, train=replace(config.train, init_from="bpe:FILE.model"))
     with pytest.raises(ConfigError, match="reads a file besides data and code"):
         make_script(guided)

@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(data: Path, runs: Path, track: str, *more: str) -> tuple[Run, dict[str, Any]]:
     rules = [*TINY, *get_track(track).assignments, *more]
-    config = override(get_preset("quickstart"), [*rules, f"data.path={json.dumps(str(data))}"])
+    config = override(get_preset("hnet-small"), [*rules, f"data.path={json.dumps(str(data))}"])
     result = pipeline.run(config, runs, lambda event: None)
     return Run(Path(result["run"])), result
 
@@ -103,13 +103,13 @@ def test_what_a_track_refuses(track: str, more: list[str], said: str) -> None:
 def test_an_unknown_track() -> None:
     with pytest.raises(ConfigError, match=r"unknown track 'fixed' \(nearest: fixed-step\)"):
         get_track("fixed")
-    config = replace(get_preset("quickstart"), track="sprint")
+    config = replace(get_preset("hnet-small"), track="sprint")
     with pytest.raises(ConfigError, match="unknown track"):
         pipeline.run(config, Path("nowhere"), lambda event: None)
 
 
 def test_what_makes_a_ranking_key() -> None:
-    config = to_dict(override(get_preset("quickstart"), TRACKS["fixed-step"].assignments))
+    config = to_dict(override(get_preset("hnet-small"), TRACKS["fixed-step"].assignments))
     here = {"gpu": None, "gpus": 0, "cores": 2, "processor": "CPU"}
     record = {"machine": here, "text_hash": "ab" * 32, "slice": "first 64 documents"}
     key = ranking_key(config, record)

@@ -71,10 +71,10 @@ def _run_recipe(path: Path) -> RunConfig:
 
 
 @preset
-def quickstart() -> RunConfig:
-    """A small byte-level H-Net for two CPU cores: two and a half minutes, no GPU."""
+def hnet_small() -> RunConfig:
+    """The H-Net of the byte-against-subword study in small, without tables, for two CPU cores: 150 s, no GPU."""
     return RunConfig(
-        preset="quickstart",
+        preset="hnet-small",
         model=ModelConfig(
             width=128,
             heads=2,
@@ -254,37 +254,44 @@ FILLED = ExportConfig(scheme="ecsq4:column", codec="range", gptq="quantized")
 """Four bits a weight after range coding, rounded by what layers see: the form that lost least in docs/export.md."""
 
 
-def _small(config: RunConfig, name: str, model: ModelConfig, tokenizer: str = "byte260") -> RunConfig:
-    """A model for two CPU cores, trained in smaller steps than the quickstart."""
-    train = replace(config.train, batch_tokens=4_096, micro_batch_tokens=4_096)
-    return replace(config, preset=name, tokenizer=tokenizer, model=model, train=train)
+def _small(preset: str, tokenizer: str = "byte260", embed_lr: float = 0.05, **model: Any) -> RunConfig:
+    """One block and tables on two CPU cores, in smaller steps than hnet-small; 150 s, no GPU."""
+    plain = hnet_small()
+    return replace(
+        plain,
+        preset=preset,
+        tokenizer=tokenizer,
+        model=replace(plain.model, main=StageConfig("T1"), **model),
+        train=replace(plain.train, batch_tokens=4_096, micro_batch_tokens=4_096),
+        optim=replace(plain.optim, embed_lr=embed_lr),
+    )
+
+
+@preset
+def quickstart() -> RunConfig:
+    """niblick-byte-small with chunks: a small byte-level H-Net with tables, for two CPU cores; 150 s, no GPU."""
+    levels = _outer("c1", target_length=6.0, ratio_weight=0.05)
+    return _small("quickstart", embed_lr=0.025, ngrams=BYTE_TABLES, levels=levels)
 
 
 @preset
 def niblick_byte_small() -> RunConfig:
-    """Bytes at their best on two CPU cores: tables of n-grams and words, convolutions, attention over chunks; 150 s."""
-    plain = quickstart()
-    model = replace(
-        plain.model,
-        ngrams=BYTE_TABLES,
-        levels=_outer("c1", target_length=6.0, ratio_weight=0.05),
-        main=StageConfig("T1"),
-    )
-    small = _small(plain, "niblick-byte-small", model)
-    return replace(small, optim=replace(small.optim, embed_lr=0.025))
+    """Bytes at their best on two CPU cores: tables of n-grams and words, and one block; 150 s, no GPU."""
+    return _small("niblick-byte-small", embed_lr=0.025, ngrams=BYTE_TABLES, levels=())
 
 
 @preset
 def dense_sp1024_small() -> RunConfig:
     """The rival of niblick-byte-small: a dense block over 1,024 lossless subwords, with tables too; 150 s."""
-    plain = quickstart()
-    model = replace(plain.model, vocab_size=1024, ngrams=SUBWORD_TABLES, levels=(), main=StageConfig("T1"))
-    return _small(plain, "dense-sp1024-small", model, "sp1024")
+    return _small("dense-sp1024-small", "sp1024", vocab_size=1024, ngrams=SUBWORD_TABLES, levels=())
 
 
 @preset
 def niblick_byte() -> RunConfig:
-    """niblick-byte-small at full size: 30 million parameters that fill the cap; 10 minutes on 8×H100, or one GPU."""
+    """Bytes at full size: tables, and chunks for eight blocks; 10 minutes on 8×H100, or one GPU.
+
+    Its 30 million parameters fill the cap.
+    """
     return RunConfig(
         preset="niblick-byte",
         model=ModelConfig(

@@ -33,7 +33,7 @@ def make_run(
     """Write a run; without `bpb` it is not finished. `record` changes what the score says."""
     path = folder / name
     path.mkdir(parents=True)
-    config = to_dict(override(get_preset("quickstart"), [f"seed={seed}", *overrides]))
+    config = to_dict(override(get_preset("hnet-small"), [f"seed={seed}", *overrides]))
     if member is not None:
         write_json(path / "member.json", member | {"seed": seed})
     write_json(path / "config.json", config)

@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         prepare(str(place / "docs.jsonl"), tokenizer, place / name, val_docs=2)
         vocab = 260 if name == "bytes" else 300
         config = override(
-            get_preset("quickstart"),
+            get_preset("hnet-small"),
             [*TOY, f"preset={name}", f"data.path={place / name}", f"model.vocab_size={vocab}"],
         )
         with RunConsole() as console:
@@ -122,7 +122,7 @@ def test_dense_model(folder: Path) -> None:
     from niblick.loading import build_model
     from niblick.pack.quantize import pack
 
-    config = override(get_preset("quickstart"), [*TOY, "model.levels=[]"])
+    config = override(get_preset("hnet-small"), [*TOY, "model.levels=[]"])
     header = {"model": to_dict(config.model), "tokenizer": ByteTokenizer().spec(), "score": {"seq_len": 64}}
     weights = dict(build_model(config.model, 0).state_dict())
     write_artifact(folder / "dense.nib", header, pack(weights), "zlib")

@@ -20,6 +20,7 @@ from niblick import cli, pipeline
 from niblick.config import override
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError, DataError
+from niblick.lab import tables
 from niblick.lab.compare import compare
 from niblick.loading import build_model
 from niblick.presets import get_preset
@@ -37,7 +38,7 @@ TOY = [
 
 def make_run(folder: Path, data: Path, seed: int, *overrides: str) -> Run:
     """A run with an artifact and its score: packed and scored for real, but of random weights."""
-    config = replace(override(get_preset("quickstart"), [*TOY, f"data.path={data}", *overrides]), seed=seed)
+    config = replace(override(get_preset("hnet-small"), [*TOY, f"data.path={data}", *overrides]), seed=seed)
     run = create_run(folder, config)
     draw = torch.Generator().manual_seed(seed)
     weights = build_model(config.model, seed).state_dict()
@@ -80,17 +81,17 @@ def runs(data: Path) -> Path:
 
 
 def last_score(runs: Path, number: int) -> dict[str, Any]:
-    path = runs / f"quickstart-{number}" / "artifacts" / NAME / "scores.jsonl"
+    path = runs / f"hnet-small-{number}" / "artifacts" / NAME / "scores.jsonl"
     return json.loads(path.read_text().splitlines()[-1])
 
 
 def costs(runs: Path, number: int) -> np.ndarray:
-    folder = runs / f"quickstart-{number}" / "artifacts" / NAME
+    folder = runs / f"hnet-small-{number}" / "artifacts" / NAME
     return np.load(folder / last_score(runs, number)["document_costs"])
 
 
 def names(*numbers: int) -> list[str]:
-    return [f"quickstart-{n}" for n in numbers]
+    return [f"hnet-small-{n}" for n in numbers]
 
 
 def test_every_score_keeps_what_its_documents_cost(runs: Path) -> None:
@@ -107,8 +108,8 @@ def test_every_score_keeps_what_its_documents_cost(runs: Path) -> None:
 def test_groups_and_statistics(runs: Path) -> None:
     facts = compare(names(1, 4, 2, 5, 3, 6), runs)
     assert [[Path(r).name for r in g["runs"]] for g in facts["groups"]] == [
-        [f"quickstart-{n}:{NAME}" for n in (1, 2, 3)],
-        [f"quickstart-{n}:{NAME}" for n in (4, 5, 6)],
+        [f"hnet-small-{n}:{NAME}" for n in (1, 2, 3)],
+        [f"hnet-small-{n}:{NAME}" for n in (4, 5, 6)],
     ]
     [found] = facts["comparisons"]
     loss = [[last_score(runs, n)["loss"] for n in group] for group in ((1, 2, 3), (4, 5, 6))]
@@ -167,7 +168,7 @@ def test_the_newest_score_of_the_official_scorer(runs: Path, data: Path, tmp_pat
     """Scores by another scorer stand beside it; they are compared when asked for, and differences are said."""
     shutil.copytree(runs, tmp_path / "runs")
     for number in (1, 4):
-        run = Run(tmp_path / "runs" / f"quickstart-{number}")
+        run = Run(tmp_path / "runs" / f"hnet-small-{number}")
         overrides = ["score.scorer=sliding", "score.stride=16"]
         pipeline.score_artifact(run.artifact(NAME), str(data / "bytes"), run=run, overrides=overrides)
     before = compare(names(1, 4), runs)["comparisons"][0]["difference"]
@@ -181,7 +182,7 @@ def test_the_newest_score_of_the_official_scorer(runs: Path, data: Path, tmp_pat
 
 
 def test_scored_differently_is_said(runs: Path, data: Path, tmp_path: Path) -> None:
-    shutil.copytree(runs / "quickstart-1", tmp_path / "runs" / "quickstart-1")
+    shutil.copytree(runs / "hnet-small-1", tmp_path / "runs" / "hnet-small-1")
     make_run(tmp_path / "runs", data / "bytes", 1, "score.seq_len=32")
     facts = compare(names(1, 2), tmp_path / "runs")
     assert facts["notes"] == ["scored differently in seq_len: A 64, B 32"]
@@ -194,20 +195,20 @@ def test_bad_input(runs: Path, data: Path, tmp_path: Path) -> None:
         compare(names(1), folder)
     with pytest.raises(ConfigError, match="named twice"):
         compare(names(1, 1), folder)
-    with pytest.raises(ConfigError, match=r"no run 'quikstart-1'.*nearest: quickstart-1"):
-        compare(["quickstart-1", "quikstart-1"], folder)
+    with pytest.raises(ConfigError, match=r"no run 'hnet-smal-1'.*nearest: hnet-small-1"):
+        compare(["hnet-small-1", "hnet-smal-1"], folder)
     other = make_run(folder, data / "other", 1)
     hashes = [last_score(folder, n)["text_hash"] for n in (1, 9)]
     assert hashes[0] != hashes[1]
     with pytest.raises(ConfigError) as refused:
-        compare(["quickstart-1", other.name], folder)
+        compare(["hnet-small-1", other.name], folder)
     assert all(h in str(refused.value) for h in hashes)
-    kept = folder / "quickstart-2" / "artifacts" / NAME
+    kept = folder / "hnet-small-2" / "artifacts" / NAME
     next(kept.glob("documents-*.npy")).write_bytes(b"something else")
     with pytest.raises(DataError, match="document costs"):
         compare(names(1, 2), folder)
     (kept / "scores.jsonl").unlink()
-    with pytest.raises(ConfigError, match=r"quickstart-2 has no score yet: `niblick eval quickstart-2`"):
+    with pytest.raises(ConfigError, match=r"hnet-small-2 has no score yet: `niblick eval hnet-small-2`"):
         compare(names(1, 2), folder)
 
 
@@ -216,7 +217,7 @@ def test_scores_without_hashes_or_document_costs(runs: Path, tmp_path: Path) -> 
     shutil.copytree(runs, tmp_path / "runs")
     unknown = ("text_hash", "stream_hash", "document_costs", "lossless", "bpb_repaired")
     for number in (1, 4, 7):
-        path = tmp_path / "runs" / f"quickstart-{number}" / "artifacts" / NAME / "scores.jsonl"
+        path = tmp_path / "runs" / f"hnet-small-{number}" / "artifacts" / NAME / "scores.jsonl"
         path.write_text(json.dumps(last_score(runs, number) | dict.fromkeys(unknown)) + "\n")
     facts = compare(names(1, 4), tmp_path / "runs")
     assert any("no hash of the text" in note for note in facts["notes"])
@@ -256,19 +257,32 @@ def test_the_compare_command(niblick: Niblick, runs: Path) -> None:
     assert (code, err) == (0, "")
     facts = json.loads(out)
     assert [(c["first"], c["second"]) for c in facts["comparisons"]] == [("A", "B"), ("A", "C")]
-    code, out, err = niblick("compare", "quickstart-1", "--runs", runs)
+    code, out, err = niblick("compare", "hnet-small-1", "--runs", runs)
     assert (code, out) == (2, "")
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        (["wide-s1337", "wide-s1338"], "wide-s{1337,1338}"),
+        (["a-9", "a-10"], "a-{9,10}"),
+        (["wide-s1"], "wide-s1"),
+        (["bytes-1", "words-1"], "bytes-1, words-1"),
+    ],
+)
+def test_names_of_a_group(ids: list[str], said: str) -> None:
+    assert tables._short(ids) == said
 
 
 def test_the_breakdown_of_a_run(niblick: Niblick, runs: Path, tmp_path: Path) -> None:
     """Tables, JSON and pictures; every way of taking the score apart adds up to it."""
     shutil.copytree(runs, tmp_path / "runs")
-    code, out, _ = niblick("eval", "quickstart-1", "--runs", tmp_path / "runs", "--breakdown")
+    code, out, _ = niblick("eval", "hnet-small-1", "--runs", tmp_path / "runs", "--breakdown")
     assert code == 0
     for words in ("tokens of context", "at chunk boundaries", "kind of byte", "documents, dearest first"):
         assert words in out
-    folder = tmp_path / "runs" / "quickstart-1" / "artifacts" / NAME / "breakdown"
+    folder = tmp_path / "runs" / "hnet-small-1" / "artifacts" / NAME / "breakdown"
     facts = json.loads((folder / "breakdown.json").read_text())
     record = last_score(tmp_path / "runs", 1)
     assert facts["total"]["bits"] == pytest.approx(record["bits"], rel=1e-12)
@@ -287,15 +301,15 @@ def test_the_breakdown_of_a_run(niblick: Niblick, runs: Path, tmp_path: Path) ->
 def test_breakdowns_of_other_scorers_and_models(niblick: Niblick, runs: Path, data: Path, tmp_path: Path) -> None:
     """Sliding windows, subwords; a dense model has no chunks and says so."""
     out = tmp_path / "out"
-    shutil.copytree(runs / "quickstart-7", tmp_path / "subwords" / "quickstart-7")
+    shutil.copytree(runs / "hnet-small-7", tmp_path / "subwords" / "hnet-small-7")
     arguments = ["--runs", tmp_path / "subwords", "--breakdown", "--out", out, "--json"]
-    code, text, _ = niblick("eval", "quickstart-7", "score.scorer=sliding", "score.stride=16", *arguments)
+    code, text, _ = niblick("eval", "hnet-small-7", "score.scorer=sliding", "score.stride=16", *arguments)
     assert code == 0
     facts = json.loads(text)
     assert sum(p["bits"] for p in facts["breakdown"]["chunk"]) == pytest.approx(facts["bits"], rel=1e-12)
     assert facts["breakdown"]["context"][-1]["name"] == "45–64"
     make_run(tmp_path / "runs", data / "bytes", 1, "model.levels=[]")
-    code, text, _ = niblick("eval", "quickstart-1", *arguments[2:], "--runs", tmp_path / "runs")
+    code, text, _ = niblick("eval", "hnet-small-1", *arguments[2:], "--runs", tmp_path / "runs")
     assert code == 0
     found = json.loads(text)["breakdown"]
     assert found["chunk"] == found["boundary"] == []
@@ -303,7 +317,7 @@ def test_breakdowns_of_other_scorers_and_models(niblick: Niblick, runs: Path, da
 
 
 def test_bad_input_of_breakdowns(niblick: Niblick, runs: Path, data: Path, tmp_path: Path) -> None:
-    artifact = shutil.copy(runs / "quickstart-1" / "artifacts" / NAME / "artifact.nib", tmp_path / "alone.nib")
+    artifact = shutil.copy(runs / "hnet-small-1" / "artifacts" / NAME / "artifact.nib", tmp_path / "alone.nib")
     (tmp_path / "file").write_text("")
     for arguments, words in (
         ([artifact, "--data", data / "bytes", "--breakdown"], "belongs to no run"),

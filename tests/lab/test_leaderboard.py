@@ -125,7 +125,7 @@ def test_nothing_is_ranked_across_keys(tmp_path: Path) -> None:
 
 def test_the_same_seed_twice_counts_once(tmp_path: Path) -> None:
     for number in (1, 2, 3):
-        make_run(tmp_path, f"quickstart-{number}", 1.9, seed=1)
+        make_run(tmp_path, f"hnet-small-{number}", 1.9, seed=1)
     (row,) = board(tmp_path)["ranked"]
     assert (row["scores"], row["deviation"]) == ([1.9], None)
 

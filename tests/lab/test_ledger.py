@@ -30,8 +30,8 @@ SWEEP = {"sweep": "width", "name": "wide", "branch": "encoder"}
 def runs(tmp_path: Path) -> Path:
     """Two runs by hand, two seeds of a sweep, and one each that failed, was stopped, and lies broken."""
     folder = tmp_path / "runs"
-    make_run(folder, "quickstart-1", 2.0)
-    make_run(folder, "quickstart-2", 2.2, overrides=("model.width=160",), audit=None)
+    make_run(folder, "hnet-small-1", 2.0)
+    make_run(folder, "hnet-small-2", 2.2, overrides=("model.width=160",), audit=None)
     for seed in (1, 2):
         member = SWEEP | {"settings": {"model.width": 192}, "track": "fixed-step"}
         settings = ("model.width=192", "track=fixed-step")
@@ -60,8 +60,8 @@ def test_every_run_is_listed_with_its_state(runs: Path) -> None:
     states = {row.id: (row.status, row.message) for row in Ledger(runs).rows()}
     assert states.pop("broken-1")[0] == "broken"
     assert states == {
-        "quickstart-1": ("done", ""),
-        "quickstart-2": ("done", ""),
+        "hnet-small-1": ("done", ""),
+        "hnet-small-2": ("done", ""),
         "width/wide-s1": ("done", ""),
         "width/wide-s2": ("done", ""),
         "width/bad-s1": ("failed", "niblick: the loss is nan"),
@@ -81,9 +81,9 @@ def test_facts_come_from_the_files(runs: Path) -> None:
         "passed",
     )
     assert row.facts()["device"] == "2 cores, EPYC"
-    by_hand = Ledger(runs).row("quickstart-1")
+    by_hand = Ledger(runs).row("hnet-small-1")
     assert by_hand is not None
-    assert by_hand.branch == "quickstart", "a run by hand is of the branch of its preset"
+    assert by_hand.branch == "hnet-small", "a run by hand is of the branch of its preset"
 
 
 def test_filters(runs: Path) -> None:
@@ -96,7 +96,7 @@ def test_filters(runs: Path) -> None:
     assert ids(ledger, values=("model.width=192", "seed=2")) == {"width/wide-s2"}
     assert ids(ledger, values=("model.levels.0.target_length=6",)) >= wide
     assert ids(ledger, values=("train.penalties=[]",)) >= wide, "a list is a value"
-    assert ids(ledger, values=("audit=none",)) == {"quickstart-2"}, "what is no key of the config is one of the row"
+    assert ids(ledger, values=("audit=none",)) == {"hnet-small-2"}, "what is no key of the config is one of the row"
     assert ids(ledger, preset="no-such") == set()
 
 
@@ -129,30 +129,30 @@ def test_what_changes_is_seen(runs: Path) -> None:
     ledger = Ledger(runs)
     ledger.rows()
     finish(runs / "width/bad-s1", 1.5)
-    write_audit(runs / "quickstart-1", "fail")
-    (runs / "quickstart-2" / "notes.json").write_text('{"tags": ["keep"]}')
-    make_run(runs, "quickstart-3")
+    write_audit(runs / "hnet-small-1", "fail")
+    (runs / "hnet-small-2" / "notes.json").write_text('{"tags": ["keep"]}')
+    make_run(runs, "hnet-small-3")
     rows = {row.id: row for row in ledger.rows()}
     assert rows["width/bad-s1"].status == "done"
-    audited = rows["quickstart-1"].score
+    audited = rows["hnet-small-1"].score
     assert audited is not None
     assert (audited.audit, audited.faults) == ("failed", ("causality",))
-    assert rows["quickstart-2"].tags == ("keep",)
-    assert "quickstart-3" in rows
-    (runs / "quickstart-3" / "config.json").unlink()
-    assert "quickstart-3" not in {row.id for row in ledger.rows()}
+    assert rows["hnet-small-2"].tags == ("keep",)
+    assert "hnet-small-3" in rows
+    (runs / "hnet-small-3" / "config.json").unlink()
+    assert "hnet-small-3" not in {row.id for row in ledger.rows()}
 
 
 def test_another_artifact_of_a_run_is_seen(runs: Path) -> None:
     ledger = Ledger(runs)
     ledger.rows()
-    folder = runs / "quickstart-1" / "artifacts"
+    folder = runs / "hnet-small-1" / "artifacts"
     (folder / "small").mkdir()
     (folder / "small" / "artifact.nib").write_bytes(b"weights")
     ledger.rows()
     record = json.loads((folder / ARTIFACT / "scores.jsonl").read_text()) | {"bpb": 2.5}
     (folder / "small" / "scores.jsonl").write_text(json.dumps(record) + "\n")
-    row = ledger.row("quickstart-1")
+    row = ledger.row("hnet-small-1")
     assert row is not None
     assert [(score.artifact, score.bpb) for score in row.scores] == [(ARTIFACT, 2.0), ("small", 2.5)]
 
@@ -179,7 +179,7 @@ def test_a_moved_folder_keeps_its_ledger(runs: Path) -> None:
 
 
 def test_a_silent_run_is_no_longer_called_running(tmp_path: Path) -> None:
-    path = make_run(tmp_path, "quickstart-1", None)
+    path = make_run(tmp_path, "hnet-small-1", None)
     ledger = Ledger(tmp_path)
     assert ledger.rows()[0].status == "running"
     long_ago = time.time() - LIVE_SECONDS - 60
@@ -196,29 +196,29 @@ def test_a_run_stopped_by_a_signal(tmp_path: Path) -> None:
 
 def test_files_changed_by_hand_are_told(runs: Path) -> None:
     ledger = Ledger(runs)
-    row = ledger.row("quickstart-1")
+    row = ledger.row("hnet-small-1")
     assert row is not None
     assert ledger.altered(row) == []
-    artifact = runs / "quickstart-1" / "artifacts" / ARTIFACT / "artifact.nib"
+    artifact = runs / "hnet-small-1" / "artifacts" / ARTIFACT / "artifact.nib"
     artifact.write_bytes(artifact.read_bytes().upper())
-    (runs / "quickstart-1" / "config.json").unlink()
+    (runs / "hnet-small-1" / "config.json").unlink()
     assert sorted(ledger.altered(row)) == [f"artifacts/{ARTIFACT}/artifact.nib", "config.json"]
 
 
 def test_names_of_runs_and_sweeps(runs: Path) -> None:
     ledger = Ledger(runs)
     assert len(find_rows(ledger, ["width"])) == 4
-    assert [row.id for row in find_rows(ledger, [str(runs / "quickstart-1"), "quickstart-1"])] == ["quickstart-1"]
+    assert [row.id for row in find_rows(ledger, [str(runs / "hnet-small-1"), "hnet-small-1"])] == ["hnet-small-1"]
     newest = max(runs.rglob("config.json"), key=lambda p: p.stat().st_mtime_ns).parent
     assert [row.path for row in find_rows(ledger, ["latest"])] == [str(newest)]
-    with pytest.raises(ConfigError, match="quickstart-1"):
+    with pytest.raises(ConfigError, match="hnet-small-1"):
         find_rows(ledger, ["quickstrat-1"])
 
 
 def test_csv_has_the_keys_that_differ(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = run_cli(capsys, "runs", "--status", "done", "--csv", "--runs", runs, "--sort", "bpb")
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert [row["id"] for row in rows] == ["width/wide-s1", "width/wide-s2", "quickstart-1", "quickstart-2"]
+    assert [row["id"] for row in rows] == ["width/wide-s1", "width/wide-s2", "hnet-small-1", "hnet-small-2"]
     assert [row["config.model.width"] for row in rows] == ["192", "192", "128", "160"]
     assert "config.tokenizer" not in rows[0], "all are the same"
     assert rows[0]["bpb"] == "1.91"
@@ -247,25 +247,25 @@ def test_listing_runs_needs_no_torch(runs: Path) -> None:
 
 
 def test_tags(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_cli(capsys, "tag", "keep", "width", "quickstart-1", "--runs", runs)
-    assert ids(Ledger(runs), tag="keep", status="done") == {"width/wide-s1", "width/wide-s2", "quickstart-1"}
-    run_cli(capsys, "tag", "keep", "quickstart-1", "--remove", "--runs", runs)
-    assert "quickstart-1" not in ids(Ledger(runs), tag="keep")
-    assert json.loads((runs / "quickstart-1" / "notes.json").read_text())["tags"] == []
+    run_cli(capsys, "tag", "keep", "width", "hnet-small-1", "--runs", runs)
+    assert ids(Ledger(runs), tag="keep", status="done") == {"width/wide-s1", "width/wide-s2", "hnet-small-1"}
+    run_cli(capsys, "tag", "keep", "hnet-small-1", "--remove", "--runs", runs)
+    assert "hnet-small-1" not in ids(Ledger(runs), tag="keep")
+    assert json.loads((runs / "hnet-small-1" / "notes.json").read_text())["tags"] == []
 
 
 @pytest.mark.parametrize("name", ["", "two words", "a,b", "-x", "é" * 100, "a\nb"])
 def test_words_that_are_no_tags(runs: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="is no tag"):
-        tag(find_rows(Ledger(runs), ["quickstart-1"]), name)
+        tag(find_rows(Ledger(runs), ["hnet-small-1"]), name)
 
 
 def test_a_tag_that_is_not_there_cannot_go(runs: Path) -> None:
-    rows = find_rows(Ledger(runs), ["quickstart-1", "quickstart-2"])
+    rows = find_rows(Ledger(runs), ["hnet-small-1", "hnet-small-2"])
     tag(rows[:1], "keep")
-    with pytest.raises(ConfigError, match="quickstart-2 is not tagged 'keep': it has no tags"):
-        tag(find_rows(Ledger(runs), ["quickstart-1", "quickstart-2"]), "keep", remove=True)
-    row = Ledger(runs).row("quickstart-1")
+    with pytest.raises(ConfigError, match="hnet-small-2 is not tagged 'keep': it has no tags"):
+        tag(find_rows(Ledger(runs), ["hnet-small-1", "hnet-small-2"]), "keep", remove=True)
+    row = Ledger(runs).row("hnet-small-1")
     assert row is not None
     assert row.tags == ("keep",), "nothing was written"
 
@@ -287,9 +287,9 @@ def test_notes_grow_at_the_end_of_plain_markdown(runs: Path) -> None:
 
 
 def test_notes_keep_what_people_added_to_the_file(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = runs / "quickstart-1" / "notes.json"
+    path = runs / "hnet-small-1" / "notes.json"
     path.write_text('{"tags": ["a"], "mine": 1}')
-    run_cli(capsys, "note", "hello", "--run", "quickstart-1", "--runs", runs)
+    run_cli(capsys, "note", "hello", "--run", "hnet-small-1", "--runs", runs)
     found = json.loads(path.read_text())
     assert (found["tags"], found["mine"], found["notes"][0]["text"]) == (["a"], 1, "hello")
     assert "hello" in run_cli(capsys, "note", "--runs", runs)
@@ -298,8 +298,8 @@ def test_notes_keep_what_people_added_to_the_file(runs: Path, capsys: pytest.Cap
 def test_bad_notes(runs: Path) -> None:
     with pytest.raises(ConfigError, match="empty"):
         note(runs, "  \n")
-    (runs / "quickstart-1" / "notes.json").write_text('{"tags": "keep"}')
-    row = Ledger(runs).row("quickstart-1")
+    (runs / "hnet-small-1" / "notes.json").write_text('{"tags": "keep"}')
+    row = Ledger(runs).row("hnet-small-1")
     assert row is not None
     assert "cannot be read" in row.notes[0]["text"], "listed all the same"
     with pytest.raises(DataError, match="list of words"):

@@ -150,11 +150,11 @@ def test_from_training_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     runs = ["--runs", str(tmp_path / "runs")]
     toy = ["model.width=16", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1", "train.seq_len=32"]
     toy += ["train.batch_tokens=256", "train.micro_batch_tokens=256", "train.warmup_steps=0", "schedule.steps=3"]
-    command = ["train", "quickstart", "--data", str(tmp_path / "data"), *toy, "score.seq_len=64"]
+    command = ["train", "hnet-small", "--data", str(tmp_path / "data"), *toy, "score.seq_len=64"]
     cli.app([*command, "--log", "tensorboard", *runs], standalone_mode=False)
-    path = tmp_path / "runs" / "quickstart-1"
+    path = tmp_path / "runs" / "hnet-small-1"
     assert list(path.glob("tensorboard/events.out.tfevents.*"))
-    row = Ledger(tmp_path / "runs").row("quickstart-1")
+    row = Ledger(tmp_path / "runs").row("hnet-small-1")
     assert row is not None
     assert row.score is not None
     assert (row.status, row.step, Ledger(tmp_path / "runs").altered(row)) == ("done", 3, [])

@@ -73,10 +73,10 @@ def test_a_sweep_is_run_once_and_found_by_its_ids(toy_data: Path, tmp_path: Path
         )
     with pytest.raises(ConfigError, match=r"holds another sweep, .* has no run"):
         run(tiny_sweep(toy_data, axes=[listed({"else": []})]), tmp_path, Here())
-    (tmp_path / "quickstart-1").mkdir()
-    (tmp_path / "quickstart-1" / "config.json").write_text("{}")
+    (tmp_path / "hnet-small-1").mkdir()
+    (tmp_path / "hnet-small-1" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="in use and holds no sweep"):
-        run(tiny_sweep(toy_data, name="quickstart-1"), tmp_path, Here())
+        run(tiny_sweep(toy_data, name="hnet-small-1"), tmp_path, Here())
     # A finished file that was changed by hand: the digest tells.
     config = found.path / "config.json"
     config.write_text(config.read_text().replace('"seed": 1337', '"seed": 1338', 1))
@@ -181,7 +181,7 @@ def test_two_processes_do_not_run_one_sweep(toy_data: Path, tmp_path: Path, monk
 def test_a_sweep_killed_at_random_gives_the_same_table(toy_data: Path, tmp_path: Path) -> None:
     """The real thing: processes, the command line, SIGKILL and SIGTERM at random moments, the local pool."""
     text = f"""from niblick.lab.sweep import Sweep, grid
-sweep = Sweep("quickstart", [grid({{"optim.matrix_lr": [0.02, 0.04]}})], name="tiny", track="fixed-step",
+sweep = Sweep("hnet-small", [grid({{"optim.matrix_lr": [0.02, 0.04]}})], name="tiny", track="fixed-step",
               sets={[*TINY, "train.checkpoint_every=2", f"data.path={json.dumps(str(toy_data))}"]!r})
 """
     (tmp_path / "tiny.py").write_text(text)

@@ -15,7 +15,7 @@ LENGTH, WEIGHT = "model.levels.0.target_length", "model.levels.0.ratio_weight"
 
 
 def names(*axes: Axis, **more: object) -> list[str]:
-    return [member.id for member in Sweep("quickstart", axes=axes, **more).members()]  # type: ignore[arg-type]
+    return [member.id for member in Sweep("hnet-small", axes=axes, **more).members()]  # type: ignore[arg-type]
 
 
 def test_axes() -> None:
@@ -37,16 +37,16 @@ def test_axes() -> None:
 def test_what_members_are() -> None:
     points = {"bytes": ["optim.matrix_lr=0.01"], "dense": ["baseline-sp1024", "model.width=256"]}
     sweep = Sweep(
-        "quickstart", [listed(points)], name="s", sets=["schedule.steps=5"], track="fixed-step", branch="{0}!"
+        "hnet-small", [listed(points)], name="s", sets=["schedule.steps=5"], track="fixed-step", branch="{0}!"
     )
     first, second = sweep.members()
-    assert (first.config.preset, second.config.preset) == ("quickstart", "baseline-sp1024")
+    assert (first.config.preset, second.config.preset) == ("hnet-small", "baseline-sp1024")
     assert second.config.model.width == 256 and second.config.schedule.steps == 5
     assert first.config.schedule.max_seconds is None and first.config.track == "fixed-step"
     assert [m.point.branch for m in (first, second)] == ["bytes!", "dense!"]
     assert first.digest != second.digest and first.digest == sweep.members()[0].digest
     assert first.facts("s")["settings"] == {"optim.matrix_lr": "0.01"}
-    named = Sweep("quickstart", [listed(points)], name="s", branch={"dense": "d"})
+    named = Sweep("hnet-small", [listed(points)], name="s", branch={"dense": "d"})
     assert [point.branch for point in named.points()] == ["s", "d"]
 
 
@@ -87,19 +87,19 @@ def test_axes_that_are_refused(axis: object, said: str) -> None:
         ({"seeds": [1, 1]}, "not all different"),
         ({"cpus": 0}, "cpus=0"),
         ({"track": "sprint"}, "unknown track"),
-        ({"base": "quickstrat"}, "nearest: quickstart"),
+        ({"base": "hnet-smal"}, "nearest: hnet-small"),
     ],
 )
 def test_sweeps_that_are_refused(sweep: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        Sweep(**({"base": "quickstart"} | sweep)).members()  # type: ignore[arg-type]
+        Sweep(**({"base": "hnet-small"} | sweep)).members()  # type: ignore[arg-type]
 
 
 def test_a_sweep_without_data_is_refused() -> None:
     with pytest.raises(ConfigError, match="no data is named"):
-        Sweep("quickstart").check()
+        Sweep("hnet-small").check()
     with pytest.raises(ConfigError, match=r"holds data\.seed=1337"):
-        Sweep("quickstart", sets=["data.seed=1"], track="fixed-step").check()
+        Sweep("hnet-small", sets=["data.seed=1"], track="fixed-step").check()
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_a_sweep_without_data_is_refused() -> None:
         ("sweep = 1", "found: int"),
         ("", "found: NoneType"),
         ("1/0", "ZeroDivisionError"),
-        ("from niblick.lab.sweep import Sweep, grid\nsweep = Sweep('quickstart', [grid({})])", "an empty axis"),
-        ("from niblick.lab.sweep import Sweep\nsweep = Sweep('quickstart', name='../x')", "is no name of a sweep"),
+        ("from niblick.lab.sweep import Sweep, grid\nsweep = Sweep('hnet-small', [grid({})])", "an empty axis"),
+        ("from niblick.lab.sweep import Sweep\nsweep = Sweep('hnet-small', name='../x')", "is no name of a sweep"),
     ],
 )
 def test_files_that_are_refused(text: str, said: str, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_files_that_are_refused(text: str, said: str, tmp_path: Path) -> None:
 
 def test_a_file_names_and_describes_its_sweep(tmp_path: Path) -> None:
     path = tmp_path / "lengths.py"
-    path.write_text('"""Do they pay?\n\nMore."""\nfrom niblick.lab.sweep import Sweep\nsweep = Sweep("quickstart")\n')
+    path.write_text('"""Do they pay?\n\nMore."""\nfrom niblick.lab.sweep import Sweep\nsweep = Sweep("hnet-small")\n')
     sweep = load_sweep(path)
     assert (sweep.name, sweep.summary) == ("lengths", "Do they pay?")
     assert sweep.points()[0].branch == "lengths"
@@ -144,10 +144,10 @@ def test_halving() -> None:
 
 
 def test_early_stops_that_cannot_work(tmp_path: Path) -> None:
-    config = Sweep("quickstart").members()[0].config
+    config = Sweep("hnet-small").members()[0].config
     with pytest.raises(ConfigError, match="by the clock"):
         Halving(10).check(config)
-    fixed = Sweep("quickstart", sets=["schedule.steps=10"], track="fixed-step").members()[0].config
+    fixed = Sweep("hnet-small", sets=["schedule.steps=10"], track="fixed-step").members()[0].config
     with pytest.raises(ConfigError, match="never reached"):
         Halving(10).check(fixed)
     path = tmp_path / "reference.json"

@@ -26,7 +26,7 @@ def file(toy_data: Path, tmp_path: Path) -> Path:
     path = tmp_path / "lengths.py"
     path.write_text(
         "from niblick.lab.sweep import Sweep, grid\n"
-        f"sweep = Sweep('quickstart', [grid({{'optim.matrix_lr': [0.02, 0.04]}})], seeds=[1, 2], track='fixed-step',\n"
+        f"sweep = Sweep('hnet-small', [grid({{'optim.matrix_lr': [0.02, 0.04]}})], seeds=[1, 2], track='fixed-step',\n"
         f"    sets={[*TINY, f'data.path={toy_data}']!r})\n"
     )
     return path

@@ -27,7 +27,7 @@ def write_sweep(runs: Path, name: str, scores: dict[str, list[float]], **record:
         for seed, bpb in zip(seeds, values, strict=True):
             folder = runs / name / f"{point}-s{seed}"
             folder.mkdir()
-            write_json(folder / "config.json", to_dict(get_preset("quickstart")))
+            write_json(folder / "config.json", to_dict(get_preset("hnet-small")))
             result = {"bpb": bpb, "bpb_repaired": bpb, "text_hash": "t", "stream_hash": "s", "machine": HERE}
             write_json(folder / "result.json", result | record | {"files": {}})
 

@@ -49,7 +49,7 @@ class Here:
 def tiny_sweep(data: Path, **changes: Any) -> Sweep:
     """Two target lengths by two learning rates, one seed."""
     values: dict[str, Any] = {
-        "base": "quickstart",
+        "base": "hnet-small",
         "name": "tiny",
         "sets": [*TINY, f"data.path={json.dumps(str(data))}"],
         "axes": [grid({"model.levels.0.target_length": [4, 6], "optim.matrix_lr": [0.02, 0.04]})],

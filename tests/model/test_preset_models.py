@@ -12,7 +12,7 @@ from niblick.presets import PRESETS, get_preset
 from niblick.train.optim import Optimizers
 
 PARAMETERS = {
-    "quickstart": 773_900,
+    "hnet-small": 773_900,
     "hnet-byte260": 17_455_176,
     "hnet-sp1024": 16_666_696,
     "hnet-byte260-12l": 22_966_880,
@@ -24,7 +24,8 @@ PARAMETERS = {
     "sp4096-nearcap": 17_057_856,
     "sp1024-9x512-residual": 17_059_912,
     "sp1024-14x576": 33_140_272,
-    "niblick-byte-small": 14_907_650,
+    "quickstart": 14_907_650,
+    "niblick-byte-small": 14_857_218,
     "dense-sp1024-small": 8_651_266,
     "niblick-byte": 30_424_128,
     "dense-sp1024": 31_026_272,

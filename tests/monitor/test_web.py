@@ -125,12 +125,12 @@ def test_a_run_that_trains(page: Any, data: Path, place: Path) -> None:
     """It appears by itself; its phase changes, its bar moves, its curve grows, its score appears; text is chunked."""
     page.goto("/")
     page.get_by_text("There is no run").wait_for(state="hidden")  # the logs are there
-    page.locator("input[aria-label='find a run']").fill("quickstart")
+    page.locator("input[aria-label='find a run']").fill("hnet-small")
     page.get_by_text("no run matches").wait_for()
-    command = [sys.executable, "-m", "niblick", "train", "quickstart", "--data", data, "--runs", place / "runs", *TOY]
+    command = [sys.executable, "-m", "niblick", "train", "hnet-small", "--data", data, "--runs", place / "runs", *TOY]
     with subprocess.Popen([*map(str, command), "schedule.max_seconds=8"], stderr=subprocess.PIPE) as process:
-        page.locator(".run-card, .run-row").filter(has_text="quickstart-1").click()
-        page.locator("h1", has_text="quickstart-1").wait_for()
+        page.locator(".run-card, .run-row").filter(has_text="hnet-small-1").click()
+        page.locator("h1", has_text="hnet-small-1").wait_for()
         phases, shares, points = followed(page)
         _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err.decode()
@@ -140,7 +140,7 @@ def test_a_run_that_trains(page: Any, data: Path, place: Path) -> None:
     assert {"training", "quantized_validation", "done"} <= set(phases)
     assert moves_on(shares)
     assert points == sorted(points) and points[-1] > 10
-    result = json.loads((place / "runs" / "quickstart-1" / "result.json").read_text())
+    result = json.loads((place / "runs" / "hnet-small-1" / "result.json").read_text())
     page.locator(".tile", has_text="final score").get_by_text(f"{result['bpb']:.4f}").wait_for()
     page.locator(".tile", has_text="bytes of the cap").get_by_text(f"{result['total_bytes']:,}").wait_for()
     for chart in ("rate", "boundaries", "speed", "norm", "timings"):
@@ -165,7 +165,7 @@ def test_a_typed_sentence_is_chunked(page: Any, place: Path) -> None:
 
 def test_the_leaderboard_shows_the_run(page: Any, place: Path) -> None:
     page.goto("/board")
-    page.get_by_text("quickstart-1:").first.wait_for()
+    page.get_by_text("hnet-small-1:").first.wait_for()
     page.wait_for_function("document.querySelector('#bytes')?.data?.[0]?.x.length === 1")
     page.get_by_text("1.3734").wait_for()  # of the log, apart
     assert not (place / "runs" / ".ledger.sqlite").exists(), "to look is not to write"
@@ -206,7 +206,7 @@ def test_a_real_log_replayed(page: Any, place: Path, shared: Path) -> None:
 
 def test_research_notes(page: Any, place: Path) -> None:
     notes = {"tags": ["idea"], "notes": [{"time": "2026-03-01", "text": "wider <i>encoders</i> help"}]}
-    (place / "runs" / "quickstart-1" / "notes.json").write_text(json.dumps(notes))
+    (place / "runs" / "hnet-small-1" / "notes.json").write_text(json.dumps(notes))
     (place / "runs" / "log.md").write_text("# Research log\n\n- 10:00 tried <i>twice</i>\n")
     page.goto("/notes")
     page.get_by_text("wider <i>encoders</i> help").wait_for()
@@ -221,7 +221,7 @@ def test_two_runs_compare(page: Any, place: Path) -> None:
     choice = page.locator(".find input").first
     choice.click()
     choice.fill("quick")
-    page.locator(".q-menu").get_by_text("quickstart-1").click()
+    page.locator(".q-menu").get_by_text("hnet-small-1").click()
     page.wait_for_function(f"{TRACES} === 2")
     page.wait_for_function("document.querySelector('table.plain tbody').rows.length === 2")
     page.get_by_text("What differs").wait_for()

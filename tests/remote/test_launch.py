@@ -88,7 +88,7 @@ def test_launches_that_are_refused(home: Home, toy_data: Path, waiting: RemoteRu
     records, machine, config = home.records, home.server.machine(), toy_config(SHORT, toy_data)
     shutil.rmtree(records.runs)
     _refused(records, machine, config, Order(gpus=1), "has 0 GPUs by nvidia-smi, and this run needs 1")
-    _refused(records, machine, config, Order(name="quickstart-1"), "there is a run quickstart-1 in .* give this run")
+    _refused(records, machine, config, Order(name="hnet-small-1"), "there is a run hnet-small-1 in .* give this run")
     _refused(records, machine, config, Order(name="../up"), "is no name for a run")
     _refused(records, machine, toy_config(SHORT, tmp_path / "none"), Order(), "none")
     _refused(records, machine, config, Order(budget=1.0), "a --budget needs a price")
@@ -224,18 +224,18 @@ def ending_provider() -> Any:
 def test_quickstart_by_the_command_line(home: Home) -> None:
     """As a user does it: data prepared there, pulled in the background, with a budget."""
     sets = [s for s in SHORT if not s.startswith("score.documents")]
-    words = ["quickstart", *sets, "score.documents=1", "--prepare", "pydocs", "--every", "1"]
+    words = ["hnet-small", *sets, "score.documents=1", "--prepare", "pydocs", "--every", "1"]
     printed = home.launch(*words, "--price", "3.6", "--budget", "10", "--json")
     facts = json.loads(printed)
-    assert facts["run"] == "quickstart-1" and facts["state"] == "running" and facts["budget"] == 10
+    assert facts["run"] == "hnet-small-1" and facts["state"] == "running" and facts["budget"] == 10
     deadline = time.monotonic() + 200
-    while not (run := home.records.run("quickstart-1")).home:  # nobody calls pull: it is done in the background
-        assert time.monotonic() < deadline, (home.records.beside("quickstart-1") / "pull.log").read_text()
+    while not (run := home.records.run("hnet-small-1")).home:  # nobody calls pull: it is done in the background
+        assert time.monotonic() < deadline, (home.records.beside("hnet-small-1") / "pull.log").read_text()
         time.sleep(0.5)
     assert run.state == "done" and missing_at_home(home.records, run) == []
-    result = Run(home.records.runs / "quickstart-1").result()
+    result = Run(home.records.runs / "hnet-small-1").result()
     assert result and result["bpb"] > 0
     assert Dataset.open(Path(run.folder) / "data" / "pydocs").manifest["niblick"]["source"] == "pydocs"
-    assert "quickstart-1" in home.remote("logs", "latest") or home.remote("logs", "latest").strip()
-    assert json.loads(home.remote("down", "127.0.0.1", "--json"))["deleted"] == ["quickstart-1"]
+    assert "hnet-small-1" in home.remote("logs", "latest") or home.remote("logs", "latest").strip()
+    assert json.loads(home.remote("down", "127.0.0.1", "--json"))["deleted"] == ["hnet-small-1"]
     assert sys.executable == run.python

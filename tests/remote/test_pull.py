@@ -34,37 +34,37 @@ def test_the_watcher_stopped_the_machine_with_its_disk_kept(ended: tuple[RemoteR
     assert (far / "machine-stopped").exists()
     listed = read_json(far / "files.json")
     assert {"config.json", "events.jsonl", "model.safetensors", "result.json", "train.log"} <= set(listed)
-    assert all((far / "runs" / "quickstart-1" / name).is_file() for name in listed)
+    assert all((far / "runs" / "hnet-small-1" / name).is_file() for name in listed)
 
 
 def test_home_verified_scored_and_only_then_deleted_there(home: Home, waiting: RemoteRun) -> None:
     records, far = home.records, Path(waiting.folder)
-    run = pull(records, "quickstart-1")
+    run = pull(records, "hnet-small-1")
     assert (run.state, run.missing, run.home) == ("done", (), True)
-    local = Run(records.runs / "quickstart-1")
+    local = Run(records.runs / "hnet-small-1")
     result = local.result()
     assert result and result["bpb"] > 0 and local.changed() == []
-    assert result["run"] == "runs/quickstart-1"  # as if it had run here
+    assert result["run"] == "runs/hnet-small-1"  # as if it had run here
     assert (local.path / "source.tar.zst").read_bytes() == source_snapshot(None)
-    assert find_artifact("quickstart-1", records.runs)[0].is_file()
+    assert find_artifact("hnet-small-1", records.runs)[0].is_file()
     assert sorted(p.name for p in local.path.iterdir() if p.name.startswith(".")) == []
     (row,) = Ledger(records.runs).rows()  # what lists and ranks runs sees one like any other
-    assert (row.id, row.status) == ("quickstart-1", "done")
+    assert (row.id, row.status) == ("hnet-small-1", "done")
     machine, deleted = ending.down(records, records.machine("there"), Own(), [], quiet)
-    assert (machine.state, deleted) == ("down", ["quickstart-1"])
+    assert (machine.state, deleted) == ("down", ["hnet-small-1"])
     assert not far.exists() and local.result() == result
 
 
 def test_down_looks_again_at_what_is_home(home: Home, waiting: RemoteRun) -> None:
     records = home.records
-    pull(records, "quickstart-1")
-    (records.runs / "quickstart-1" / "model.safetensors").unlink()
+    pull(records, "hnet-small-1")
+    (records.runs / "hnet-small-1" / "model.safetensors").unlink()
     with pytest.raises(RemoteError, match=r"model\.safetensors is not as it came"):
         ending.down(records, records.machine("there"), Own(), [], quiet)
     assert Path(waiting.folder).is_dir()
-    scores = next((records.runs / "quickstart-1").rglob("scores.jsonl"))
+    scores = next((records.runs / "hnet-small-1").rglob("scores.jsonl"))
     scores.write_text(scores.read_text() * 2)  # scored again at home: that is no loss, and stays
-    assert pull(records, "quickstart-1").state == "done"
+    assert pull(records, "hnet-small-1").state == "done"
     assert len(scores.read_text().splitlines()) == 2
     assert ending.down(records, records.machine("there"), Own(), [], quiet)[0].state == "down"
 
@@ -73,14 +73,14 @@ def test_down_refuses_what_cannot_be_fetched_until_abandoned(home: Home, waiting
     records = home.records
     home.server.stop()
     printed = home.remote("down", "there", code=2)
-    assert "is kept: quickstart-1 is" in printed and "cannot be reached" in printed and "--abandon" in printed
+    assert "is kept: hnet-small-1 is" in printed and "cannot be reached" in printed and "--abandon" in printed
     with pytest.raises(ConfigError, match="has no run nonsense"):
         ending.down(records, records.machine("there"), Own(), ["nonsense"], quiet)
     home.server.start()
     said: list[str] = []
-    ending.down(records, records.machine("there"), Own(), ["quickstart-1"], said.append)
-    assert said == ["abandoned quickstart-1: what is not at home is lost"]
-    assert records.run("quickstart-1").state == "abandoned" and not Path(waiting.folder).exists()
+    ending.down(records, records.machine("there"), Own(), ["hnet-small-1"], said.append)
+    assert said == ["abandoned hnet-small-1: what is not at home is lost"]
+    assert records.run("hnet-small-1").state == "abandoned" and not Path(waiting.folder).exists()
 
 
 def _make_large(run: RemoteRun) -> Path:
@@ -101,7 +101,7 @@ def _until(what: Callable[[], object], seconds: float = 60.0) -> None:
 
 def _arrived(home: Home) -> int:
     """Bytes of files that are on their way."""
-    beside = home.records.beside("quickstart-1")
+    beside = home.records.beside("hnet-small-1")
     return sum(p.stat().st_size for part in ("temporary", "partial") for p in beside.glob(f"{part}/*"))
 
 
@@ -112,7 +112,7 @@ def test_a_connection_cut_mid_pull_goes_on_where_it_stopped(home: Home, waiting:
 
     def first() -> None:
         try:
-            pull(records, "quickstart-1")
+            pull(records, "hnet-small-1")
         except Unreachable as error:
             errors.append(error)
 
@@ -122,28 +122,28 @@ def test_a_connection_cut_mid_pull_goes_on_where_it_stopped(home: Home, waiting:
     assert home.server.cut()
     thread.join(60)
     assert "was lost" in str(errors[0])
-    assert not records.run("quickstart-1").home
+    assert not records.run("hnet-small-1").home
     kept = _arrived(home)
     assert 4 << 20 < kept < 24 << 20
-    assert not (records.runs / "quickstart-1" / "artifacts" / "large.bin").exists()  # whole files alone
+    assert not (records.runs / "hnet-small-1" / "artifacts" / "large.bin").exists()  # whole files alone
     started = time.monotonic()
-    run = pull(records, "quickstart-1")
+    run = pull(records, "hnet-small-1")
     assert run.state == "done" and missing_at_home(records, run) == []
-    assert (records.runs / "quickstart-1" / "artifacts" / "large.bin").read_bytes() == large.read_bytes()
+    assert (records.runs / "hnet-small-1" / "artifacts" / "large.bin").read_bytes() == large.read_bytes()
     assert time.monotonic() - started < 60 and _arrived(home) == 0
 
 
 def test_a_killed_client_leaves_nothing_half_written(home: Home, waiting: RemoteRun) -> None:
     records, _ = home.records, _make_large(waiting)
     home.server.slow_rsync(4000)
-    client = home.start("pull", "quickstart-1")
+    client = home.start("pull", "hnet-small-1")
     _until(lambda: _arrived(home) > 2 << 20)
     client.send_signal(signal.SIGKILL)
     client.communicate()
-    assert not records.run("quickstart-1").home
-    run = pull(records, "quickstart-1")  # waits for the rsync that the client left, if it lives
+    assert not records.run("hnet-small-1").home
+    run = pull(records, "hnet-small-1")  # waits for the rsync that the client left, if it lives
     assert run.state == "done" and missing_at_home(records, run) == []
-    assert not list((records.runs / "quickstart-1").rglob(".*"))
+    assert not list((records.runs / "hnet-small-1").rglob(".*"))
 
 
 def _damaging_rsync(folder: Path, times: int) -> Path:
@@ -174,9 +174,9 @@ def test_a_file_damaged_on_the_way_is_fetched_again(
 ) -> None:
     folder = _damaging_rsync(tmp_path / "bad", times=1)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    run = pull(home.records, "quickstart-1")
+    run = pull(home.records, "hnet-small-1")
     assert (folder / "count").read_text() == "x"
-    assert run.state == "done" and Run(home.records.runs / "quickstart-1").changed() == []
+    assert run.state == "done" and Run(home.records.runs / "hnet-small-1").changed() == []
 
 
 def test_a_file_damaged_again_and_again_is_named(
@@ -184,18 +184,18 @@ def test_a_file_damaged_again_and_again_is_named(
 ) -> None:
     records = home.records
     monkeypatch.setenv("PATH", f"{_damaging_rsync(tmp_path / 'bad', times=9)}:{os.environ['PATH']}")
-    printed = json.loads(home.remote("pull", "quickstart-1", "--json", code=1).partition("\nniblick")[0])
+    printed = json.loads(home.remote("pull", "hnet-small-1", "--json", code=1).partition("\nniblick")[0])
     assert printed["state"] == "incomplete" and printed["missing"] == ["model.safetensors"]
     assert not printed["verified"]
     with pytest.raises(RemoteError, match=r"not whole at home \(model\.safetensors missing\)"):
         ending.down(records, records.machine("there"), Own(), [], quiet)
     monkeypatch.undo()
-    assert pull(records, "quickstart-1").state == "done"
+    assert pull(records, "hnet-small-1").state == "done"
 
 
 def test_a_machine_that_is_gone_is_no_result(home: Home, waiting: RemoteRun) -> None:
     shutil.rmtree(waiting.folder)
-    run = pull(home.records, "quickstart-1")
+    run = pull(home.records, "hnet-small-1")
     assert run.state == "incomplete" and run.missing and "not there any more" in run.lines[0]
 
 
@@ -204,17 +204,17 @@ def test_names_that_lead_out_of_the_run_are_refused(home: Home, waiting: RemoteR
     listed = {name: {"bytes": 1, "sha256": "0" * 64}}
     (Path(waiting.folder) / "files.json").write_text(json.dumps(listed))
     with pytest.raises(RemoteError, match="is none of a run"):
-        pull(home.records, "quickstart-1")
+        pull(home.records, "hnet-small-1")
 
 
 def test_links_there_are_not_followed_here(home: Home, waiting: RemoteRun) -> None:
-    (Path(waiting.folder) / "runs" / "quickstart-1" / "notes").symlink_to("/etc")
-    assert pull(home.records, "quickstart-1").state == "done"
-    assert not os.path.lexists(home.records.runs / "quickstart-1" / "notes")
+    (Path(waiting.folder) / "runs" / "hnet-small-1" / "notes").symlink_to("/etc")
+    assert pull(home.records, "hnet-small-1").state == "done"
+    assert not os.path.lexists(home.records.runs / "hnet-small-1" / "notes")
 
 
 def test_no_secret_is_written(home: Home, waiting: RemoteRun) -> None:
-    printed = home.remote("pull", "quickstart-1") + home.remote("ls") + home.remote("status", "--json")
+    printed = home.remote("pull", "hnet-small-1") + home.remote("ls") + home.remote("status", "--json")
     private = (home.server.folder / "key").read_text().splitlines()[1]
     secrets = [private, "hf_secret_of_the_environment", "rp_secret_of_the_environment"]
     written = [p for folder in (home.folder, Path(waiting.folder)) for p in folder.rglob("*") if p.is_file()]
@@ -226,7 +226,7 @@ def test_no_secret_is_written(home: Home, waiting: RemoteRun) -> None:
 
 def test_ls_says_what_it_costs_and_who_idles(home: Home, waiting: RemoteRun) -> None:
     records, now = home.records, time.time()
-    run = pull(records, "quickstart-1")
+    run = pull(records, "hnet-small-1")
     records.save_machine(replace(records.machine("there"), since=now - 7200))
     records.save(replace(run, launched=now - 7200, ended=now - 3600))
     facts = json.loads(home.remote("ls", "--json"))

@@ -27,8 +27,8 @@ LONG = [*TINY, "schedule.steps=1000000", "train.checkpoint_every=50", "train.val
 
 
 def toy_config(sets: list[str], data: Path) -> RunConfig:
-    """The quickstart, tiny."""
-    return override(get_preset("quickstart"), [*sets, f"data.path={json.dumps(str(data))}"])
+    """`hnet-small`, tiny."""
+    return override(get_preset("hnet-small"), [*sets, f"data.path={json.dumps(str(data))}"])
 
 
 def quiet(text: str) -> None:

@@ -135,7 +135,7 @@ def test_text_that_is_held_back(tmp_path: Path) -> None:
     from niblick.pipeline import held_back
     from niblick.presets import get_preset
 
-    config = get_preset("quickstart")
+    config = get_preset("hnet-small")
     split = Split("train", [tmp_path] * 2, [np.arange(60_000, dtype=np.uint16), np.arange(40_000, dtype=np.uint16)])
     assert held_back(split, config) == (split, None)
     config = replace(config, train=replace(config.train, average="best"))

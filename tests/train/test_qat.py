@@ -291,7 +291,7 @@ def test_a_checkpoint_of_another_rounding_is_refused(tmp_path: Path) -> None:
 )
 def test_values_that_make_no_sense_are_refused(assignments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        override(get_preset("quickstart"), assignments)
+        override(get_preset("hnet-small"), assignments)
 
 
 def test_nothing_to_round_is_refused() -> None:
@@ -315,7 +315,7 @@ def cost(folder: Path, qat: QATConfig | None, *exports: ExportConfig) -> list[fl
 
 def test_what_does_not_fit_the_model_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     prepare("pydocs", "byte260", tmp_path / "data", max_docs=3, val_docs=1)
-    config = override(get_preset("quickstart"), [f"data.path={tmp_path / 'data'}"])
+    config = override(get_preset("hnet-small"), [f"data.path={tmp_path / 'data'}"])
     nowhere = '[{"kind": "grid", "weight": 1, "patterns": ["mpl"]}]'
     for changes, message in (
         (["qat.share=0.1", "export.scheme=fp16"], "qat has nothing to round"),
@@ -328,10 +328,10 @@ def test_what_does_not_fit_the_model_is_refused_before_anything_is_written(tmp_p
 
 
 def test_the_published_name_of_the_threshold() -> None:
-    config = apply_environment(get_preset("quickstart"), "LATE_QAT_THRESHOLD=0.15")
+    config = apply_environment(get_preset("hnet-small"), "LATE_QAT_THRESHOLD=0.15")
     assert config.qat == QATConfig(lr_scale=0.15)
     assert environment(to_dict(config))["LATE_QAT_THRESHOLD"] == 0.15
-    assert "LATE_QAT_THRESHOLD" not in environment(to_dict(get_preset("quickstart")))
+    assert "LATE_QAT_THRESHOLD" not in environment(to_dict(get_preset("hnet-small")))
 
 
 # One rank of a training with rounded weights and penalties; leaves the weights it ends with.

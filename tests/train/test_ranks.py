@@ -128,7 +128,7 @@ def started(data: Path, runs: Path, *arguments: str, torchrun: bool = False) -> 
     """`niblick train --devices 2`, or the same by torchrun itself."""
     engine = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if torchrun else []
     devices = [] if torchrun else ["--devices", "2"]
-    what = [] if "--resume" in arguments else ["quickstart", "--data", str(data), *TOY]
+    what = [] if "--resume" in arguments else ["hnet-small", "--data", str(data), *TOY]
     command = [sys.executable, *engine, "-m", "niblick", "train", *what, *devices, "--runs", str(runs), *arguments]
     return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -160,7 +160,7 @@ def said(err: str) -> list[str]:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the ranks through /proc")
 def test_a_signal_to_one_rank_stops_all_and_they_go_on(data: Path, tmp_path: Path) -> None:
     """SIGTERM at rank 1: one checkpoint, one message; resuming on two ranks, then the score of the whole pipeline."""
-    run = Run(tmp_path / "quickstart-1")
+    run = Run(tmp_path / "hnet-small-1")
     process = started(data, tmp_path, "schedule.steps=100000")
     wait_for_step(process, run.path, 5)
     os.kill(ranks_of(process)[1], signal.SIGTERM)
@@ -193,7 +193,7 @@ def test_a_signal_to_one_rank_stops_all_and_they_go_on(data: Path, tmp_path: Pat
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the ranks through /proc")
 @pytest.mark.parametrize(("torchrun", "victim"), [(False, 0), (False, 1), (True, 1)])
 def test_a_rank_that_dies_ends_the_others(data: Path, tmp_path: Path, torchrun: bool, victim: int) -> None:
-    run = tmp_path / "quickstart-1"
+    run = tmp_path / "hnet-small-1"
     process = started(data, tmp_path, "schedule.steps=100000", "train.checkpoint_every=3", torchrun=torchrun)
     wait_for_step(process, run, 5)
     pids = ranks_of(process)

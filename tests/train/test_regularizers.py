@@ -247,7 +247,7 @@ def test_a_penalty_of_one_s_own() -> None:
 )
 def test_values_that_make_no_sense_are_refused(penalty: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        override(get_preset("quickstart"), [f"train.penalties={json.dumps([penalty])}"])
+        override(get_preset("hnet-small"), [f"train.penalties={json.dumps([penalty])}"])
 
 
 def test_what_fits_no_tensor_is_refused() -> None:

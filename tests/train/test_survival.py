@@ -119,10 +119,10 @@ def story(run: Run) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_twenty_kills_leave_no_trace(data: Path, tmp_path: Path) -> None:
     """SIGKILL in training, checkpointing, choosing, packing, scoring: same bits, same log as without."""
-    started = ["train", "quickstart", "--data", data, "--runs"]
+    started = ["train", "hnet-small", "--data", data, "--runs"]
     whole = niblick(*started, tmp_path / "whole", *TOY)
     assert whole.returncode == 0, whole.stderr
-    run, draw, kills = Run(tmp_path / "killed" / "quickstart-1"), random.Random(7), 0
+    run, draw, kills = Run(tmp_path / "killed" / "hnet-small-1"), random.Random(7), 0
     for moment in ORDER:
         module, name, most = MOMENTS[moment]
         number = draw.randint(1, most)
@@ -132,7 +132,7 @@ def test_twenty_kills_leave_no_trace(data: Path, tmp_path: Path) -> None:
         assert done.returncode == -signal.SIGKILL, f"{moment}, call {number}: {done.stderr}"
         kills += 1
         if not (run.path / "config.json").exists():
-            run = Run(tmp_path / "killed" / "quickstart-2")
+            run = Run(tmp_path / "killed" / "hnet-small-2")
         else:
             check_files(run)
     assert kills == 20
@@ -140,7 +140,7 @@ def test_twenty_kills_leave_no_trace(data: Path, tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     check_files(run)
     assert not list(run.path.rglob("*.tmp"))
-    other = Run(tmp_path / "whole" / "quickstart-1")
+    other = Run(tmp_path / "whole" / "hnet-small-1")
     assert read_tensors(run.weights)[0].keys() == read_tensors(other.weights)[0].keys()
     for name, tensor in read_tensors(run.weights)[0].items():
         assert tensor.equal(read_tensors(other.weights)[0][name]), name
@@ -188,9 +188,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(data: Path, tmp_path: Path) -> N
     try:
         filler = folder / "filler"
         quick = [*TOY, "train.average=raw", "train.checkpoint_every=2"]
-        first = niblick("train", "quickstart", "--data", data, "--runs", folder, *quick, "schedule.steps=6")
+        first = niblick("train", "hnet-small", "--data", data, "--runs", folder, *quick, "schedule.steps=6")
         assert first.returncode == 0, first.stderr
-        run = Run(folder / "quickstart-1")
+        run = Run(folder / "hnet-small-1")
         for path in (run.weights, run.path / "result.json"):
             path.unlink()
         config = json.loads((run.path / "config.json").read_text())
@@ -212,10 +212,10 @@ def test_a_full_disk_leaves_the_last_checkpoint(data: Path, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_files_that_may_not_grow(data: Path, tmp_path: Path) -> None:
     """The same through the limit on file sizes, which needs no rights: here the log is what cannot grow."""
-    run = Run(tmp_path / "quickstart-1")
+    run = Run(tmp_path / "hnet-small-1")
     size = 500_000  # room for the sources and a checkpoint, not for the log of all steps
     done = niblick(
-        *("train", "quickstart", "--data", data, "--runs", tmp_path, *TOY, "schedule.steps=6000"),
+        *("train", "hnet-small", "--data", data, "--runs", tmp_path, *TOY, "schedule.steps=6000"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
     )
     expect_full(done, run)

@@ -8,6 +8,8 @@ The payload: for each array the length of its segment (LEB128), then the segment
                the one above, its spread, and the spread of each column
     3 wide     codes of 16 or 32 bits: how many low bits k, the segment of codes >> k as 8-bit codes, then the low bits
                as they are: so fine a grid fills its last steps evenly
+    4 sparse   a matrix of which many rows are nothing but zeros: a flag for each row, the segment of the other rows.
+               Rows of a hashed table that training never looked up, beside rows that fill their grid to its ends
 
 The encoder makes all forms that an array can have and keeps the shortest, so none grows by more than its length and one
 byte. Planes, and what belongs to rows and columns, are coded adaptively: the counts of what was already decoded are the
@@ -34,7 +36,9 @@ from niblick.artifact import range_models as models
 from niblick.artifact.codec import Codec, Spec, spec_bytes
 from niblick.errors import ArtifactError
 
-RAW, PLANES, SPREADS, WIDE = range(4)
+RAW, PLANES, SPREADS, WIDE, SPARSE = range(5)
+MANY = 1 / 16
+"""From this share of rows of zeros on they are told apart."""
 GAINS = (0, 1, 4, 16, 64)
 """Weight of one count against the 1 that each symbol begins with."""
 BLOCK = 2**20
@@ -72,17 +76,30 @@ def _length(size: int) -> bytes:
     return bytes([*out, size])
 
 
+def _read_length(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """Return the length that stands at `at`, and where it ends."""
+    size, shift = 0, 0
+    while True:
+        if at >= len(data) or shift > 28:
+            raise _damaged("has no lengths of its segments")
+        size |= (data[at] & 127) << shift
+        shift, at = shift + 7, at + 1
+        if data[at - 1] < 128:
+            return size, at
+
+
+def _cut(data: memoryview) -> tuple[memoryview, memoryview]:
+    """Return the first segment, its length before it, and all that follows."""
+    size, at = _read_length(data, 0)
+    if at + size > len(data):
+        raise _damaged(f"declares {at + size:,} bytes and has {len(data):,}")
+    return data[at : at + size], data[at + size :]
+
+
 def _segments(data: bytes | memoryview, count: int) -> list[memoryview]:
     sizes, at = [], 0
     for _ in range(count):
-        size, shift = 0, 0
-        while True:
-            if at >= len(data) or shift > 28:
-                raise _damaged("has no lengths of its segments")
-            size |= (data[at] & 127) << shift
-            shift, at = shift + 7, at + 1
-            if data[at - 1] < 128:
-                break
+        size, at = _read_length(data, at)
         sizes.append(size)
     if at + sum(sizes) != len(data):
         raise _damaged(f"declares {at + sum(sizes):,} bytes and has {len(data):,}")
@@ -97,7 +114,9 @@ def _encode(part: np.ndarray) -> bytes:
     symbols = _symbols(part.reshape(-1).view(np.uint8), part.dtype)
     forms = [bytes([RAW]) + part.tobytes(), _encode_planes(symbols.reshape(-1, part.itemsize).T)]
     if _has_spreads(part.dtype, part.shape):
-        forms.append(_encode_spreads(symbols.reshape(len(part), -1)))
+        codes = symbols.reshape(len(part), -1)
+        filled = np.count_nonzero(part.reshape(codes.shape), axis=1) > 0
+        forms.append(_encode_spreads(codes) if filled.mean() > 1 - MANY else _encode_sparse(part, filled))
     if _has_wide(part.dtype):
         forms.append(_encode_wide(part))
     return min(forms, key=len)
@@ -120,6 +139,8 @@ def _decode(segment: memoryview, spec: Spec) -> np.ndarray:
         return _symbols(_decode_spreads(rest, shape[0], count // shape[0]), dtype).view(dtype).reshape(shape)
     if form == WIDE and _has_wide(dtype) and rest:
         return _decode_wide(rest, spec)
+    if form == SPARSE and _has_spreads(dtype, shape) and len(rest) >= 3:
+        return _decode_sparse(rest, spec)
     raise _damaged(f"has a segment of form {form} and {len(segment)} bytes for {dtype.name} {list(shape)}")
 
 
@@ -152,6 +173,25 @@ def _decode_wide(rest: memoryview, spec: Spec) -> np.ndarray:
     for place in range(k):
         codes |= bits[:, place].astype(dtype) << place
     return codes.reshape(shape)
+
+
+def _encode_sparse(part: np.ndarray, filled: np.ndarray) -> bytes:
+    flags, coder = filled.astype(np.uint8), _Writer()
+    head = _adaptive_head(flags)
+    _adaptive(coder, head, flags, len(flags))
+    stream, others = coder.stream(), part[filled]
+    return bytes([SPARSE]) + head + _length(len(stream)) + stream + (_encode(others) if others.size else b"")
+
+
+def _decode_sparse(rest: memoryview, spec: Spec) -> np.ndarray:
+    dtype, shape = spec
+    flags, others = _cut(rest[3:])
+    if rest[1] > 1 or (len(others) and others[0] == SPARSE):
+        raise _damaged("has a model that cannot be")
+    filled = _adaptive(_Reader(flags), bytes(rest[:3]), None, shape[0]) == 1
+    rows = np.zeros(shape, dtype)
+    rows[filled] = _decode(others, (dtype, (int(filled.sum()), *shape[1:])))
+    return rows
 
 
 def _symbols(raw: np.ndarray, dtype: np.dtype) -> np.ndarray:

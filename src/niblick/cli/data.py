@@ -108,8 +108,10 @@ def _show_data(manifest: dict[str, Any], out: Path, json_: bool) -> None:
         return
     _print_data(manifest)
     entry = manifest["datasets"][0]
-    vocabulary = "" if entry["vocab_size"] == 260 else f" model.vocab_size={entry['vocab_size']}"
-    print(f"\n{out} is ready: niblick train quickstart --data {out}{vocabulary}")
+    of_bytes = entry["vocab_size"] == 260
+    preset = "niblick-byte-small" if of_bytes else "hnet-small"
+    vocabulary = "" if of_bytes else f" model.vocab_size={entry['vocab_size']}"
+    print(f"\n{out} is ready: niblick train {preset} --data {out}{vocabulary}")
 
 
 @data_app.command("check")

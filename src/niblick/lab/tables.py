@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import string
 from typing import Any
 
 from rich.console import Console
@@ -48,11 +50,20 @@ def _groups(groups: list[dict[str, Any]]) -> Table:
             ids = [name.rpartition(":")[0] for name in ids]
         table.add_row(
             Text(each["label"], style="bold"),
-            ", ".join(ids),
+            _short(ids),
             str(len(ids)),
             *(_spread(each.get(key)) for key in _IN_GROUPS),
         )
     return table
+
+
+def _short(ids: list[str]) -> str:
+    """Runs of one name as a shell takes them: `width-s{1337,1338}`."""
+    alike = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*ids, strict=False))
+    prefix = "".join(letters[0] for letters in alike).rstrip(string.digits)
+    if len(ids) == 1 or not prefix:
+        return ", ".join(ids)
+    return f"{prefix}{{{','.join(each.removeprefix(prefix) for each in ids)}}}"
 
 
 def _spread(value: dict[str, Any] | None) -> str:

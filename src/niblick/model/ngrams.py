@@ -61,15 +61,18 @@ class WordState:
 
 
 class HashedTable(nn.Module):
-    """Table and the map into the stream; the map starts at zero, so that nothing is added before training."""
+    """Table and the map into the stream.
+
+    The table starts at zero, so nothing is added before training, and rows that are never looked up stay what an
+    artifact says in a bit.
+    """
 
     def __init__(self, config: NgramConfig, width: int, bos_id: int) -> None:
         super().__init__()
         self.config, self.bos_id = config, bos_id
         self.table = nn.Embedding(config.rows, config.width)
         self.out = nn.Linear(config.width, width, bias=False)
-        nn.init.normal_(self.table.weight, std=0.02)
-        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.table.weight)
 
     def added(self, hashed: Tensor, whole: Tensor) -> Tensor:
         """Return the rows of these hashes as vectors of the stream; zero where an n-gram is not whole."""
