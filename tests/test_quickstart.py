@@ -21,8 +21,8 @@ from niblick.artifact.container import read_artifact
 def check_codecs(artifact: Path) -> None:
     """`range` takes the fewest bytes for the artifact as it is, and for the run's weights in six bits per row.
 
-    The codes take fewer than their order-0 entropy. All of it but the tables: after 12 s most of their rows were looked up
-    once or twice, and xz does better on such rows (docs/log.md).
+    The codes take fewer than their order-0 entropy. All of it but the tables: after 12 s most of their rows were
+    looked up once or twice, and xz does better on such rows (docs/log.md).
     """
     encoded, arrays = read_artifact(artifact).encoded, []
     for name, tensor in load_file(artifact.parents[2] / "model.safetensors").items():
