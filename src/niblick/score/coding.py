@@ -39,8 +39,8 @@ from niblick.score.scorers import room_for_chunks
 PROVABLE = ("contiguous", "document")
 """Scorers whose windows can be coded."""
 
-LANE = 1024
-"""Targets of a lane, at least: the token that opens it then costs less than half a percent."""
+LANE = 2048
+"""Targets of a lane, at least: the token that opens it then costs less than half a percent, down to 0.8 bits a byte."""
 
 MAX_LANES = 256
 """Lanes of a block, at most; fewer where the vocabulary is large."""
