@@ -220,7 +220,7 @@ def test_two_runs_compare(page: Any, place: Path) -> None:
     page.wait_for_function(f"{TRACES} === 1")
     choice = page.locator(".find input").first
     choice.click()
-    choice.fill("quick")
+    choice.fill("hnet-s")
     page.locator(".q-menu").get_by_text("hnet-small-1").click()
     page.wait_for_function(f"{TRACES} === 2")
     page.wait_for_function("document.querySelector('table.plain tbody').rows.length === 2")
