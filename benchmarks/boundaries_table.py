@@ -95,7 +95,7 @@ def make_data(given: argparse.Namespace, folder: Path) -> dict[str, Path]:
 
 
 def config_for(name: str, data: Path, steps: int, every: int, overrides: list[str]) -> RunConfig:
-    """The hnet-small's model in float32, with nine checkpoints in `every` steps.
+    """The model `hnet-small` in float32, with nine checkpoints in `every` steps.
 
     Windows of subwords hold about as many bytes as those of 256 bytes.
     """

@@ -5,10 +5,8 @@ Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on t
 
 from niblick.lab.sweep import Sweep, listed
 
-TWO_LEVELS = (
-    'model.levels=[{"encoder":{"layout":"c1"},"decoder":{"layout":"c1"},"target_length":3,"ratio_weight":0.05},'
-    '{"encoder":{"layout":"c1"},"decoder":{"layout":"c1"},"target_length":3,"ratio_weight":0.05}]'
-)
+LEVEL = '{"encoder":{"layout":"c1"},"decoder":{"layout":"c1"},"target_length":3,"ratio_weight":0.05}'
+TWO_LEVELS = f"model.levels=[{LEVEL},{LEVEL}]"
 
 sweep = Sweep(
     base="niblick-byte-small",

@@ -92,6 +92,19 @@ def test_between_lines_time_goes_on(shared: Path) -> None:
     assert all(a < b for a, b in itertools.pairwise(shares))
 
 
+def test_lines_that_come_all_at_once_do_not_send_the_bar_to_its_end() -> None:
+    """A writer that was held up: ten lines of two seconds each within a tenth of a second, then silence."""
+    pace, facts = Pace(), Facts(max_seconds=600.0)
+    facts.enter("training", 0.0)
+    for i in range(1, 11):
+        facts.step, facts.train_seconds = i, 2.0 * i
+        facts.curve.add(Point(i, 2.0 * i, 2.0))
+        pace.observe(100.0 + i / 100, 2.0 * i)
+    shares = [timing(facts, 100.1 + after, 100.1, pace, Lengths()).share for after in (0.0, 0.001, 1.0, 30.0)]
+    assert shares[0] == pytest.approx(20 / 600) and shares[-1] == shares[-2] == pytest.approx(24 / 600)
+    assert shares[0] < shares[1] < shares[2]
+
+
 @pytest.mark.parametrize("name", LOGS)
 def test_phases_come_in_their_order(shared: Path, name: str) -> None:
     reader, order = LogReader(), []

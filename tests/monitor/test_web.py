@@ -90,24 +90,24 @@ class opened:
             assert (self.outside, self.errors) == ([], [])
 
 
-def phase(page: Any) -> str:
-    return page.locator("main .badge").first.get_attribute("data-phase")
-
-
-def share(page: Any) -> float:
-    return float(page.locator("[role=progressbar]").first.get_attribute("aria-valuenow"))
+def told(page: Any) -> tuple[str, float]:
+    """A run's phase and how far it is in it, of one moment: the page changes between two questions."""
+    badge = "document.querySelector('main .badge').dataset.phase"
+    phase, share = page.evaluate(f"[{badge}, document.querySelector('[role=progressbar]').ariaValueNow]")
+    return phase, float(share)
 
 
 def followed(page: Any) -> tuple[list[str], list[float], list[int]]:
     """Watch a run's page until the run is done: phases in their order, shares of training, points of the curve."""
     phases, shares, points = [], [], []
+    page.locator("[role=progressbar]").first.wait_for(state="attached")
     deadline = time.monotonic() + PATIENCE / 1000
     while time.monotonic() < deadline:
-        now = phase(page)
+        now, share = told(page)
         if not phases or phases[-1] != now:
             phases.append(now)
         if now == "training":
-            shares.append(share(page))
+            shares.append(share)
         if drawn := page.evaluate(POINTS):
             points.append(drawn)
         if now == "done":

@@ -8,6 +8,7 @@ earlier runs of the same kind, or in this one.
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections import deque
 from collections.abc import Iterable
@@ -153,7 +154,8 @@ def timing(
     left = remaining_training(facts) if phase == "training" else None
     left_here = left * pace.value - age if left is not None else None
     # Only the end that was near when the last line came: a run that went silent long before it has stalled.
-    near = left is not None and left * pace.value <= _patience(facts, phase, pace, lengths, kind, run)
+    patience = _patience(facts, phase, pace, lengths, kind, run)
+    near = left is not None and left <= 5 * _leap(facts) and left * pace.value <= patience
     guessed = near and left_here is not None and left_here <= 0
     if guessed:
         assert left_here is not None
@@ -163,7 +165,7 @@ def timing(
         since = max(0.0, now - start) if start is not None else age
     if phase == "training":
         phase_eta = left_here
-        share = _share(facts, age / pace.value if pace.value else 0.0)
+        share = _share(facts, min(age / pace.value if pace.value else 0.0, _leap(facts)))
     else:
         known = _scaled(lengths.expected(kind, phase, facts, run), pace)
         phase_eta = max(0.0, known - since) if known is not None else None
@@ -194,6 +196,21 @@ def _share(facts: Facts, extra: float) -> float | None:
     return min(1.0, max(shares)) if shares else None
 
 
+def _gaps(facts: Facts) -> list[float]:
+    """Seconds of the run's clock between the last logged steps."""
+    points = [p.seconds for p in facts.curve.recent(_RECENT) if p.seconds is not None]
+    return [b - a for a, b in itertools.pairwise(points)]
+
+
+def _leap(facts: Facts) -> float:
+    """Seconds of the run's clock that its bar may run ahead of the last line: the next should have come twice by then.
+
+    A run that validates or hangs holds its bar, and lines that came all at once, which make a pace that never was, do
+    not send it to the end.
+    """
+    return 2 * max(_gaps(facts), default=math.inf)
+
+
 def _warmup_share(facts: Facts, phase: str) -> float | None:
     if phase != "warmup" or not facts.warmup:
         return None
@@ -220,7 +237,6 @@ def _patience(facts: Facts, phase: str, pace: Pace, lengths: Lengths, kind: str,
     if phase != "training":
         known = lengths.expected(kind, phase, facts, run)
         return max(_QUIET_PHASE, 4 * known if known else 0.0)
-    points = [p.seconds for p in facts.curve.recent(_RECENT) if p.seconds is not None]
-    gaps = [b - a for a, b in itertools.pairwise(points)]
+    gaps = _gaps(facts)
     usual = max([pace.gap or 0.0, statistics.median(gaps) if gaps else 0.0])
     return max(_QUIET, 10 * usual) if usual else 5 * _QUIET
