@@ -19,6 +19,7 @@ from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
 from niblick.loading import load_artifact
+from niblick.score import coding
 from niblick.score.plan import ScoreConfig
 from niblick.score.sidecars import SidecarConfig
 from niblick.score.ttt import TTTConfig
@@ -143,6 +144,19 @@ def test_scorers_that_learn_and_overlap_are_honest(config: ScoreConfig, run: Pat
     assert {check.status for check in checks} == {"pass"}, checks
     proof = auditing.prove(model, Dataset.open(data), config, 1)
     assert proof.status == "not applicable" and "not provable" in proof.detail
+
+
+@pytest.mark.slow
+def test_a_proof_counts_what_opens_its_lanes(run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short lanes cost more than the proof allows: what a better model would pay for lanes of the usual length."""
+    monkeypatch.setattr(coding, "LANE", 32)
+    model, _ = load_artifact(next(run.glob("artifacts/*/artifact.nib")))
+    proof = auditing.prove(model, Dataset.open(data), ScoreConfig(seq_len=32), 2)
+    facts = proof.facts
+    assert proof.status == "pass" and abs(facts["off"]) < auditing.PROOF
+    assert facts["opening_bits"] > auditing.PROOF * facts["score_bits"]
+    more = facts["payload_bits"] - facts["score_bits"] - facts["opening_bits"]
+    assert abs(more) < auditing.PROOF * facts["score_bits"]
 
 
 def test_functions(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:

@@ -7,7 +7,8 @@ would decode to something else. So the size of what `encode` returns is a proof 
 The windows are those of `plan`, worked off by step inference, one token after the other. Consecutive windows make a
 lane, and the lanes of a block go side by side: one step reads one token of every lane, and one coder takes the targets
 of all lanes in turn. What a lane's first window reads first, no other lane has decoded before: unless it begins a
-document, that one token is coded by itself, at log₂ V bits, which is all that proving costs beyond the score.
+document, that one token is coded by itself, at log₂ V bits, which is all that proving costs beyond the score:
+`Layout.opening_bits`.
 
 Encoder and decoder must come to the same probabilities, so both read the same tokens in batches of the same shapes in
 the same order, in float32 on the CPU, and what the coder sees is integers that sum to 2**24. A machine that rounds
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, NamedTuple
@@ -39,8 +41,8 @@ from niblick.score.scorers import room_for_chunks
 PROVABLE = ("contiguous", "document")
 """Scorers whose windows can be coded."""
 
-LANE = 2048
-"""Targets of a lane, at least: the token that opens it then costs less than half a percent, down to 0.8 bits a byte."""
+LANE = 1024
+"""Targets of a lane, at least: the more, the fewer tokens are coded to open lanes, the fewer lanes go side by side."""
 
 MAX_LANES = 256
 """Lanes of a block, at most; fewer where the vocabulary is large."""
@@ -96,6 +98,15 @@ class Layout:
     def opened_D(self) -> Integers:
         """Where a token needs no coding: a document's BOS, of the first alone where windows ignore the others."""
         return self.begin_D if self.config.scorer == "document" else np.zeros(1, np.int64)
+
+    def opening(self, lanes: list[Windows]) -> Integers:
+        """Return where the tokens stand that open a block's lanes and are coded by themselves."""
+        start_R = np.array([own.start_N[0] for own in lanes[1:]], np.int64)  # the first lane's was decoded before
+        return start_R[~np.isin(start_R, self.opened_D())]
+
+    def opening_bits(self) -> float:
+        """Bits that the openings of all lanes cost beyond the score: log₂ V each."""
+        return sum(len(self.opening(lanes)) for lanes in self.blocks()) * math.log2(self.vocab_size)
 
 
 def refuse_unprovable(config: ScoreConfig) -> None:
@@ -225,8 +236,7 @@ def _check(lanes: list[Windows], tokens: Tokens) -> bytes:
 
 def _code(model: LM, lanes: list[Windows], coder: Any, tokens: Tokens, layout: Layout) -> None:
     """Code a block: read what is coded from `tokens`, or write it there, as the coder is."""
-    start_R = np.array([own.start_N[0] for own in lanes[1:]], np.int64)  # that of the first lane was decoded before
-    start_R = start_R[~np.isin(start_R, layout.opened_D())]
+    start_R = layout.opening(lanes)
     if len(start_R):
         even_1V = frequencies(np.ones((1, layout.vocab_size), np.int64))
         tokens[start_R] = coder.code(even_1V.repeat(len(start_R), 0), tokens[start_R])
