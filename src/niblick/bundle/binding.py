@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from niblick.bundle.facts import Items, Known, Value, joined
-from niblick.bundle.program import FUNCTIONS, Context, Definition, Function, bound, children, tree
+from niblick.bundle.program import FUNCTIONS, Context, Definition, Function, bound, cached, children, tree
 
 
 def item(value: Value, index: int | None) -> Value:
@@ -74,10 +74,7 @@ class Way:
 
 def bindings(function: ast.AST) -> dict[str, list[tuple[ast.expr | None, Way]]]:
     """What is assigned to each local of a function, and how; a value of None is anything. Kept until `forget`."""
-    known: dict[str, list[tuple[ast.expr | None, Way]]] | None = getattr(function, "_bindings", None)
-    if known is None:
-        known = function._bindings = _bindings(function)  # type: ignore[attr-defined]
-    return known
+    return cached(function, _bindings)
 
 
 def _bindings(function: ast.AST) -> dict[str, list[tuple[ast.expr | None, Way]]]:

@@ -249,7 +249,10 @@ class Expressions:
         target = self.program.meaning(node.func, context)
         if not (isinstance(target, Definition) and isinstance(target.node, ast.FunctionDef)):
             return None
-        if [ast.unparse(line) for line in code_of(target.node)] != ["return None"] or target.node.decorator_list:
+        line = code_of(target.node)[0] if len(code_of(target.node)) == 1 else None
+        if not (isinstance(line, ast.Return) and isinstance(line.value, ast.Constant) and line.value.value is None):
+            return None
+        if target.node.decorator_list:
             return None
         self.changed = True
         return ast.copy_location(ast.Constant(None), node)

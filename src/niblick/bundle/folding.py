@@ -6,8 +6,9 @@ Trees are changed in place.
 from __future__ import annotations
 
 import ast
+from collections import Counter
 
-from niblick.bundle.binding import Way, bindings
+from niblick.bundle.binding import Way, bindings, is_name
 from niblick.bundle.expressions import Expressions
 from niblick.bundle.facts import Known
 from niblick.bundle.program import (
@@ -17,6 +18,7 @@ from niblick.bundle.program import (
     Definition,
     Function,
     bound,
+    cached,
     forget,
     tree,
     walked,
@@ -28,6 +30,7 @@ from niblick.bundle.trees import (
     is_empty_dict,
     is_plain,
     is_pure,
+    is_same,
     lists,
     parameters,
     reads,
@@ -50,10 +53,10 @@ class Folder(Expressions):
             if self.changed:
                 forget(function)
             self._drop_locals(function, context)
-            self._drop_aliases(function, inside)
             if self.changed:
                 forget(function)
-                changed = True
+            self._drop_aliases(function, inside)
+            changed |= self.changed
         for call, context in self.live.seen.calls:  # what is called is asked for when calls are looked at again
             if self.program.meaning(call.func, context) is None:
                 self.values.value(call.func, context)
@@ -108,7 +111,7 @@ class Folder(Expressions):
             return []
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and self._unheard(node.value, context):
             return []
-        if isinstance(node, ast.Assign) and [ast.unparse(t) for t in node.targets] == [ast.unparse(node.value)]:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and is_same(node.targets[0], node.value):
             return []
         if isinstance(node, ast.Assign):
             return self._attributes(node, context)
@@ -232,7 +235,7 @@ class Folder(Expressions):
         """Take out assignments to locals, and functions, that nothing reads."""
         nodes = [node for node, _ in walked(function, context)]
         context = context.inside(function)
-        read = reads(function) | {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Del)}
+        read = cached(function, reads) | {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Del)}
         read |= {name for n in nodes if isinstance(n, ast.Nonlocal | ast.Global) for name in n.names}
         added = [n for n in nodes if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name)]
         read |= {n.target.id for n in added if not self.harmless(n.value, context)}  # type: ignore[union-attr]
@@ -266,36 +269,9 @@ class Folder(Expressions):
         """Put the one local, or plain value, in the place of another that is never anything else."""
         if context.module.name not in self.live.facts.trusted:
             return
-        nodes = tree(function)
-        inner = {
-            n.id
-            for f in nodes[1:]
-            if isinstance(f, (*FUNCTIONS, *COMPREHENSIONS))
-            for n in tree(f)
-            if isinstance(n, ast.Name)
-        }
-        stored = [n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
-        read = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-        given = parameters(function)
-        new: dict[str, ast.expr] = {}
-        for name, found in bindings(function).items():
-            value = found[0][0]
-            if (
-                name not in read
-                or len(found) > 1
-                or found[0][1] != Way()
-                or name in given
-                or name in inner
-                or stored.count(name) != 1
-            ):
-                continue
-            if isinstance(value, ast.Name) and value.id in bound(function) and value.id not in inner | set(new):
-                if stored.count(value.id) == (value.id not in given):
-                    new[name] = value
-            elif isinstance(value, ast.Constant) and is_plain(value.value):
-                new[name] = value
+        new = cached(function, _aliases)
         if new:
-            for place in lists(nodes):
+            for place in lists(tree(function)):
                 for node in list(place):
                     if isinstance(node, ast.Assign):
                         self._without(place, node, set(new))
@@ -357,7 +333,7 @@ class Folder(Expressions):
             return body
         name, before = body[-1].value.id, body[-2]
         local = context.functions and name in bound(context.functions[-1])
-        alone = isinstance(before, ast.Assign) and [ast.unparse(t) for t in before.targets] == [name]
+        alone = isinstance(before, ast.Assign) and len(before.targets) == 1 and is_name(before.targets[0], name)
         if not local or not alone or context.module.name not in self.live.facts.trusted:
             return body
         uses = [n for n in tree(context.functions[-1]) if isinstance(n, ast.Name) and n.id == name]
@@ -368,3 +344,28 @@ class Folder(Expressions):
         self.changed = True
         assert isinstance(before, ast.Assign)
         return [*body[:-2], ast.copy_location(ast.Return(before.value), before)]
+
+
+def _aliases(function: Function) -> dict[str, ast.expr]:
+    """Locals that are another local, or a plain value, and never anything else; with what they are."""
+    nodes = tree(function)
+    inner = {
+        n.id
+        for f in nodes[1:]
+        if isinstance(f, (*FUNCTIONS, *COMPREHENSIONS))
+        for n in tree(f)
+        if isinstance(n, ast.Name)
+    }
+    stored = Counter(n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load))
+    read = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    given = parameters(function)
+    new: dict[str, ast.expr] = {}
+    for name, [(value, way), *more] in bindings(function).items():
+        if name not in read or more or way != Way() or name in given or name in inner or stored[name] != 1:
+            continue
+        if isinstance(value, ast.Name) and value.id in bound(function) and value.id not in inner | set(new):
+            if stored[value.id] == (value.id not in given):
+                new[name] = value
+        elif isinstance(value, ast.Constant) and is_plain(value.value):
+            new[name] = value
+    return new

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from niblick.errors import ConfigError, nearest
 
@@ -269,15 +270,16 @@ def _bound(function: ast.AST) -> Iterator[str]:
     yield from names - outer
 
 
-_LEAVES = ("ctx", "op", "ops", "id", "attr", "type_comment")
-_INNER: dict[type[ast.AST], tuple[str, ...]] = {}
+_LEAVES = ("ctx", "op", "ops", "id", "attr", "arg", "name", "kind", "conversion", "type_comment")
+_INNER: dict[type[ast.AST], tuple[str, ...]] = {ast.Constant: ()}
 
 
 def inner_fields(kind: type[ast.AST]) -> tuple[str, ...]:
     """Fields in which a kind of node may hold others; operators and contexts of names count as none."""
-    if kind not in _INNER:
-        _INNER[kind] = tuple(name for name in kind._fields if name not in _LEAVES)
-    return _INNER[kind]
+    names = _INNER.get(kind)
+    if names is None:
+        names = _INNER[kind] = tuple(name for name in kind._fields if name not in _LEAVES)
+    return names
 
 
 def children(node: ast.AST) -> list[ast.AST]:
@@ -322,18 +324,26 @@ def walk(node: ast.AST, context: Context) -> Iterator[tuple[ast.AST, Context]]:
 
 def walked(function: ast.AST, context: Context) -> list[tuple[ast.AST, Context]]:
     """What `walk` gives of a function at the top of a module or class, kept until `forget`."""
-    known: list[tuple[ast.AST, Context]] | None = getattr(function, "_walked", None)
-    if known is None:
-        known = function._walked = list(walk(function, context))  # type: ignore[attr-defined]
-    return known
+    return cached(function, _walked, context)
+
+
+def _walked(function: ast.AST, context: Context) -> list[tuple[ast.AST, Context]]:
+    return list(walk(function, context))
+
+
+def cached(function: Any, compute: Callable[..., Any], *more: Any) -> Any:
+    """What `compute` gives of a function, kept until `forget`."""
+    known = function.__dict__.setdefault("_kept", {})
+    if compute not in known:
+        known[compute] = compute(function, *more)
+    return known[compute]
 
 
 def forget(function: ast.AST) -> None:
     """A function was changed: what is kept of it, and of functions in it, holds no more."""
     for part in tree(function):
         if isinstance(part, FUNCTIONS):
-            part.__dict__.pop("_walked", None)
-            part.__dict__.pop("_bindings", None)
+            part.__dict__.pop("_kept", None)
 
 
 def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:

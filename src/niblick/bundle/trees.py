@@ -76,6 +76,11 @@ def literal(value: Any, name: Callable[[type], str] = lambda cls: cls.__name__) 
     return f"{name(type(value))}({', '.join(given)})"
 
 
+def is_same(target: ast.expr, value: ast.expr) -> bool:
+    """Whether a statement that assigns the one to the other changes nothing."""
+    return type(target) is type(value) and ast.unparse(target) == ast.unparse(value)
+
+
 def is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool) or (isinstance(value, str | int | float) and len(repr(value)) < 40)
 
