@@ -1,4 +1,4 @@
-"""Data for tiny models, and scoring without a fresh process."""
+"""What makes many tiny runs quick: scoring without a fresh process, one script for all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from niblick import pipeline
+from niblick.presets import get_preset
 from niblick.runs import Run
 
 
@@ -18,3 +19,10 @@ def score_here(monkeypatch: pytest.MonkeyPatch) -> None:
         return pipeline.score_artifact(run.artifact(name), pipeline.config_of(run).data.path, run=run)
 
     monkeypatch.setattr(pipeline, "official_score", score)
+
+
+@pytest.fixture
+def one_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count the same code for every run: making a script takes seconds, and these tests look at other things."""
+    script = pipeline.closure_bytes(get_preset("hnet-small"), None)
+    monkeypatch.setattr(pipeline, "closure_bytes", lambda config, recipe: script)

@@ -60,8 +60,9 @@ def lab(name: str, folder: Path, runs: Path, executor: Here, *overrides: str) ->
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("score_here", "one_script")
 @pytest.mark.parametrize("name", STUDIES)
-def test_each_study_writes_its_tables(name: str, folder: Path, tmp_path: Path, score_here: None) -> None:
+def test_each_study_writes_its_tables(name: str, folder: Path, tmp_path: Path) -> None:
     more = ["schedule.steps=12"] if name == "repeatability" else []
     bench = lab(name, folder, tmp_path, Here(), *more)
     facts = run_study(STUDIES[name], bench)
@@ -69,6 +70,7 @@ def test_each_study_writes_its_tables(name: str, folder: Path, tmp_path: Path, s
     assert {title: rows[title] for title in TABLES[name]} == TABLES[name]
     out = tmp_path / f"{name}-toy"
     text = (out / "tables.md").read_text(encoding="utf-8")
+    assert f"Made by `niblick study {name} --toy schedule.steps=4 score.documents=1" in text
     assert "Toy size: these figures" in text and "of `xz -9e` on the same text: " in text
     assert read_json(out / "tables.json")["xz"] == facts["xz"] > 0
     assert "<table>" in (out / "report.html").read_text(encoding="utf-8")
@@ -81,7 +83,8 @@ def test_each_study_writes_its_tables(name: str, folder: Path, tmp_path: Path, s
 
 
 @pytest.mark.slow
-def test_a_study_that_was_killed_gives_the_same_tables(folder: Path, tmp_path: Path, score_here: None) -> None:
+@pytest.mark.usefixtures("score_here", "one_script")
+def test_a_study_that_was_killed_gives_the_same_tables(folder: Path, tmp_path: Path) -> None:
     whole = run_study(STUDIES["study2"], lab("study2", folder, tmp_path / "a", Here()))
     with pytest.raises(SweepStopped):
         run_study(STUDIES["study2"], lab("study2", folder, tmp_path / "b", Here(kill_after=3)))

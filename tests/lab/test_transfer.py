@@ -50,6 +50,14 @@ def test_which_ideas_survive(tmp_path: Path) -> None:
     assert "Signs agree for 2 of 3 ideas; rank correlation +1.00." in text
 
 
+def test_one_sweep_in_two_places(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        write_sweep(tmp_path / place, "sprint", {"control": [2.0], "x": [1.9], "y": [1.95]})
+    sides = [str(tmp_path / place / "sprint") for place in ("a", "b")]
+    facts = transfer(*sides, tmp_path)
+    assert [facts["first"], facts["second"]] == sides
+
+
 def test_luck_does_not_survive(tmp_path: Path) -> None:
     write_sweep(tmp_path, "small", {"control": [2.0, 2.0], "a": [1.9, 1.9], "b": [1.9, 1.95]})
     write_sweep(tmp_path, "large", {"control": [1.2, 1.22], "a": [1.05, 1.33], "b": [1.0, 1.01]})

@@ -57,9 +57,12 @@ def transfer(first: str, second: str, runs: Path) -> dict[str, Any]:
         facts: dict[str, Any] = {"name": name, "first": asdict(one), "second": asdict(other)}
         ideas.append(facts | {"same_sign": (one.gain > 0) == (other.gain > 0), "survived": survived})
     agreeing = sum(idea["same_sign"] for idea in ideas)
+    names = [folder.name for folder in folders]
+    if names[0] == names[1]:  # one sweep in two places
+        names = [first, second]
     return {
-        "first": folders[0].name,
-        "second": folders[1].name,
+        "first": names[0],
+        "second": names[1],
         "ideas": ideas,
         "sign_agreement": agreeing / len(ideas),
         "rank_correlation": _spearman([[idea[side]["gain"] for idea in ideas] for side in ("first", "second")]),

@@ -34,7 +34,7 @@ from niblick.study.sample import make_sample
 TOY = [
     *("model.width=32", "model.heads=2", "model.kv_heads=1", "data.order=shuffle", "train.device=cpu"),
     *("train.dtype=float32", "train.compile=never", "train.seq_len=64", "train.batch_tokens=512"),
-    *("train.micro_batch_tokens=512", "train.warmup_steps=0", "train.val_every=0", "schedule.steps=30"),
+    *("train.micro_batch_tokens=512", "train.warmup_steps=0", "train.val_every=0", "schedule.steps=300"),
     *("schedule.warmdown_share=0.5", "optim.matrix_lr=0.02", "score.seq_len=128", "score.documents=3"),
 ]
 FULL = ["schedule.max_seconds=600"]
@@ -267,7 +267,7 @@ def run_study(study: Study, lab: Lab) -> dict[str, Any]:
 def standing(lab: Lab, best: Done, xz: float) -> list[str]:
     """What must be said before any table: its size, and how its best stands against xz."""
     size = "Toy size: these figures show that the study runs, and rank nothing. " if lab.toy else ""
-    made = f"`niblick study {lab.study}{' --toy' if lab.toy else ''}`"
+    made = f"`niblick study {lab.study}{' --toy' if lab.toy else ''}{''.join(f' {o}' for o in lab.overrides)}`"
     behind = "behind it" if best.bpb >= xz else "ahead of it"
     against = f"{best.bpb:.4f} BPB ({best.run.id}) against {xz:.4f} of `xz -9e` on the same text: {behind}"
     return [f"{size}Made by {made}; the best run has {against}."]
