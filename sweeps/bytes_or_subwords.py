@@ -19,7 +19,7 @@ BUDGETS = {
     "byte-dense": (30, 60, 120, 600),
     "subword-dense": (30, 60, 120, 600),
     "byte-hnet": (30, 60, 120, 600),
-    "subword-hnet": (120,),
+    "subword-hnet": (30, 60, 120, 600),
     "hnet": (120, 600),
 }
 POINTS = {f"{name}-{seconds}s": (name, seconds) for name, budgets in BUDGETS.items() for seconds in budgets}
