@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from browser import find_chromium
+from command import Niblick
 from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
@@ -77,3 +78,9 @@ def chromium_path() -> str:
     if path is None:
         pytest.skip("there is no Chromium, and apt-get cannot install one here")
     return path
+
+
+@pytest.fixture
+def niblick(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Niblick:
+    """Runs command lines in this process."""
+    return Niblick(capsys, monkeypatch)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from command import Niblick
 
-from niblick import cli
 from niblick.artifact.container import read_artifact, write_artifact
 from niblick.data.prepare import prepare
 from niblick.train.precision import pick_dtype
@@ -24,42 +24,6 @@ TOY = [
     *("train.seq_len=32", "train.batch_tokens=256", "train.micro_batch_tokens=256", "train.device=cpu"),
     *("schedule.steps=4", "schedule.max_seconds=null", "score.seq_len=64"),
 ]
-
-
-class Niblick:
-    """Runs a command line in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.capsys, self.monkeypatch = capsys, monkeypatch
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        self.monkeypatch.setattr(sys, "argv", ["niblick", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = self.capsys.readouterr()
-        return code, out, err
-
-    def json(self, *arguments: object) -> Any:
-        code, out, err = self(*arguments, "--json")
-        assert code == 0, err
-        return json.loads(out)
-
-    def refused(self, *arguments: object) -> str:
-        """The sentence on stderr of a command that exits with 2 and prints nothing on stdout."""
-        code, out, err = self(*arguments)
-        assert (code, out) == (2, ""), err
-        assert err.startswith("niblick: ")
-        assert "Traceback" not in err
-        assert len(err.strip().splitlines()) == 1
-        return err
-
-
-@pytest.fixture
-def niblick(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Niblick:
-    return Niblick(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="module")

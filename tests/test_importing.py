@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 import paper
 import pytest
 import torch
+from command import Niblick
 from torch import Tensor
 
-from niblick import cli
 from niblick.artifact.paper_config import read_paper_config
 from niblick.data.prepare import prepare
 from niblick.errors import ArtifactError, ConfigError, NiblickError
@@ -245,45 +244,35 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["one level", "two levels"])
-def test_every_tool_works(
-    name: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def niblick(*arguments: object) -> Any:
-        monkeypatch.setattr(sys, "argv", ["niblick", *map(str, arguments), "--json"])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert end.value.code == 0, err
-        return json.loads(out)
-
+def test_every_tool_works(name: str, data: Path, tmp_path: Path, niblick: Niblick) -> None:
     config = paper.CONFIGS[name]
     weights, path = files(tmp_path, config, paper.checkpoint(config))
     settings = ["score.seq_len=64", "score.batch_tokens=128"]
-    result = niblick("import", "hnet", weights, path, *settings, "--data", data, "--runs", tmp_path / "runs")
+    result = niblick.json("import", "hnet", weights, path, *settings, "--data", data, "--runs", tmp_path / "runs")
     run = Path(result["run"])
     assert result["artifact"] == "imported" and result["imported"]["file"] == "hnet.pt"
 
-    generated = niblick("generate", run, "--prompt", "The ", "--max-bytes", "20")
+    generated = niblick.json("generate", run, "--prompt", "The ", "--max-bytes", "20")
     assert generated["prompt"] == "The " and generated["text"].encode().decode() == generated["text"]
-    cut = niblick("boundaries", run, "--text", TEXT)
+    cut = niblick.json("boundaries", run, "--text", TEXT)
     edges = [(chunk["start"], chunk["end"]) for chunk in cut["chunks"] if chunk["level"] == 0]
     assert [0, *(end for _, end in edges)] == [*(start for start, _ in edges), len(TEXT.encode())]
     assert {chunk["level"] for chunk in cut["chunks"]} == set(range(len(config["d_model"]) - 1))
 
-    score = niblick("eval", run)
+    score = niblick.json("eval", run)
     assert score["lossless"] is True and score["bytes"] == sum(len(t) for t in documents(data))
-    packed = niblick("export", run, "scheme=int6", "codec=range")
+    packed = niblick.json("export", run, "scheme=int6", "codec=range")
     assert packed["artifact_bytes"] < result["artifact_bytes"] / 3
     assert packed["bpb"] == pytest.approx(score["bpb"], rel=0.2)
 
     (tmp_path / "text.txt").write_bytes(TEXT.encode() * 2)
     coded, back = tmp_path / "text.nbz", tmp_path / "back.txt"
-    niblick("compress", tmp_path / "text.txt", "--model", run, "--out", coded)
-    niblick("decompress", coded, "--model", run, "--out", back)
+    niblick.json("compress", tmp_path / "text.txt", "--model", run, "--out", coded)
+    niblick.json("decompress", coded, "--model", run, "--out", back)
     assert back.read_bytes() == TEXT.encode() * 2
     (tmp_path / "any.bin").write_bytes(bytes(range(256)))
-    niblick("compress", tmp_path / "any.bin", "--model", run, "--out", coded)
-    niblick("decompress", coded, "--model", run, "--out", tmp_path / "any.back")
+    niblick.json("compress", tmp_path / "any.bin", "--model", run, "--out", coded)
+    niblick.json("decompress", coded, "--model", run, "--out", tmp_path / "any.back")
     assert (tmp_path / "any.back").read_bytes() == bytes(range(256))
 
 
@@ -292,17 +281,9 @@ def documents(data: Path) -> list[str]:
     return rows[:2]
 
 
-def test_refusals_are_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refusals_are_one_sentence(tmp_path: Path, niblick: Niblick) -> None:
     weights, path = files(tmp_path, paper.ONE_LEVEL, {"call": Call()})
-    monkeypatch.setattr(
-        sys, "argv", ["niblick", "import", "hnet", str(weights), str(path), "--runs", str(tmp_path / "r")]
-    )
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    out, err = capsys.readouterr()
-    assert (end.value.code, out, len(err.strip().splitlines())) == (2, "", 1)
+    err = niblick.refused("import", "hnet", weights, path, "--runs", tmp_path / "r")
     assert "code of strangers is not run" in err and "never run" not in err
     assert not (tmp_path / "r").exists()
 

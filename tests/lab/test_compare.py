@@ -6,7 +6,6 @@ import json
 import math
 import pydoc_data.topics
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command import Niblick
 from scipy import stats
 
-from niblick import cli, pipeline
+from niblick import pipeline
 from niblick.config import override
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError, DataError
@@ -226,26 +226,9 @@ def test_scores_without_hashes_or_document_costs(runs: Path, tmp_path: Path) -> 
         compare(names(1, 7), tmp_path / "runs")
 
 
-class Niblick:
-    """Runs a command line in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.capsys, self.monkeypatch = capsys, monkeypatch
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        self.monkeypatch.setattr(sys, "argv", ["niblick", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return (code, *self.capsys.readouterr())
-
-
-@pytest.fixture
-def niblick(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Niblick:
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
-    return Niblick(capsys, monkeypatch)
 
 
 def test_the_compare_command(niblick: Niblick, runs: Path) -> None:

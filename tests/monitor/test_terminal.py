@@ -6,16 +6,15 @@ import io
 import json
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import Niblick
 from figures import LOGS
 from rich.console import Console
 
-from niblick import cli
 from niblick.monitor import terminal
 from niblick.monitor.events import EventReader
 from niblick.monitor.watcher import Watcher
@@ -68,18 +67,6 @@ def seen(folder: Path, now: float = 0.0) -> dict[str, Any]:
     watcher = Watcher([folder.parent], clock=lambda: now)
     watcher.poll()
     return watcher.views[folder.name].snapshot()
-
-
-def niblick(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
-) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["niblick", *map(str, arguments)])
-    try:
-        cli.main()
-        code = 0
-    except SystemExit as end:
-        code = int(end.code or 0)
-    return code, *capsys.readouterr()
 
 
 def test_phases_of_a_run(tmp_path: Path) -> None:
@@ -211,20 +198,18 @@ def test_a_deleted_run_stays_known_and_can_come_back(tmp_path: Path) -> None:
     assert not watcher.views["a"].gone
 
 
-def test_once_in_json(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_once_in_json(shared: Path, tmp_path: Path, niblick: Niblick) -> None:
     name = "NaiveBaseline__train.txt"
-    code, out, _ = niblick(monkeypatch, capsys, "watch", shared / "data" / "logs" / name, "--once", "--json")
+    code, out, _ = niblick("watch", shared / "data" / "logs" / name, "--once", "--json")
     found = json.loads(out)
     assert code == 0 and {key: found[key] for key in LOGS[name]} == LOGS[name]
     write(tmp_path / "runs" / "a", STORY)
     for target in ("a", "latest", tmp_path / "runs" / "a"):
-        code, out, _ = niblick(monkeypatch, capsys, "watch", target, "--once", "--json", "--runs", tmp_path / "runs")
+        code, out, _ = niblick("watch", target, "--once", "--json", "--runs", tmp_path / "runs")
         assert (code, json.loads(out)["final_bpb"]) == (0, 1.01)
-    code, out, _ = niblick(monkeypatch, capsys, "watch", "--json", "--runs", tmp_path / "runs")
+    code, out, _ = niblick("watch", "--json", "--runs", tmp_path / "runs")
     assert [run["name"] for run in json.loads(out)["runs"]] == ["a"]
-    code, out, _ = niblick(monkeypatch, capsys, "watch", "--once", "--runs", tmp_path / "runs")
+    code, out, _ = niblick("watch", "--once", "--runs", tmp_path / "runs")
     assert code == 0 and "✓ done" in out
 
 
@@ -242,18 +227,12 @@ def test_once_in_json(
     ],
 )
 def test_what_cannot_be_shown(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    says: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, niblick: Niblick, arguments: list[str], says: str
 ) -> None:
     (tmp_path / "binary").write_bytes(b"\x7fELF\0\0\0")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    code, out, err = niblick(monkeypatch, capsys, *(a.format(tmp_path) for a in arguments))
-    assert (code, out) == (2, "")
-    assert says in err and len(err.strip().splitlines()) == 1
+    assert says in niblick.refused(*(a.format(tmp_path) for a in arguments))
 
 
 def test_the_terminal_shows_all_that_matters(tmp_path: Path) -> None:
