@@ -49,6 +49,7 @@ def test_quickstart(tmp_path: Path) -> None:
     facts = json.loads(done.stdout)
     assert facts["bpb"] == pytest.approx(facts["bpb_float"], abs=0.01)
     assert facts["bpb"] < 6  # 8.02 is what an untrained model costs; how far 12 s lead depends on the machine
+    assert facts["bpb_sidecar"] < facts["bpb"]
     assert 1.2 < facts["baselines"]["xz_prefixed"] < facts["baselines"]["xz"] < 2.6
     assert "".join(facts["chunks_after"]) == "".join(facts["chunks_before"])
     assert facts["brackets_after"].startswith("[T")  # where "The" is cut after 12 s depends on the machine

@@ -32,6 +32,9 @@ BASELINES = {
     "zstd_prefixed": "zstd -22, training text as prefix",
 }
 
+SIDECAR = "score.sidecar.name=ngram"
+"""Learns from text once it is scored."""
+
 PROVED = 8
 """Documents whose score is proved by coding and decoding them."""
 
@@ -62,12 +65,17 @@ def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
         before = chunks(build_model(config.model, config.seed), dataset.tokenizer, PUBLISHED_SENTENCE)
         model, _ = load_artifact(run.artifact(result["artifact"]))
         after = chunks(model, dataset.tokenizer, PUBLISHED_SENTENCE)
+        console.say("scoring it with n-grams of what it has scored, for comparison")
+        sidecar = pipeline.score_artifact(
+            run.artifact(result["artifact"]), config.data.path, run=run, overrides=[SIDECAR], keep=False
+        )
         options = Options(Effort(tokens=1 << 15), prove=PROVED)
         audited = audit(str(run.path), folder / "runs", options=options, say=console.say)
     events = list(run.events())
     facts = {
         "bpb_float": [e["bpb"] for e in events if e["event"] == "validation"][-1],
         "bpb": result["bpb"],
+        "bpb_sidecar": sidecar["bpb"],
         "artifact_bytes": result["artifact_bytes"],
         "code_bytes": result["code_bytes"],
         "total_bytes": result["total_bytes"],
@@ -111,24 +119,31 @@ def _curve(events: list[dict[str, Any]]) -> list[tuple[float, float]]:
 
 def _rows(facts: dict[str, Any]) -> list[tuple[str, float]]:
     own = [("niblick, float weights", facts["bpb_float"]), ("niblick, from the artifact", facts["bpb"])]
+    own += [("niblick, with n-grams as it goes", facts["bpb_sidecar"])]
     return own + [(label, facts["baselines"][name]) for name, label in BASELINES.items()]
 
 
 def verdict(facts: dict[str, Any]) -> str:
     """One honest sentence on where the model stands among the compressors."""
-    bpb, others = facts["bpb"], facts["baselines"]
+    bpb, helped, others = facts["bpb"], facts["bpb_sidecar"], facts["baselines"]
     alone = [BASELINES[n] for n in ("xz", "bzip2", "zstd") if bpb < others[n]]
     behind = [BASELINES[n] for n in ("xz", "bzip2", "zstd") if bpb >= others[n]]
     prefixed = others["xz_prefixed"]
-    gap = abs(bpb - prefixed) / prefixed
     first = f"It beats {_and(alone)} alone" if alone else f"It does not beat {_and(behind)}, even alone"
     if alone and behind:
         first += f", not {_and(behind)}"
-    second = "also beats" if bpb < prefixed else "does not beat"
-    return (
-        f"{first}; it {second} xz that has seen the training text ({gap:.1%} {'less' if bpb < prefixed else 'more'}), "
-        f"which keeps all {human_bytes(facts['training_bytes'])} of it at hand."
-    )
+    second = f"xz that has seen the training text keeps all {human_bytes(facts['training_bytes'])} of it at hand: "
+    if bpb < prefixed:
+        second += f"it beats that too ({_against(bpb, prefixed)})"
+    else:
+        also = "it does" if helped < prefixed else "neither does it"
+        second += f"the model alone does not beat that ({_against(bpb, prefixed)}), "
+        second += f"with n-grams of what it has scored {also} ({_against(helped, prefixed)})"
+    return f"{first}. {second}."
+
+
+def _against(bpb: float, other: float) -> str:
+    return f"{abs(bpb - other) / other:.1%} {'less' if bpb < other else 'more'}"
 
 
 def _and(names: list[str]) -> str:
@@ -178,7 +193,7 @@ def _wrapped(brackets: str, label: str) -> list[str]:
 
 def _write_report(run: Run, facts: dict[str, Any], curve: list[tuple[float, float]]) -> None:
     rows = _rows(facts)
-    colors = [figures.OURS] * 2 + [figures.PREFIXED if "prefix" in label else figures.THEIRS for label, _ in rows[2:]]
+    colors = [figures.OURS] * 3 + [figures.PREFIXED if "prefix" in label else figures.THEIRS for label, _ in rows[3:]]
     bar_rows = [(label, value, color) for (label, value), color in zip(rows, colors, strict=True)]
     share = facts["total_bytes"] / facts["cap_bytes"]
     sections = [
