@@ -668,7 +668,13 @@ def test_an_interrupt_while_scoring_loses_nothing(niblick: Niblick, data: Path, 
     runs = tmp_path / "runs"
     command = [sys.executable, "-m", "niblick", "train", "hnet-small", "--data", data, "--runs", runs, *TOY]
     process = subprocess.Popen(
-        [*map(str, command)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        [*map(str, command)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # What a shell starts in the background, and this suite with it, ignores SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     run = runs / "hnet-small-1"
     deadline = time.monotonic() + 120
