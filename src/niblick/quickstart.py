@@ -124,7 +124,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, float]]:
 
 
 def verdict(facts: dict[str, Any]) -> str:
-    """One honest sentence on where the model stands among the compressors."""
+    """Where the model stands among the compressors, honestly."""
     bpb, helped, others = facts["bpb"], facts["bpb_sidecar"], facts["baselines"]
     alone = [BASELINES[n] for n in ("xz", "bzip2", "zstd") if bpb < others[n]]
     behind = [BASELINES[n] for n in ("xz", "bzip2", "zstd") if bpb >= others[n]]
