@@ -225,6 +225,34 @@ def test_recipe_file(niblick: Niblick, data: Path, tmp_path: Path) -> None:
     assert result["code_bytes"] > plain["code_bytes"]
 
 
+def test_a_run_never_depends_on_its_script(niblick: Niblick, data: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.py"
+    recipe.write_text(
+        "from niblick.presets import get_preset\ndef late():\n    import no_such_package\nLATE = late\n"
+        "def recipe():\n    return get_preset('hnet-small')\n"
+    )
+    runs = tmp_path / "runs"
+    result = niblick.json("train", recipe, "--data", data, "--runs", runs, *TOY)
+    assert result["code_bytes"] is None and result["total_bytes"] == result["artifact_bytes"]
+    assert "mine.py:3 imports no_such_package" in result["code_not_weighed"].replace("recipe.py", "mine.py")
+    assert "code not weighed" in result["legality"]["reasons"]
+    events = [json.loads(line) for line in (runs / "hnet-small-1" / "events.jsonl").read_text().splitlines()]
+    assert [e["kind"] for e in events if e["event"] == "warning"] == ["code"]
+    code, out, _ = niblick("eval", "latest", "--runs", runs)
+    assert code == 0 and "code not weighed (" in out
+    for verb in (
+        ["runs"],
+        ["leaderboard"],
+        ["show", "latest"],
+        ["report", "latest"],
+        ["export", "latest", "codec=zstd"],
+    ):
+        code, out, err = niblick(*verb, "--runs", runs)
+        assert code == 0, err
+    code, _, err = niblick("submit", "latest", "--runs", runs, "--out", tmp_path / "folder")
+    assert code == 2 and "no_such_package" in err and not (tmp_path / "folder").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

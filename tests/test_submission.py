@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -12,29 +10,27 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-from niblick import auditing, challenge, pipeline, script
+from niblick import auditing, challenge, pipeline
 from niblick.artifact.container import read_artifact
 from niblick.audit.functions import Effort
 from niblick.audit.logs import audit_log
-from niblick.bundle import submission as rules
-from niblick.bundle.smallest import smallest
-from niblick.bundle.submission import make_script
+from niblick.bundle import Script, make_script, parts
+from niblick.bundle.sources import modules_of, read_module
 from niblick.config import RunConfig, override
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
 from niblick.lab import rerunning
 from niblick.lab.submission import submit
-from niblick.presets import get_preset
+from niblick.presets import PRESETS, get_preset
 from niblick.runs import Run
-from niblick.train.checkpoint import read_tensors
+from niblick.script import configured
 
-PRESETS = ("hnet-small", "quickstart", "hnet-byte260", "tinyhnet", "soft-chunker-sp1024")
+NAMES = ("niblick-byte", "quickstart", "hnet-byte260", "tinyhnet", "soft-chunker-sp1024")
 TOY = (
     "schedule.steps=20",
     "schedule.max_seconds=null",
@@ -78,7 +74,7 @@ def toy(name: str, words: dict[str, str]) -> RunConfig:
 def trained(words: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Run, list[Any]]]:
     """A toy run of each preset, with all its events."""
     runs, found = tmp_path_factory.mktemp("submitted"), {}
-    for name in PRESETS:
+    for name in NAMES:
         events: list[dict[str, Any]] = []
         result = pipeline.run(toy(name, words), runs, events.append)
         found[name] = (Run(Path(result["run"])), events)
@@ -91,46 +87,59 @@ def fresh(trained: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("fresh")
     from niblick.lab.submission import requirements
 
-    needed = {line for name in PRESETS for line in requirements(script_of(trained[name][0])).split()}
+    needed = {line for name in NAMES for line in requirements(script_of(trained[name][0])).split()}
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in sorted(needed)))
     yield rerunning.environment(folder, folder / "environment")
 
 
-def script_of(run: Run) -> str:
-    return make_script(run.config()).text
+def script_of(run: Run) -> Script:
+    return make_script(run.config())
 
 
-def loaded(text: str, path: Path, name: str) -> ModuleType:
-    path.write_text(text)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+def ran(text: str, folder: Path, data: str, *command: str) -> str:
+    """What a script prints as a program of its own, with nothing of this environment."""
+    folder.mkdir(exist_ok=True)
+    (folder / "train_gpt.py").write_text(text)
+    environment = {"DATA_PATH": data, "PATH": "", "OMP_NUM_THREADS": "1", "RUN_ID": "one"}
+    done = subprocess.run(
+        [sys.executable, "-I", "train_gpt.py", *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PRESETS)
-def test_twenty_steps_of_the_script_are_those_of_niblick(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_both_forms_train_as_niblick_does(name: str, trained: dict[str, Any], tmp_path: Path) -> None:
     run, events = trained[name]
-    config = run.config()
-    made = loaded(script_of(run), tmp_path / "train_gpt.py", f"script_{name.replace('-', '_')}")
-    given = made.configured(made.CONFIG, {"DATA_PATH": config.data.path}, 1)
-    told: list[dict[str, Any]] = []
-    model, _ = made.fit(given, made.open_shards(given, ""), told.append, made.Ranks())
-    losses, again = ([e["loss"] for e in found if e["event"] == "step"] for found in (events, told))
-    assert len(again) == 20
-    torch.testing.assert_close(torch.tensor(again), torch.tensor(losses), rtol=0, atol=1e-5)
-    weights, _ = read_tensors(run.weights)
-    for key, tensor in model.state_dict().items():
-        torch.testing.assert_close(tensor, weights[key], rtol=0, atol=1e-5)
+    made, data = script_of(run), run.config().data.path
+    said = [ran(text, tmp_path / form, data) for form, text in (("packed", made.packed), ("readable", made.readable))]
+    for event in events:
+        if event["event"] == "step":
+            assert f"step:{event['step']}/20 train_loss:{event['loss']:.4f} " in said[0]
+    exact = [[line.split(" val_loss:")[1] for line in text.splitlines() if "_exact " in line] for text in said]
+    assert exact[0] == exact[1] and len(exact[0]) == 1
+    assert float(exact[0][0].partition("val_bpb:")[2]) == pytest.approx(run.result()["bpb"], abs=1e-5)  # type: ignore[index]
+    mine = read_artifact(run.artifact(run.artifact_names()[0]))
+    theirs = [read_artifact(tmp_path / form / "final_model.nib") for form in ("packed", "readable")]
+    assert theirs[0].config == theirs[1].config
+    assert theirs[0].config == mine.config  # the whole config that scoring needs
+    for key, tensor in mine.state_dict().items():
+        for other in theirs:
+            torch.testing.assert_close(other.state_dict()[key], tensor, rtol=0, atol=1e-5)
+    again = ran(made.packed, tmp_path / "packed", data, "--eval")
+    assert exact[0][0] in again and "step:" not in again
 
 
 @pytest.mark.slow
 def test_two_ranks_train_the_same(trained: dict[str, Any], tmp_path: Path) -> None:
-    run, events = trained["hnet-small"]
-    (tmp_path / "train_gpt.py").write_text(script_of(run))
+    run, events = trained["niblick-byte"]
+    (tmp_path / "train_gpt.py").write_text(script_of(run).packed)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train_gpt.py"]
     environment = {"DATA_PATH": run.config().data.path, "PATH": "", "OMP_NUM_THREADS": "1", "RUN_ID": "two"}
     done = subprocess.run(
@@ -147,24 +156,7 @@ def test_two_ranks_train_the_same(trained: dict[str, Any], tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_smallest_form_trains_and_scores(trained: dict[str, Any], tmp_path: Path) -> None:
-    run, events = trained["tinyhnet"]
-    (tmp_path / "train_gpt.py").write_text(smallest(script_of(run)))
-    environment = {"DATA_PATH": run.config().data.path, "PATH": "", "OMP_NUM_THREADS": "1"}
-    said = []
-    for options in ([], ["--eval"]):
-        command = [sys.executable, "train_gpt.py", *options]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        said.append(done.stdout)
-    losses = [e["loss"] for e in events if e["event"] == "step"]
-    assert f"step:20/20 train_loss:{losses[-1]:.4f}" in said[0]
-    exact = [line for line in said[0].splitlines() if "_exact " in line]
-    assert len(exact) == 1 and exact[0] in said[1] and "step:" not in said[1]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_folder_verifies_in_a_fresh_environment(
     name: str, trained: dict[str, Any], fresh: Path, tmp_path: Path
 ) -> None:
@@ -173,9 +165,10 @@ def test_the_folder_verifies_in_a_fresh_environment(
     with pytest.raises(ConfigError, match=r"is not audited: `niblick audit"):
         submit([run], tmp_path / "mine")
     auditing.audit(str(run.path), run.path.parent, options=auditing.Options(FEW))
-    facts = submit([run], tmp_path / "mine", pack=name == "tinyhnet")
+    facts = submit([run], tmp_path / "mine")
     assert not facts["reasons"]
-    assert abs(facts["bytes_code"] / run.result()["code_bytes"] - 1) < 0.05 or name == "tinyhnet"  # type: ignore[index]
+    assert facts["bytes_code"] == (tmp_path / "mine" / "train_gpt.py").stat().st_size
+    assert abs(facts["bytes_code"] / run.result()["code_bytes"] - 1) < 0.01  # type: ignore[index]
     checks = auditing.audit(str(tmp_path / "mine"), run.path.parent, data, auditing.Options(FEW, python=fresh))[
         "checks"
     ]
@@ -188,7 +181,7 @@ def test_the_folder_verifies_in_a_fresh_environment(
 def copied(trained: dict[str, Any], tmp_path: Path) -> tuple[Run, Run]:
     """Copies of two runs of unlike configs, not audited."""
     runs = []
-    for name in ("hnet-small", "hnet-byte260"):
+    for name in ("quickstart", "hnet-byte260"):
         run, _ = trained[name]
         ignored = shutil.ignore_patterns("audit.json", "audit*")
         runs.append(Run(shutil.copytree(run.path, tmp_path / "runs" / run.path.name, ignore=ignored)))
@@ -236,38 +229,52 @@ def test_runs_that_are_too_large_or_too_slow(
 
 
 @pytest.mark.slow
-def test_bytes_of_the_published_study() -> None:
-    made = make_script(get_preset("hnet-byte260"))
-    assert made.total < 80_000  # of readable code, as was aimed at
-    assert len(smallest(made.text)) < 24_000
-    allowed = {"torch", "numpy"}
-    for node in ast.walk(ast.parse(made.text)):
-        names = [item.name for item in node.names] if isinstance(node, ast.Import) else []
-        names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
-        for name in names:
-            assert name.partition(".")[0] in allowed | sys.stdlib_module_names
+@pytest.mark.parametrize("name", PRESETS)
+def test_bytes_of_all_presets(name: str) -> None:
+    made = make_script(get_preset(name))
+    assert made.total == len(made.packed.encode()) < (55_000 if name == "hnet-byte260" else 70_000)
+    assert set(made.requires) <= {"torch", "numpy", "sentencepiece", "constriction", "zstandard", "brotli"}
+    ast.parse(made.readable)
 
 
-def test_what_is_said_of_the_program_is_there() -> None:
+def test_what_is_said_to_be_left_out_is_there() -> None:
+    """Each name of the tables in `parts` is a name of its module; none is left over from a rename."""
     config = get_preset("hnet-byte260")
-    named = {*rules.CHECKS, *rules.COMPUTED, *rules.registries(config, [], [])}
-    named |= {tuple(key.rsplit(".", 1)) for key in rules.COVERED if key.count(".") > 1}
-    for full in rules.LEFT_OUT:
-        if not full.startswith("*."):
-            named.add(tuple(full.rsplit(".", 1)))
-    for owner, name in named:
-        module, _, cls = owner.rpartition(".")
-        found = importlib.import_module(module if cls[:1].isupper() else owner)
-        assert hasattr(getattr(found, cls) if cls[:1].isupper() else found, name), (owner, name)
+    files = modules_of(Path(parts.__file__).parents[1])
+    for (module, name), _ in parts.registries(config).items():
+        assert name in {n for piece in read_module(module, files[module]).pieces for n in piece.names}, (module, name)
+    for module, names in parts.left_out(config).items():
+        pieces = read_module(module, files[module]).pieces
+        there = {n for piece in pieces for p in (piece, *piece.methods) for n in p.names}
+        assert names - there <= set(parts.STEPS.split()), (module, names - there)
+    models = [f"niblick.{part.split()[0]}" for part in parts.NEVER[1:]]
+    classes = [piece for module in models for piece in read_module(module, files[module]).pieces]
+    steps = {n for piece in classes for method in piece.methods for n in method.names}
+    assert set(parts.STEPS.split()) <= steps
 
 
-def test_tokens_that_make_no_whole_rows_are_refused() -> None:
+def test_what_is_left_out_says_so(trained: dict[str, Any], tmp_path: Path) -> None:
+    run, _ = trained["quickstart"]
+    (tmp_path / "train_gpt.py").write_text(script_of(run).packed)
+    environment = {"DATA_PATH": run.config().data.path, "PATH": "", "EMA_DECAY": "0.9", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "train_gpt.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("its config does not use it; make another script")
+
+
+def test_the_environment_is_read_as_everywhere() -> None:
     config = get_preset("hnet-byte260")
-    assert script.configured(config, {}, 8).train.passes(8) == 1
-    with pytest.raises(ConfigError, match="TRAIN_BATCH_TOKENS=0 must be a multiple"):
-        script.configured(config, {"TRAIN_BATCH_TOKENS": "0"}, 1)
-    with pytest.raises(ConfigError, match="TRAIN_BATCH_TOKENS=524288 must be a multiple of 1024 × 3 ranks"):
-        script.configured(config, {}, 3)
+    assert configured(config, {}, 8).train.passes(8) == 1
+    given = configured(config, {"NUM_LAYERS": "5", "OUTER_LAYERS": "1", "TRAIN_SEQ_LEN": "512", "RUN_ID": "x"}, 1)
+    assert (given.model.main.layout, given.score.seq_len, given.train.seq_len) == ("T3", 512, 512)
+    with pytest.raises(ConfigError, match="batch_tokens=0"):
+        configured(config, {"TRAIN_BATCH_TOKENS": "0"}, 1)
+    with pytest.raises(ConfigError, match=r"train.batch_tokens=524288 must be a multiple of 3 × train.seq_len=1024"):
+        configured(config, {}, 3)
+    with pytest.raises(ConfigError, match="PRUNE_PCT cannot be set here"):
+        configured(config, {"PRUNE_PCT": "3"}, 1)
 
 
 def test_what_a_script_cannot_be(words: dict[str, str]) -> None:

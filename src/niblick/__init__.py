@@ -21,8 +21,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # Torch is only imported when something needs it. By a computed name, so that what generates does not count among
-    # the code of a submission, every module of which imports this one.
+    # Torch is only imported when something needs it.
     if name in ("chunks", "load"):
         return getattr(importlib.import_module("niblick.generate"), name)
     if name in ("pack", "score"):

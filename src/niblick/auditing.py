@@ -38,6 +38,7 @@ from niblick.data.documents import read_documents
 from niblick.data.shards import file_hash
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ArtifactError, ConfigError, DataError, NiblickError
+from niblick.files import copy_recipe
 from niblick.lab import rerunning
 from niblick.loading import expect_tokenizer, load_artifact
 from niblick.model.lm import LM
@@ -289,7 +290,9 @@ def artifact_checks(path: Path, run: Run | None, data: str, options: Options, sa
     checks.append(text.hygiene(dataset.train, dataset.val, dataset.tokenizer, source, options.train_bytes))
     say("scoring the artifact again in a fresh process without network")
     fresh = score_fresh(path, recipe, data)
-    code = pipeline.closure_bytes(pipeline.scored_config(artifact, config, dtype, run, path), recipe).total
+    code = pipeline.weighed(path.stat().st_size, pipeline.scored_config(artifact, config, dtype, run, path), recipe)[
+        "code_bytes"
+    ]
     checks.append(artifact_check(path, code, record, fresh))
     checks.append(reproduction(model, dataset, config, dtype, record, fresh))
     if options.prove:
@@ -348,10 +351,11 @@ def as_scorer(model: LM, tokenizer: Tokenizer, config: ScoreConfig) -> Scorer:
     return scorer
 
 
-def artifact_check(path: Path, code: int, record: dict[str, Any] | None, fresh: dict[str, Any]) -> Check:
+def artifact_check(path: Path, code: int | None, record: dict[str, Any] | None, fresh: dict[str, Any]) -> Check:
     """Self-contained, under the cap with its code, and within the time limits where the record claims the track."""
     name, size = "artifact", path.stat().st_size
-    total = size + code
+    total = size + (code or 0)
+    weight = "code that could not be weighed" if code is None else f"{code:,} of code"
     if fresh["foreign"]:
         return failed(
             name,
@@ -361,9 +365,7 @@ def artifact_check(path: Path, code: int, record: dict[str, Any] | None, fresh: 
     if fresh["network"]:
         return failed(name, f"scoring wants the network: {fresh['network'][0]}", calls=fresh["network"][:8])
     if total > challenge.CAP_BYTES:
-        return failed(
-            name, f"{size:,} bytes and {code:,} of code are over the cap of {challenge.CAP_BYTES:,}", total=total
-        )
+        return failed(name, f"{size:,} bytes and {weight} are over the cap of {challenge.CAP_BYTES:,}", total=total)
     legal = record["legality"] if record else {}
     if legal and not legal["reasons"]:
         for what, limit in (("train_seconds", challenge.TRAIN_SECONDS), ("eval_seconds", challenge.EVAL_SECONDS)):
@@ -371,7 +373,7 @@ def artifact_check(path: Path, code: int, record: dict[str, Any] | None, fresh: 
                 return failed(name, f"the record track is claimed with {what} of {legal[what]}, over {limit}")
     return passed(
         name,
-        f"{size:,} bytes and {code:,} of code, {total / challenge.CAP_BYTES:.1%} of the cap; scoring reads nothing but "
+        f"{size:,} bytes and {weight}, {total / challenge.CAP_BYTES:.1%} of the cap; scoring reads nothing but "
         "artifact, code and text, and no network",
         artifact_bytes=size,
         code_bytes=code,
@@ -441,7 +443,7 @@ def score_fresh(path: Path, recipe: Path | None, data: str) -> dict[str, Any]:
         folder = Path(os.path.realpath(name))
         (folder / "artifact.nib").write_bytes(path.read_bytes())
         if recipe is not None:
-            (folder / "recipe.py").write_bytes(recipe.read_bytes())
+            copy_recipe(recipe, folder)
         report, result = folder / "report.json", folder / "score.json"
         command = [sys.executable, "-c", _FRESH, str(report), str(folder), os.path.abspath(data), str(result)]
         here = str(Path(__file__).parents[1])

@@ -346,8 +346,11 @@ def log_lines(event: dict[str, Any]) -> list[str]:
         return [f"stopping_early: {event['reason']} train_time:{clock:.0f}ms step:{event['step']}/{event['steps']}"]
     if kind == "export":
         name = event["name"]
+        lines = [f"Serialized model {name}: {event['artifact_bytes']} bytes"]
+        if event["code_bytes"] is None:
+            return lines
         return [
-            f"Serialized model {name}: {event['artifact_bytes']} bytes",
+            *lines,
             f"Code size: {event['code_bytes']} bytes",
             f"Total submission size {name}: {event['total_bytes']} bytes",
         ]

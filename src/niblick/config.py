@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -87,6 +87,43 @@ def dotted(value: Any, prefix: str = "") -> dict[str, Any]:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         return {key: v for k, inner in items for key, v in dotted(inner, f"{prefix}.{k}" if prefix else str(k)).items()}
     return {prefix: value}
+
+
+def with_values(value: Any, settings: dict[str, Any], key: str = "") -> Any:
+    """Return a config with the values at some dotted keys replaced; types are the caller's to check."""
+    if key in settings:
+        return settings[key]
+    if isinstance(value, tuple):
+        return tuple(with_values(item, settings, f"{key}.{i}") for i, item in enumerate(value))
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    inner = {f.name: f"{key}.{f.name}".lstrip(".") for f in fields(value)}
+    return replace(value, **{name: with_values(getattr(value, name), settings, path) for name, path in inner.items()})
+
+
+def as_code(value: Any, classes: dict[str, set[str]], recipe: str = "") -> str:
+    """A value as code: plain ones, tuples, and dataclasses with those fields that are not at their defaults.
+
+    Notes in `classes` which classes of which modules that names; those of a recipe are in the module `recipe`. Raises
+    ConfigError for what cannot be written down.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return f"float({str(value)!r})" if isinstance(value, float) and value - value != 0 else repr(value)
+    if isinstance(value, tuple):
+        items = [as_code(item, classes, recipe) for item in value]
+        return f"({', '.join(items)}{',' * (len(items) == 1)})"
+    if not is_dataclass(value) or isinstance(value, type):
+        raise ConfigError(f"the config holds {value!r}, which cannot be written down: give numbers, texts and tuples")
+    given = []
+    for item in fields(value):
+        own = getattr(value, item.name)
+        usual = item.default_factory() if item.default_factory is not MISSING else item.default
+        if usual is MISSING or own != usual or type(own) is not type(usual):
+            given.append(f"{item.name}={as_code(own, classes, recipe)}")
+    cls = type(value)
+    module = recipe if recipe and not cls.__module__.startswith("niblick.") else cls.__module__
+    classes.setdefault(module, set()).add(cls.__name__)
+    return f"{cls.__name__}({', '.join(given)})"
 
 
 def run_config(data: dict[str, Any]) -> RunConfig:

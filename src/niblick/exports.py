@@ -156,7 +156,7 @@ def fit_run(
     Writes the artifact `fit-<bytes>` and, beside it, fit.json: bits of each tensor and the frontier.
     """
     config = finished(run)
-    code = closure_bytes(config, run.recipe if run.recipe.is_file() else None).total
+    code = closure_bytes(config, run.recipe if run.recipe.is_file() else None)
     room = artifact if artifact is not None else (cap if cap is not None else challenge.CAP_BYTES) - code
     if room < 1:
         raise ConfigError(f"the code alone takes {code:,} bytes: give a cap above that, or --artifact-bytes")
@@ -246,7 +246,7 @@ def predict_size(config: RunConfig, recipe: Path | None = None, code: int | None
         frame = len(artifact_bytes(artifact_header(config, tokenizer, "0" * 64), empty, "zlib"))
         sizes[kind] = round(payload + frame) + config.export.residual.bytes
     parameters = sum(p.numel() for p in model.parameters())
-    code = closure_bytes(config, recipe).total if code is None else code
+    code = closure_bytes(config, recipe) if code is None else code
     return SizeEstimate(min(sizes.values()), max(sizes.values()), code, parameters)
 
 
@@ -275,7 +275,7 @@ def fill_cap(config: RunConfig, cap: int, recipe: Path | None = None) -> list[di
     Returns a row for each: the overrides that make it, parameters and predicted bytes; fewer where nothing fits.
     """
     proposals = []
-    code = closure_bytes(config, recipe).total + LONGER_NUMBERS
+    code = closure_bytes(config, recipe) + LONGER_NUMBERS
     head_width = config.model.width // config.model.heads
     for what, now in (("width", config.model.heads), ("depth", len(_letters(config.model.main.layout)))):
 

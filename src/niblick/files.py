@@ -5,6 +5,7 @@ Without torch, so that what only looks at runs answers at once.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -58,3 +59,33 @@ def append_line(path: Path, line: str) -> None:
         except OSError:
             file.truncate(end)
             raise
+
+
+def imported_beside(recipe: Path) -> dict[str, Path]:
+    """The modules and packages in a recipe's own folder that it imports, they themselves included: files by name."""
+    found: dict[str, Path] = {}
+    seen: set[str] = set()
+    todo = [recipe]
+    while todo:
+        try:
+            tree = ast.parse(todo.pop().read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, SyntaxError):
+            continue  # whoever runs it will be told
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            for name in sorted({name.partition(".")[0] for name in names} - seen):
+                seen.add(name)
+                file, folder = recipe.parent / f"{name}.py", recipe.parent / name
+                inside = sorted(folder.rglob("*.py")) if (folder / "__init__.py").is_file() else []
+                for path in inside or ([file] if file.is_file() and file != recipe else []):
+                    found[path.relative_to(recipe.parent).as_posix()] = path
+                    todo.append(path)
+    return found
+
+
+def copy_recipe(recipe: Path, folder: Path) -> None:
+    """Write a recipe, as recipe.py, and the modules beside it that it imports into a folder."""
+    for name, path in {"recipe.py": recipe, **imported_beside(recipe)}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / name, path.read_bytes())

@@ -30,7 +30,7 @@ from niblick.config import DataConfig, RunConfig, override
 from niblick.data.tokenizers import Byte256Tokenizer
 from niblick.errors import ConfigError
 from niblick.model.lm import LM, ModelConfig
-from niblick.pipeline import artifact_header, closure_bytes, imported, tokenizer_spec
+from niblick.pipeline import artifact_header, imported, tokenizer_spec, weighed
 from niblick.runs import create_run
 from niblick.score.plan import ScoreConfig
 from niblick.train.checkpoint import stream_tensors
@@ -84,7 +84,7 @@ def import_hnet(
         artifact = run.artifact(NAME)
         artifact.parent.mkdir(parents=True)
         size = stream_artifact(artifact, header, list(_described(weights, wanted, shapes)), _arrays(weights, wanted))
-        return imported(run, checkpoint, NAME, size, closure_bytes(settings, None))
+        return imported(run, checkpoint, NAME, weighed(size, settings, None))
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)
         raise

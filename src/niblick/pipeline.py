@@ -27,13 +27,12 @@ from niblick import challenge
 from niblick.artifact.container import Artifact, artifact_bytes, read_artifact, write_artifact
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.published_files import read_published
-from niblick.bundle import CodeSize
-from niblick.bundle.submission import make_script, reads_another_file
+from niblick.bundle import make_script, reads_another_file
 from niblick.config import RunConfig, dotted, model_config, override_score, run_config, score_config, to_dict
 from niblick.data.dataset import Dataset, Split
 from niblick.data.loader import Batches
 from niblick.data.shards import file_hash
-from niblick.data.tokenizers import BYTE_TOKENIZERS
+from niblick.data.tokenizers import BYTE_TOKENIZERS, Tokenizer
 from niblick.entropy import entropy_guide, load_small, resolve_entropy
 from niblick.errors import ArtifactError, ConfigError, NiblickError, StorageError
 from niblick.loading import build_model, expect_tokenizer, load_artifact
@@ -102,14 +101,14 @@ def parameter_count(config: ModelConfig) -> int:
         return parameters(LM(config))
 
 
-def open_data(config: RunConfig) -> Dataset:
-    """Open the config's data. Raises ConfigError if its tokenizer does not fit the model."""
+def open_data(config: RunConfig, tokenizer: Tokenizer | None = None) -> Dataset:
+    """Open the config's data, made with `tokenizer` if given. Raises ConfigError if that does not fit the model."""
     if not config.data.path:
         raise ConfigError(
             "no data is named: pass --data DIR; "
             f"`niblick data prepare --source pydocs --tokenizer {config.tokenizer} --out DIR` makes one"
         )
-    dataset = scored_slice(Dataset.open(config.data.path), config.score)
+    dataset = scored_slice(Dataset.open(config.data.path, tokenizer, config.tokenizer), config.score)
     if dataset.tokenizer.vocab_size != config.model.vocab_size:
         raise ConfigError(
             f"{config.data.path} holds tokens of {dataset.tokenizer.name} ({dataset.tokenizer.vocab_size} of them), "
@@ -156,7 +155,7 @@ def run(
     dataset = open_data(config)
     device = pick_device(config.train.device)
     ranks.expect_device(device)
-    config.train.passes(ranks.size)
+    config = replace(config, train=config.train.fitting(ranks.size))
     held_back(dataset.train, config)
     config = resolve_entropy(config, dataset)
     # What this machine chooses holds from here on: the artifact says in which arithmetic it is scored.
@@ -490,7 +489,11 @@ def export(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, name: 
     facts = write_export(run, config, dataset, encoded, name, config.export.codec, calibration)
     facts |= {"export_seconds": time.perf_counter() - started}
     emit({"event": "export", "name": name} | facts)
-    return facts | json.loads(metadata.get("clocks", "{}"))
+    clocks = json.loads(metadata.get("clocks", "{}"))
+    if why := facts["code_not_weighed"]:
+        told = {"step": clocks.get("step", 0), "kind": "code", "message": f"code not weighed: {why}"}
+        emit({"event": "warning"} | told)
+    return facts | clocks
 
 
 def write_export(
@@ -504,14 +507,13 @@ def write_export(
 ) -> dict[str, Any]:
     """Write tensors as the artifact `name` of a run, and export.json beside it. Returns what that says.
 
-    These are artifact, code and total bytes, and the facts about its `calibration`, whose seconds count as training.
+    These are what `weighed` says, and the facts about its `calibration`, whose seconds count as training.
     """
     header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
     path = run.artifact(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     size = write_artifact(path, header, encoded, codec)
-    code = closure_bytes(config, run.recipe if run.recipe.is_file() else None)
-    facts = {"artifact_bytes": size, "code_bytes": code.total, "total_bytes": size + code.total} | calibration
+    facts = weighed(size, config, run.recipe if run.recipe.is_file() else None) | calibration
     write_json(path.with_name("export.json"), facts | {"export": to_dict(config.export)})
     return facts
 
@@ -576,15 +578,29 @@ def artifact_header(config: RunConfig, tokenizer: dict[str, Any], train_text_has
     return {"model": to_dict(config.model), "tokenizer": tokenizer, "score": score} | known
 
 
-def closure_bytes(config: RunConfig, recipe: Path | None) -> CodeSize:
-    """The script of a config, which `niblick submit` would write, and its bytes.
+def weighed(artifact_bytes: int, config: RunConfig, recipe: Path | None) -> dict[str, Any]:
+    """Bytes of an artifact, of the code that it needs, and of both; and `code_not_weighed`, the reason where it is so.
+
+    A run never depends on its script: whatever is the matter with that, code counts as None, and nothing is raised.
+    """
+    code, why = None, None
+    try:
+        code = closure_bytes(config, recipe)
+    except Exception as error:
+        why = str(error) if isinstance(error, NiblickError) else f"{type(error).__name__}: {error}"
+    total = artifact_bytes + (code or 0)
+    return {"artifact_bytes": artifact_bytes, "code_bytes": code, "total_bytes": total, "code_not_weighed": why}
+
+
+def closure_bytes(config: RunConfig, recipe: Path | None) -> int:
+    """Bytes of the script of a config, as `niblick submit` would ship it. Raises ConfigError if it cannot be made.
 
     A start that reads a file besides data and code has no script (`niblick submit` refuses it); such a config is
     counted as one that starts from whitespace.
     """
     if reads_another_file(config):
         config = replace(config, train=replace(config.train, init_from="whitespace"))
-    return make_script(config, recipe)
+    return make_script(config, recipe).total
 
 
 def score_artifact(
@@ -626,9 +642,10 @@ def score_artifact(
     here = machine()
     size = path.stat().st_size
     sliced = dataset.val is not whole
+    sizes = weighed(size, scored_config(artifact, config, dtype, run, path), recipe)
     legal = legality(
         artifact_bytes=size,
-        code_bytes=closure_bytes(scored_config(artifact, config, dtype, run, path), recipe).total,
+        code_bytes=sizes["code_bytes"],
         train_seconds=train_clock(run, path.parent.name) if run else None,
         eval_seconds=eval_seconds,
         machine=here,
@@ -644,9 +661,7 @@ def score_artifact(
         "seconds": score.seconds,
         **text_facts(score, dataset.val),
         "unavailable": dataset.val.unavailable(),
-        "artifact_bytes": size,
-        "code_bytes": legal["code_bytes"],
-        "total_bytes": legal["total_bytes"],
+        **sizes,
         "text_hash": dataset.val.text_hash,
         "stream_hash": dataset.val.stream_hash,
         "slice": f"first {config.documents} documents" if sliced else WHOLE,
@@ -717,15 +732,15 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     save_tensors(run.weights, state, {})
     run.artifact(name).parent.mkdir(parents=True)
     size = write_artifact(run.artifact(name), artifact_header(config, tokenizer), encoded, config.export.codec)
-    return imported(run, path, name, size, closure_bytes(config, recipe))
+    return imported(run, path, name, weighed(size, config, recipe))
 
 
-def imported(run: Run, source: Path, name: str, size: int, code: CodeSize) -> dict[str, Any]:
-    """Write down what a run's artifact `name`, of so many bytes, was made of. Returns what result.json holds."""
+def imported(run: Run, source: Path, name: str, sizes: dict[str, Any]) -> dict[str, Any]:
+    """Write down what a run's artifact `name`, of `weighed` sizes, was made of. Returns what result.json holds."""
     made_of = {"file": source.name, "bytes": source.stat().st_size, "sha256": file_hash(source)}
     run.log({"event": "import"} | made_of)
-    result = {"run": str(run.path), "artifact": name, "imported": made_of, "artifact_bytes": size}
-    result |= {"code_bytes": code.total, "total_bytes": size + code.total, "files": digests(run)}
+    result = {"run": str(run.path), "artifact": name, "imported": made_of} | sizes
+    result |= {"files": digests(run)}
     write_json(run.path / "result.json", result)
     return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from niblick.config import DataConfig, RunConfig
 from niblick.errors import ConfigError, NiblickError, nearest
+from niblick.files import imported_beside
 from niblick.model.level import LevelConfig
 from niblick.model.lm import ModelConfig
 from niblick.model.ngrams import NgramConfig
@@ -40,13 +42,15 @@ def get_preset(name: str) -> RunConfig:
 def load_recipe(path: Path) -> RunConfig:
     """Run a user's recipe file and return what its `recipe()` gives. Raises ConfigError if that does not work.
 
-    The file may register blocks, routers, optimizers, guides or codecs of its own before it returns.
+    The file may register blocks, routers, optimizers, guides or codecs of its own before it returns, and import modules
+    that lie beside it: they are kept with it in its runs and scripts.
     """
     if not path.is_file():
         raise ConfigError(f"there is no recipe file {path}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    beside = imported_beside(path)
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in (path, *beside.values()))).hexdigest()
     if digest not in _LOADED:
-        _LOADED[digest] = _run_recipe(path)
+        _LOADED[digest] = _run_recipe(path, beside)
     return _LOADED[digest]
 
 
@@ -54,7 +58,18 @@ _LOADED: dict[str, RunConfig] = {}
 """Recipes by content: a file and its copy in a run register their parts once."""
 
 
-def _run_recipe(path: Path) -> RunConfig:
+def _run_recipe(path: Path, beside: dict[str, Path]) -> RunConfig:
+    for name in {file.partition("/")[0].removesuffix(".py") for file in beside}:
+        for known in [module for module in sys.modules if module.partition(".")[0] == name]:
+            del sys.modules[known]  # of another recipe, which has what it needs of it
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        return _run(path)
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+
+
+def _run(path: Path) -> RunConfig:
     spec = importlib.util.spec_from_file_location(f"niblick_recipe_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -157,8 +157,8 @@ def render(facts: dict[str, Any]) -> str:
     lines += ["", *textwrap.wrap(verdict(facts), WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
     share = facts["total_bytes"] / facts["cap_bytes"]
     lines += [
-        f"size      artifact {facts['artifact_bytes']:,} + code {facts['code_bytes']:,} = {facts['total_bytes']:,} "
-        f"bytes, {share:.1%} of the cap of {facts['cap_bytes']:,}",
+        f"size      artifact {facts['artifact_bytes']:,} + code {facts['code_bytes'] or 0:,} = "
+        f"{facts['total_bytes']:,} bytes, {share:.1%} of the cap of {facts['cap_bytes']:,}",
         *_wrapped(facts["brackets_before"], "chunks    before  "),
         *_wrapped(facts["brackets_after"], "          after   "),
         *textwrap.wrap(audit_line(facts), WIDTH, initial_indent="audit     ", subsequent_indent=" " * 10),
@@ -217,7 +217,7 @@ def _write_report(run: Run, facts: dict[str, Any], curve: list[tuple[float, floa
                 ["", "bytes"],
                 [
                     ["artifact", f"{facts['artifact_bytes']:,}"],
-                    ["code", f"{facts['code_bytes']:,}"],
+                    ["code", f"{facts['code_bytes'] or 0:,}"],
                     ["together", f"{facts['total_bytes']:,}"],
                     ["cap", f"{facts['cap_bytes']:,}"],
                 ],

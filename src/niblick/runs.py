@@ -32,7 +32,7 @@ from niblick import challenge
 from niblick.config import RunConfig, run_config, to_dict
 from niblick.data.shards import file_hash
 from niblick.errors import ConfigError, StorageError, nearest
-from niblick.files import append_line, read_json, write_bytes, write_json
+from niblick.files import append_line, copy_recipe, imported_beside, read_json, write_bytes, write_json
 
 __all__ = [
     "Run",
@@ -159,7 +159,7 @@ def create_run(
         if member is not None:
             write_json(path / MEMBER, member)
         if recipe:
-            write_bytes(path / "recipe.py", recipe.read_bytes())
+            copy_recipe(recipe, path)
         write_bytes(path / "source.tar.zst", source_snapshot(recipe))
         write_json(path / "config.json", to_dict(config))  # last: a folder without it is no run
     except OSError as error:
@@ -254,7 +254,7 @@ def source_snapshot(recipe: Path | None) -> bytes:
     root = Path(niblick.__file__).parent
     files = {f"niblick/{p.relative_to(root).as_posix()}": p for p in sorted(root.rglob("*.py"))}
     if recipe:
-        files["recipe.py"] = recipe
+        files |= {"recipe.py": recipe, **imported_beside(recipe)}
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, path in files.items():

@@ -153,7 +153,7 @@ def ranking_key(config: Mapping[str, Any], record: Mapping[str, Any]) -> Ranking
 def legality(
     *,
     artifact_bytes: int,
-    code_bytes: int,
+    code_bytes: int | None,
     train_seconds: float | None,
     eval_seconds: float,
     machine: dict[str, Any],
@@ -164,13 +164,16 @@ def legality(
 
     `eval_seconds` count from the artifact file to the score; `score_first` says whether nothing was learned from a
     token before it was scored; `documents` how many were scored, where that was not the whole split. `reasons` lists
-    everything that keeps it off the record track; `under_cap` is about bytes alone.
+    everything that keeps it off the record track; `under_cap` is about bytes alone: of code that could not be weighed
+    (None), "code not weighed" is among the reasons, and the artifact alone is counted.
     """
-    total = artifact_bytes + code_bytes
+    total = artifact_bytes + (code_bytes or 0)
     hardware = f"{machine['gpus']}×{machine['gpu']}" if machine["gpu"] else f"{machine['cores']} CPU cores"
     reasons = []
     if total > challenge.CAP_BYTES:
         reasons.append(f"{total:,} bytes are over the cap of {challenge.CAP_BYTES:,}")
+    if code_bytes is None:
+        reasons.append("code not weighed")
     if train_seconds is None:
         reasons.append("training time unknown")
     elif train_seconds > challenge.TRAIN_SECONDS:

@@ -130,9 +130,14 @@ def print_score(record: dict[str, Any]) -> None:
     legal = record["legality"]
     print(f"BPB       {record['bpb']:.4f}   {record['bytes']:,} bytes of text, {record['seconds']:.1f} s")
     print_losses(record)
+    code = (
+        f"code not weighed ({record['code_not_weighed']})"
+        if legal["code_bytes"] is None
+        else f"code {legal['code_bytes']:,}"
+    )
     print(
-        f"bytes     {legal['total_bytes']:,} of 16,000,000: artifact {legal['artifact_bytes']:,}, "
-        f"code {legal['code_bytes']:,}" + ("" if legal["under_cap"] else "  OVER THE CAP")
+        f"bytes     {legal['total_bytes']:,} of 16,000,000: artifact {legal['artifact_bytes']:,}, {code}"
+        + ("" if legal["under_cap"] else "  OVER THE CAP")
     )
     if legal["reasons"]:
         print(f"track     not the record track: {'; '.join(legal['reasons'])}")

@@ -21,7 +21,6 @@ def submit(
     github_id: Annotated[str, typer.Option("--github-id", help="Your name on GitHub.")] = "",
     name: Annotated[str, typer.Option(help="Title of the submission; else the preset's name.")] = "",
     blurb: Annotated[str, typer.Option(help="A sentence or two about it.")] = "",
-    pack: Annotated[bool, typer.Option("--pack", help="The script in its smallest form, compressed.")] = False,
     force: Annotated[bool, typer.Option("--force", help="As a non-record, whatever speaks against it.")] = False,
     runs: Runs = RUNS,
     json_: Json = False,
@@ -36,7 +35,7 @@ def submit(
         get_track(track)
     opened = [open_run(target, runs) for target in targets]
     about = About(author, github_id, name, blurb)
-    facts = make(opened, out, about=about, claim=track, against=_scores(record, runs), pack=pack, force=force)
+    facts = make(opened, out, about=about, claim=track, against=_scores(record, runs), force=force)
     if json_:
         print_json(facts | {"out": str(out)})
         return

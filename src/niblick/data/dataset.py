@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from niblick.data.index import index_name, read_index, text_hash
 from niblick.data.shards import read_shard
-from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.data.subwords import SentencePieceTokenizer
+from niblick.data.tokenizers import BYTE_TOKENIZERS, Tokenizer, make_tokenizer
 from niblick.errors import DataError
 
 _MAKE = "make some with `niblick data prepare --source pydocs --tokenizer byte260 --out DIR`"
@@ -163,17 +164,18 @@ class Dataset:
         return _entry(self.manifest, self.directory.name)
 
     @classmethod
-    def open(cls, path: str | Path, tokenizer: Tokenizer | None = None) -> Dataset:
+    def open(cls, path: str | Path, tokenizer: Tokenizer | None = None, usual: str = "") -> Dataset:
         """Open `path`: what prepare was given as `out`, or the directory of the shards itself.
 
-        `tokenizer` overrides the manifest's, and is needed where there is no manifest. Raises DataError if there are
-        no shards, if one is damaged or missing, or if the tokenizer is unknown.
+        `tokenizer` overrides the manifest's. Where there is no manifest it is the only model in the folder
+        `tokenizers`, or the byte tokenizer of the name `usual`. Raises DataError if there are no shards, if one is
+        damaged or missing, or if the tokenizer is unknown.
         """
         directory, manifest = _locate(Path(path))
         if not any(directory.glob("fineweb_*.bin")):
             raise DataError(f"{directory} holds no fineweb_train_*.bin or fineweb_val_*.bin; {_MAKE}")
         if tokenizer is None:
-            tokenizer = _tokenizer(manifest, directory)
+            tokenizer = _tokenizer(manifest, directory, usual)
         recorded = manifest.get("niblick", {}).get("splits", {})
         train, val = (open_split(directory, split, recorded.get(split)) for split in ("train", "val"))
         return cls(directory, manifest, tokenizer, train, val)
@@ -193,6 +195,12 @@ def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
         if not present:
             raise DataError(f"{path} has a manifest but none of the datasets it lists; prepare the data again")
         return present[0], manifest
+    inside = sorted({shard.parent for shard in path.glob("datasets/*/fineweb_*.bin")})
+    if len(inside) > 1 and not any(path.glob("fineweb_*.bin")):
+        names = ", ".join(directory.name for directory in inside)
+        raise DataError(f"{path} holds several datasets ({names}); name one, as in {inside[0]}")
+    if inside and not any(path.glob("fineweb_*.bin")):
+        return inside[0], {}
     above = path.resolve().parent.parent / "manifest.json"
     return path, read_manifest(above) if above.is_file() and path.resolve().parent.name == "datasets" else {}
 
@@ -217,11 +225,16 @@ def _entry(manifest: dict[str, Any], name: str) -> dict[str, Any]:
     return {}
 
 
-def _tokenizer(manifest: dict[str, Any], directory: Path) -> Tokenizer:
+def _tokenizer(manifest: dict[str, Any], directory: Path, usual: str) -> Tokenizer:
     entry = _entry(manifest, directory.name)
     for spec in manifest.get("tokenizers", []):
         if spec.get("name") == entry.get("tokenizer_name"):
             return make_tokenizer(spec, directory.parent.parent)
+    if not manifest and usual in BYTE_TOKENIZERS:
+        return BYTE_TOKENIZERS[usual]()
+    models = sorted((directory.resolve().parent.parent / "tokenizers").glob("*.model"))
+    if not manifest and usual and len(models) == 1:
+        return SentencePieceTokenizer.read(models[0])
     raise DataError(
         f"nothing says which tokenizer made {directory}: it has no manifest that lists it; make a dataset of it by "
         f"`niblick data convert {directory} --given byte260|FILE.model --out DIR`"

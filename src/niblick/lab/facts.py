@@ -39,7 +39,8 @@ class Score:
     """Of the text that was scored."""
     scorer: str
     artifact_bytes: int
-    code_bytes: int
+    code_bytes: int | None
+    """None where code could not be weighed: `total_bytes` are the artifact's alone."""
     total_bytes: int
     eval_seconds: float | None
     hardware: str
@@ -263,7 +264,7 @@ def _score(path: str, config: dict[str, Any], artifact: str, record: dict[str, A
         bytes=int(record.get("original_bytes") or record["bytes"]),
         scorer=str((record.get("scorer") or {}).get("scorer", "")),
         artifact_bytes=int(record["artifact_bytes"]),
-        code_bytes=int(record["code_bytes"]),
+        code_bytes=None if record["code_bytes"] is None else int(record["code_bytes"]),
         total_bytes=int(record["total_bytes"]),
         eval_seconds=_number(legality.get("eval_seconds")),
         hardware=str(legality.get("hardware", "")),

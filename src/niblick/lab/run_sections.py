@@ -109,7 +109,10 @@ def _bytes(material: Material, figures: dict[str, Figure]) -> str:
     rows = [row for row in material.rows if row.score]
     if len(rows) == 1 and rows[0].score:
         score = rows[0].score
-        parts = [["artifact", f"{score.artifact_bytes:,}"], ["code", f"{score.code_bytes:,}"]]
+        parts = [
+            ["artifact", f"{score.artifact_bytes:,}"],
+            ["code", "not weighed" if score.code_bytes is None else f"{score.code_bytes:,}"],
+        ]
         parts += [["together", f"{score.total_bytes:,}"], ["cap", f"{challenge.CAP_BYTES:,}"]]
         html = report.meter(score.total_bytes / challenge.CAP_BYTES) + report.table(["", "bytes"], parts) + html
     return html

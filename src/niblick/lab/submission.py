@@ -13,20 +13,17 @@ import importlib.metadata
 import json
 import shutil
 import statistics
-import sys
 import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from niblick import __version__, challenge
-from niblick.bundle import CodeSize
-from niblick.bundle.smallest import smallest
-from niblick.bundle.submission import make_script
+from niblick.bundle import Script, make_script
 from niblick.config import RunConfig, dotted, to_dict
 from niblick.data.shards import file_hash
 from niblick.errors import ConfigError, NiblickError
-from niblick.files import read_json, write_bytes
+from niblick.files import imported_beside, read_json, write_bytes
 from niblick.lab.compare import read_records
 from niblick.lab.seeds import deviation, verdict
 from niblick.lab.submission_readme import readme
@@ -34,7 +31,7 @@ from niblick.loading import load_artifact
 from niblick.pipeline import config_of, scored_config
 from niblick.runs import Run
 
-ARTIFACT, SCRIPT = "final_model.nib", "train_gpt.py"
+ARTIFACT, SCRIPT, READABLE = "final_model.nib", "train_gpt.py", "train_gpt_readable.py"
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,7 @@ class Submission:
     """All that the folder says."""
 
     entries: list[Entry]
-    script: CodeSize
-    packed: str | None
+    script: Script
     claim: str
     reasons: list[str]
     about: About
@@ -76,8 +72,8 @@ class Submission:
 
     @property
     def code(self) -> bytes:
-        """The script as it lies in the folder."""
-        return (self.packed or self.script.text).encode()
+        """The script that is run and counted."""
+        return self.script.packed.encode()
 
     @property
     def scores(self) -> list[float]:
@@ -97,7 +93,6 @@ def submit(
     about: About | None = None,
     claim: str | None = None,
     against: list[float] | None = None,
-    pack: bool = False,
     force: bool = False,
 ) -> dict[str, Any]:
     """Write the folder `out` of a submission of `runs`. Returns what submission.json holds.
@@ -117,7 +112,6 @@ def submit(
     found = Submission(
         entries,
         script,
-        smallest(script.text) if pack else None,
         first.config.track if claim is None else claim,
         [],
         about or About(),
@@ -157,8 +151,8 @@ def _audit(entry: Entry) -> dict[str, Any] | None:
 
 def reasons(found: Submission) -> list[str]:
     """Everything that speaks against a submission, a sentence each."""
-    said: list[str] = []
     first = found.entries[0]
+    said = files_read(first.run.recipe) if first.run.recipe.is_file() else []
     for entry in found.entries:
         name = entry.run.path.name
         if changed := entry.run.changed():
@@ -187,6 +181,23 @@ def reasons(found: Submission) -> list[str]:
     return said
 
 
+READERS = frozenset(
+    {"open", "read_text", "read_bytes", "load", "load_file", "loadtxt", "genfromtxt", "fromfile", "memmap"}
+)
+"""Calls that read a file, by the last part of their names."""
+
+
+def files_read(recipe: Path) -> list[str]:
+    """Where a recipe, or a module beside it, reads a file: that is not in the folder. A sentence each."""
+    said = []
+    for path in (recipe, *imported_beside(recipe).values()):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8-sig"))):
+            name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+            if name in READERS:
+                said.append(f"{path}:{node.lineno} calls {name}: the file that it reads is not shipped")  # type: ignore[attr-defined]
+    return said
+
+
 def _audited(name: str, entry: Entry, audit: dict[str, Any] | None) -> list[str]:
     command = f"`niblick audit {entry.run.path}`"
     if audit is None:
@@ -204,8 +215,9 @@ def _differs(one: RunConfig, other: RunConfig) -> str:
     return f"{keys[0]}: {json.dumps(a.get(keys[0]))} and {json.dumps(b.get(keys[0]))}" if keys else ""
 
 
-def _recipe(run: Run) -> bytes:
-    return run.recipe.read_bytes() if run.recipe.is_file() else b""
+def _recipe(run: Run) -> dict[str, bytes]:
+    files = {"recipe.py": run.recipe, **imported_beside(run.recipe)} if run.recipe.is_file() else {}
+    return {name: path.read_bytes() for name, path in files.items()}
 
 
 def _verdict(found: Submission, against: list[float]) -> dict[str, Any]:
@@ -270,33 +282,22 @@ def submission_facts(found: Submission) -> dict[str, Any]:
     }
 
 
-def requirements(script: str) -> str:
-    """The packages that a script imports, at the versions installed here."""
-    modules = set()
-    for node in ast.walk(ast.parse(script)):
-        if isinstance(node, ast.Import):
-            modules |= {item.name.partition(".")[0] for item in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            modules.add(str(node.module).partition(".")[0])
-
+def requirements(script: Script) -> str:
+    """The packages that a script needs, at the versions installed here."""
     owners = importlib.metadata.packages_distributions()
-    lines = []
-    for module in sorted(modules - sys.stdlib_module_names):
-        if module not in owners:
-            raise ConfigError(f"the script imports {module}, which is no installed package: requirements must name it")
-        name = owners[module][0]
-        lines.append(f"{name}=={importlib.metadata.version(name).partition('+')[0]}")
-    return "".join(f"{line}\n" for line in dict.fromkeys(lines))
+    names = sorted({owners.get(module, [module])[0] for module in script.requires})
+    return "".join(f"{name}=={importlib.metadata.version(name).partition('+')[0]}\n" for name in names)
 
 
 def _write(found: Submission, facts: dict[str, Any], out: Path, config: RunConfig) -> None:
     """Write the folder in one step: it is whole, or not there."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    needed = requirements(found.script.text)
+    needed = requirements(found.script)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".submission-") as name:
         folder = Path(name) / out.name
         folder.mkdir()
         write_bytes(folder / SCRIPT, found.code)
+        write_bytes(folder / READABLE, found.script.readable.encode())
         shutil.copyfile(found.entries[0].artifact, folder / ARTIFACT)
         write_bytes(folder / "requirements.txt", needed.encode())
         write_bytes(folder / "submission.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())

@@ -15,7 +15,8 @@ CREDITS = """\
 - The rules, the baseline and the shards: OpenAI's Parameter Golf challenge.
 - Dynamic chunking: Hwang, Wang and Gu, *Dynamic Chunking for End-to-End Hierarchical Sequence Modeling* (2025).
 - Muon: Jordan et al. (2024).
-- Made with niblick: `train_gpt.py` is its own code, as far as this config uses it."""
+- Made with niblick: `train_gpt.py` is its own code, as far as this config uses it;
+  `train_gpt_readable.py` is the same program before it was packed."""
 
 
 def readme(found: Submission, facts: dict[str, Any], needed: str) -> str:
@@ -113,7 +114,7 @@ network, and audits the artifact from outside."""
 
 def _bytes(found: Submission, facts: dict[str, Any]) -> str:
     share = facts["bytes_total"] / challenge.CAP_BYTES
-    packed = f", packed from {found.script.total:,}" if found.packed else ""
+    packed = f", packed from the {len(found.script.readable.encode()):,} of train_gpt_readable.py"
     largest = sorted(found.script.modules.items(), key=lambda item: -item[1])[:8]
     modules = ", ".join(f"{name.removeprefix('niblick.')} {size:,}" for name, size in largest)
     code = f"code {facts['bytes_code']:,}{packed}"

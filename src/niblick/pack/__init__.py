@@ -4,7 +4,6 @@ The package can be called: `niblick.pack(state_dict, scheme, cap)` packs anyone'
 It is so because the natural name of that function is the package's own.
 """
 
-import importlib
 import sys
 from types import ModuleType
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 
 class _Callable(ModuleType):
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        # By a computed name, so that it does not count among the code of a submission.
-        return importlib.import_module(f"{__name__}.weights").pack_weights(*arguments, **options)
+        from niblick.pack.weights import pack_weights
+
+        return pack_weights(*arguments, **options)
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -5,7 +5,6 @@ The package can be called: `niblick.score(f, data)` scores any function from ids
 of that name on `niblick` would be replaced by the package as soon as anything imports a module of it.
 """
 
-import importlib
 import sys
 from types import ModuleType
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 
 class _Callable(ModuleType):
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        # By a computed name, so that it does not count among the code of a submission.
-        return importlib.import_module(f"{__name__}.functions").score_function(*arguments, **options)
+        from niblick.score.functions import score_function
+
+        return score_function(*arguments, **options)
 
 
 sys.modules[__name__].__class__ = _Callable

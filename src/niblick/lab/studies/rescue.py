@@ -26,9 +26,7 @@ def rescue(lab: Lab) -> tuple[list[Table], list[Done]]:
     done = lab.run("sp1024-14x576", {"sp1024-14x576": point}, branch="rescue", toy=toy)["sp1024-14x576"][0]
     records = {label: _exported(lab, done, assignments) for label, assignments in EXPORTS.items()}
     published = next(iter(records.values()))["artifact_bytes"]
-    room = (
-        round(TOY_SHARE * published) if lab.toy else challenge.CAP_BYTES - closure_bytes(done.run.config(), None).total
-    )
+    room = round(TOY_SHARE * published) if lab.toy else challenge.CAP_BYTES - closure_bytes(done.run.config(), None)
     records["`fit`"] = _fitted(lab, done, room)
     floats = [event["bpb"] for event in done.run.events() if event["event"] == "validation"][-1]
     rows = [

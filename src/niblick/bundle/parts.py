@@ -1,0 +1,83 @@
+"""What a config settles about its script: the entries of registries that it names, and the parts that it leaves out.
+
+Only what the config asks for is in the script. A part that is left out says so by name if it is asked for all the same,
+as by an environment name; it never changes a number in silence.
+"""
+
+from __future__ import annotations
+
+from niblick.bundle.reach import Names, Registries
+from niblick.config import RunConfig
+from niblick.model.routers import is_soft
+from niblick.model.stage import parse_layout
+from niblick.pack.schemes import PUBLISHED
+
+
+def registries(config: RunConfig) -> Registries:
+    """Of which registries only some entries will be asked for: no other block, router or codec is in the script."""
+    model = config.model
+    models = [model, *([model.entropy.model] if model.entropy else [])]
+    stages = [(m, stage) for m in models for stage in m.stages()]
+    levels = [level for m in models for level in m.levels]
+    asked: dict[tuple[str, str], set[str]] = {
+        ("niblick.model.layers", "BLOCKS"): {letter for _, stage in stages for letter in parse_layout(stage.layout)},
+        ("niblick.model.mlp", "MLPS"): {str(stage.mlp or m.mlp) for m, stage in stages},
+        ("niblick.model.routers", "ROUTERS"): {level.router for level in levels},
+        ("niblick.model.level", "RATIO_LOSSES"): {level.ratio for level in levels},
+        ("niblick.train.optim", "OPTIMIZERS"): {config.optim.name},
+        ("niblick.train.guides", "GUIDES"): {config.train.init_from},
+        ("niblick.train.regularizers", "PENALTIES"): {penalty.kind for penalty in config.train.penalties},
+        ("niblick.artifact.codecs", "_CODECS"): {config.export.codec},
+        ("niblick.score.sidecars", "ADJUSTERS"): {config.score.sidecar.name},
+    }
+    return {key: frozenset(values) for key, values in asked.items()}
+
+
+def left_out(config: RunConfig) -> Names:
+    """Which parts a config does not use, by module: a row for each choice, what it turns off, and whether it does."""
+    model, export, score = config.model, config.export, config.score
+    models = [model, *([model.entropy.model] if model.entropy else [])]
+    routers = [level.router for m in models for level in m.levels]
+    only_published = export.scheme == PUBLISHED and not export.rules and not config.qat.on
+    rows = (
+        (export.gptq == "off", "pipeline calibrated", "pack.gptq gptq_codes column_weights"),
+        (not export.permute, "pack.permute permuted"),
+        (not export.residual.bytes, "pack.residuals _pairs _factors _Pairs group_names"),
+        (only_published, "pack.grid fit_grid", "artifact.dequantize _grid"),
+        (not config.qat.on, "train.qat QAT rounded_parameters"),
+        (not config.train.penalties, "train.regularizers Penalties"),
+        (not config.train.init_from, "train.guides make_guide"),
+        (config.train.average == "raw", "train.averaging Averages"),
+        (config.data.packing == "stream", "data.loader document_windows"),
+        (score.is_plain, "score.scorers score_split"),
+        (not score.ttt.optimizer, "score.ttt Adapter"),
+        (not score.sidecar.name, "score.sidecars Sidecar"),
+        (not model.ngrams, "model.ngrams hashed_table"),
+        (not config.train.init_from and "whitespace" not in routers, "model.providers Whitespace"),
+        (not model.entropy, "model.providers Entropy", "entropy load_small"),
+        (not routers, "model.level Level SoftLevel"),
+        (not any(map(is_soft, routers)), "model.level SoftLevel"),
+        (all(map(is_soft, routers)), "model.level Level"),
+        (model.vocab_size <= BYTES, "data.subwords SentencePieceTokenizer"),
+        (True, *NEVER),
+    )
+    found: dict[str, set[str]] = {}
+    for unused, *parts in rows:
+        for part in parts if unused else ():
+            module, *names = str(part).split()
+            found.setdefault(f"niblick.{module}", set()).update(names)
+    return {module: frozenset(names) for module, names in found.items()}
+
+
+BYTES = 260
+"""The largest vocabulary of bytes."""
+STEPS = "new_state step step_hidden step_down step_up"
+"""A submission trains and scores the text that it is given; it never generates token by token."""
+NEVER = (
+    "train.checkpoint save_checkpoint load_checkpoint",
+    *(
+        f"model.{module} {STEPS}"
+        for module in ["lm", "hnet", "level", "stage", "layers", "conv", "mamba", "routers", "ngrams", "providers"]
+    ),
+)
+"""What no script does: checkpoints are for runs at home."""

@@ -1,0 +1,233 @@
+"""Sources as they stand, cut into the pieces that can be left out: statements at the top of a module, and methods.
+
+Nothing here is run and nothing is rewritten. A module is its text and its syntax tree; a piece is a statement with the
+lines that it takes, decorators, comments above it and the string below it included.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from niblick.errors import ConfigError
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(eq=False)
+class Piece:
+    """A statement at the top of a module; of a class, `methods` are pieces of their own."""
+
+    node: ast.stmt
+    names: frozenset[str]
+    """What it binds in its module."""
+    optional: bool
+    """Whether it only binds names: where none of them is used, it can be left out."""
+    methods: list[Piece] = field(default_factory=list)
+    below: ast.stmt | None = None
+    """The string after it that says what it is."""
+
+
+@dataclass(eq=False)
+class Module:
+    """A module's text, tree and pieces."""
+
+    name: str
+    path: Path
+    text: str
+    tree: ast.Module
+    pieces: list[Piece]
+    postponed: bool
+    """Whether its annotations are only text (`from __future__ import annotations`)."""
+    may_be_missing: set[int]
+    """Its imports (by `id`) of which a failure is caught."""
+
+    @property
+    def is_package(self) -> bool:
+        """Whether other modules can lie inside it."""
+        return self.path.name == "__init__.py"
+
+
+def modules_of(package: Path) -> dict[str, Path]:
+    """Dotted names of a package and all modules in it, with their files."""
+    return {dotted_name(p.relative_to(package.parent).as_posix()): p for p in sorted(package.rglob("*.py"))}
+
+
+def dotted_name(path: str) -> str:
+    """The name that a file with this path is imported by."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def read_module(name: str, path: Path) -> Module:
+    """Read a module. Raises ConfigError if it is no Python of this version."""
+    try:
+        text = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
+        tree = ast.parse(text)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ConfigError(f"{path} cannot become part of a script: {error}") from error
+    postponed = any(isinstance(n, ast.ImportFrom) and n.module == "__future__" for n in tree.body)
+    return Module(name, path, text, tree, _pieces(tree), postponed, may_be_missing(tree))
+
+
+def _pieces(tree: ast.Module) -> list[Piece]:
+    pieces: list[Piece] = []
+    for node in tree.body:
+        if is_text(node):
+            if pieces and pieces[-1].names and not isinstance(pieces[-1].node, ast.Import | ast.ImportFrom):
+                pieces[-1].below = node
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            continue
+        pieces.append(_piece(node))
+    return pieces
+
+
+def _piece(node: ast.stmt) -> Piece:
+    if isinstance(node, ast.ClassDef):
+        methods = [Piece(n, frozenset({n.name}), True) for n in node.body if isinstance(n, Function)]
+        return Piece(node, frozenset({node.name}), True, methods)
+    if isinstance(node, Function):
+        return Piece(node, frozenset({node.name}), True)
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return Piece(node, frozenset(bound_name(alias) for alias in node.names), True)
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+    names = {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+    plain = isinstance(node, ast.Assign | ast.AnnAssign) and all(
+        isinstance(n, ast.Name | ast.Tuple | ast.Store) for target in targets for n in ast.walk(target)
+    )
+    if not plain:  # whatever a block, a call or an assignment to a part of something does, it does
+        names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        inner = [n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)]
+        names |= {bound_name(alias) for n in inner for alias in n.names}
+    return Piece(node, frozenset(names), plain)
+
+
+def bound_name(alias: ast.alias) -> str:
+    """The name that an import binds."""
+    return alias.asname or alias.name.partition(".")[0]
+
+
+Scope = (
+    ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+)
+
+
+def bound_inside(scope: ast.AST) -> frozenset[str]:
+    """Names that a function or a comprehension binds for itself; none for anything else."""
+    if not isinstance(scope, Scope):
+        return frozenset()
+    bound: set[str] = set()
+    shared: set[str] = set()
+    todo: list[ast.AST] = [scope.args, *scope.body] if isinstance(scope, Function) else [*ast.iter_child_nodes(scope)]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            bound.add(node.id)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.Global):
+            shared.update(node.names)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            bound.update(bound_name(alias) for alias in node.names)
+        elif isinstance(node, Function | ast.ClassDef | ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
+            bound.add(node.name or "")
+        if not isinstance(node, Scope | ast.ClassDef):
+            todo += ast.iter_child_nodes(node)
+    return frozenset(bound - shared)
+
+
+def is_text(node: ast.AST) -> bool:
+    """Whether a statement is a string that only says something."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def without(module: Module, kept: set[Piece], entries: set[ast.expr], used: set[str]) -> str:
+    """Return the text of a module without the pieces that are not `kept`.
+
+    Of imports the names that are not `used` go too, and of dictionaries the `entries`, given as their keys.
+    """
+    lines = module.text.split("\n")
+    drop: set[int] = set()
+    swap: dict[int, str] = {}
+
+    def leave_out(node: ast.stmt | None) -> None:
+        if node is not None:
+            drop.update(range(_first_line(node, lines), (node.end_lineno or node.lineno) + 1))
+
+    for node in module.tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            leave_out(node)
+    for piece in module.pieces:
+        node = piece.node
+        if piece not in kept:
+            leave_out(node)
+            leave_out(piece.below)
+        elif isinstance(node, ast.Import | ast.ImportFrom) and getattr(node, "module", "") != "__future__":
+            names = [alias for alias in node.names if bound_name(alias) in used or alias.name == "*"]
+            if len(names) < len(node.names):
+                leave_out(node)
+                swap[node.lineno] = _import(node, names)
+        for method in piece.methods:
+            if piece in kept and method not in kept:
+                leave_out(method.node)
+    for key, value in ((k, v) for d in _dictionaries(module) for k, v in zip(d.keys, d.values, strict=True)):
+        if key in entries:
+            assert key is not None
+            drop.update(range(key.lineno, (value.end_lineno or value.lineno) + 1))
+    text: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if number in swap:
+            text.append(swap[number])
+        if number not in drop and (line.strip() or not text or text[-1].strip() or not _blank(text, 2)):
+            text.append(line)
+    return "\n".join(text).strip("\n") + "\n"
+
+
+def _blank(text: list[str], count: int) -> bool:
+    return len(text) >= count and not any(line.strip() for line in text[-count:])
+
+
+def _first_line(node: ast.stmt, lines: list[str]) -> int:
+    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+    while first > 1 and lines[first - 2].lstrip().startswith("#"):
+        first -= 1
+    return first
+
+
+def _import(node: ast.Import | ast.ImportFrom, names: list[ast.alias]) -> str:
+    if isinstance(node, ast.Import):
+        return ast.unparse(ast.Import(names))
+    text = ast.unparse(ast.ImportFrom(node.module, names, node.level))
+    if len(text) > 120:
+        listed = "".join(f"    {ast.unparse(alias)},\n" for alias in names)
+        text = f"{text.partition(' import ')[0]} import (\n{listed})"
+    return text
+
+
+def dictionary(piece: Piece) -> ast.Dict | None:
+    """The dictionary that a statement binds to a name, with one entry a line; None for anything else."""
+    value = getattr(piece.node, "value", None)
+    if not isinstance(value, ast.Dict) or not piece.optional:
+        return None
+    firsts = [key.lineno for key in value.keys if key is not None]
+    return value if len(set(firsts)) == len(value.keys) and value.lineno not in firsts else None
+
+
+def _dictionaries(module: Module) -> list[ast.Dict]:
+    return [d for piece in module.pieces if (d := dictionary(piece))]
+
+
+def may_be_missing(tree: ast.AST) -> set[int]:
+    """The imports (by `id`) of which a failure is caught."""
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try) and any(_catches(handler.type) for handler in node.handlers):
+            inner = (n for statement in node.body for n in ast.walk(statement))
+            found |= {id(n) for n in inner if isinstance(n, ast.Import | ast.ImportFrom)}
+    return found
+
+
+def _catches(kind: ast.expr | None) -> bool:
+    names = {n.id for n in ast.walk(kind) if isinstance(n, ast.Name)} if kind else {"Exception"}
+    return bool(names & {"ImportError", "ModuleNotFoundError", "Exception"})
