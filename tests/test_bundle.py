@@ -163,11 +163,11 @@ def test_minified_code_keeps_fields_and_names() -> None:
 
 
 def test_a_config_is_written_as_what_differs() -> None:
-    classes: dict[str, set[str]] = {}
+    classes: dict[str, tuple[str, str]] = {}
     text = as_code(get_preset("hnet-byte260"), classes)
     scope: dict[str, object] = {}
-    for module, names in classes.items():
-        exec(f"from {module} import {', '.join(names)}", scope)
+    for own, (module, name) in classes.items():
+        exec(f"from {module} import {name} as {own}", scope)
     assert eval(text, scope) == get_preset("hnet-byte260")
     assert "seq_len" not in as_code(RunConfig("x"), {})
     with pytest.raises(ConfigError, match="cannot be written down: give numbers, texts and tuples"):

@@ -221,6 +221,7 @@ def built(choices: dict[str, str]) -> RunConfig:
             width=32,
             heads=2,
             kv_heads=1,
+            mlp_mult=3.0,  # matrices large enough to be rounded
             vocab_size=VOCABULARY[row["tokens"]],
             levels=levels(row),
             main=stage(row["main"], norm_in=row["outer"] != "bare"),
@@ -282,6 +283,10 @@ def goes_together(values: Sequence[str]) -> bool:
     learns_nothing = row["outer"] == "dense" or row["router"] in ("fixed", "whitespace", "entropy")
     if row["init_from"] and (learns_nothing or row["tokens"] != "bytes"):
         return False
+    if row["outer"] == "dense" and row["main"] == "c2":
+        return False  # Muon has no matrix, and torch refuses an empty list
+    if row["scorer"] == "first2" and (row["outer"] == "dense" or row["router"] == "soft"):
+        return False  # no room for chunks can be chosen where none are cut
     if row["learner"] == "lora" and len(values) > list(OPTIONS).index("scorer") and row["scorer"] != "document":
         return False
     row |= {"scorer": "document"} if row["learner"] == "lora" else {}
@@ -293,10 +298,10 @@ def goes_together(values: Sequence[str]) -> bool:
 
 
 def cover() -> dict[str, dict[str, str]]:
-    """Rows in which every two choices that go together stand side by side, by name."""
+    """Rows in which every two choices that go together stand side by side, by names short enough for pytest."""
     rows = AllPairs([list(values) for values in OPTIONS.values()], filter_func=goes_together)
     found = [dict(zip(OPTIONS, values, strict=True)) for values in rows]
-    told = [[value for name, value in row.items() if value != OPTIONS[name][0]] for row in found]
+    told = [[row[name] for name in list(OPTIONS)[:9] if row[name] != OPTIONS[name][0]] for row in found]
     return {"-".join([f"{i:02}", *names]): row for i, (names, row) in enumerate(zip(told, found, strict=True))}
 
 

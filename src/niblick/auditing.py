@@ -344,7 +344,7 @@ def as_scorer(model: LM, tokenizer: Tokenizer, config: ScoreConfig) -> Scorer:
             nats[first - 1 : first - 1 + len(nats_N)] = nats_N
 
         split = Split("val", [], [np.asarray(tokens)])
-        settings = config if len(nats) >= config.seq_len else replace(config, scorer="contiguous", stride=0)
+        settings = config if len(nats) >= config.seq_len else replace(config.plain(), sidecar=config.sidecar)
         score_split(model, split, tokenizer, settings, observe=keep)
         return nats
 

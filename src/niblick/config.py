@@ -101,11 +101,11 @@ def with_values(value: Any, settings: dict[str, Any], key: str = "") -> Any:
     return replace(value, **{name: with_values(getattr(value, name), settings, path) for name, path in inner.items()})
 
 
-def as_code(value: Any, classes: dict[str, set[str]], recipe: str = "") -> str:
+def as_code(value: Any, classes: dict[str, tuple[str, str]], recipe: str = "") -> str:
     """A value as code: plain ones, tuples, and dataclasses with those fields that are not at their defaults.
 
-    Notes in `classes` which classes of which modules that names; those of a recipe are in the module `recipe`. Raises
-    ConfigError for what cannot be written down.
+    Notes in `classes` which class of which module each name in the code stands for; those of a recipe are in the module
+    `recipe`. Raises ConfigError for what cannot be written down.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return f"float({str(value)!r})" if isinstance(value, float) and value - value != 0 else repr(value)
@@ -122,8 +122,11 @@ def as_code(value: Any, classes: dict[str, set[str]], recipe: str = "") -> str:
             given.append(f"{item.name}={as_code(own, classes, recipe)}")
     cls = type(value)
     module = recipe if recipe and not cls.__module__.startswith("niblick.") else cls.__module__
-    classes.setdefault(module, set()).add(cls.__name__)
-    return f"{cls.__name__}({', '.join(given)})"
+    name = cls.__name__
+    if classes.setdefault(name, (module, name)) != (module, name):
+        name = f"{name}_of_{module.replace('.', '_')}"
+        classes[name] = (module, cls.__name__)
+    return f"{name}({', '.join(given)})"
 
 
 def run_config(data: dict[str, Any]) -> RunConfig:

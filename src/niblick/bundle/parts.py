@@ -14,15 +14,18 @@ from niblick.pack.schemes import PUBLISHED
 
 
 def registries(config: RunConfig) -> Registries:
-    """Of which registries only some entries will be asked for: no other block, router or codec is in the script."""
+    """Of which registries only some entries will be asked for: no other block, router or codec is in the script.
+
+    The block T and the router cosine stay: configs are made with them before others are put in their place.
+    """
     model = config.model
     models = [model, *([model.entropy.model] if model.entropy else [])]
     stages = [(m, stage) for m in models for stage in m.stages()]
     levels = [level for m in models for level in m.levels]
     asked: dict[tuple[str, str], set[str]] = {
-        ("niblick.model.layers", "BLOCKS"): {letter for _, stage in stages for letter in parse_layout(stage.layout)},
+        ("niblick.model.layers", "BLOCKS"): {"T"} | {b for _, stage in stages for b in parse_layout(stage.layout)},
         ("niblick.model.mlp", "MLPS"): {str(stage.mlp or m.mlp) for m, stage in stages},
-        ("niblick.model.routers", "ROUTERS"): {level.router for level in levels},
+        ("niblick.model.routers", "ROUTERS"): {"cosine"} | {level.router for level in levels},
         ("niblick.model.level", "RATIO_LOSSES"): {level.ratio for level in levels},
         ("niblick.train.optim", "OPTIMIZERS"): {config.optim.name},
         ("niblick.train.guides", "GUIDES"): {config.train.init_from},
@@ -44,7 +47,8 @@ def left_out(config: RunConfig) -> Names:
         (not export.permute, "pack.permute permuted"),
         (not export.residual.bytes, "pack.residuals _pairs _factors _Pairs group_names"),
         (only_published, "pack.grid fit_grid", "artifact.dequantize _grid"),
-        (not config.qat.on, "train.qat QAT rounded_parameters"),
+        (not config.qat.on, "train.qat QAT"),
+        (not config.qat.on and not config.train.penalties, "train.qat rounded_parameters"),
         (not config.train.penalties, "train.regularizers Penalties"),
         (not config.train.init_from, "train.guides make_guide"),
         (config.train.average == "raw", "train.averaging Averages"),

@@ -195,7 +195,7 @@ class Reach:
     def _source(self, module: Module, node: ast.ImportFrom) -> str:
         if not node.level:
             return node.module or ""
-        above = module.name.split(".")[: len(module.name.split(".")) - node.level + module.is_package]
+        above = module.name.split(".")[: len(module.name.split(".")) - node.level + (module.path.name == "__init__.py")]
         return ".".join([*above, *([node.module] if node.module else [])])
 
     def _import(self, module: Module, node: ast.Import | ast.ImportFrom, names: set[str] | None) -> None:

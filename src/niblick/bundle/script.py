@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import ast
 import base64
-import contextlib
 import gc
 import importlib.util
 import lzma
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -133,19 +131,12 @@ def make_script(config: RunConfig, recipe: Path | None = None) -> Script:
             wanted = roots.setdefault(node.module, [])
             if wanted is not None:
                 wanted += [alias.name for alias in node.names]
-    with _no_collection():
-        return _made(config, files, roots, own)
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without the garbage collector, which would look through all syntax trees again and again and find nothing."""
-    on = gc.isenabled()
-    gc.disable()
+    collects = gc.isenabled()
+    gc.disable()  # it would look through all syntax trees again and again, and find nothing
     try:
-        yield
+        return _made(config, files, roots, own)
     finally:
-        if on:
+        if collects:
             gc.enable()
 
 
@@ -236,13 +227,24 @@ def reads_another_file(config: RunConfig) -> bool:
 
 def _own_module(config: RunConfig, recipe: Path | None) -> str:
     """The module that holds the config and starts the program; it imports the recipe first, for what that registers."""
-    classes: dict[str, set[str]] = {}
+    classes: dict[str, tuple[str, str]] = {}
     text = as_code(config, classes, RECIPE if recipe else "")
-    tree = ast.parse(f"CONFIG = {text}")
-    imports = [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(classes.items())]
+    imports = [
+        f"from {module} import {name}" + (f" as {own}" if own != name else "")
+        for own, (module, name) in sorted(classes.items())
+    ]
     first = [f"import {RECIPE}  # registers its parts"] if recipe else []
     start = f"def run():\n    {START}(CONFIG)\n"
-    lines = [*first, *imports, f"from {ENTRY} import {START}", "", _laid_out(tree), "", "", start]
+    lines = [
+        *first,
+        *imports,
+        f"from {ENTRY} import {START}",
+        "",
+        _laid_out(ast.parse(f"CONFIG = {text}")),
+        "",
+        "",
+        start,
+    ]
     return "\n".join(lines)
 
 

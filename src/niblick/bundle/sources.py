@@ -7,6 +7,7 @@ lines that it takes, decorators, comments above it and the string below it inclu
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +26,8 @@ class Piece:
     optional: bool
     """Whether it only binds names: where none of them is used, it can be left out."""
     methods: list[Piece] = field(default_factory=list)
-    below: ast.stmt | None = None
-    """The string after it that says what it is."""
+    end: int = 0
+    """Its last line: that of the string after it, if one says what it is."""
 
 
 @dataclass(eq=False)
@@ -42,11 +43,6 @@ class Module:
     """Whether its annotations are only text (`from __future__ import annotations`)."""
     may_be_missing: set[int]
     """Its imports (by `id`) of which a failure is caught."""
-
-    @property
-    def is_package(self) -> bool:
-        """Whether other modules can lie inside it."""
-        return self.path.name == "__init__.py"
 
 
 def modules_of(package: Path) -> dict[str, Path]:
@@ -73,17 +69,16 @@ def read_module(name: str, path: Path) -> Module:
 def _pieces(tree: ast.Module) -> list[Piece]:
     pieces: list[Piece] = []
     for node in tree.body:
-        if is_text(node):
-            if pieces and pieces[-1].names and not isinstance(pieces[-1].node, ast.Import | ast.ImportFrom):
-                pieces[-1].below = node
-            continue
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            continue
-        pieces.append(_piece(node))
+        if not is_text(node):
+            pieces.append(_piece(node))
+        elif pieces and isinstance(pieces[-1].node, ast.Assign | ast.AnnAssign):
+            pieces[-1].end = node.end_lineno or node.lineno
     return pieces
 
 
 def _piece(node: ast.stmt) -> Piece:
+    if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        return Piece(node, frozenset(), True)  # for those who check types alone
     if isinstance(node, ast.ClassDef):
         methods = [Piece(n, frozenset({n.name}), True) for n in node.body if isinstance(n, Function)]
         return Piece(node, frozenset({node.name}), True, methods)
@@ -147,62 +142,40 @@ def without(module: Module, kept: set[Piece], entries: set[ast.expr], used: set[
 
     Of imports the names that are not `used` go too, and of dictionaries the `entries`, given as their keys.
     """
-    lines = module.text.split("\n")
-    drop: set[int] = set()
-    swap: dict[int, str] = {}
+    lines: list[str | None] = [*module.text.split("\n")]
 
-    def leave_out(node: ast.stmt | None) -> None:
-        if node is not None:
-            drop.update(range(_first_line(node, lines), (node.end_lineno or node.lineno) + 1))
+    def leave_out(piece: Piece) -> None:
+        first = min([piece.node.lineno, *(d.lineno for d in getattr(piece.node, "decorator_list", []))])
+        while first > 1 and (lines[first - 2] or "").lstrip().startswith("#"):
+            first -= 1  # what is said of it goes with it
+        clear(first, max(piece.end, piece.node.end_lineno or 0))
 
-    for node in module.tree.body:
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            leave_out(node)
+    def clear(first: int, last: int) -> None:
+        lines[first - 1 : last] = [None] * (last - first + 1)
+
     for piece in module.pieces:
         node = piece.node
         if piece not in kept:
-            leave_out(node)
-            leave_out(piece.below)
+            leave_out(piece)
         elif isinstance(node, ast.Import | ast.ImportFrom) and getattr(node, "module", "") != "__future__":
             names = [alias for alias in node.names if bound_name(alias) in used or alias.name == "*"]
             if len(names) < len(node.names):
-                leave_out(node)
-                swap[node.lineno] = _import(node, names)
-        for method in piece.methods:
-            if piece in kept and method not in kept:
-                leave_out(method.node)
-    for key, value in ((k, v) for d in _dictionaries(module) for k, v in zip(d.keys, d.values, strict=True)):
-        if key in entries:
-            assert key is not None
-            drop.update(range(key.lineno, (value.end_lineno or value.lineno) + 1))
-    text: list[str] = []
-    for number, line in enumerate(lines, 1):
-        if number in swap:
-            text.append(swap[number])
-        if number not in drop and (line.strip() or not text or text[-1].strip() or not _blank(text, 2)):
-            text.append(line)
-    return "\n".join(text).strip("\n") + "\n"
-
-
-def _blank(text: list[str], count: int) -> bool:
-    return len(text) >= count and not any(line.strip() for line in text[-count:])
-
-
-def _first_line(node: ast.stmt, lines: list[str]) -> int:
-    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-    while first > 1 and lines[first - 2].lstrip().startswith("#"):
-        first -= 1
-    return first
-
-
-def _import(node: ast.Import | ast.ImportFrom, names: list[ast.alias]) -> str:
-    if isinstance(node, ast.Import):
-        return ast.unparse(ast.Import(names))
-    text = ast.unparse(ast.ImportFrom(node.module, names, node.level))
-    if len(text) > 120:
-        listed = "".join(f"    {ast.unparse(alias)},\n" for alias in names)
-        text = f"{text.partition(' import ')[0]} import (\n{listed})"
-    return text
+                clear(node.lineno, node.end_lineno or node.lineno)
+                new = (
+                    ast.Import(names)
+                    if isinstance(node, ast.Import)
+                    else ast.ImportFrom(node.module, names, node.level)
+                )
+                lines[node.lineno - 1] = ast.unparse(new)
+        else:
+            for method in piece.methods:
+                if method not in kept:
+                    leave_out(method)
+            for key, value in zip(*((d.keys, d.values) if (d := dictionary(piece)) else ((), ())), strict=True):
+                if key in entries and key is not None:
+                    clear(key.lineno, value.end_lineno or key.lineno)
+    text = "\n".join(line for line in lines if line is not None).strip("\n") + "\n"
+    return re.sub(r"\n{4,}", "\n\n\n", text)
 
 
 def dictionary(piece: Piece) -> ast.Dict | None:
@@ -212,10 +185,6 @@ def dictionary(piece: Piece) -> ast.Dict | None:
         return None
     firsts = [key.lineno for key in value.keys if key is not None]
     return value if len(set(firsts)) == len(value.keys) and value.lineno not in firsts else None
-
-
-def _dictionaries(module: Module) -> list[ast.Dict]:
-    return [d for piece in module.pieces if (d := dictionary(piece))]
 
 
 def may_be_missing(tree: ast.AST) -> set[int]:

@@ -61,7 +61,11 @@ def group_names(group: str, names: Iterable[str]) -> list[str]:
     known = list(names)
     found = [name for name in known if any(fits(pattern, name) for pattern in GROUPS.get(group, (group,)))]
     if group.startswith("early-"):
-        found = found[: (len(found) + 1) // 2]  # state dicts list blocks in order
+        # By the numbers of blocks, in whatever order a file lists them: 10 comes after 9.
+        found.sort(
+            key=lambda name: [(word.isdigit(), int(word) if word.isdigit() else word) for word in name.split(".")]
+        )
+        found = found[: (len(found) + 1) // 2]
     if not found:
         raise ConfigError(f"residual.group={group!r} names no quantized matrix; groups are {', '.join(GROUPS)}")
     return found

@@ -223,6 +223,8 @@ def muon_adam(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimiz
         eps=config.eps,
         fused=True,
     )
+    if not any(group["params"] for group in groups["matrix"]):  # convolutions alone
+        return [adam]
     muon = Muon(
         groups["matrix"], config.matrix_lr, config.muon_momentum_start, config.muon_iterations, config.weight_decay
     )
