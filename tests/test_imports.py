@@ -25,7 +25,7 @@ LAYERS = [
     {"presets", "runs", "loading", "bundle"},
     {"entropy"},
     {"pipeline"},
-    {"console", "generate", "exports", "launch", "importing", "script"},
+    {"console", "generate", "exports", "launch", "importing", "script", "script_head"},
     {"lab"},
     {"auditing", "coded"},
     {"quickstart", "monitor", "remote"},

@@ -76,6 +76,25 @@ class RunConfig:
     score: ScoreConfig = field(default_factory=ScoreConfig)
 
 
+def for_submission(config: RunConfig) -> RunConfig:
+    """The config without what belongs to one machine. Raises ConfigError for what needs files that no folder has."""
+    if reads_another_file(config):
+        raise ConfigError(
+            f"train.init_from={config.train.init_from} reads a file besides data and code, and a submission has none: "
+            "leave it out, or start from train.init_from=whitespace"
+        )
+    entropy = replace(config.entropy, artifact="entropy.nib") if config.entropy.artifact else config.entropy
+    # Checkpoints, and watching over them, are for runs at home.
+    train = replace(config.train, checkpoint_every=0, rollback=False, device="auto")
+    return replace(config, track="", entropy=entropy, train=train, data=replace(config.data, path="data"))
+
+
+def reads_another_file(config: RunConfig) -> bool:
+    """Whether training starts from a file besides data and code, which no submission has."""
+    guide = config.train.init_from
+    return guide == "entropy" or guide.startswith("bpe:")
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a config as plain data (JSON types; tuples become lists)."""
     return json.loads(json.dumps(asdict(config)))

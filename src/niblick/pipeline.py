@@ -27,8 +27,17 @@ from niblick import challenge
 from niblick.artifact.container import Artifact, artifact_bytes, read_artifact, write_artifact
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.published_files import read_published
-from niblick.bundle import make_script, reads_another_file
-from niblick.config import RunConfig, dotted, model_config, override_score, run_config, score_config, to_dict
+from niblick.bundle import make_script
+from niblick.config import (
+    RunConfig,
+    dotted,
+    model_config,
+    override_score,
+    reads_another_file,
+    run_config,
+    score_config,
+    to_dict,
+)
 from niblick.data.dataset import Dataset, Split
 from niblick.data.loader import Batches
 from niblick.data.shards import file_hash
