@@ -89,6 +89,11 @@ def test_groups() -> None:
         assert touched and touched <= set(group_names(group, names))
 
 
+def test_early_blocks_are_told_by_their_numbers() -> None:
+    names = sorted(f"body.blocks.{i}.mlp.down.weight" for i in range(12))  # as a file lists them: 0, 1, 10, 11, 2 …
+    assert group_names("early-mlp-out", names) == [f"body.blocks.{i}.mlp.down.weight" for i in range(6)]
+
+
 def test_unfit_settings() -> None:
     with pytest.raises(ConfigError, match="names no quantized matrix"):
         add_residuals(pack(state(), ExportConfig("int3")), state(), ResidualConfig(100, group="mlp.up"))
