@@ -33,6 +33,8 @@ def registries(config: RunConfig) -> Registries:
         ("niblick.artifact.codecs", "_CODECS"): {config.export.codec},
         ("niblick.score.sidecars", "ADJUSTERS"): {config.score.sidecar.name},
     }
+    if config.entropy.artifact:  # whose codec only its file knows
+        del asked["niblick.artifact.codecs", "_CODECS"]
     return {key: frozenset(values) for key, values in asked.items()}
 
 
@@ -62,7 +64,7 @@ def left_out(config: RunConfig) -> Names:
         (not routers, "model.level Level SoftLevel"),
         (not any(map(is_soft, routers)), "model.level SoftLevel"),
         (all(map(is_soft, routers)), "model.level Level"),
-        (model.vocab_size <= BYTES, "data.subwords SentencePieceTokenizer"),
+        (model.vocab_size <= 260, "data.subwords SentencePieceTokenizer"),
         (True, *NEVER),
     )
     found: dict[str, set[str]] = {}
@@ -73,8 +75,6 @@ def left_out(config: RunConfig) -> Names:
     return {module: frozenset(names) for module, names in found.items()}
 
 
-BYTES = 260
-"""The largest vocabulary of bytes."""
 STEPS = "new_state step step_hidden step_down step_up"
 """A submission trains and scores the text that it is given; it never generates token by token."""
 NEVER = (
