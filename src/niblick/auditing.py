@@ -377,7 +377,7 @@ def artifact_check(path: Path, code: int | None, record: dict[str, Any] | None, 
         "artifact, code and text, and no network",
         artifact_bytes=size,
         code_bytes=code,
-        total_bytes=total,
+        total_bytes=None if code is None else total,
     )
 
 

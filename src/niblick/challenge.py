@@ -347,13 +347,10 @@ def log_lines(event: dict[str, Any]) -> list[str]:
     if kind == "export":
         name = event["name"]
         lines = [f"Serialized model {name}: {event['artifact_bytes']} bytes"]
-        if event["code_bytes"] is None:
-            return lines
-        return [
-            *lines,
-            f"Code size: {event['code_bytes']} bytes",
-            f"Total submission size {name}: {event['total_bytes']} bytes",
-        ]
+        if event["code_bytes"] is not None:
+            lines.append(f"Code size: {event['code_bytes']} bytes")
+            lines.append(f"Total submission size {name}: {event['total_bytes']} bytes")
+        return lines
     if kind == "score":
         name = f"final_{event['name'].replace('-published', '').replace('+', '_')}_roundtrip"
         loss, bpb, clock = event["loss"], event["bpb"], 1000 * event["seconds"]

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from niblick.tracks import UNWEIGHED
+
 PLAIN_SECONDS = 10.0
 """Seconds between lines where there is no terminal to rewrite a line on."""
 
@@ -20,6 +22,16 @@ def human_bytes(count: float) -> str:
         if abs(count) >= size:
             return f"{count / size:.2f} {unit}"
     return f"{count:.0f} B"
+
+
+def weighed(total: int | None) -> str:
+    """Write bytes of code and artifact together; None are those of a config whose code could not be weighed."""
+    return UNWEIGHED if total is None else f"{total:,}"
+
+
+def weighed_megabytes(total: int | None) -> str:
+    """The same for tables in megabytes."""
+    return UNWEIGHED if total is None else f"{total / 1e6:.2f}"
 
 
 def human_seconds(seconds: float) -> str:

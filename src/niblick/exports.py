@@ -42,6 +42,7 @@ from niblick.pipeline import (
     official_score,
     open_data,
     packed,
+    weighed,
     write_export,
 )
 from niblick.runs import Run, write_json
@@ -156,10 +157,12 @@ def fit_run(
     Writes the artifact `fit-<bytes>` and, beside it, fit.json: bits of each tensor and the frontier.
     """
     config = finished(run)
-    code = closure_bytes(config, run.recipe if run.recipe.is_file() else None)
-    room = artifact if artifact is not None else (cap if cap is not None else challenge.CAP_BYTES) - code
-    if room < 1:
-        raise ConfigError(f"the code alone takes {code:,} bytes: give a cap above that, or --artifact-bytes")
+    if artifact is None:
+        code = closure_bytes(config, run.recipe if run.recipe.is_file() else None)
+        artifact = (cap if cap is not None else challenge.CAP_BYTES) - code
+        if artifact < 1:
+            raise ConfigError(f"the code alone takes {code:,} bytes: give a cap above that, or --artifact-bytes")
+    room = artifact
     get_codec(codec)
     dataset = open_data(config)
     state, metadata = read_tensors(run.weights)
@@ -222,7 +225,8 @@ class SizeEstimate:
 
     low: int
     high: int
-    code: int
+    code: int | None
+    """None where the code could not be weighed."""
     parameters: int
 
 
@@ -246,7 +250,7 @@ def predict_size(config: RunConfig, recipe: Path | None = None, code: int | None
         frame = len(artifact_bytes(artifact_header(config, tokenizer, "0" * 64), empty, "zlib"))
         sizes[kind] = round(payload + frame) + config.export.residual.bytes
     parameters = sum(p.numel() for p in model.parameters())
-    code = closure_bytes(config, recipe) if code is None else code
+    code = weighed(0, config, recipe)["code_bytes"] if code is None else code
     return SizeEstimate(min(sizes.values()), max(sizes.values()), code, parameters)
 
 
@@ -282,7 +286,7 @@ def fill_cap(config: RunConfig, cap: int, recipe: Path | None = None) -> list[di
         def fits(count: int, what: str = what) -> dict[str, Any] | None:
             assignments = _grown(config, what, count, head_width)
             size = predict_size(override(config, assignments), recipe, code)
-            fitting = size.high + size.code <= cap
+            fitting = size.high + code <= cap
             return {"grow": what, "overrides": assignments} | asdict(size) if fitting else None
 
         low, high, best = 0, now, None  # how many heads, or blocks: bytes grow with either

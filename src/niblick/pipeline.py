@@ -590,14 +590,14 @@ def artifact_header(config: RunConfig, tokenizer: dict[str, Any], train_text_has
 def weighed(artifact_bytes: int, config: RunConfig, recipe: Path | None) -> dict[str, Any]:
     """Bytes of an artifact, of the code that it needs, and of both; and `code_not_weighed`, the reason where it is so.
 
-    A run never depends on its script: whatever is the matter with that, code counts as None, and nothing is raised.
+    A run never depends on its script: whatever is the matter with that, code and both are None, and nothing is raised.
     """
     code, why = None, None
     try:
         code = closure_bytes(config, recipe)
     except Exception as error:
         why = str(error) if isinstance(error, NiblickError) else f"{type(error).__name__}: {error}"
-    total = artifact_bytes + (code or 0)
+    total = None if code is None else artifact_bytes + code
     return {"artifact_bytes": artifact_bytes, "code_bytes": code, "total_bytes": total, "code_not_weighed": why}
 
 

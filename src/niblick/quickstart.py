@@ -12,7 +12,7 @@ from niblick import challenge, pipeline
 from niblick.audit.functions import Effort
 from niblick.auditing import Options, audit
 from niblick.config import override
-from niblick.console import RunConsole, human_bytes, human_seconds
+from niblick.console import RunConsole, human_bytes, human_seconds, weighed
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.errors import DataError
@@ -23,6 +23,7 @@ from niblick.runs import Run, write_json
 from niblick.score.baselines import compressor_baselines
 from niblick.study.boundaries import PUBLISHED_SENTENCE, chunks
 from niblick.study.pictures import brackets
+from niblick.tracks import UNWEIGHED
 
 BASELINES = {
     "xz": "xz -9e",
@@ -155,10 +156,13 @@ def render(facts: dict[str, Any]) -> str:
     lines = ["", f"bits per byte on {facts['held_out_bytes']:,} bytes held out (less is better)", ""]
     lines += [f"  {label:<36}{value:>8.4f}" for label, value in _rows(facts)]
     lines += ["", *textwrap.wrap(verdict(facts), WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
-    share = facts["total_bytes"] / facts["cap_bytes"]
+    if facts["code_bytes"] is None:
+        size = f"{facts['artifact_bytes']:,} bytes, {UNWEIGHED}; the cap of both is {facts['cap_bytes']:,}"
+    else:
+        size = f"{facts['artifact_bytes']:,} + code {facts['code_bytes']:,} = {facts['total_bytes']:,} bytes, "
+        size += f"{facts['total_bytes'] / facts['cap_bytes']:.1%} of the cap of {facts['cap_bytes']:,}"
     lines += [
-        f"size      artifact {facts['artifact_bytes']:,} + code {facts['code_bytes'] or 0:,} = "
-        f"{facts['total_bytes']:,} bytes, {share:.1%} of the cap of {facts['cap_bytes']:,}",
+        f"size      artifact {size}",
         *_wrapped(facts["brackets_before"], "chunks    before  "),
         *_wrapped(facts["brackets_after"], "          after   "),
         *textwrap.wrap(audit_line(facts), WIDTH, initial_indent="audit     ", subsequent_indent=" " * 10),
@@ -195,7 +199,7 @@ def _write_report(run: Run, facts: dict[str, Any], curve: list[tuple[float, floa
     rows = _rows(facts)
     colors = [figures.OURS] * 3 + [figures.PREFIXED if "prefix" in label else figures.THEIRS for label, _ in rows[3:]]
     bar_rows = [(label, value, color) for (label, value), color in zip(rows, colors, strict=True)]
-    share = facts["total_bytes"] / facts["cap_bytes"]
+    meter = "" if facts["total_bytes"] is None else report.meter(facts["total_bytes"] / facts["cap_bytes"])
     sections = [
         f'<p><span class="big">{facts["bpb"]:.3f}</span> bits per byte, from the artifact. {verdict(facts)}</p>',
         report.section("Against compressors", report.svg(figures.bars(bar_rows), "bits per byte of each")),
@@ -212,13 +216,13 @@ def _write_report(run: Run, facts: dict[str, Any], curve: list[tuple[float, floa
         ),
         report.section(
             "Bytes",
-            report.meter(share)
+            meter
             + report.table(
                 ["", "bytes"],
                 [
                     ["artifact", f"{facts['artifact_bytes']:,}"],
-                    ["code", f"{facts['code_bytes'] or 0:,}"],
-                    ["together", f"{facts['total_bytes']:,}"],
+                    ["code", weighed(facts["code_bytes"])],
+                    ["together", weighed(facts["total_bytes"])],
                     ["cap", f"{facts['cap_bytes']:,}"],
                 ],
             ),

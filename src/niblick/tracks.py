@@ -17,6 +17,9 @@ from niblick.errors import ConfigError, nearest
 WHOLE = "all"
 """What a score says about its slice if it is of the whole validation split."""
 
+UNWEIGHED = "code not weighed"
+"""What is said in the place of bytes where no script could be made of a config, so that its code has no size."""
+
 
 @dataclass(frozen=True)
 class Track:
@@ -164,16 +167,18 @@ def legality(
 
     `eval_seconds` count from the artifact file to the score; `score_first` says whether nothing was learned from a
     token before it was scored; `documents` how many were scored, where that was not the whole split. `reasons` lists
-    everything that keeps it off the record track; `under_cap` is about bytes alone: of code that could not be weighed
-    (None), "code not weighed" is among the reasons, and the artifact alone is counted.
+    everything that keeps it off the record track; `under_cap` is about bytes alone. `code_bytes` are None where the
+    code could not be weighed: then `under_cap` is False if the artifact alone is over the cap, else None.
     """
-    total = artifact_bytes + (code_bytes or 0)
+    total = None if code_bytes is None else artifact_bytes + code_bytes
+    least = artifact_bytes if total is None else total
+    over = least > challenge.CAP_BYTES
     hardware = f"{machine['gpus']}×{machine['gpu']}" if machine["gpu"] else f"{machine['cores']} CPU cores"
     reasons = []
-    if total > challenge.CAP_BYTES:
-        reasons.append(f"{total:,} bytes are over the cap of {challenge.CAP_BYTES:,}")
-    if code_bytes is None:
-        reasons.append("code not weighed")
+    if over:
+        reasons.append(f"{least:,} bytes are over the cap of {challenge.CAP_BYTES:,}")
+    if total is None:
+        reasons.append(UNWEIGHED)
     if train_seconds is None:
         reasons.append("training time unknown")
     elif train_seconds > challenge.TRAIN_SECONDS:
@@ -187,7 +192,7 @@ def legality(
     if machine["gpus"] != 8 or "H100" not in (machine["gpu"] or ""):
         reasons.append(f"on {hardware}, not on 8×H100")
     return {
-        "under_cap": total <= challenge.CAP_BYTES,
+        "under_cap": None if total is None and not over else not over,
         "code_bytes": code_bytes,
         "artifact_bytes": artifact_bytes,
         "total_bytes": total,

@@ -24,5 +24,5 @@ def score_here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def one_script(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count the same code for every run: making a script takes seconds, and these tests look at other things."""
-    script = pipeline.closure_bytes(get_preset("hnet-small"), None)
-    monkeypatch.setattr(pipeline, "closure_bytes", lambda config, recipe: script)
+    size = pipeline.weigh_code(get_preset("hnet-small"), None)
+    monkeypatch.setattr(pipeline, "weigh_code", lambda config, recipe: size)

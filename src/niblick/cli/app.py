@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from niblick.errors import ConfigError
+from niblick.tracks import UNWEIGHED
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -94,10 +95,11 @@ def print_facts(facts: dict[str, Any]) -> None:
             "step",
             "train_seconds",
         )
+        shown = facts["result"]
+        if "code_bytes" in shown and shown["code_bytes"] is None:
+            shown = shown | {"code_bytes": UNWEIGHED}
         print()
-        print_table(
-            ["result", ""], [[k, number(facts["result"][k])] for k in wanted if facts["result"].get(k) is not None]
-        )
+        print_table(["result", ""], [[k, number(shown[k])] for k in wanted if shown.get(k) is not None])
     elif "result" in facts:
         print("\nnot finished")
     for name, artifact in (facts.get("artifacts") or ({"": facts} if "tensors" in facts else {})).items():
@@ -130,15 +132,12 @@ def print_score(record: dict[str, Any]) -> None:
     legal = record["legality"]
     print(f"BPB       {record['bpb']:.4f}   {record['bytes']:,} bytes of text, {record['seconds']:.1f} s")
     print_losses(record)
-    code = (
-        f"code not weighed ({record['code_not_weighed']})"
-        if legal["code_bytes"] is None
-        else f"code {legal['code_bytes']:,}"
-    )
-    print(
-        f"bytes     {legal['total_bytes']:,} of 16,000,000: artifact {legal['artifact_bytes']:,}, {code}"
-        + ("" if legal["under_cap"] else "  OVER THE CAP")
-    )
+    over = "  OVER THE CAP" if legal["under_cap"] is False else ""
+    if legal["code_bytes"] is None:
+        print(f"bytes     artifact {legal['artifact_bytes']:,} of 16,000,000, {UNWEIGHED}{over}")
+    else:
+        parts = f"artifact {legal['artifact_bytes']:,}, code {legal['code_bytes']:,}"
+        print(f"bytes     {legal['total_bytes']:,} of 16,000,000: {parts}{over}")
     if legal["reasons"]:
         print(f"track     not the record track: {'; '.join(legal['reasons'])}")
 

@@ -9,6 +9,7 @@ import typer
 
 from niblick.cli.app import RUNS, Json, Runs, app, print_json, print_table, resolve
 from niblick.errors import ConfigError
+from niblick.tracks import UNWEIGHED
 
 
 @app.command("export")
@@ -34,8 +35,8 @@ def export_(
 
 def _print_export(record: dict[str, Any]) -> None:
     legal = record["legality"]
-    over = "" if legal["under_cap"] else ", over the cap"
-    print(f"\n{record['artifact']}: {record['artifact_bytes']:,} bytes{over}, {record['bpb']:.4f} BPB from the file")
+    standing = {True: "", False: ", over the cap", None: f", {UNWEIGHED}"}[legal["under_cap"]]
+    print(f"\n{record['artifact']}: {record['artifact_bytes']:,} bytes{standing}, {record['bpb']:.4f} BPB from the file")
     for name, note in record.get("gptq_notes", {}).items():
         print(f"{name}: {note}")
 
@@ -161,8 +162,11 @@ def size(
         print_json(facts)
         return
     print(f"{estimate.parameters:,} parameters as {config.export.name}: {estimate.low:,} to {estimate.high:,} bytes")
-    total = f"{estimate.low + estimate.code:,} to {estimate.high + estimate.code:,}"
-    print(f"with {estimate.code:,} bytes of code: {total} of {cap:,}")
+    if estimate.code is None:
+        print(f"{UNWEIGHED}: the cap of both is {cap:,}")
+    else:
+        total = f"{estimate.low + estimate.code:,} to {estimate.high + estimate.code:,}"
+        print(f"with {estimate.code:,} bytes of code: {total} of {cap:,}")
     for row in facts.get("proposals", []):
         print(f"\nby {row['grow']}: {row['parameters']:,} parameters, {row['low']:,} to {row['high']:,} bytes")
         print("  " + " ".join(row["overrides"]))

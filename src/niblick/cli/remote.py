@@ -12,6 +12,7 @@ import typer
 
 from niblick.cli.app import RUNS, Data, Env, Json, Runs, app, print_json, print_table, resolve
 from niblick.errors import ConfigError
+from niblick.tracks import UNWEIGHED
 
 remote_app = typer.Typer(
     no_args_is_help=True,
@@ -271,7 +272,8 @@ def _show(records: Any, run: Any, json_: bool) -> None:
     for line in run.lines[-4:]:
         print(f"there     {line}")
     if result and "bpb" in result:
-        print(f"BPB       {result['bpb']:.4f}, {result['total_bytes']:,} bytes: every file is here and verified")
+        size = UNWEIGHED if result["total_bytes"] is None else f"{result['total_bytes']:,} bytes"
+        print(f"BPB       {result['bpb']:.4f}, {size}: every file is here and verified")
     elif run.home:
         print("at home   every file is here and verified; there is no score")
 

@@ -119,6 +119,7 @@ def status(file: File, runs: Runs = RUNS, json_: Json = False) -> None:
 
 
 def _show(sweep: Any, states: list[Any], json_: bool, running: bool | None = None) -> None:
+    from niblick.console import weighed
     from niblick.lab.results import by_point
     from niblick.lab.running import as_facts, tally
 
@@ -131,7 +132,7 @@ def _show(sweep: Any, states: list[Any], json_: bool, running: bool | None = Non
     for point in points:
         spread = "" if point["deviation"] is None else f" ± {point['deviation']:.4f}"
         bpb = "" if point["bpb"] is None else f"{point['bpb']:.4f}{spread}"
-        size = "" if point["total_bytes"] is None else f"{point['total_bytes']:,}"
+        size = weighed(point["total_bytes"]) if point["done"] else ""
         rows.append([point["name"], point["branch"], f"{point['done']}/{point['seeds']}", bpb, size, point["note"]])
     print_table(["point", "branch", "done", "BPB", "bytes", ""], rows)
     print(f"\n{tally(states)}")

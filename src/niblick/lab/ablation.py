@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from niblick.lab.facts import Row
+from niblick.lab.facts import Row, largest
 from niblick.lab.seeds import deviation, welch
 
 _SEEDS = ("seed", "data.seed")
@@ -61,7 +61,7 @@ def _row(group: list[Row], reference: list[Row], config: Mapping[str, Any], keys
         "error": (high - low) / 2 if test else None,
         "p": 2 * min(test.p, 1 - test.p) if test else None,
         "reference": group is reference,
-        "total_bytes": max(row.score.total_bytes for row in group if row.score),
+        "total_bytes": largest(row.score.total_bytes for row in group if row.score),
         "ms_per_step": statistics.mean(paces) if paces else None,
     }
 

@@ -40,12 +40,13 @@ class Score:
     scorer: str
     artifact_bytes: int
     code_bytes: int | None
-    """None where code could not be weighed: `total_bytes` are the artifact's alone."""
-    total_bytes: int
+    """None, as are the total bytes, where the code could not be weighed."""
+    total_bytes: int | None
     eval_seconds: float | None
     hardware: str
     standing: str
-    """`legal` on the record track, `local` under the cap but off that track, or `over cap`."""
+    """`legal` on the record track, `local` under the cap but off that track, `over cap`, or `not weighed` where nobody
+    knows what code and artifact take together."""
     score_first: bool
     costs: str | None
     """Name of the file with the costs of its documents."""
@@ -191,10 +192,16 @@ def recipe_digest(config: dict[str, Any]) -> str:
 
 
 def standing(legality: dict[str, Any]) -> str:
-    """`legal`, `local` or `over cap`, of a score's legality."""
+    """`legal`, `local`, `over cap` or `not weighed`, of a score's legality."""
     if not legality["under_cap"]:
-        return "over cap"
+        return "not weighed" if legality["under_cap"] is None else "over cap"
     return "local" if legality["reasons"] else "legal"
+
+
+def largest(sizes: Iterable[int | None]) -> int | None:
+    """The largest of some sizes; None if there is none, or one of them is not known."""
+    known = list(sizes)
+    return None if None in known else max((size for size in known if size is not None), default=None)
 
 
 def read_audit(folder: str) -> tuple[str, tuple[str, ...]]:
@@ -264,8 +271,8 @@ def _score(path: str, config: dict[str, Any], artifact: str, record: dict[str, A
         bytes=int(record.get("original_bytes") or record["bytes"]),
         scorer=str((record.get("scorer") or {}).get("scorer", "")),
         artifact_bytes=int(record["artifact_bytes"]),
-        code_bytes=None if record["code_bytes"] is None else int(record["code_bytes"]),
-        total_bytes=int(record["total_bytes"]),
+        code_bytes=_bytes(record["code_bytes"]),
+        total_bytes=_bytes(record["total_bytes"]),
         eval_seconds=_number(legality.get("eval_seconds")),
         hardware=str(legality.get("hardware", "")),
         standing=standing(legality),
@@ -384,3 +391,7 @@ def _first_line(path: str) -> dict[str, Any]:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _bytes(value: Any) -> int | None:
+    return None if value is None else int(value)

@@ -1,7 +1,8 @@
 """The leaderboard: the best result of each branch, ranked only beside scores with the same ranking key.
 
 Runs that differ in their seeds alone are one entry; its score is their mean. What must not be ranked beside the others
-stands apart, with the reason: over the cap, lossy, stopped early, audit failed, changed by hand, not audited.
+stands apart, with the reason: over the cap, code not weighed, lossy, stopped early, audit failed, changed by hand, not
+audited.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from niblick import challenge
-from niblick.lab.facts import Row, Score
+from niblick.lab.facts import Row, Score, largest
 from niblick.lab.ledger import Filter, Ledger
 from niblick.lab.seeds import deviation, welch
 from niblick.tracks import TRACKS, RankingKey
@@ -25,6 +26,7 @@ APART = {
     "audit failed": "its audit failed",
     "looked ahead": "something was learned from text before it was scored",
     "over cap": "over the cap of 16,000,000 bytes",
+    "not weighed": "its code was not weighed, so nobody knows whether it keeps to the cap",
     "over time": "over the time of the record track",
     "lossy": "its tokenizer does not give the text back",
     "unranked": "its track is not for ranking",
@@ -81,7 +83,7 @@ class Entry:
             "mean": self.mean,
             "deviation": deviation(self.scores),
             "scores": self.scores,
-            "total_bytes": max(score.total_bytes for score in scores),
+            "total_bytes": largest(score.total_bytes for score in scores),
             "standing": _worst(score.standing for score in scores),
             "audit": _audit(scores),
             "faults": sorted({fault for score in scores for fault in score.faults}),
@@ -202,6 +204,7 @@ def _reasons(member: Member, key: RankingKey) -> set[str]:
         "audit failed": score.audit == "failed",
         "looked ahead": not score.score_first,
         "over cap": score.standing == "over cap",
+        "not weighed": score.standing == "not weighed",
         "over time": timed and (seconds[0] > challenge.TRAIN_SECONDS or seconds[1] > challenge.EVAL_SECONDS),
         "lossy": not score.lossless,
         "unranked": track is not None and not track.ranks,
@@ -225,7 +228,7 @@ def _changed(ledger: Ledger, member: Member) -> bool:
 
 def _worst(standings: Iterable[str]) -> str:
     found = set(standings)
-    return next(standing for standing in ("over cap", "local", "legal") if standing in found)
+    return next(standing for standing in ("over cap", "not weighed", "local", "legal") if standing in found)
 
 
 def _audit(scores: list[Score]) -> str:

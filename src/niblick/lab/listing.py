@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from niblick.console import weighed_megabytes
 from niblick.errors import ConfigError, nearest
 from niblick.lab.facts import Row
 from niblick.lab.leaderboard import APART
@@ -53,7 +54,7 @@ def _run_cells(row: Row) -> list[Text]:
     if score is not None:
         bpb = f"{score.bpb:.4f}" + ("" if score.lossless else " lossy")
         over = score.standing == "over cap"
-        size = Text(f"{score.total_bytes / 1e6:.2f}" + (" over" if over else ""), style="red" if over else "")
+        size = Text(weighed_megabytes(score.total_bytes) + (" over" if over else ""), style="red" if over else "")
         audit = "" if score.audit == "none" else score.audit
     words = [row.branch, row.track, _count(row.seed), _count(row.step), bpb]
     return [
@@ -146,7 +147,7 @@ def board_cells(row: dict[str, Any]) -> list[str]:
         f"{row['mean']:.4f}{deviation}",
         str(len(row["scores"])),
         p + (" (documents)" if p and row["p_by"] == "documents" else ""),
-        f"{row['total_bytes'] / 1e6:.2f}",
+        weighed_megabytes(row["total_bytes"]),
         row["standing"],
         row["audit"] + (f": {', '.join(row['faults'])}" if row["faults"] else ""),
     ]

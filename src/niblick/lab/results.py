@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from niblick.errors import ConfigError, nearest
+from niblick.lab.facts import largest
 from niblick.lab.running import State
 from niblick.lab.seeds import deviation
 from niblick.lab.sweep import load_sweep
@@ -29,7 +30,7 @@ def by_point(states: Sequence[State]) -> list[dict[str, Any]]:
                 "done": len(results),
                 "bpb": statistics.mean(scores) if scores else None,
                 "deviation": deviation(scores),
-                "total_bytes": max((result["total_bytes"] for result in results), default=None),
+                "total_bytes": largest(result["total_bytes"] for result in results),
                 "note": _note(those),
             }
         )

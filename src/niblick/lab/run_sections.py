@@ -7,12 +7,13 @@ from html import escape
 from typing import Any
 
 from niblick import challenge
-from niblick.console import human_seconds
+from niblick.console import human_seconds, weighed, weighed_megabytes
 from niblick.lab import report
 from niblick.lab.charts import Figure
 from niblick.lab.leaderboard import APART
 from niblick.lab.listing import board_cells
 from niblick.lab.material import Material, phases
+from niblick.tracks import UNWEIGHED
 
 _BOARD = ["", "branch", "result", "BPB", "seeds", "p", "MB", "standing", "audit"]
 
@@ -48,8 +49,11 @@ def _headline(material: Material) -> str:
         assert best.score is not None
         words = "BPB, from the artifact" if len(material.rows) == 1 else f"lowest BPB: {best.id}"
         tiles.append((f"{best.score.bpb:.4f}", words))
-        share = best.score.total_bytes / challenge.CAP_BYTES
-        tiles.append((f"{best.score.total_bytes / 1e6:.2f} MB", f"{share:.0%} of the cap, {best.score.standing}"))
+        if best.score.total_bytes is None:
+            tiles.append((f"{best.score.artifact_bytes / 1e6:.2f} MB", f"artifact alone, {UNWEIGHED}"))
+        else:
+            share = best.score.total_bytes / challenge.CAP_BYTES
+            tiles.append((f"{best.score.total_bytes / 1e6:.2f} MB", f"{share:.0%} of the cap, {best.score.standing}"))
         tiles.append((_AUDIT[best.score.audit], "audit of the score"))
     if seconds:
         tiles.append((human_seconds(seconds), "of training, packing, scoring"))
@@ -109,12 +113,10 @@ def _bytes(material: Material, figures: dict[str, Figure]) -> str:
     rows = [row for row in material.rows if row.score]
     if len(rows) == 1 and rows[0].score:
         score = rows[0].score
-        parts = [
-            ["artifact", f"{score.artifact_bytes:,}"],
-            ["code", "not weighed" if score.code_bytes is None else f"{score.code_bytes:,}"],
-        ]
-        parts += [["together", f"{score.total_bytes:,}"], ["cap", f"{challenge.CAP_BYTES:,}"]]
-        html = report.meter(score.total_bytes / challenge.CAP_BYTES) + report.table(["", "bytes"], parts) + html
+        parts = [["artifact", f"{score.artifact_bytes:,}"], ["code", weighed(score.code_bytes)]]
+        parts += [["together", weighed(score.total_bytes)], ["cap", f"{challenge.CAP_BYTES:,}"]]
+        meter = "" if score.total_bytes is None else report.meter(score.total_bytes / challenge.CAP_BYTES)
+        html = meter + report.table(["", "bytes"], parts) + html
     return html
 
 
@@ -132,7 +134,7 @@ def _ablation(material: Material, figures: dict[str, Figure]) -> str:
             str(len(row["scores"])),
             "reference" if row["reference"] else f"{row['difference']:+.4f}",
             "" if row["p"] is None else f"{row['p']:.4f}",
-            f"{row['total_bytes'] / 1e6:.2f}",
+            weighed_megabytes(row["total_bytes"]),
             "" if row["ms_per_step"] is None else f"{row['ms_per_step']:.0f}",
         ]
         for row in facts["rows"]
@@ -209,7 +211,7 @@ def _runs(material: Material) -> str:
             row.branch,
             "" if row.seed is None else str(row.seed),
             "" if row.score is None else f"{row.score.bpb:.4f}",
-            "" if row.score is None else f"{row.score.total_bytes:,}",
+            "" if row.score is None else weighed(row.score.total_bytes),
             "" if row.score is None else row.score.standing,
         ]
         for row in material.rows

@@ -30,6 +30,7 @@ from niblick.lab.job import Job
 from niblick.lab.stopping import Halving, KeepUp
 from niblick.lab.sweep import Member, Sweep
 from niblick.runs import STOPPED, Run, read_json, write_json
+from niblick.tracks import UNWEIGHED
 
 BEAT, SILENCE = 0.5, 5.0
 """Seconds between signs of life of a running sweep, and after how many without one it is taken for dead."""
@@ -288,7 +289,8 @@ def _job(folder: SweepFolder, member: Member, rung: int) -> Job:
 def _outcome(folder: SweepFolder, member: Member, ended: Ended, rung: int) -> str:
     """Note how a job ended, and say it in one line."""
     if ended.code == jobs.DONE and (result := folder.run(member).result()):
-        return f"{member.id}  {result['bpb']:.4f} BPB, {result['total_bytes']:,} bytes"
+        size = UNWEIGHED if result["total_bytes"] is None else f"{result['total_bytes']:,} bytes"
+        return f"{member.id}  {result['bpb']:.4f} BPB, {size}"
     if ended.code == jobs.PAUSED:
         score = _score_at(folder.run(member), rung)
         return f"{member.id}  step {rung}" + ("" if score is None else f": {score:.4f} BPB as floats")

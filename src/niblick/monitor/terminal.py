@@ -104,9 +104,9 @@ def _pairs(view: View) -> list[tuple[tuple[str, str], tuple[str, str]]]:
         return "–" if value is None else format(value, form)
 
     final = f"{view.final.bpb:.4f} BPB ({view.final.name})" if view.final else "–"
-    size = "–" if view.total_bytes is None else f"{view.total_bytes:,} of {challenge.CAP_BYTES:,}"
-    if view.total_bytes is not None and view.total_bytes > challenge.CAP_BYTES:
-        size += " OVER THE CAP"
+    size = view.size or "–"
+    if view.total_bytes is not None:
+        size += f" of {challenge.CAP_BYTES:,}" + (" OVER THE CAP" if view.total_bytes > challenge.CAP_BYTES else "")
     speed = "–" if view.bytes_per_second is None else f"{human_bytes(view.bytes_per_second)}/s"
     clock = "–" if view.train_seconds is None else human_seconds(view.train_seconds)
     return [
@@ -140,7 +140,7 @@ def overview(views: Sequence[View], most: int = 40) -> Group:
             human_seconds(eta) if view.active and eta is not None else "",
             "" if view.train_bpb is None else f"{view.train_bpb:.3f}",
             "" if score is None else f"{score:.4f}{'' if view.final else ' float'}",
-            "" if view.total_bytes is None else f"{view.total_bytes:,}",
+            view.size,
         )
     hidden = len(ordered) - most
     return Group(table, *([Text(f"… and {hidden} more", style="bright_black")] if hidden > 0 else []))

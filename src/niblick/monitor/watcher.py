@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from niblick import challenge
+from niblick.console import weighed
 from niblick.errors import ConfigError
 from niblick.lab.charts import History
 from niblick.monitor.facts import PHASES, Facts, FinalScore, Note
@@ -97,6 +98,13 @@ class View:
     def active(self) -> bool:
         """Whether something may still happen."""
         return self.phase not in (*ENDED, "stalled") and not self.gone
+
+    @property
+    def size(self) -> str:
+        """Bytes of code and artifact in words, empty where there are none yet. A log does not say why it has none."""
+        if self.total_bytes is None and (self.kind == "log" or self.artifact_bytes is None):
+            return ""
+        return weighed(self.total_bytes)
 
     def snapshot(self) -> dict[str, Any]:
         """Return what `niblick watch --once --json` prints."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from niblick.lab.studies.study import Done, Lab, Table
+from niblick.tracks import UNWEIGHED
 
 CONTROL = "sp1024-dense"
 TOY = ["model.main.layout=T2", "model.width=48", "export.scheme=int8"]
@@ -81,4 +82,5 @@ def sprint(lab: Lab) -> tuple[list[Table], list[Done]]:
 
 
 def _legal(done: Done) -> str:
-    return "legal" if done.result["legality"]["under_cap"] else "over cap"
+    under = done.result["legality"]["under_cap"]
+    return UNWEIGHED if under is None else "legal" if under else "over cap"

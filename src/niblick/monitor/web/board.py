@@ -11,6 +11,7 @@ from typing import Any
 from nicegui import run, ui
 
 from niblick import challenge
+from niblick.console import weighed
 from niblick.errors import NiblickError
 from niblick.lab import charts
 from niblick.lab.leaderboard import APART, leaderboard
@@ -118,7 +119,7 @@ def _board(board: dict[str, Any]) -> str:
             _score(row),
             str(len(row["seeds"])),
             "" if row["p"] is None else f"{row['p']:.3g} ({row['p_by']})",
-            f"{row['total_bytes']:,}",
+            weighed(row["total_bytes"]),
             row["standing"],
             row["audit"],
         ]
@@ -126,7 +127,9 @@ def _board(board: dict[str, Any]) -> str:
     ]
     titles = ["rank", "branch", "entry", "BPB", "seeds", "p against the one above", "bytes", "standing", "audit"]
     ranked = fragments.table(titles, rows, numbers=(0, 3, 4, 6)) if rows else "<p class=soft>nothing to rank</p>"
-    apart = [[row["branch"], row["name"], _score(row), f"{row['total_bytes']:,}", _why(row)] for row in board["apart"]]
+    apart = [
+        [row["branch"], row["name"], _score(row), weighed(row["total_bytes"]), _why(row)] for row in board["apart"]
+    ]
     beside = ""
     if apart:
         beside = "<p class=soft style='margin:12px 0 4px'>Not ranked:</p>" + fragments.table(
@@ -150,8 +153,8 @@ def _points(points: Sequence[dict[str, Any]]) -> str:
         [
             p["name"],
             f"{p['bpb']:.4f}",
-            f"{p['total_bytes']:,}",
-            f"{p['total_bytes'] / challenge.CAP_BYTES:.1%}",
+            weighed(p["total_bytes"]),
+            "–" if p["total_bytes"] is None else f"{p['total_bytes'] / challenge.CAP_BYTES:.1%}",
             p["standing"],
             p["scorer"],
             p["audit"],

@@ -78,7 +78,7 @@ def _table(views: Sequence[View]) -> str:
             fragments.steps(v),
             "" if v.train_seconds is None else human_seconds(v.train_seconds),
             fragments.speed(v),
-            "" if v.total_bytes is None else f"{v.total_bytes:,}",
+            v.size,
             "" if v.parameters is None else f"{v.parameters:,}",
         ]
         for v in views

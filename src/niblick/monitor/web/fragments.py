@@ -131,7 +131,7 @@ def eta(view: View) -> str:
 def cap(view: View) -> str:
     """Bytes against the cap, in words."""
     if view.total_bytes is None:
-        return "–"
+        return view.size or "–"
     share = view.total_bytes / challenge.CAP_BYTES
     return f"{human_bytes(view.total_bytes)}, {share:.1%} of the cap" + (" – over" if share > 1 else "")
 
@@ -175,12 +175,13 @@ def card(view: View) -> str:
 def row(view: View) -> str:
     """A run, as the inside of a row."""
     number, unit = score(view)
+    size = view.size or "–" if view.total_bytes is None else human_bytes(view.total_bytes)
     return (
         f'<div class="cells"><span class=name title="{escape(view.id)}">{escape(view.id)}</span>'
         f"<span>{badge(view)}</span>"
         f'<span class="r" title="{escape(unit)}">{number} <span class=soft>{"" if view.final else "train"}</span>'
         f"</span>"
-        f'<span class="r">{"–" if view.total_bytes is None else human_bytes(view.total_bytes)}</span>'
+        f'<span class="r">{size}</span>'
         f"<span>{spark(view.spark, 100, 22)}</span>"
         f'<span class="r soft" title="last line">{ago(view.timing.age) if view.timing.age > 30 else "now"}</span></div>'
     )

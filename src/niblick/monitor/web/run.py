@@ -145,6 +145,8 @@ def _tiles(view: View) -> str:
         shown.append(
             tile("bytes of the cap", f"{view.total_bytes:,}", f"{fragments.cap(view).partition(', ')[2]}; {size}")
         )
+    elif view.size:
+        shown.append(tile("bytes of the artifact", f"{view.artifact_bytes:,}", view.size))
     if view.parameters is not None:
         seed = "" if view.seed is None else f"seed {view.seed}"
         shown.append(tile("weights", f"{view.parameters:,}", seed))
