@@ -113,6 +113,18 @@ def test_records_that_say_something_else_fail(run: Path, data: Path, tmp_path: P
     assert [name for name, status in found.items() if status == "fail"] == ["bytes", "score-first", "reproduction"]
 
 
+def test_an_artifact_whose_code_was_not_weighed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "artifact.nib"
+    path.write_bytes(bytes(1000))
+    fresh: dict[str, Any] = {"foreign": [], "network": []}
+    check = auditing.artifact_check(path, None, None, fresh)
+    assert check.status == "pass" and "code not weighed" in check.detail
+    assert (check.facts["code_bytes"], check.facts["total_bytes"]) == (None, None)
+    monkeypatch.setattr(auditing.challenge, "CAP_BYTES", 999)
+    check = auditing.artifact_check(path, None, None, fresh)
+    assert check.status == "fail" and "1,000 bytes without the code are over the cap" in check.detail
+
+
 @pytest.mark.slow
 def test_a_hidden_file_is_found(data: Path, tmp_path: Path) -> None:
     """The last cheat of the museum: a table that is not in the artifact."""

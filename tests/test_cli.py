@@ -8,14 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
 from command import Niblick
 
+from niblick import exports, pipeline
 from niblick.artifact.container import read_artifact, write_artifact
+from niblick.config import RunConfig
 from niblick.data.prepare import prepare
+from niblick.errors import ConfigError
+from niblick.runs import Run
 from niblick.train.precision import pick_dtype
 
 # A model of a few thousand weights that trains in a second.
@@ -545,6 +549,63 @@ def test_seeds(niblick: Niblick, data: Path, tmp_path: Path) -> None:
     code, out, _ = niblick("train", "hnet-small", "--data", data, "--runs", tmp_path, "--seeds", 2, *TOY)
     assert code == 0
     assert "BPB over 2 runs" in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            ConfigError("the recipe opens data.bin, which no folder has"),
+            "the recipe opens data.bin, which no folder has",
+        ),
+        (RuntimeError("a bug"), "RuntimeError: a bug"),
+    ],
+)
+def test_a_score_does_not_depend_on_the_script(
+    error: Exception,
+    reason: str,
+    niblick: Niblick,
+    run: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the script's maker raises, every verb ends with its score and says that the code was not weighed."""
+
+    def make_script(config: RunConfig, recipe: Path | None = None) -> NoReturn:
+        raise error
+
+    def score(run: Run, name: str) -> dict[str, Any]:
+        return pipeline.score_artifact(run.artifact(name), pipeline.config_of(run).data.path, run=run)
+
+    monkeypatch.setattr(pipeline, "make_script", make_script)
+    monkeypatch.setattr(pipeline, "_unweighed", set())
+    for module in (pipeline, exports):
+        monkeypatch.setattr(module, "official_score", score)  # in this process
+    runs, told = tmp_path / "runs", f"niblick: code not weighed, so no one knows whether it fits the cap: {reason}"
+    code, out, err = niblick("train", "hnet-small", "--data", data, "--runs", runs, *TOY)
+    assert code == 0 and "code not weighed" in out
+    assert err.splitlines().count(told) == 1
+    made = runs / "hnet-small-1"
+    result = json.loads((made / "result.json").read_text())
+    again = niblick.json("eval", made)
+    packed = niblick.json("export", made, "scheme=int6")
+    for record in (result, again, packed):
+        assert record["bpb"] > 0 and record["artifact_bytes"] > 0
+        assert record["code_bytes"] is record["total_bytes"] is record["legality"]["under_cap"] is None
+        assert "code not weighed" in record["legality"]["reasons"]
+    log = (made / "train.log").read_text()
+    assert "Serialized model int8-published+zlib: " in log
+    assert "Code size" not in log and "Total submission size" not in log
+    for command in (["eval", made], ["export", made, "scheme=int5"], ["show", made], ["runs"], ["leaderboard"]):
+        code, out, err = niblick(*command, *(["--runs", runs] if len(command) == 1 else []))
+        assert code == 0 and "code not weighed" in out, (command, err)
+    torch.save(published_state(run), tmp_path / "final_model.pt")
+    imported = niblick.json(
+        *("import", "challenge", tmp_path / "final_model.pt", "--preset", "hnet-small", "--runs", runs, *SHAPE)
+    )
+    assert imported["artifact_bytes"] > 0
+    assert imported["code_bytes"] is imported["total_bytes"] is None
 
 
 SHAPE = ["model.width=16", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1", "score.seq_len=64"]

@@ -6,15 +6,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
 
+from niblick import pipeline
 from niblick.artifact.container import read_artifact
 from niblick.challenge import CAP_BYTES
+from niblick.config import RunConfig
 from niblick.errors import ConfigError
-from niblick.exports import fill_cap, predict_size, with_export
+from niblick.exports import fill_cap, predict_size, room_beside_code, with_export
 from niblick.presets import get_preset
 
 SMALL = [
@@ -143,6 +145,25 @@ def test_filling_a_cap_grows_width_or_depth() -> None:
     assert fill_cap(config, 1000) == []
     with pytest.raises(ConfigError, match="unknown key"):
         with_export(config, ["colour=red"])
+
+
+def test_sizes_where_the_code_cannot_be_weighed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def make_script(config: RunConfig, recipe: Path | None = None) -> NoReturn:
+        raise ConfigError("the recipe\nreads a file")
+
+    monkeypatch.setattr(pipeline, "make_script", make_script)
+    monkeypatch.setattr(pipeline, "_unweighed", set())
+    config = with_export(get_preset("hnet-small"), ["scheme=int6", "codec=range"])
+    size = predict_size(config)
+    assert size.code is None and 0 < size.low < size.high
+    with pytest.raises(ConfigError, match="leave out --fill"):
+        fill_cap(config, CAP_BYTES)
+    with pytest.raises(ConfigError, match="--artifact-bytes"):
+        room_beside_code(config, None, CAP_BYTES)
+    [told] = capsys.readouterr().err.splitlines()  # once, though it was asked three times
+    assert told.startswith("niblick: code not weighed") and told.endswith("the recipe reads a file")
 
 
 def test_predictions_do_not_depend_on_the_random_state() -> None:

@@ -17,7 +17,7 @@ from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
 from niblick.presets import get_preset
 from niblick.runs import Run
-from niblick.tracks import TRACKS, check_track, get_track, ranking_key
+from niblick.tracks import TRACKS, check_track, get_track, legality, ranking_key
 
 TINY = [
     *("model.width=16", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1", "train.device=cpu"),
@@ -123,3 +123,21 @@ def test_what_makes_a_ranking_key() -> None:
         (config, record | {"machine": here | {"gpu": "H100", "gpus": 8}}),
     ]
     assert len({ranking_key(*other) for other in others} | {key}) == 7
+
+
+@pytest.mark.parametrize(
+    ("artifact", "code", "total", "under", "reasons"),
+    [
+        (15_900_000, 100_000, 16_000_000, True, []),
+        (15_900_001, 100_000, 16_000_001, False, ["16,000,001 bytes are over the cap of 16,000,000"]),
+        (16_000_000, None, None, None, ["code not weighed"]),
+        (16_000_001, None, None, False, ["16,000,001 bytes are over the cap of 16,000,000", "code not weighed"]),
+    ],
+)
+def test_bytes_of_a_score(
+    artifact: int, code: int | None, total: int | None, under: bool | None, reasons: list[str]
+) -> None:
+    here = {"gpu": "NVIDIA H100 80GB HBM3", "gpus": 8, "cores": 64, "processor": "CPU"}
+    found = legality(artifact_bytes=artifact, code_bytes=code, train_seconds=1.0, eval_seconds=1.0, machine=here)
+    assert (found["code_bytes"], found["total_bytes"], found["under_cap"]) == (code, total, under)
+    assert found["reasons"] == reasons

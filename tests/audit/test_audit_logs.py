@@ -77,6 +77,9 @@ def test_our_own_lines_are_read() -> None:
     checks = by_name(audit_log("\n".join(["val_tokens: 100", *lines]), true_bytes=192))
     assert checks["bytes"].facts["implied_bytes"] == 192
     assert checks["scores"].status == checks["artifact"].status == checks["steps and times"].status == "pass"
+    unweighed = sizes | {"code_bytes": None, "total_bytes": None}
+    assert challenge.log_lines(unweighed) == ["Serialized model x: 5 bytes"]
+    assert by_name(audit_log("\n".join(challenge.log_lines(unweighed))))["artifact"].status == "not applicable"
 
 
 def test_published_logs(shared: Path) -> None:

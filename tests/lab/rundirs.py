@@ -27,10 +27,14 @@ def make_run(
     member: dict[str, Any] | None = None,
     audit: str | None = "pass",
     total_bytes: int = 15_000_000,
+    weighed: bool = True,
     events: list[dict[str, Any]] | None = None,
     **record: Any,
 ) -> Path:
-    """Write a run; without `bpb` it is not finished. `record` changes what the score says."""
+    """Write a run; without `bpb` it is not finished. `record` changes what the score says.
+
+    Unless `weighed`, its code could not be weighed, and `total_bytes` less 400,000 are the artifact's.
+    """
     path = folder / name
     path.mkdir(parents=True)
     config = to_dict(override(get_preset("hnet-small"), [f"seed={seed}", *overrides]))
@@ -40,18 +44,24 @@ def make_run(
     lines = events if events is not None else training()
     (path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in lines))
     if bpb is not None:
-        finish(path, bpb, total_bytes, record)
+        finish(path, bpb, total_bytes, record, weighed)
         if audit:
             write_audit(path, audit)
     return path
 
 
-def finish(path: Path, bpb: float, total_bytes: int = 15_000_000, changes: dict[str, Any] | None = None) -> None:
+def finish(
+    path: Path,
+    bpb: float,
+    total_bytes: int = 15_000_000,
+    changes: dict[str, Any] | None = None,
+    weighed: bool = True,
+) -> None:
     """Write artifact, score and result."""
     folder = path / "artifacts" / ARTIFACT
     folder.mkdir(parents=True)
     (folder / "artifact.nib").write_bytes(f"weights of {path.name}".encode())
-    sizes = {"artifact_bytes": total_bytes - 400_000, "code_bytes": 400_000}
+    sizes = {"artifact_bytes": total_bytes - 400_000, "code_bytes": 400_000 if weighed else None}
     changes = changes or {}
     score_first = changes.pop("score_first", True)
     record = {
@@ -66,7 +76,7 @@ def finish(path: Path, bpb: float, total_bytes: int = 15_000_000, changes: dict[
         "scorer": {"scorer": "contiguous"},
         "machine": MACHINE,
         "legality": legality(**sizes, train_seconds=60.0, eval_seconds=3.0, machine=MACHINE, score_first=score_first),
-        "total_bytes": total_bytes,
+        "total_bytes": total_bytes if weighed else None,
     }
     record |= sizes | changes
     (folder / "scores.jsonl").write_text(json.dumps(record) + "\n")

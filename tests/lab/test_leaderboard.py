@@ -52,6 +52,8 @@ def test_best_of_each_branch_with_seeds_and_p(tmp_path: Path) -> None:
     ("options", "reason"),
     [
         ({"total_bytes": 16_000_001}, "over cap"),
+        ({"weighed": False}, "not weighed"),
+        ({"weighed": False, "total_bytes": 17_000_000}, "over cap"),
         ({"lossless": False, "bpb_repaired": 1.7}, "lossy"),
         ({"lossless": None}, "lossy"),
         ({"audit": None}, "unaudited"),
@@ -162,6 +164,22 @@ def test_table_csv_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out.count("\n") == 3
     cli.app(["leaderboard", "--runs", str(tmp_path), "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["boards"][0]["ranked"][0]["branch"] == "plain"
+
+
+def test_code_that_was_not_weighed_is_said_where_bytes_would_stand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds(tmp_path, "plain", [1.95, 1.97])
+    make_run(tmp_path, "s/plain-s7", 1.92, seed=7, member=member("plain"), weighed=False)
+    [row] = board(tmp_path)["apart"]
+    assert (row["total_bytes"], row["standing"], len(row["scores"])) == (None, "not weighed", 3)
+    for command in (["leaderboard"], ["runs"], ["leaderboard", "--csv"], ["runs", "--csv", "--sort", "total_bytes"]):
+        cli.app([*command, "--runs", str(tmp_path)], standalone_mode=False)
+        said = capsys.readouterr().out
+        assert "1.9" in said
+        assert "--csv" in command or "code not weighed" in said
+    cli.app(["compare", str(tmp_path / "s/plain-s0"), str(tmp_path / "s/plain-s7")], standalone_mode=False)
+    assert "1.92" in capsys.readouterr().out
 
 
 def test_no_scores_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,6 +59,15 @@ def test_a_page_of_a_sweep(runs: Path) -> None:
     assert {"curves-step.png", "bytes-bpb.png", "ablation.png", "timings.png"} <= set(facts["pictures"])
 
 
+def test_code_that_was_not_weighed_is_said_where_bytes_would_stand(runs: Path) -> None:
+    member = {"sweep": "width", "name": "odd", "branch": "odd"}
+    make_run(runs, "width/odd-s1", 1.5, member=member, weighed=False, overrides=("model.width=64",))
+    for target in ("width", "width/odd-s1"):
+        page = Path(write_report([target], runs)["report"]).read_text()
+        assert "code not weighed" in page
+        assert "1.5000" in page
+
+
 def test_the_page_loads_nothing_and_has_plotly_once(runs: Path) -> None:
     page = Path(write_report(["width"], runs)["report"]).read_text()
     markup = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)

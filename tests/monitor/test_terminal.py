@@ -96,6 +96,22 @@ def test_phases_of_a_run(tmp_path: Path) -> None:
     }
 
 
+def test_code_that_was_not_weighed_is_said_where_bytes_would_stand(tmp_path: Path) -> None:
+    unweighed = {"code_bytes": None, "total_bytes": None}
+    story = [event | unweighed if event["event"] in ("export", "score") else event for event in STORY]
+    result = {"bpb": 1.01, "artifact": "int8", "artifact_bytes": 50, **unweighed}
+    write(tmp_path / "a", story, result=result)
+    write(tmp_path / "b", story[:-2])
+    watcher = Watcher([tmp_path], clock=lambda: 131.0)
+    watcher.poll()
+    assert {name: view.size for name, view in watcher.views.items()} == {"a": "code not weighed", "b": ""}
+    assert watcher.views["a"].snapshot()["total_bytes"] is None
+    for shown in (terminal.overview(list(watcher.views.values())), terminal.detail(watcher.views["a"])):
+        console = Console(width=200, record=True, file=io.StringIO())
+        console.print(shown)
+        assert "code not weighed" in console.export_text()
+
+
 def test_the_last_validation_begins_with_the_weights(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", [e for e in STORY[:8] if e["event"] != "score"])
     (folder / "model.safetensors").write_bytes(b"")

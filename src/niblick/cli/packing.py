@@ -35,8 +35,9 @@ def export_(
 
 def _print_export(record: dict[str, Any]) -> None:
     legal = record["legality"]
-    standing = {True: "", False: ", over the cap", None: f", {UNWEIGHED}"}[legal["under_cap"]]
-    print(f"\n{record['artifact']}: {record['artifact_bytes']:,} bytes{standing}, {record['bpb']:.4f} BPB from the file")
+    size = f"{record['artifact_bytes']:,} bytes"
+    size += {True: "", False: ", over the cap", None: f", {UNWEIGHED}"}[legal["under_cap"]]
+    print(f"\n{record['artifact']}: {size}, {record['bpb']:.4f} BPB from the file")
     for name, note in record.get("gptq_notes", {}).items():
         print(f"{name}: {note}")
 
