@@ -48,6 +48,7 @@ from niblick.score import ttt
 from niblick.score.coding import Layout, decode, encode, refuse_unprovable
 from niblick.score.plan import ScoreConfig
 from niblick.score.scorers import score_split
+from niblick.tracks import UNWEIGHED
 
 Say = Callable[[str], None]
 
@@ -355,7 +356,7 @@ def artifact_check(path: Path, code: int | None, record: dict[str, Any] | None, 
     """Self-contained, under the cap with its code, and within the time limits where the record claims the track."""
     name, size = "artifact", path.stat().st_size
     total = size + (code or 0)
-    weight = "code that could not be weighed" if code is None else f"{code:,} of code"
+    weight = UNWEIGHED if code is None else f"{code:,} of code"
     if fresh["foreign"]:
         return failed(
             name,
@@ -365,16 +366,17 @@ def artifact_check(path: Path, code: int | None, record: dict[str, Any] | None, 
     if fresh["network"]:
         return failed(name, f"scoring wants the network: {fresh['network'][0]}", calls=fresh["network"][:8])
     if total > challenge.CAP_BYTES:
-        return failed(name, f"{size:,} bytes and {weight} are over the cap of {challenge.CAP_BYTES:,}", total=total)
+        what = f"{size:,} bytes without the code" if code is None else f"{size:,} bytes and {weight}"
+        return failed(name, f"{what} are over the cap of {challenge.CAP_BYTES:,}", total=total)
     legal = record["legality"] if record else {}
     if legal and not legal["reasons"]:
         for what, limit in (("train_seconds", challenge.TRAIN_SECONDS), ("eval_seconds", challenge.EVAL_SECONDS)):
             if legal[what] is None or legal[what] > limit:
                 return failed(name, f"the record track is claimed with {what} of {legal[what]}, over {limit}")
+    share = f"{'at least ' if code is None else ''}{total / challenge.CAP_BYTES:.1%} of the cap"
     return passed(
         name,
-        f"{size:,} bytes and {weight}, {total / challenge.CAP_BYTES:.1%} of the cap; scoring reads nothing but "
-        "artifact, code and text, and no network",
+        f"{size:,} bytes and {weight}, {share}; scoring reads nothing but artifact, code and text, and no network",
         artifact_bytes=size,
         code_bytes=code,
         total_bytes=None if code is None else total,

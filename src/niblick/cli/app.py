@@ -134,7 +134,8 @@ def print_score(record: dict[str, Any]) -> None:
     print_losses(record)
     over = "  OVER THE CAP" if legal["under_cap"] is False else ""
     if legal["code_bytes"] is None:
-        print(f"bytes     artifact {legal['artifact_bytes']:,} of 16,000,000, {UNWEIGHED}{over}")
+        why = f" ({record['code_not_weighed']})" if record.get("code_not_weighed") else ""
+        print(f"bytes     artifact {legal['artifact_bytes']:,} of 16,000,000, {UNWEIGHED}{why}{over}")
     else:
         parts = f"artifact {legal['artifact_bytes']:,}, code {legal['code_bytes']:,}"
         print(f"bytes     {legal['total_bytes']:,} of 16,000,000: {parts}{over}")
