@@ -24,7 +24,7 @@ from hnet import bench_hnet
 from ledger import bench_ledger
 from loader import bench_loader
 from measure import Row, put_into_docs
-from niblick.runs import environment, machine
+from niblick.run.directory import environment, machine
 from pack import bench_pack
 from proving import bench_proving
 from scoring import bench_scoring

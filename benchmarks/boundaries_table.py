@@ -19,11 +19,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from niblick.config import RunConfig, override
+from niblick.boundaries.cuts import Reader, read_text, row_chunks
+from niblick.boundaries.pictures import brackets, svg
+from niblick.boundaries.sample import make_sample
+from niblick.boundaries.stability import flips_between_models
+from niblick.config.run_config import RunConfig, override
 from niblick.console import RunConsole
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
-from niblick.lab.boundaries import (
+from niblick.model.lm import LM
+from niblick.recipes.presets import get_preset
+from niblick.reports.boundary_report import (
     Subject,
     Wanted,
     against,
@@ -33,17 +39,11 @@ from niblick.lab.boundaries import (
     untrained,
     write_pictures,
 )
-from niblick.lab.boundary_tables import number, percent, word_excess
-from niblick.loading import build_model
-from niblick.model.lm import LM
-from niblick.pipeline import bytes_per_token, run
-from niblick.presets import get_preset
-from niblick.runs import Run, machine, read_json, write_bytes, write_json
+from niblick.reports.boundary_tables import number, percent, word_excess
+from niblick.run.directory import Run, machine, read_json, write_bytes, write_json
+from niblick.run.loading import build_model
+from niblick.run.pipeline import bytes_per_token, run
 from niblick.score.baselines import xz_size
-from niblick.study.boundaries import Reader, read_text, row_chunks
-from niblick.study.pictures import brackets, svg
-from niblick.study.sample import make_sample
-from niblick.study.stability import flips_between_models
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors
 from tokenizers_table import write_between
 
@@ -394,7 +394,7 @@ def _common(models: dict[str, Any]) -> str:
 
 
 def _ticks(text: str) -> str:
-    from niblick.study.pictures import visible
+    from niblick.boundaries.pictures import visible
 
     return visible(text).replace("`", "'").replace("|", "\\|")
 

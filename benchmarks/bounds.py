@@ -23,13 +23,13 @@ from hnet import CPU, DTYPE, batch
 from measure import put_into_docs
 from niblick.data.prepare import prepare
 from niblick.data.tokenizers import ByteTokenizer
-from niblick.generate import GenerateConfig, Loaded, draw
 from niblick.model.lm import LM
 from niblick.pack.gptq import gptq_codes
 from niblick.pack.grid import fit_grid
 from niblick.pack.schemes import parse_scheme
-from niblick.presets import get_preset
-from niblick.runs import environment, machine
+from niblick.recipes.presets import get_preset
+from niblick.run.directory import environment, machine
+from niblick.run.generate import GenerateConfig, Loaded, draw
 from niblick.score.operations import multiply_adds
 from niblick.train.precision import DTYPES, autocast
 from pack import model_weights, random_hessian

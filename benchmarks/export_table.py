@@ -16,13 +16,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from niblick.config import RunConfig, override
+from niblick.config.run_config import RunConfig, override
 from niblick.console import RunConsole
 from niblick.data.dataset import Dataset
-from niblick.exports import export_run, fit_run
-from niblick.pipeline import run
-from niblick.presets import get_preset
-from niblick.runs import Run, machine, open_run
+from niblick.recipes.presets import get_preset
+from niblick.run.directory import Run, machine, open_run
+from niblick.run.exports import export_run, fit_run
+from niblick.run.pipeline import run
 from niblick.score.baselines import xz_size
 from tokenizers_table import _text as text_of
 from tokenizers_table import write_between

@@ -32,8 +32,8 @@ from niblick.model import level as level_module
 from niblick.model.chunking import P_EPS
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.stage import Stage, StageConfig
-from niblick.presets import get_preset
-from niblick.runs import environment, machine
+from niblick.recipes.presets import get_preset
+from niblick.run.directory import environment, machine
 from niblick.train.optim import Optimizers
 from niblick.train.precision import DTYPES, autocast, pick_dtype
 from niblick.train.trainer import compile_stages, pick_device

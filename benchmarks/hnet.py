@@ -22,7 +22,7 @@ from niblick.model.level import Level
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.routers import Routing
 from niblick.model.stage import StageConfig
-from niblick.presets import get_preset
+from niblick.recipes.presets import get_preset
 from niblick.train.precision import DTYPES, autocast, pick_dtype
 
 CPU = torch.device("cpu")

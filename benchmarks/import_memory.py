@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from niblick.artifact.paper_config import read_paper_config
-from niblick.artifact.paper_weights import places
-from niblick.importing import model_shapes, paper_run_config
-from niblick.pipeline import weigh_code
+from niblick.artifact.foreign.paper_config import read_paper_config
+from niblick.artifact.foreign.paper_weights import places
+from niblick.run.paper_import import model_shapes, paper_run_config
+from niblick.run.pipeline import weigh_code
 
 ALLOWED = 1.2
 """Of the checkpoint's own size."""
@@ -32,7 +32,7 @@ PEAK = "print(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')
 IMPORT = """
 import sys
 from pathlib import Path
-from niblick.importing import import_hnet
+from niblick.run.paper_import import import_hnet
 if len(sys.argv) > 1:
     import_hnet(*map(Path, sys.argv[1:4]))
 """

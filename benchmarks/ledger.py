@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import Row, compare
-from niblick.lab.ledger import CACHE, Filter, Ledger
+from niblick.ledger.ledger import CACHE, Filter, Ledger
 
 RUNS = 10_000
 SEEDS = 5
@@ -18,9 +18,9 @@ SEEDS = 5
 
 def make_runs(folder: Path, count: int) -> None:
     """Write `count` finished run directories: those files of real ones that the ledger reads, with made-up scores."""
-    from niblick.config import to_dict
-    from niblick.presets import get_preset
-    from niblick.runs import machine
+    from niblick.config.run_config import to_dict
+    from niblick.recipes.presets import get_preset
+    from niblick.run.directory import machine
 
     here = machine()
     base = to_dict(get_preset("hnet-byte260"))

@@ -14,7 +14,7 @@ from niblick.data.dataset import Dataset
 from niblick.data.loader import Batches
 from niblick.data.prepare import prepare
 from niblick.model.lm import LM
-from niblick.presets import get_preset
+from niblick.recipes.presets import get_preset
 
 
 def bench_loader(quick: bool) -> list[Row]:

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from niblick.artifact.dequantize import matrix_shape
-from niblick.config import RunConfig, override
+from niblick.config.run_config import RunConfig, override
 from niblick.console import RunConsole
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.model.lm import LM
-from niblick.pipeline import parameter_count, run
-from niblick.presets import get_preset
-from niblick.runs import Run, machine
+from niblick.recipes.presets import get_preset
+from niblick.run.directory import Run, machine
+from niblick.run.pipeline import parameter_count, run
 from niblick.score.baselines import xz_size
 from niblick.train.checkpoint import load_weights, read_tensors
 from niblick.train.qat import rounded_parameters

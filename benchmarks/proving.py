@@ -8,7 +8,7 @@ from measure import Row, compare
 from niblick.data.dataset import Split
 from niblick.data.embedded import embedded_documents
 from niblick.data.tokenizers import ByteTokenizer
-from niblick.presets import get_preset
+from niblick.recipes.presets import get_preset
 from niblick.score.coding import Layout, encode
 from niblick.score.plan import ScoreConfig
 from niblick.score.scorers import score_split

@@ -16,7 +16,7 @@ from hnet import CPU, DTYPE
 from measure import Row, compare
 from niblick.data.embedded import embedded_documents
 from niblick.model.lm import LM, ModelConfig
-from niblick.presets import get_preset
+from niblick.recipes.presets import get_preset
 from niblick.score.operations import count_operations
 from niblick.score.plan import Batch, ScoreConfig, Windows, read_batch
 from niblick.score.scorers import ModelLosses

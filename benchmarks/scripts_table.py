@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "submission.md"
 MAKE = """
 import json, sys, time
 from niblick.bundle import make_script
-from niblick.presets import get_preset
+from niblick.recipes.presets import get_preset
 config = get_preset(sys.argv[1])
 started = time.process_time()
 made = make_script(config)
@@ -28,7 +28,7 @@ print(json.dumps([len(made.readable.encode()), made.total, len(made.modules), se
 
 def table() -> str:
     """The table, a row for each preset."""
-    from niblick.presets import PRESETS
+    from niblick.recipes.presets import PRESETS
 
     rows = ["| config | modules | readable | packed | seconds |", "| --- | ---: | ---: | ---: | ---: |"]
     for name in PRESETS:

@@ -21,7 +21,7 @@ from niblick.model.layers import TransformerBlock
 from niblick.model.level import Level
 from niblick.model.lm import LM
 from niblick.model.stage import Stage
-from niblick.presets import get_preset
+from niblick.recipes.presets import get_preset
 from niblick.train.optim import OptimConfig, Optimizers
 from niblick.train.precision import DTYPES, autocast
 

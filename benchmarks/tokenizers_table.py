@@ -17,13 +17,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from niblick.config import RunConfig, override
+from niblick.config.run_config import RunConfig, override
 from niblick.console import RunConsole, human_bytes
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
-from niblick.pipeline import bytes_per_token, run
-from niblick.presets import get_preset
-from niblick.runs import machine
+from niblick.recipes.presets import get_preset
+from niblick.run.directory import machine
+from niblick.run.pipeline import bytes_per_token, run
 from niblick.score.baselines import xz_size
 
 BEGIN, END = "<!-- tokenizers: begin -->", "<!-- tokenizers: end -->"

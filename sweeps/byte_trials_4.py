@@ -3,7 +3,7 @@
 Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on the first 60 held-out documents.
 """
 
-from niblick.lab.sweep import Sweep, listed
+from niblick.sweeps.sweep import Sweep, listed
 
 ONE = "model.main.layout=T1"
 

@@ -4,7 +4,7 @@ Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on t
 `hnet` is `hnet-small`: study 1's byte-level H-Net, small, without tables.
 """
 
-from niblick.lab.sweep import Sweep, listed
+from niblick.sweeps.sweep import Sweep, listed
 
 BYTES, SUBWORDS = "data.path=data/webmix-byte260", "data.path=data/webmix-sp1024"
 HNET = 'model.levels=[{"encoder":{"layout":"c1"},"decoder":{"layout":"c1"},"target_length":6,"ratio_weight":0.05}]'

@@ -3,7 +3,7 @@
 Two runs at once, one thread each, on the web mix (docs/recipes.md).
 """
 
-from niblick.lab.sweep import Sweep, listed
+from niblick.sweeps.sweep import Sweep, listed
 
 sweep = Sweep(
     base="hnet-small",

@@ -5,7 +5,7 @@ Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on t
 
 import json
 
-from niblick.lab.sweep import Sweep, listed
+from niblick.sweeps.sweep import Sweep, listed
 
 
 def tables(sizes, words=(), width=32):

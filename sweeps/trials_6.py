@@ -3,7 +3,7 @@
 Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on the first 60 held-out documents.
 """
 
-from niblick.lab.sweep import Sweep, listed
+from niblick.sweeps.sweep import Sweep, listed
 
 LEVEL = '{"encoder":{"layout":"c1"},"decoder":{"layout":"c1"},"target_length":3,"ratio_weight":0.05}'
 TWO_LEVELS = f"model.levels=[{LEVEL},{LEVEL}]"

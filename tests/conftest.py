@@ -84,3 +84,25 @@ def chromium_path() -> str:
 def niblick(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Niblick:
     """Runs command lines in this process."""
     return Niblick(capsys, monkeypatch)
+
+
+@pytest.fixture
+def score_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Score artifacts in this process: a fresh one takes seconds to start."""
+    from niblick.run import pipeline
+    from niblick.run.directory import Run
+
+    def score(run: Run, name: str) -> dict[str, Any]:
+        return pipeline.score_artifact(run.artifact(name), pipeline.config_of(run).data.path, run=run)
+
+    monkeypatch.setattr(pipeline, "official_score", score)
+
+
+@pytest.fixture
+def one_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count the same code for every run: making a script takes seconds, and these tests look at other things."""
+    from niblick.recipes.presets import get_preset
+    from niblick.run import pipeline
+
+    size = pipeline.closure_bytes(get_preset("hnet-small"), None)
+    monkeypatch.setattr(pipeline, "closure_bytes", lambda config, recipe: size)

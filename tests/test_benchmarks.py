@@ -14,7 +14,7 @@ import torch
 
 from niblick.model.lm import LM
 from niblick.pack.quantize import pack
-from niblick.presets import get_preset
+from niblick.recipes.presets import get_preset
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -50,10 +50,10 @@ def write_checkpoint(path: Path) -> None:
 
     import torch
 
-    from niblick.artifact.published import to_published
-    from niblick.config import override
+    from niblick.artifact.foreign.names import to_published
+    from niblick.config.run_config import override
     from niblick.model.lm import LM
-    from niblick.presets import get_preset
+    from niblick.recipes.presets import get_preset
 
     state = to_published(LM(override(get_preset("hnet-byte260"), TOY[:4]).model).state_dict())
     form = {"quantized": {}, "scales": {}, "dtypes": {}, "passthrough": state}

@@ -13,7 +13,7 @@ import torch
 
 from niblick.data.prepare import prepare
 from niblick.model.lm import LM
-from niblick.presets import load_recipe
+from niblick.recipes.presets import load_recipe
 from niblick.train.checkpoint import list_checkpoints, read_tensors
 from niblick.train.guides import make_guide
 from niblick.train.optim import Optimizers
@@ -48,7 +48,7 @@ def test_part(title: str, code: str, tmp_path: Path) -> None:
 TOGETHER = """
 
 def recipe():
-    from niblick.config import ExportConfig
+    from niblick.config.run_config import ExportConfig
     from niblick.score.plan import ScoreConfig
     from niblick.train.schedule import ScheduleConfig
     from niblick.train.trainer import TrainConfig

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from niblick import pack, score
-    from niblick.generate import chunks, load
+    from niblick.run.generate import chunks, load
 
 __all__ = ["__version__", "chunks", "load", "pack", "score"]
 __version__ = "0.1.0"
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     # Torch is only imported when something needs it.
     if name in ("chunks", "load"):
-        return getattr(importlib.import_module("niblick.generate"), name)
+        return getattr(importlib.import_module("niblick.run.generate"), name)
     if name in ("pack", "score"):
         return importlib.import_module(f"niblick.{name}")
     raise AttributeError(f"module 'niblick' has no attribute {name!r}")

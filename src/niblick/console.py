@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from niblick.tracks import UNWEIGHED
+from niblick.challenge.tracks import UNWEIGHED
 
 PLAIN_SECONDS = 10.0
 """Seconds between lines where there is no terminal to rewrite a line on."""

@@ -8,22 +8,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-from niblick import challenge, pipeline
-from niblick.audit.functions import Effort
-from niblick.auditing import Options, audit
-from niblick.config import override
+from niblick.audit.auditor import Options, audit
+from niblick.audit.function_checks import Effort
+from niblick.boundaries.cuts import PUBLISHED_SENTENCE, chunks
+from niblick.boundaries.pictures import brackets
+from niblick.challenge import rules
+from niblick.challenge.tracks import UNWEIGHED
+from niblick.config.run_config import override
 from niblick.console import RunConsole, human_bytes, human_seconds, weighed
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
+from niblick.drawing import figures
+from niblick.drawing import page as report
 from niblick.errors import DataError
-from niblick.lab import figures, report
-from niblick.loading import build_model, load_artifact
-from niblick.presets import get_preset
-from niblick.runs import Run, write_json
+from niblick.recipes.presets import get_preset
+from niblick.run import pipeline
+from niblick.run.directory import Run, write_json
+from niblick.run.loading import build_model, load_artifact
 from niblick.score.baselines import compressor_baselines
-from niblick.study.boundaries import PUBLISHED_SENTENCE, chunks
-from niblick.study.pictures import brackets
-from niblick.tracks import UNWEIGHED
 
 BASELINES = {
     "xz": "xz -9e",
@@ -80,7 +82,7 @@ def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
         "artifact_bytes": result["artifact_bytes"],
         "code_bytes": result["code_bytes"],
         "total_bytes": result["total_bytes"],
-        "cap_bytes": challenge.CAP_BYTES,
+        "cap_bytes": rules.CAP_BYTES,
         "held_out_bytes": len(held_out),
         "training_bytes": len(training),
         "text_hash": dataset.val.text_hash,

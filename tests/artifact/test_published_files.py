@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from niblick.artifact.published import to_published
-from niblick.artifact.published_files import Shapes, read_published
+from niblick.artifact.foreign.names import to_published
+from niblick.artifact.foreign.published_files import Shapes, read_published
 from niblick.errors import ArtifactError
 from niblick.model.hnet import LevelConfig
 from niblick.model.lm import LM, ModelConfig

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from niblick.audit.checks import Check
-from niblick.audit.functions import Effort, Function, audit_function
-from niblick.audit.models import as_function, audit_model, gradients
-from niblick.audit.scorers import Scorer, audit_scorer
-from niblick.audit.text import bytes_counted
+from niblick.audit.function_checks import Effort, Function, audit_function
+from niblick.audit.model_checks import as_function, audit_model, gradients
+from niblick.audit.scorer_checks import Scorer, audit_scorer
+from niblick.audit.text_checks import bytes_counted
 from niblick.data.dataset import Split
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.model.chunking import cosine_probability

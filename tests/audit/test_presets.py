@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from niblick.audit.functions import Effort
-from niblick.audit.models import audit_model
+from niblick.audit.function_checks import Effort
+from niblick.audit.model_checks import audit_model
 from niblick.model.lm import LM, ModelConfig
-from niblick.presets import PRESETS, get_preset
+from niblick.recipes.presets import PRESETS, get_preset
 
 
 def small(config: ModelConfig) -> ModelConfig:

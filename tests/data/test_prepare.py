@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from niblick import challenge
+from niblick.challenge import rules
 from niblick.data import documents, encode, writing
 from niblick.data.check import check
 from niblick.data.dataset import Dataset
@@ -121,7 +121,7 @@ def test_default_validation_split(tmp_path: Path, count: int, held_out: int, wri
 def test_default_validation_split_stops_at_the_challenges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_jsonl: WriteJsonl
 ) -> None:
-    monkeypatch.setattr(challenge, "VALIDATION_DOCUMENTS", 3)
+    monkeypatch.setattr(rules, "VALIDATION_DOCUMENTS", 3)
     source = write_jsonl(tmp_path / "docs.jsonl", map(str, range(400)))
     assert prepare(str(source), "byte260", tmp_path / "out")["num_val_docs"] == 3
     assert prepare(str(source), "byte260", tmp_path / "few", max_docs=40)["num_docs"] == 40

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from niblick.config import model_config, to_dict
+from niblick.config.run_config import model_config, to_dict
 from niblick.errors import ConfigError
 from niblick.model.hnet import read_nested, write_nested
 from niblick.model.layers import BlockConfig

@@ -12,8 +12,8 @@ from niblick.model.hnet import LevelConfig
 from niblick.model.layers import BlockConfig
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.stage import StageConfig, parse_layout
-from niblick.pipeline import parameter_count
-from niblick.presets import get_preset
+from niblick.recipes.presets import get_preset
+from niblick.run.pipeline import parameter_count
 
 
 def small(levels: int = 1, **changes: object) -> ModelConfig:

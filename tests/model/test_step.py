@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from niblick.config import override
+from niblick.config.run_config import override
 from niblick.errors import ConfigError
 from niblick.model.level import LevelConfig
 from niblick.model.lm import LM, EntropyConfig, ModelConfig
 from niblick.model.ngrams import NgramConfig
 from niblick.model.providers import Entropy
 from niblick.model.stage import StageConfig
-from niblick.presets import PRESETS, get_preset
+from niblick.recipes.presets import PRESETS, get_preset
 
 
 def rough(config: ModelConfig, seed: int = 0) -> LM:

@@ -12,7 +12,7 @@ import pytest
 
 from niblick.errors import DataError
 from niblick.monitor import tail as tailing
-from niblick.monitor.sources import LogSource
+from niblick.monitor.finding import LogSource
 from niblick.monitor.tail import Tail, expect_text, last_lines
 
 

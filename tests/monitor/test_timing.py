@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from figures import LOGS
 
-from niblick.monitor.facts import PHASES, Curve, Facts, Point
-from niblick.monitor.logs import LogReader
+from niblick.monitor.log_lines import LogReader
+from niblick.monitor.run_facts import PHASES, Curve, Facts, Point
 from niblick.monitor.timing import Lengths, Pace, Timing, phase_seconds, timing
 
 REPLAYED = [name for name in LOGS if not name.startswith("SP8192")]

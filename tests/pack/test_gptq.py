@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from niblick.config import override
+from niblick.config.run_config import override
 from niblick.data.dataset import Split
 from niblick.data.loader import Batches
 from niblick.data.tokenizers import ByteTokenizer
@@ -25,7 +25,7 @@ from niblick.pack.grid import Grid, code_entropy, fit_grid
 from niblick.pack.hessians import calibrate, calibrate_quantized, calibration_batches
 from niblick.pack.quantize import ExportConfig, pack, quantize
 from niblick.pack.schemes import parse_scheme
-from niblick.presets import PRESETS, get_preset
+from niblick.recipes.presets import PRESETS, get_preset
 from niblick.train.optim import OptimConfig, Optimizers
 
 ROWS, COLUMNS = 24, 40

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from niblick.artifact.published import from_published
-from niblick.config import override
+from niblick.artifact.foreign.names import from_published
+from niblick.config.run_config import override
 from niblick.model.lm import LM
-from niblick.presets import get_preset
+from niblick.recipes.presets import get_preset
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 TOLERANCE = 1e-4

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from niblick.artifact.published import from_published
+from niblick.artifact.foreign.names import from_published
 from niblick.model.hnet import Level, LevelConfig
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.stage import StageConfig

@@ -13,9 +13,9 @@ import pytest
 from sshd import Server
 from toy import SHORT, Home, quiet, toy_config
 
-from niblick.remote import launch as launching
+from niblick.remote import launching
 from niblick.remote.records import Records, RemoteRun
-from niblick.runs import read_json
+from niblick.run.directory import read_json
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ import pytest
 from toy import Home, quiet
 
 from niblick.errors import ConfigError
-from niblick.lab.ledger import Ledger
-from niblick.pipeline import find_artifact
+from niblick.ledger.ledger import Ledger
 from niblick.remote import ending, money
 from niblick.remote.address import RemoteError, Unreachable
-from niblick.remote.providers import Own
+from niblick.remote.clouds import Own
 from niblick.remote.pull import missing_at_home, pull
 from niblick.remote.records import RemoteRun
-from niblick.runs import Run, read_json, source_snapshot
+from niblick.run.directory import Run, read_json, source_snapshot
+from niblick.run.pipeline import find_artifact
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from sshd import Server
 
-from niblick.config import RunConfig, override
-from niblick.presets import get_preset
+from niblick.config.run_config import RunConfig, override
+from niblick.recipes.presets import get_preset
 from niblick.remote.records import Records
 
 SRC = Path(__file__).parents[2] / "src"

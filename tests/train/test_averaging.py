@@ -132,8 +132,8 @@ def test_text_that_is_held_back(tmp_path: Path) -> None:
     import numpy as np
 
     from niblick.data.dataset import Split
-    from niblick.pipeline import held_back
-    from niblick.presets import get_preset
+    from niblick.recipes.presets import get_preset
+    from niblick.run.pipeline import held_back
 
     config = get_preset("hnet-small")
     split = Split("train", [tmp_path] * 2, [np.arange(60_000, dtype=np.uint16), np.arange(40_000, dtype=np.uint16)])

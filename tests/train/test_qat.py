@@ -19,10 +19,9 @@ import pytest
 import torch
 from torch import nn
 
-from niblick import pipeline
 from niblick.artifact.container import read_artifact, write_artifact
-from niblick.challenge import environment
-from niblick.config import apply_environment, override, to_dict
+from niblick.challenge.rules import environment
+from niblick.config.run_config import apply_environment, override, to_dict
 from niblick.data.dataset import Split
 from niblick.data.loader import Batches
 from niblick.data.prepare import prepare
@@ -32,7 +31,8 @@ from niblick.model.hnet import LevelConfig
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.stage import StageConfig
 from niblick.pack.quantize import ExportConfig, pack
-from niblick.presets import get_preset
+from niblick.recipes.presets import get_preset
+from niblick.run import pipeline
 from niblick.score.scorers import Score
 from niblick.train import qat as qat_module
 from niblick.train.averaging import Averages

@@ -15,7 +15,7 @@ import torch
 
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
-from niblick.runs import Run
+from niblick.run.directory import Run
 from niblick.train.checkpoint import list_checkpoints, read_tensors
 from niblick.train.distributed import SINGLE, Ranks
 from niblick.train.trainer import StopSignals, TrainConfig

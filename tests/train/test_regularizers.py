@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from niblick.artifact.dequantize import matrix_shape
-from niblick.config import override
+from niblick.config.run_config import override
 from niblick.data.dataset import Split
 from niblick.data.loader import Batches
 from niblick.errors import ConfigError
@@ -23,7 +23,7 @@ from niblick.model.stage import StageConfig
 from niblick.pack.grid import code_entropy, scale_values
 from niblick.pack.quantize import ExportConfig, quantize
 from niblick.pack.schemes import parse_scheme
-from niblick.presets import get_preset
+from niblick.recipes.presets import get_preset
 from niblick.score.scorers import Score
 from niblick.train.optim import OptimConfig
 from niblick.train.regularizers import PENALTIES, Penalties, PenaltyConfig, register_penalty

@@ -16,7 +16,7 @@ import pytest
 
 from niblick.artifact.container import read_artifact
 from niblick.data.prepare import prepare
-from niblick.runs import Run
+from niblick.run.directory import Run
 from niblick.train.checkpoint import list_checkpoints, read_tensors
 
 TOY = [
@@ -53,16 +53,16 @@ MOMENTS = {  # where a kill may fall: the function and the most calls to let pas
     "making the run": ("os", "replace", 3),
     "a step": ("niblick.train.trainer", "_gradients", 16),
     "the update": ("niblick.train.optim", "orthogonalize", 30),
-    "an event": ("niblick.runs", "append_line", 30),
+    "an event": ("niblick.run.directory", "append_line", 30),
     "a file being written": ("niblick.train.checkpoint", "save_file", 4),
     "a checkpoint on its way": ("os", "replace", 6),
     "an old checkpoint going": ("niblick.train.checkpoint", "list_checkpoints", 4),
-    "choosing an average": ("niblick.pipeline", "plain_score", 3),
-    "the last validation": ("niblick.pipeline", "_validate_weights", 1),
-    "packing": ("niblick.pipeline", "pack", 1),
+    "choosing an average": ("niblick.run.pipeline", "plain_score", 3),
+    "the last validation": ("niblick.run.pipeline", "_validate_weights", 1),
+    "packing": ("niblick.run.pipeline", "pack", 1),
     "the artifact being written": ("os", "fsync", 3),
-    "scoring": ("niblick.pipeline", "official_score", 1),
-    "the result": ("niblick.pipeline", "write_json", 1),
+    "scoring": ("niblick.run.pipeline", "official_score", 1),
+    "the result": ("niblick.run.pipeline", "write_json", 1),
 }
 ORDER = [
     *("making the run", "a step", "the update", "an event", "a file being written", "a checkpoint on its way"),

@@ -7,7 +7,7 @@ as by an environment name; it never changes a number in silence.
 from __future__ import annotations
 
 from niblick.bundle.reach import Names, Registries
-from niblick.config import RunConfig
+from niblick.config.run_config import RunConfig
 from niblick.model.routers import is_soft
 from niblick.model.stage import parse_layout
 from niblick.pack.schemes import PUBLISHED
@@ -45,7 +45,7 @@ def left_out(config: RunConfig) -> Names:
     routers = [level.router for m in models for level in m.levels]
     only_published = export.scheme == PUBLISHED and not export.rules and not config.qat.on
     rows = (
-        (export.gptq == "off", "pipeline calibrated", "pack.gptq gptq_codes column_weights"),
+        (export.gptq == "off", "run.pipeline calibrated", "pack.gptq gptq_codes column_weights"),
         (not export.permute, "pack.permute permuted"),
         (not export.residual.bytes, "pack.residuals _pairs _factors _Pairs group_names"),
         (only_published, "pack.grid fit_grid", "artifact.dequantize _grid"),
@@ -60,7 +60,7 @@ def left_out(config: RunConfig) -> Names:
         (not score.sidecar.name, "score.sidecars Sidecar"),
         (not model.ngrams, "model.ngrams hashed_table"),
         (not config.train.init_from and "whitespace" not in routers, "model.providers Whitespace"),
-        (not model.entropy, "model.providers Entropy", "entropy load_small"),
+        (not model.entropy, "model.providers Entropy", "run.entropy load_small"),
         (not routers, "model.level Level SoftLevel"),
         (not any(map(is_soft, routers)), "model.level SoftLevel"),
         (all(map(is_soft, routers)), "model.level Level"),

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from niblick.bundle.sources import Function, Module, Piece, bound_inside, bound_name, dictionary, is_text, read_module
+from niblick.bundle.pieces import Function, Module, Piece, bound_inside, bound_name, dictionary, is_text, read_module
 from niblick.errors import ConfigError
 
 Registries = dict[tuple[str, str], frozenset[str]]

@@ -13,9 +13,20 @@ from niblick.errors import NiblickError
 
 # In the order of --help, which is that of a run's life.
 # isort: off
-from niblick.cli import looking, data, training, watching, sweeps, remote  # noqa: F401
-from niblick.cli import importing  # noqa: F401
-from niblick.cli import scoring, auditing, packing, studying, text, ledger, submitting  # noqa: F401
+from niblick.cli import remote_verbs  # noqa: F401
+from niblick.cli import looking_verbs  # noqa: F401
+from niblick.cli import data_verbs  # noqa: F401
+from niblick.cli import training_verbs  # noqa: F401
+from niblick.cli import watching_verbs  # noqa: F401
+from niblick.cli import sweep_verbs  # noqa: F401
+from niblick.cli import import_verbs  # noqa: F401
+from niblick.cli import submitting_verbs  # noqa: F401
+from niblick.cli import scoring_verbs  # noqa: F401
+from niblick.cli import audit_verbs  # noqa: F401
+from niblick.cli import packing_verbs  # noqa: F401
+from niblick.cli import studying_verbs  # noqa: F401
+from niblick.cli import text_verbs  # noqa: F401
+from niblick.cli import ledger_verbs  # noqa: F401
 # isort: on
 
 __all__ = ["app", "main"]

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from niblick.challenge.tracks import UNWEIGHED
 from niblick.errors import ConfigError
-from niblick.tracks import UNWEIGHED
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,8 +61,8 @@ def resolve(target: str, overrides: list[str], env: str = "") -> tuple[Any, Path
 
     The environment names are applied before the overrides.
     """
-    from niblick.config import apply_environment, override
-    from niblick.presets import get_preset, load_recipe
+    from niblick.config.run_config import apply_environment, override
+    from niblick.recipes.presets import get_preset, load_recipe
 
     recipe = Path(target) if target.endswith(".py") else None
     config = load_recipe(recipe) if recipe else get_preset(target)
@@ -72,7 +72,7 @@ def resolve(target: str, overrides: list[str], env: str = "") -> tuple[Any, Path
 def unknown_target(target: str, runs: Path) -> ConfigError:
     """The error for a name that is neither preset nor run nor artifact."""
     from niblick.errors import nearest
-    from niblick.presets import PRESETS
+    from niblick.recipes.presets import PRESETS
 
     known = [*PRESETS, *(p.parent.name for p in runs.glob("*/config.json"))]
     return ConfigError(f"there is no preset, run or artifact {target!r}{nearest(target, known)}")
@@ -117,7 +117,7 @@ def print_facts(facts: dict[str, Any]) -> None:
 
 def flat(value: Any) -> list[tuple[str, str]]:
     """Nested config as dotted keys: what overrides are written with."""
-    from niblick.config import dotted
+    from niblick.config.run_config import dotted
 
     return [(key, v if isinstance(v, str) else json.dumps(v)) for key, v in dotted(value).items()]
 

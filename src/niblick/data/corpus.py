@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from niblick import challenge
+from niblick.challenge import rules
 from niblick.data.dataset import Dataset, Split
 from niblick.data.documents import (
     MAX_DOCUMENT_BYTES,
@@ -63,14 +63,14 @@ def open_corpus(source: str, val_docs: int | None, max_docs: int | None) -> Corp
     if source in EMBEDDED:
         return _embedded(source, val_docs, max_docs)
     if val_docs is None:
-        enough = challenge.VALIDATION_DOCUMENTS * VALIDATION_SHARE
+        enough = rules.VALIDATION_DOCUMENTS * VALIDATION_SHARE
         count = count_documents(source, min(enough, max_docs or enough))
         if count == 1:
             raise DataError(
                 f"{source} holds one document, so nothing would remain for training; "
                 "give more documents, or say with val_docs (1 or 0) which split this one is"
             )
-        val_docs = max(1, min(challenge.VALIDATION_DOCUMENTS, count // VALIDATION_SHARE))
+        val_docs = max(1, min(rules.VALIDATION_DOCUMENTS, count // VALIDATION_SHARE))
     # The manifest names the file, not where it lay on this machine.
     return Corpus(source_name(source), Path(source).name, val_docs, lambda: read_blocks(source))
 

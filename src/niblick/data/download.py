@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from niblick import challenge
+from niblick.challenge import rules
 from niblick.data.corpus import Corpus
 from niblick.data.dataset import read_manifest
 from niblick.data.documents import line_blocks
@@ -135,7 +135,7 @@ def challenge_documents(val_docs: int | None, files: Files | None = None) -> Cor
     manifest = json.loads(b"".join(_pieces(source, "manifest.json", 0)))
     name = str(manifest.get("docs_jsonl", "docs_selected.jsonl"))
     if val_docs is None:
-        val_docs = int(manifest.get("num_val_docs", challenge.VALIDATION_DOCUMENTS))
+        val_docs = int(manifest.get("num_val_docs", rules.VALIDATION_DOCUMENTS))
     return Corpus(
         f"fineweb{manifest.get('version', '')}",
         f"{PREFIX}docs",
@@ -160,7 +160,7 @@ def _wanted(manifest: dict[str, Any], variant: str, train_shards: int | None) ->
         if spec.get("name") == entry.get("tokenizer_name") and spec.get("model_path"):
             names.append(str(spec["model_path"]))
     for split, count in (("val", int(stats["files_val"])), ("train", train_shards)):
-        names += [f"{entry['path']}/{challenge.shard_name(split, number)}" for number in range(count)]
+        names += [f"{entry['path']}/{rules.shard_name(split, number)}" for number in range(count)]
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise DataError(f"the hub's manifest names the file {name}, outside its own directory; that is refused")

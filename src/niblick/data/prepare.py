@@ -18,7 +18,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from niblick import challenge
+from niblick.challenge import rules
 from niblick.data.corpus import Corpus, corpus_of_shards, open_corpus
 from niblick.data.dataset import Dataset
 from niblick.data.documents import no_documents
@@ -44,7 +44,7 @@ def prepare(
     *,
     val_docs: int | None = None,
     max_docs: int | None = None,
-    shard_tokens: int = challenge.SHARD_TOKENS,
+    shard_tokens: int = rules.SHARD_TOKENS,
     workers: int | None = None,
     normalization: Normalization = "identity",
     train_shards: int | None = None,
@@ -91,7 +91,7 @@ def convert(
     out: str | Path,
     *,
     given: Tokenizer | None = None,
-    shard_tokens: int = challenge.SHARD_TOKENS,
+    shard_tokens: int = rules.SHARD_TOKENS,
     workers: int | None = None,
     normalization: Normalization = "identity",
     progress: Progress | None = None,

@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from niblick import challenge
+from niblick.challenge import rules
 from niblick.errors import DataError
 
-HEADER_BYTES = 4 * challenge.SHARD_HEADER_INTS
+HEADER_BYTES = 4 * rules.SHARD_HEADER_INTS
 
 
 def shard_header(tokens: int) -> bytes:
     """Return the header of a shard with so many tokens."""
-    header = np.zeros(challenge.SHARD_HEADER_INTS, "<i4")
-    header[:3] = challenge.SHARD_MAGIC, challenge.SHARD_VERSION, tokens
+    header = np.zeros(rules.SHARD_HEADER_INTS, "<i4")
+    header[:3] = rules.SHARD_MAGIC, rules.SHARD_VERSION, tokens
     return header.tobytes()
 
 
@@ -41,10 +41,10 @@ def read_shard(path: Path) -> npt.NDArray[np.uint16]:
         raise DataError(f"{path} has {size} bytes, less than the header of a shard ({HEADER_BYTES}); fetch it again")
     header = np.frombuffer(head, "<i4")
     magic, version, tokens = (int(value) for value in header[:3])
-    if (magic, version) != (challenge.SHARD_MAGIC, challenge.SHARD_VERSION) or header[3:].any() or tokens < 0:
+    if (magic, version) != (rules.SHARD_MAGIC, rules.SHARD_VERSION) or header[3:].any() or tokens < 0:
         raise DataError(
-            f"{path} is no token shard: its header starts {magic}, {version}, where {challenge.SHARD_MAGIC}, "
-            f"{challenge.SHARD_VERSION}, the number of tokens and zeros belong; fetch or prepare it again"
+            f"{path} is no token shard: its header starts {magic}, {version}, where {rules.SHARD_MAGIC}, "
+            f"{rules.SHARD_VERSION}, the number of tokens and zeros belong; fetch or prepare it again"
         )
     expected = HEADER_BYTES + 2 * tokens
     if size != expected:
@@ -116,7 +116,7 @@ class ShardWriter:
             self._file = None
 
     def _path(self, suffix: str = "") -> Path:
-        return self.directory / (challenge.shard_name(self.split, len(self.files)) + suffix)
+        return self.directory / (rules.shard_name(self.split, len(self.files)) + suffix)
 
     def _finish_shard(self) -> None:
         self._file.seek(0)

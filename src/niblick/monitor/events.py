@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from niblick.monitor.facts import MOST_LEVELS, Check, Facts, FinalScore, Note, Point
+from niblick.monitor.run_facts import MOST_LEVELS, Check, Facts, FinalScore, Note, Point
 from niblick.monitor.timing import Pace
 
 

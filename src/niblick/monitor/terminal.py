@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from niblick import challenge
+from niblick.challenge import rules
 from niblick.console import human_bytes, human_seconds
 from niblick.monitor.timing import ENDED
 from niblick.monitor.watcher import LABELS, View, Watcher
@@ -106,7 +106,7 @@ def _pairs(view: View) -> list[tuple[tuple[str, str], tuple[str, str]]]:
     final = f"{view.final.bpb:.4f} BPB ({view.final.name})" if view.final else "–"
     size = view.size or "–"
     if view.total_bytes is not None:
-        size += f" of {challenge.CAP_BYTES:,}" + (" OVER THE CAP" if view.total_bytes > challenge.CAP_BYTES else "")
+        size += f" of {rules.CAP_BYTES:,}" + (" OVER THE CAP" if view.total_bytes > rules.CAP_BYTES else "")
     speed = "–" if view.bytes_per_second is None else f"{human_bytes(view.bytes_per_second)}/s"
     clock = "–" if view.train_seconds is None else human_seconds(view.train_seconds)
     return [

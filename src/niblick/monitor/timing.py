@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from niblick.monitor.facts import PHASES, Facts
+from niblick.monitor.run_facts import PHASES, Facts
 
 ENDED = ("done", "failed", "stopped")
 _WINDOW = 48

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from niblick import challenge
+from niblick.challenge import rules
 from niblick.console import weighed
+from niblick.drawing.charts import History
 from niblick.errors import ConfigError
-from niblick.lab.charts import History
-from niblick.monitor.facts import PHASES, Facts, FinalScore, Note
-from niblick.monitor.sources import LogSource, RunSource, Source, find_logs, find_runs
+from niblick.monitor.finding import LogSource, RunSource, Source, find_logs, find_runs
+from niblick.monitor.run_facts import PHASES, Facts, FinalScore, Note
 from niblick.monitor.timing import ENDED, Lengths, Timing, phase_seconds, timing
 
 POLL_SECONDS = 0.4
@@ -125,7 +125,7 @@ class View:
             "scores": [{"name": s.name, "kind": s.kind, "bpb": s.bpb, "seconds": s.seconds} for s in self.scores],
             "artifact_bytes": self.artifact_bytes,
             "total_bytes": self.total_bytes,
-            "cap_bytes": challenge.CAP_BYTES,
+            "cap_bytes": rules.CAP_BYTES,
             "model_params": self.parameters,
             "seed": self.seed,
             "train_time_ms": None if self.train_seconds is None else round(1000 * self.train_seconds),

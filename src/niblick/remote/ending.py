@@ -9,7 +9,7 @@ from dataclasses import replace
 from niblick.errors import ConfigError, NiblickError
 from niblick.remote import records as at
 from niblick.remote.address import RemoteError
-from niblick.remote.providers import Provider
+from niblick.remote.clouds import Provider
 from niblick.remote.pull import PATIENCE, Say, far, lost_at_home, not_home, pull
 from niblick.remote.records import Machine, Records, RemoteRun
 

@@ -17,7 +17,7 @@ from niblick.data.shards import file_hash
 from niblick.remote import records as at
 from niblick.remote.address import RemoteError, Unreachable
 from niblick.remote.records import Machine, Records, RemoteRun
-from niblick.runs import Run, read_json, write_bytes, write_json
+from niblick.run.directory import Run, read_json, write_bytes, write_json
 
 Say = Callable[[str], None]
 

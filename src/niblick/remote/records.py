@@ -17,7 +17,7 @@ from typing import Any
 
 from niblick.errors import ConfigError, nearest
 from niblick.remote.address import Address
-from niblick.runs import read_json, write_json
+from niblick.run.directory import read_json, write_json
 
 LAUNCHING, RUNNING, DONE, STOPPED, FAILED = "launching", "running", "done", "stopped", "failed"
 ABANDONED, INCOMPLETE = "abandoned", "incomplete"

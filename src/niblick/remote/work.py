@@ -18,14 +18,14 @@ import torch
 import zstandard
 
 import niblick
-from niblick import pipeline
-from niblick.config import RunConfig, run_config
+from niblick.config.run_config import RunConfig, run_config
 from niblick.data.check import check
 from niblick.data.prepare import prepare
 from niblick.data.shards import file_hash
 from niblick.errors import ConfigError, DataError
-from niblick.presets import load_recipe
-from niblick.runs import Run, read_json, source_snapshot
+from niblick.recipes.presets import load_recipe
+from niblick.run import pipeline
+from niblick.run.directory import Run, read_json, source_snapshot
 from niblick.train.distributed import Ranks
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 class _Callable(ModuleType):
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        from niblick.score.functions import score_function
+        from niblick.score.any_function import score_function
 
         return score_function(*arguments, **options)
 

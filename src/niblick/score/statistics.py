@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from niblick import challenge
+from niblick.challenge import rules
 from niblick.errors import DataError
 
 FEW_DOCUMENTS = 30
@@ -100,4 +100,4 @@ def _share(count: int, resamples: int) -> float:
 
 def record_margin(tokens: int, size: int) -> float:
     """What the challenge's 0.005 nats per token are in bits per byte, where `tokens` stand for `size` bytes."""
-    return challenge.RECORD_NATS / math.log(2) * tokens / size
+    return rules.RECORD_NATS / math.log(2) * tokens / size

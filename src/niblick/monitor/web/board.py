@@ -10,12 +10,12 @@ from typing import Any
 
 from nicegui import run, ui
 
-from niblick import challenge
+from niblick.challenge import rules
 from niblick.console import weighed
+from niblick.drawing import charts
 from niblick.errors import NiblickError
-from niblick.lab import charts
-from niblick.lab.leaderboard import APART, leaderboard
-from niblick.lab.ledger import Ledger
+from niblick.ledger.leaderboard import APART, leaderboard
+from niblick.ledger.ledger import Ledger
 from niblick.monitor.watcher import LABELS, Watcher
 from niblick.monitor.web import fragments
 from niblick.monitor.web.frame import Chart, Live, page
@@ -63,7 +63,7 @@ def build(watcher: Watcher, standings: Standings) -> None:
             note.show(" · ".join(escape(text) for text in found["notes"]))
             first = found["boards"][0]["ranked"][:20] if found["boards"] else []
             ranking.draw(charts.ranking(first))
-            against.draw(charts.bytes_against_bpb(found["points"], challenge.CAP_BYTES))
+            against.draw(charts.bytes_against_bpb(found["points"], rules.CAP_BYTES))
             table.show(_points(found["points"]))
             table.element.set_visibility(bool(found["points"]))
             logs.show(_logs(found["logs"]))
@@ -154,7 +154,7 @@ def _points(points: Sequence[dict[str, Any]]) -> str:
             p["name"],
             f"{p['bpb']:.4f}",
             weighed(p["total_bytes"]),
-            "–" if p["total_bytes"] is None else f"{p['total_bytes'] / challenge.CAP_BYTES:.1%}",
+            "–" if p["total_bytes"] is None else f"{p['total_bytes'] / rules.CAP_BYTES:.1%}",
             p["standing"],
             p["scorer"],
             p["audit"],

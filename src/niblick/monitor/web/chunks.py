@@ -94,7 +94,7 @@ def _cut(path: Path, data: Path | None, text: str) -> tuple[str, str]:
 
 
 def _chunks(model: Any, text: str) -> list[Any]:
-    from niblick.generate import chunks
+    from niblick.run.generate import chunks
 
     return chunks(model, text)
 
@@ -107,7 +107,7 @@ def _level(pieces: list[Any]) -> str:
 @lru_cache(maxsize=2)
 def _loaded(path: Path, data: Path | None, changed: int) -> Any:
     """The model of an artifact; `changed` makes a new file another one."""
-    from niblick.generate import load
+    from niblick.run.generate import load
 
     return load(path, data)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from urllib.parse import urlencode
 
-from niblick import challenge
+from niblick.challenge import rules
 from niblick.console import human_bytes, human_seconds
 from niblick.monitor.timing import ENDED
 from niblick.monitor.watcher import LABELS, View
@@ -132,7 +132,7 @@ def cap(view: View) -> str:
     """Bytes against the cap, in words."""
     if view.total_bytes is None:
         return view.size or "–"
-    share = view.total_bytes / challenge.CAP_BYTES
+    share = view.total_bytes / rules.CAP_BYTES
     return f"{human_bytes(view.total_bytes)}, {share:.1%} of the cap" + (" – over" if share > 1 else "")
 
 

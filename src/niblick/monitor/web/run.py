@@ -8,7 +8,7 @@ from typing import Any
 from nicegui import ui
 
 from niblick.console import human_bytes, human_seconds
-from niblick.lab import charts
+from niblick.drawing import charts
 from niblick.monitor.watcher import LABELS, View, Watcher
 from niblick.monitor.web import fragments
 from niblick.monitor.web.frame import Chart, Live, empty, keep, page

@@ -54,7 +54,9 @@ def add_pages(watcher: Watcher) -> None:
     from fastapi import Query
     from nicegui import ui
 
-    from niblick.monitor.web import board, chunks, compare, live, notes, run
+    from niblick.monitor.web import board, chunks, live, run
+    from niblick.monitor.web import compare_page as compare
+    from niblick.monitor.web import notes_page as notes
 
     standings = board.Standings(watcher)
 

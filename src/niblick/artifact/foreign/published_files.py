@@ -1,0 +1,161 @@
+"""Checkpoints that others trained with the challenge's published scripts: `final_model.pt`, `final_model.int8.ptz`.
+
+The first is a state dict, the second zlib over a dictionary: `quantized` int8 codes, their `scales` (fp16 for each row
+of a matrix, else one number) and `dtypes`; `passthrough` tensors as they are, with `passthrough_orig_dtypes`; `qmeta`.
+Both are written by `torch.save`. They come from strangers, so nothing in them is run (`weights_only`) and nothing is
+believed: sizes are bounded before anything of that size is allocated.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from niblick.artifact.container import FREE_RAW_BYTES, MAX_FILE_BYTES, MAX_RAW_BYTES
+from niblick.artifact.dequantize import EncodedTensor
+from niblick.artifact.foreign.names import from_published, to_published
+from niblick.artifact.foreign.torch_files import load_dictionary, no_dictionary
+from niblick.errors import ArtifactError
+
+MAX_INFLATION = 100
+"""A `.ptz` may inflate to FREE_RAW_BYTES, or to so many times its size: weights compress well, a bomb better."""
+
+_FLOATS = {torch.float16: "fp16", torch.bfloat16: "fp32", torch.float32: "fp32", torch.float64: "fp32"}
+_FORM = {"quantized", "scales", "dtypes", "passthrough"}
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """Weights under our names, in their stored form; `quantized` where some of it is int8 codes and scales."""
+
+    encoded: dict[str, EncodedTensor]
+    quantized: bool
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the float32 tensors by name."""
+        return {name: tensor.dequantize() for name, tensor in self.encoded.items()}
+
+
+def read_published(path: Path, expected: Shapes) -> PublishedWeights:
+    """Read a published checkpoint for a model whose tensors (our names) have the `expected` shapes.
+
+    Codes and scales stay as they are: nothing is quantized again. Raises ArtifactError for a file that is no such
+    checkpoint, holds code, or inflates too far, and names the first tensor that the model does not have in this shape.
+    """
+    data = _read(path)
+    quantized = path.suffix == ".ptz"
+    content = _load(path, _inflate(path, data) if quantized else data)
+    quantized = quantized or content.keys() >= _FORM
+    codes, scales, kept = _int8_form(path, content) if quantized else ({}, {}, content)
+    # Compared before anything is copied: many names may share one storage, but they fit the model then.
+    _compare(path, {name: _checked(path, name, value) for name, value in {**codes, **kept}.items()}, expected)
+    encoded = {name: _int8(path, name, codes[name], scales[name]) for name in codes}
+    encoded |= {name: _kept(path, name, tensor) for name, tensor in kept.items()}
+    return PublishedWeights(from_published(encoded), bool(codes))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ArtifactError(f"{path} has {size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read")
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror}); give the path of a checkpoint") from None
+
+
+def _inflate(path: Path, data: bytes) -> bytes:
+    limit = min(MAX_RAW_BYTES, max(FREE_RAW_BYTES, MAX_INFLATION * len(data)))
+    stream = zlib.decompressobj()
+    try:
+        raw = stream.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise ArtifactError(f"{path} is no zlib stream, or is damaged ({error}); fetch it again") from None
+    if len(raw) > limit:
+        raise ArtifactError(f"{path} has {len(data):,} bytes and inflates to more than {limit:,}; that is refused")
+    if not stream.eof or stream.unused_data:
+        raise ArtifactError(f"{path} is cut off, or followed by other bytes; fetch it again")
+    return raw
+
+
+def _load(path: Path, data: bytes) -> dict[str, Any]:
+    content = load_dictionary(path, data)
+    if not all(isinstance(key, str) for key in content):
+        raise no_dictionary(path, content)
+    return content
+
+
+def _int8_form(path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return codes, scales and what is kept as floats, each by name."""
+    missing = sorted(_FORM - content.keys())
+    if missing or not all(isinstance(content[key], dict) for key in _FORM):
+        what = f"{', '.join(missing)} is missing" if missing else "its parts are no dictionaries"
+        raise ArtifactError(f"{path} is not the int8 form of the challenge's baseline ({what}), and no other is read")
+    codes, scales, kept = content["quantized"], content["scales"], content["passthrough"]
+    odd = sorted(map(str, (codes.keys() ^ scales.keys()) | (codes.keys() & kept.keys())))
+    if odd:
+        raise ArtifactError(f"{path}: tensor {odd[0]} has codes without scales, scales without codes, or two values")
+    return codes, scales, kept
+
+
+def _int8(path: Path, name: str, code: torch.Tensor, scale: Any) -> EncodedTensor:
+    scale = _checked(path, name, scale)
+    if code.dtype != torch.int8 or scale.dtype not in _FLOATS:
+        _unreadable(path, name, f"codes of {code.dtype} with scales of {scale.dtype}")
+    exact = scale if scale.dtype == torch.float16 else scale.float()
+    tensor = EncodedTensor("int8", tuple(code.shape), {"codes": _array(code), "scale": _array(exact)})
+    try:
+        tensor.dequantize()
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: tensor {name}: {error}") from None
+    return tensor
+
+
+def _kept(path: Path, name: str, tensor: torch.Tensor) -> EncodedTensor:
+    """A tensor stored as floats, in the smallest form of ours that holds it exactly."""
+    if tensor.dtype not in _FLOATS:
+        _unreadable(path, name, f"a tensor of {tensor.dtype}")
+    scheme = _FLOATS[tensor.dtype]
+    values = tensor if scheme == "fp16" else tensor.float()
+    return EncodedTensor(scheme, tuple(tensor.shape), {"values": _array(values)})
+
+
+def _checked(path: Path, name: str, value: Any) -> torch.Tensor:
+    """The tensor, if it is plain and as large as its storage says: one of stride 0 is larger than its file."""
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        _unreadable(
+            path, name, f"a {type(value).__name__}" if not isinstance(value, torch.Tensor) else "no dense tensor"
+        )
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        _unreadable(path, name, f"a tensor of shape {tuple(value.shape)} over too little storage")
+    return value.detach()
+
+
+def _unreadable(path: Path, name: str, what: str) -> NoReturn:
+    raise ArtifactError(f"{path}: {name} is {what}, expected floats or int8 codes; only published models are read")
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.contiguous().numpy().copy()
+
+
+def _compare(path: Path, found: Mapping[str, torch.Tensor], expected: Shapes) -> None:
+    """Name the first tensor that differs, as the file calls it."""
+    for name, shape in to_published(expected).items():
+        if name not in found:
+            raise ArtifactError(f"{path} has no tensor {name}, which the model needs; choose the preset it is of")
+        if tuple(found[name].shape) != tuple(shape):
+            raise ArtifactError(
+                f"{path}: tensor {name} has shape {tuple(found[name].shape)}, the model expects {tuple(shape)}; "
+                "choose another preset, or give key=value or --env as it was trained with"
+            )
+    if extra := sorted(found.keys() - to_published(expected).keys()):
+        raise ArtifactError(f"{path}: tensor {extra[0]} is not in the model; choose the preset that the file is of")

@@ -1,0 +1,508 @@
+"""Audits put together: of a run or artifact, a function, a log, a script, a submission folder.
+
+What is checked stands in `niblick.audit`; here the parts are fetched, and what needs a fresh process or the coder is
+done. The audit of an artifact lies beside it as audit.json.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from niblick.audit import text_checks as text
+from niblick.audit.checks import Check, failed, not_applicable, passed, summary
+from niblick.audit.function_checks import Effort, Function, audit_function
+from niblick.audit.log_checks import audit_log
+from niblick.audit.model_checks import audit_model, exact
+from niblick.audit.scorer_checks import Scorer, score_first, sums_to_one
+from niblick.audit.script_checks import audit_script
+from niblick.audit.watched import foreign
+from niblick.challenge import rules
+from niblick.challenge.tracks import UNWEIGHED
+from niblick.config.run_config import score_config
+from niblick.data.dataset import Dataset, Split
+from niblick.data.documents import read_documents
+from niblick.data.shards import file_hash
+from niblick.data.tokenizers import Tokenizer
+from niblick.errors import ArtifactError, ConfigError, DataError, NiblickError
+from niblick.files import copy_recipe
+from niblick.model.lm import LM
+from niblick.recipes.presets import load_recipe
+from niblick.run import pipeline
+from niblick.run.directory import Run, machine, write_json
+from niblick.run.loading import expect_tokenizer, load_artifact
+from niblick.score import ttt
+from niblick.score.coding import Layout, decode, encode, refuse_unprovable
+from niblick.score.plan import ScoreConfig
+from niblick.score.scorers import score_split
+from niblick.submission import rerun as rerunning
+
+Say = Callable[[str], None]
+
+ROWS = 4
+"""Windows that a model or function is asked about."""
+
+SAME = 1e-6
+"""Share by which a score may differ when it is made again on the same machine."""
+
+ALIKE = 2e-3
+"""The same on another machine or device, where rounding differs."""
+
+PROOF = 0.005
+"""Share by which the payload of a proof may differ from the score, apart from what opens its lanes."""
+
+SAMPLE_TOKENS = 16_384
+"""Tokens on which arithmetics are compared."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much is done."""
+
+    effort: Effort = field(default_factory=Effort)
+    prove: int = 0
+    """Documents whose score is proved by decoding."""
+    source: str = ""
+    """The text that the data was made of, to tell copies from what the source repeats."""
+    python: Path | None = None
+    """The Python of an environment to run submissions in; None: a fresh one is made of their requirements."""
+    train_bytes: int | None = 1 << 30
+    """Training text that validation text is looked for in, at most; None: all of it."""
+
+
+def audit(
+    target: str, runs: Path, data: str = "", options: Options | None = None, say: Say | None = None
+) -> dict[str, Any]:
+    """Audit whatever `target` is. Returns what audit.json holds; for an artifact that is written beside it.
+
+    Raises ConfigError if there is no such thing, or if the text that it needs is not named.
+    """
+    options, say = options or Options(), say or (lambda sentence: None)
+    path = Path(target)
+    if path.is_dir() and not (path / "config.json").is_file():
+        return audit_folder(path, runs, data, options, say)
+    if path.suffix == ".py" and path.is_file():
+        return summary(target, "script", audit_script(_read(path), target))
+    if path.suffix in (".txt", ".log") and path.is_file():
+        return summary(target, "log", audit_log(_read(path)))
+    module, _, name = target.rpartition(":")
+    if module and not path.exists() and _is_function(module, name, runs):
+        return summary(target, "function", _function_checks(load_function(module, name), data, options))
+    artifact, run = pipeline.find_artifact(target, runs)
+    if not data and run is not None:
+        data = pipeline.config_of(run).data.path
+    if not data:
+        raise ConfigError(f"{target} names no text: pass --data DIR")
+    checks = artifact_checks(artifact, run, data, options, say)
+    found = summary(target, "artifact", checks) | {
+        "artifact_sha256": file_hash(artifact),
+        "data": data,
+        "machine": machine(),
+    }
+    write_json(artifact.parent / "audit.json", found)
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+# Submission folders
+
+
+def audit_folder(folder: Path, runs: Path, data: str, options: Options, say: Say) -> dict[str, Any]:
+    """Audit what lies in a submission folder: scripts and logs, each by itself; then all of it together, run again."""
+    checks: list[Check] = []
+    scripts, logs = sorted(folder.glob("*.py")), sorted([*folder.glob("*.txt"), *folder.glob("*.log")])
+    logs = [log for log in logs if "requirements" not in log.name]
+    stated = rerunning.stated(folder) if (folder / "submission.json").is_file() else None
+    data = data or (_data_of(stated, runs) if stated else "")
+    artifact = folder / "final_model.nib"
+    if not scripts and not logs:
+        raise ConfigError(f"{folder} holds no script (*.py) and no log (*.log, *.txt): name a run, file or submission")
+    for path, found in [(p, audit_script(_read(p), str(p))) for p in scripts] + [
+        (p, audit_log(_read(p))) for p in logs
+    ]:
+        checks += [replace(check, name=f"{path.name}: {check.name}") for check in found]
+    if stated is not None:
+        checks.append(folder_bytes(folder, stated))
+    checks.append(rerun(folder, stated, data, options.python, say))
+    if artifact.is_file() and data:
+        checks += artifact_checks(artifact, None, data, options, say)
+    return summary(str(folder), "submission", checks)
+
+
+def _data_of(stated: dict[str, Any], runs: Path) -> str:
+    """The text that a submission's first run was scored on, where that run lies in `runs`."""
+    for seed in stated.get("seeds", []):
+        path = runs / str(seed.get("run", "")) / "config.json"
+        if path.is_file():
+            return str(json.loads(path.read_text(encoding="utf-8"))["data"]["path"])
+    return ""
+
+
+def folder_bytes(folder: Path, stated: dict[str, Any]) -> Check:
+    """The files are as large as submission.json says, and together within the cap."""
+    name = "submission: bytes"
+    sizes = {"bytes_code": "train_gpt.py", "bytes_model_int8_zlib": "final_model.nib"}
+    found = {key: (folder / file).stat().st_size if (folder / file).is_file() else 0 for key, file in sizes.items()}
+    total = sum(found.values())
+    for key, size in {**found, "bytes_total": total}.items():
+        if stated.get(key) != size:
+            return failed(name, f"submission.json says {key} of {stated.get(key)}, and there are {size}", **found)
+    if total > rules.CAP_BYTES:
+        return failed(name, f"{total:,} bytes are over the cap of {rules.CAP_BYTES:,}", **found)
+    return passed(name, f"{total:,} bytes, {total / rules.CAP_BYTES:.1%} of the cap, as stated", **found)
+
+
+def rerun(folder: Path, stated: dict[str, Any] | None, data: str, python: Path | None, say: Say) -> Check:
+    """Score a submission again in a fresh environment without network, with its own script."""
+    name = "rerun"
+    if stated is None or not (folder / "train_gpt.py").is_file() or not (folder / "final_model.nib").is_file():
+        return not_applicable(name, f"{folder} has no submission.json, train_gpt.py and final_model.nib to run again")
+    if not data:
+        return not_applicable(name, "its score is not made again, because no text is named: pass --data DIR")
+    say("making a fresh environment, and scoring the artifact in it without network")
+    try:
+        found = rerunning.rerun(folder, data, python)
+    except NiblickError as error:
+        return failed(name, str(error))
+    said = float(stated.get("val_bpb", float("nan")))
+    off = found["bpb"] - said
+    facts = {"bpb": found["bpb"], "stated": said, "off": off, "network": found["network"]}
+    told = f"{found['bpb']:.6f} BPB in a fresh environment, {found['network']}; submission.json says {said:.6f}"
+    return passed(name, told, **facts) if abs(off) <= rerunning.ENOUGH else failed(name, told, **facts)
+
+
+# Functions
+
+
+def _is_function(module: str, name: str, runs: Path) -> bool:
+    if not name.isidentifier() or (runs / module).is_dir() or Path(module).is_dir():
+        return False
+    if module.endswith(".py"):
+        return True
+    sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+    finally:
+        sys.path.pop(0)
+
+
+def load_function(module: str, name: str) -> Function:
+    """Import `name` of a module or a .py file: any f(ids_BL) → log-probabilities_BLV. Raises ConfigError if not."""
+    sys.path.insert(0, os.getcwd())
+    try:
+        if module.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(module).stem, module)
+            if spec is None or spec.loader is None or not Path(module).is_file():
+                raise ConfigError(f"there is no file {module} to take {name} from")
+            found = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(found)
+        else:
+            found = importlib.import_module(module)
+        function = getattr(found, name, None)
+    except NiblickError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise ConfigError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    if not callable(function):
+        raise ConfigError(f"{module} has no function {name}: name a function from ids to log-probabilities")
+    return function
+
+
+def _function_checks(function: Function, data: str, options: Options) -> list[Check]:
+    if not data:
+        raise ConfigError("a function is asked about real text: pass --data DIR")
+    dataset = Dataset.open(data)
+    vocab_size = dataset.tokenizer.vocab_size
+    ids_BL = sample_rows(dataset.val, dataset.tokenizer.bos_id, 128)
+
+    def checked(ids_BL: Tensor) -> Tensor:
+        try:
+            log_p_BLV = function(ids_BL)
+        except Exception as error:  # the user's code may raise anything
+            raise ConfigError(f"the function raised {type(error).__name__}: {error}") from error
+        expected = (*ids_BL.shape, vocab_size)
+        if not isinstance(log_p_BLV, Tensor) or tuple(log_p_BLV.shape) != expected:
+            shape = tuple(log_p_BLV.shape) if isinstance(log_p_BLV, Tensor) else type(log_p_BLV).__name__
+            raise ConfigError(f"the function gave {shape}, expected log-probabilities of shape {expected}")
+        return log_p_BLV.detach().cpu().clone()
+
+    checks = audit_function(checked, ids_BL, vocab_size, options.effort)
+    why = "a function has no file, log or score of its own"
+    return [*checks, text.bytes_counted(dataset.val, dataset.tokenizer)] + [
+        not_applicable(name, why) for name in ("score-first", "artifact", "reproduction")
+    ]
+
+
+def sample_rows(split: Split, bos_id: int, length: int) -> Tensor:
+    """Return ROWS windows of `length` tokens from the stream: its beginning, places drawn, and its end."""
+    length = min(length, split.tokens)
+    last = split.tokens - length
+    drawn = np.random.default_rng(0).integers(0, last + 1, ROWS - 2).tolist()
+    places = [0, *drawn, last]
+    return torch.from_numpy(np.stack([split.slice(at, length).astype(np.int64) for at in places]))
+
+
+# Artifacts
+
+
+def artifact_checks(path: Path, run: Run | None, data: str, options: Options, say: Say) -> list[Check]:
+    """All eight checks of an artifact, and the proof where it is asked for."""
+    recipe = run.recipe if run is not None and run.recipe.is_file() else None
+    if run is not None:
+        pipeline.config_of(run)
+    model, artifact = load_artifact(path)
+    dataset = Dataset.open(data)
+    expect_tokenizer(artifact, dataset, path)
+    settings = dict(artifact.config["score"])
+    dtype = settings.pop("dtype")
+    config = score_config(settings)
+    record = last_score(path, dataset)
+    say("asking the model about changed, shuffled and padded text")
+    ids_BL = sample_rows(dataset.val, dataset.tokenizer.bos_id, config.seq_len)
+    checks = audit_model(model, ids_BL, dataset.tokenizer.bos_id, options.effort)
+    say("counting bytes again, and looking for validation text in training text")
+    claimed = (record["bytes"], record["lossless"]) if record else (None, None)
+    checks.append(text.bytes_counted(dataset.val, dataset.tokenizer, *claimed))
+    checks += scorer_checks(model, dataset, config, record)
+    source = (document.text.encode() for document in read_documents(options.source)) if options.source else None
+    checks.append(text.hygiene(dataset.train, dataset.val, dataset.tokenizer, source, options.train_bytes))
+    say("scoring the artifact again in a fresh process without network")
+    fresh = score_fresh(path, recipe, data)
+    code = pipeline.weighed(path.stat().st_size, pipeline.scored_config(artifact, config, dtype, run, path), recipe)[
+        "code_bytes"
+    ]
+    checks.append(artifact_check(path, code, record, fresh))
+    checks.append(reproduction(model, dataset, config, dtype, record, fresh))
+    if options.prove:
+        say(f"coding and decoding {options.prove} documents")
+        checks.append(prove(model, dataset, config, options.prove))
+    return checks
+
+
+def last_score(path: Path, dataset: Dataset) -> dict[str, Any] | None:
+    """The newest score beside an artifact that is of this text and by its own scorer; None if there is none."""
+    scores = path.parent / "scores.jsonl"
+    if not scores.is_file():
+        return None
+    records = [json.loads(line) for line in scores.read_text(encoding="utf-8").splitlines() if line.strip()]
+    same = [r for r in records if r["stream_hash"] == dataset.val.stream_hash]
+    return same[0] if same else None
+
+
+def scorer_checks(model: LM, dataset: Dataset, config: ScoreConfig, record: dict[str, Any] | None) -> list[Check]:
+    """Check the whole scorer on the beginning of the text, and the log of the recorded score."""
+    tokens = dataset.val.slice(0, min(dataset.val.tokens, 4 * config.seq_len + 1))
+    learns = bool(config.ttt.optimizer)
+    if learns:  # so that something is learned within so short a text
+        stretch = max(1, len(tokens) // 4)
+        config = replace(config, ttt=replace(config.ttt, chunk_tokens=stretch, step_tokens=stretch, max_seconds=None))
+    scorer = as_scorer(exact(model), dataset.tokenizer, replace(config, max_seconds=None))
+    windows = range(config.seq_len, len(tokens), config.seq_len)
+    checks = [score_first(scorer, tokens, model.config.vocab_size, windows)]
+    if record is not None and checks[0].status == "pass":
+        log = [ttt.Stretch(*line) for line in record["ttt_log"]]
+        if record["tokens"] != dataset.val.tokens - 1:
+            said = f"{record['tokens']:,} targets were scored, and the split has {dataset.val.tokens - 1:,}"
+            checks = [failed("score-first", said, scored=record["tokens"], targets=dataset.val.tokens - 1)]
+        elif not ttt.score_first(log):
+            checks = [failed("score-first", "by its log, the score learned from text before that was scored")]
+    if learns or config.sidecar.name:
+        found = sums_to_one(scorer, tokens[: config.seq_len], model.config.vocab_size)
+        checks.append(replace(found, name="normalization of the scorer"))
+    return checks
+
+
+def as_scorer(model: LM, tokenizer: Tokenizer, config: ScoreConfig) -> Scorer:
+    """The way an artifact is scored, as a function from the tokens of a stream to what each but the first costs."""
+
+    def scorer(tokens: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
+        nats = np.full(len(tokens) - 1, np.nan)
+
+        def keep(first: int, nats_N: npt.NDArray[np.float64]) -> None:
+            nats[first - 1 : first - 1 + len(nats_N)] = nats_N
+
+        split = Split("val", [], [np.asarray(tokens)])
+        settings = config if len(nats) >= config.seq_len else replace(config.plain(), sidecar=config.sidecar)
+        score_split(model, split, tokenizer, settings, observe=keep)
+        return nats
+
+    return scorer
+
+
+def artifact_check(path: Path, code: int | None, record: dict[str, Any] | None, fresh: dict[str, Any]) -> Check:
+    """Self-contained, under the cap with its code, and within the time limits where the record claims the track."""
+    name, size = "artifact", path.stat().st_size
+    total = size + (code or 0)
+    weight = UNWEIGHED if code is None else f"{code:,} of code"
+    if fresh["foreign"]:
+        return failed(
+            name,
+            f"scoring reads {fresh['foreign'][0]}, which is neither artifact, code nor the text: it is not counted",
+            files=fresh["foreign"][:8],
+        )
+    if fresh["network"]:
+        return failed(name, f"scoring wants the network: {fresh['network'][0]}", calls=fresh["network"][:8])
+    if total > rules.CAP_BYTES:
+        what = f"{size:,} bytes without the code" if code is None else f"{size:,} bytes and {weight}"
+        return failed(name, f"{what} are over the cap of {rules.CAP_BYTES:,}", total=total)
+    legal = record["legality"] if record else {}
+    if legal and not legal["reasons"]:
+        for what, limit in (("train_seconds", rules.TRAIN_SECONDS), ("eval_seconds", rules.EVAL_SECONDS)):
+            if legal[what] is None or legal[what] > limit:
+                return failed(name, f"the record track is claimed with {what} of {legal[what]}, over {limit}")
+    share = f"{'at least ' if code is None else ''}{total / rules.CAP_BYTES:.1%} of the cap"
+    return passed(
+        name,
+        f"{size:,} bytes and {weight}, {share}; scoring reads nothing but artifact, code and text, and no network",
+        artifact_bytes=size,
+        code_bytes=code,
+        total_bytes=None if code is None else total,
+    )
+
+
+def reproduction(
+    model: LM,
+    dataset: Dataset,
+    config: ScoreConfig,
+    dtype: str,
+    record: dict[str, Any] | None,
+    fresh: dict[str, Any],
+) -> Check:
+    """The score repeats, and how far other arithmetics are from it; router decisions on a knife-edge are counted."""
+    name = "reproduction"
+    facts: dict[str, Any] = {"bpb_fresh": fresh["bpb"], "knife_edges": fresh["knife_edges"], "bpb": None}
+    facts |= arithmetics(model, dataset, config)
+    edges = f"{fresh['knife_edges']:,} of {fresh['decisions']:,} router decisions on a knife-edge"
+    apart = ", ".join(f"{key} {value:+.2e}" for key, value in facts["apart"].items())
+    beside = f"{edges}; BPB on {facts['sample_tokens']:,} tokens against float32: {apart}"
+    if record is None:
+        return passed(name, f"no score is recorded; a fresh process gives {fresh['bpb']:.6f} BPB; {beside}", **facts)
+    same = record["machine"] == machine() and record["scorer"]["dtype"] == dtype
+    limit, off = (SAME if same else ALIKE), fresh["bpb"] / record["bpb"] - 1
+    facts |= {"bpb": record["bpb"], "off": off}
+    if not abs(off) <= limit:
+        return failed(
+            name,
+            f"the record says {record['bpb']:.6f} BPB and a fresh process gives {fresh['bpb']:.6f} ({off:+.2e})",
+            **facts,
+        )
+    return passed(name, f"{fresh['bpb']:.6f} BPB again in a fresh process ({off:+.1e}); {beside}", **facts)
+
+
+def arithmetics(model: LM, dataset: Dataset, config: ScoreConfig) -> dict[str, Any]:
+    """Score the beginning of the text in float32 and bfloat16, on the CPU and a GPU if there is one."""
+    count = min(dataset.val.tokens, max(SAMPLE_TOKENS, config.seq_len + 1))
+    part = replace(dataset, val=dataset.val.part(0, count))
+    plain = config.plain()
+    device = next(model.parameters()).device
+    bpb = {}
+    for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        for dtype in ("float32", "bfloat16"):
+            key = f"{kind} {dtype}" if kind != "cpu" else dtype
+            bpb[key] = pipeline.score_model(model.to(kind), part, plain, dtype).bpb
+    model.to(device)
+    apart = {key: value - bpb["float32"] for key, value in bpb.items() if key != "float32"}
+    return {"sample_tokens": count, "arithmetics": bpb, "apart": apart}
+
+
+# A fresh process
+
+_FRESH = (
+    "import sys; from niblick.audit.watched import watch; watch(sys.argv[1]); "
+    "from niblick.audit.auditor import score_here; score_here(*sys.argv[2:])"
+)
+
+
+def score_fresh(path: Path, recipe: Path | None, data: str) -> dict[str, Any]:
+    """Score an artifact in a process that has the file, its code and the text, and refuses the network.
+
+    Returns its score, and what it opened besides (`foreign`) and where it wanted to connect (`network`).
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(os.path.realpath(name))
+        (folder / "artifact.nib").write_bytes(path.read_bytes())
+        if recipe is not None:
+            copy_recipe(recipe, folder)
+        report, result = folder / "report.json", folder / "score.json"
+        command = [sys.executable, "-c", _FRESH, str(report), str(folder), os.path.abspath(data), str(result)]
+        here = str(Path(__file__).parents[2])
+        environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+        environment |= {"PYTHONPATH": here, "XDG_CACHE_HOME": str(folder)}  # no file of an earlier process is read
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        watched = json.loads(report.read_text()) if report.is_file() else {"files": [], "network": []}
+        if done.returncode and not watched["network"]:
+            last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+            raise ArtifactError(f"scoring {path} in a fresh process failed: {last}")
+        score = json.loads(result.read_text()) if result.is_file() else dict.fromkeys(("bpb", "loss"), float("nan"))
+        known = [str(folder), os.path.realpath(data), here]
+        score |= {"foreign": foreign(watched["files"], known), "network": watched["network"]}
+        return {"knife_edges": 0, "decisions": 0} | score
+
+
+def score_here(folder: str, data: str, result: str) -> None:
+    """What the fresh process does: score the artifact of a folder that holds nothing else but its recipe."""
+    if (recipe := Path(folder) / "recipe.py").is_file():
+        load_recipe(recipe)
+    record = pipeline.score_artifact(Path(folder) / "artifact.nib", data)
+    keys = ("bpb", "loss", "bits", "tokens", "bytes", "seconds", "knife_edges", "decisions")
+    write_json(Path(result), {key: record[key] for key in keys})
+
+
+# Proof by decoding
+
+
+def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int) -> Check:
+    """Code the first documents of the validation text with the model, decode them again, and compare with the score."""
+    name = "proof"
+    try:
+        refuse_unprovable(config)
+    except ConfigError as error:
+        return not_applicable(name, str(error))
+    spans = text.document_spans(dataset.val, dataset.tokenizer.bos_id)
+    count = min(documents, len(spans))
+    end = sum(spans[count - 1])
+    tokens = np.array(dataset.val.slice(0, end), np.uint16)
+    begin_D = np.array([offset for offset, _ in spans[:count]], np.int64)
+    plan = Layout(len(tokens), begin_D, config, dataset.tokenizer.bos_id, model.config.vocab_size)
+    model = model.cpu().float()
+    blocks = list(encode(model, tokens, plan))
+    back = decode(model, iter(blocks), plan)
+    score = score_split(model, dataset.val.part(0, end), dataset.tokenizer, config)
+    bits = 8 * sum(len(block.data) for block in blocks)
+    opening = plan.opening_bits()
+    off = (bits - opening) / score.bits - 1
+    facts = {"documents": count, "bytes": score.bytes, "payload_bits": bits, "opening_bits": opening}
+    facts |= {"score_bits": score.bits, "off": off, "payload_bpb": bits / score.bytes, "score_bpb": score.bpb}
+    said = (
+        f"{count} documents of {score.bytes:,} bytes became {bits // 8:,} bytes, {bits / score.bytes:.4f} bits per byte"
+    )
+    share = f"{off:+.2%} of the score's {score.bpb:.4f}, {opening / 8:,.0f} bytes that open lanes apart"
+    if not np.array_equal(back, tokens):
+        return failed(name, f"{said}, but decode to something else", **facts)
+    if abs(off) > PROOF:
+        return failed(name, f"{said}, {share}", **facts)
+    return passed(name, f"{said} ({share}), and decode to the same text", **facts)

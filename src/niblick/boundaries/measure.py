@@ -1,0 +1,156 @@
+"""All figures about the boundaries of a model over a sample of windows, level by level, as plain data.
+
+Shapes: L tokens of a row, N bytes of a document's part of one, C chunks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from niblick.boundaries.cuts import Row, row_chunks
+from niblick.boundaries.metrics import (
+    Agreement,
+    agreement,
+    beside_whitespace,
+    chunk_lengths,
+    common_chunks,
+    histogram,
+    inside_characters,
+    script,
+    truncated,
+    variation,
+)
+from niblick.boundaries.references import Bools
+from niblick.boundaries.sample import Piece, Sample
+
+DIVISORS = (2, 4, 8)
+"""Caps of L // k chunks that are tried on what a level found."""
+COMMON = 20
+"""So many of the most frequent chunks are named."""
+
+
+def measure(rows: Sequence[Row], sample: Sample) -> list[dict[str, Any]]:
+    """Return what is to be said of each level, outermost first.
+
+    Rows are the sample's windows, read by a model. The first position of a window and what follows a BOS are
+    boundaries whatever a model does: they count as chunks, but not in agreement with anything.
+    """
+    return [level_facts(rows, sample, level) for level in range(len(rows[0].levels))]
+
+
+def level_facts(rows: Sequence[Row], sample: Sample, level: int) -> dict[str, Any]:
+    """Return the figures of one level."""
+    decisions = [row.levels[level] for row in rows]
+    counts = [int(d.boundary_L.sum()) for d in decisions]
+    tokens_C = np.concatenate([chunk_lengths(d.boundary_L) for d in decisions])
+    bytes_C = np.concatenate([_bytes_of_chunks(row, level) for row in rows])
+    parts = list(_parts(rows, sample, level))
+    found, seen = [d.found for d in decisions], [d.seen for d in decisions]
+    return {
+        "level": level,
+        "boundaries_per_window": float(np.mean(counts)),
+        "boundaries_per_window_deviation": float(np.std(counts)),
+        "mean_length": {"tokens": float(tokens_C.mean()), "bytes": float(bytes_C.mean())},
+        "variation": {"tokens": variation(tokens_C), "bytes": variation(bytes_C)},
+        "histogram": {"tokens": histogram(tokens_C), "bytes": histogram(bytes_C)},
+        **_agreements(parts, sample),
+        "surprisal": surprisal(rows, level),
+        "truncated": {
+            "dropped": sum(d.dropped for d in decisions) / max(sum(found), 1),
+            **{f"L//{k}": truncated(found, seen, k) for k in DIVISORS},
+        },
+        "common": common_chunks((row.data[c.start : c.end] for row in rows for c in row_chunks(row, level)), COMMON),
+        "sources": _groups(parts, sample, lambda piece, data: piece.source),
+        "scripts": _groups(parts, sample, lambda piece, data: script(data)),
+    }
+
+
+Part = tuple[Piece, bytes, Bools, Bools]
+"""A document's part of a window: its bytes, where chunks start in it, and where they could."""
+
+
+def _parts(rows: Sequence[Row], sample: Sample, level: int) -> Iterator[Part]:
+    arrays = [(row.boundary_N(level), ~row.undecided_N()) for row in rows]
+    for piece in sample.pieces:
+        boundary_N, place_N = arrays[piece.window]
+        here = slice(piece.begin, piece.end)
+        yield piece, rows[piece.window].data[here], boundary_N[here], place_N[here]
+
+
+def _bytes_of_chunks(row: Row, level: int) -> np.ndarray[Any, Any]:
+    """Bytes of each chunk of a row; a chunk of control tokens alone has none and is left out."""
+    start_C = np.flatnonzero(row.levels[level].boundary_L)
+    length_C = np.diff(row.begin_L[start_C], append=len(row.data))
+    return length_C[length_C > 0]
+
+
+def _agreements(parts: list[Part], sample: Sample) -> dict[str, Any]:
+    """Whitespace agreement, boundaries inside characters, and agreement with every reference."""
+    decided = [(data, boundary_N & place_N) for _, data, boundary_N, place_N in parts]
+    boundaries = sum(int(boundary_N.sum()) for _, boundary_N in decided)
+    beside = sum(beside_whitespace(data, boundary_N) for data, boundary_N in decided)
+    within = sum(inside_characters(data, boundary_N) for data, boundary_N in decided)
+    names = sample.pieces[0].edges if sample.pieces else ()
+    return {
+        "whitespace_agreement": beside / boundaries if boundaries else None,
+        "inside_characters": {"count": within, "share": within / boundaries if boundaries else None},
+        "references": {
+            name: sum((agreement(b, piece.edges[name], p) for piece, _, b, p in parts), Agreement()).facts()
+            for name in names
+        },
+    }
+
+
+def _groups(parts: list[Part], sample: Sample, key: Any) -> list[dict[str, Any]]:
+    """The main figures by some kind of text, the most bytes first."""
+    groups: dict[str, list[Part]] = defaultdict(list)
+    for part in parts:
+        groups[key(part[0], part[1])].append(part)
+    result = []
+    for name, those in groups.items():
+        size = sum(len(data) for _, data, _, _ in those)
+        chunks = sum(int(boundary_N.sum()) for _, _, boundary_N, _ in those)
+        facts = _agreements(those, sample)
+        result.append(
+            {
+                "name": name,
+                "bytes": size,
+                "mean_length_bytes": size / chunks if chunks else None,
+                "whitespace_agreement": facts["whitespace_agreement"],
+                "inside_characters": facts["inside_characters"],
+                "f1": {name: each["f1"] for name, each in facts["references"].items()},
+                "excess": {name: each["excess"] for name, each in facts["references"].items()},
+            }
+        )
+    return sorted(result, key=lambda group: -group["bytes"])
+
+
+def surprisal(rows: Sequence[Row], level: int) -> dict[str, Any] | None:
+    """Return what tokens cost that start a chunk and those inside one, in bits; None where costs were not asked for.
+
+    Only tokens that stand for bytes count, and no window's first.
+    """
+    if any(row.nats_L is None for row in rows):
+        return None
+    parts: dict[str, Any] = {}
+    total = 0.0
+    for name, wanted in (("boundary", True), ("inside", False)):
+        bits, tokens, size = 0.0, 0, 0
+        for row in rows:
+            assert row.nats_L is not None
+            mask_L = (row.levels[level].boundary_L == wanted) & (row.size_L > 0) & ~np.isnan(row.nats_L)
+            bits += float(row.nats_L[mask_L].sum()) / math.log(2)
+            tokens, size = tokens + int(mask_L.sum()), size + int(row.size_L[mask_L].sum())
+        parts[name] = {
+            "bits": bits,
+            "tokens": tokens,
+            "bits_per_token": bits / tokens if tokens else None,
+            "bits_per_byte": bits / size if size else None,
+        }
+        total += bits
+    return parts | {"share_of_bits": parts["boundary"]["bits"] / total if total else None}

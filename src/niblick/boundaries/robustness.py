@@ -1,0 +1,184 @@
+"""How far a small change of the text reaches, and what routers do on text that is like no other.
+
+Routers are causal, so a change can only move what follows it. Distances are in bytes, since an edit changes the tokens
+of a subword model.
+
+Shapes: N bytes of a text.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from niblick.boundaries.cuts import Reader, Row
+from niblick.boundaries.metrics import Agreement, agreement, chunk_lengths
+from niblick.boundaries.references import WHITESPACE, word_starts
+
+REPEATED = (b"a", b" ", b"ab", b"0", b"\n")
+"""What texts of one thing over and over are made of."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A text with one change in it."""
+
+    text: str
+    begin: int
+    """First byte that differs, in both texts."""
+    old_end: int
+    """Byte from which on the old text goes on as before."""
+    new_end: int
+    """The same in the new text."""
+
+
+def _edit(text: str, at: int, taken: int, put: str) -> Edit:
+    """Put `put` in the place of `taken` characters from character `at` on."""
+    begin = len(text[:at].encode())
+    old_end = begin + len(text[at : at + taken].encode())
+    return Edit(text[:at] + put + text[at + taken :], begin, old_end, begin + len(put.encode()))
+
+
+def _letters(text: str, count: int) -> list[int]:
+    """Places of `count` ASCII letters side by side."""
+    return [i for i in range(len(text) - count + 1) if all(c.isascii() and c.isalpha() for c in text[i : i + count])]
+
+
+def _nearest_middle(places: Sequence[int], text: str) -> int | None:
+    return min(places, key=lambda i: abs(i - len(text) // 2), default=None)
+
+
+def change_letter(text: str, seed: int) -> Edit | None:
+    """Put another letter of the same case in the place of the one nearest the middle; None if there is none."""
+    at = _nearest_middle(_letters(text, 1), text)
+    if at is None:
+        return None
+    others = [c for c in "abcdefghijklmnopqrstuvwxyz" if c != text[at].lower()]
+    new = random.Random(seed).choice(others)
+    return _edit(text, at, 1, new.upper() if text[at].isupper() else new)
+
+
+def change_case(text: str, seed: int) -> Edit | None:
+    """Turn the letter nearest the middle from small to capital or back."""
+    at = _nearest_middle(_letters(text, 1), text)
+    return None if at is None else _edit(text, at, 1, text[at].swapcase())
+
+
+def double_space(text: str, seed: int) -> Edit | None:
+    """Put a second space beside the one nearest the middle."""
+    at = _nearest_middle([i for i, c in enumerate(text) if c == " "], text)
+    return None if at is None else _edit(text, at + 1, 0, " ")
+
+
+def swap_letters(text: str, seed: int) -> Edit | None:
+    """Swap the two different letters side by side nearest the middle: a typo."""
+    at = _nearest_middle([i for i in _letters(text, 2) if text[i] != text[i + 1]], text)
+    return None if at is None else _edit(text, at, 2, text[at + 1] + text[at])
+
+
+EDITS: dict[str, Callable[[str, int], Edit | None]] = {
+    "a letter changed": change_letter,
+    "its case changed": change_case,
+    "a space doubled": double_space,
+    "two letters swapped": swap_letters,
+}
+
+
+def reach(old: Row, new: Row, edit: Edit, level: int = 0) -> dict[str, int]:
+    """Compare decisions before and after an edit, on the bytes that both texts have.
+
+    `flips` are bytes behind the edit that start a chunk in one text alone, `reach` the bytes from the edit to the last
+    of them, `before` those in front of it (none for a model over bytes).
+    """
+    old_N, new_N = old.boundary_N(level), new.boundary_N(level)
+    behind_N = old_N[edit.old_end :] != new_N[edit.new_end :]
+    flipped = np.flatnonzero(behind_N)
+    return {
+        "flips": len(flipped),
+        "reach": int(flipped[-1]) + 1 if len(flipped) else 0,
+        "before": int((old_N[: edit.begin] != new_N[: edit.begin]).sum()),
+    }
+
+
+def edits(reader: Reader, texts: Sequence[str], level: int = 0) -> dict[str, dict[str, Any] | None]:
+    """Change every text once in each way and say how far that reaches, in the mean, the median and at most.
+
+    None for a way that no text offers a place for.
+    """
+    facts: dict[str, dict[str, Any] | None] = {}
+    for name, change in EDITS.items():
+        changed = [(text, edit) for i, text in enumerate(texts) if (edit := change(text, i))]
+        old = reader.read([reader.encode(text) for text, _ in changed])
+        new = reader.read([reader.encode(edit.text) for _, edit in changed])
+        found = [
+            reach(a, b, edit, level)
+            for (text, edit), a, b in zip(changed, old, new, strict=True)
+            if a.data == text.encode() and b.data == edit.text.encode()
+        ]
+        facts[name] = _summary(found) if found else None
+    return facts
+
+
+def _summary(found: list[dict[str, int]]) -> dict[str, Any]:
+    reached = [each["reach"] for each in found]
+    return {
+        "texts": len(found),
+        "moved": sum(r > 0 for r in reached) / len(found),
+        "flips": float(np.mean([each["flips"] for each in found])),
+        "mean_reach": float(np.mean(reached)),
+        "median_reach": float(np.median(reached)),
+        "largest_reach": max(reached),
+        "flips_before": sum(each["before"] for each in found),
+    }
+
+
+def repeated(reader: Reader, length: int, level: int = 0) -> list[dict[str, Any]]:
+    """Read one thing over and over, `length` bytes of it: boundaries, and the longest chunk in bytes."""
+    facts = []
+    for unit in REPEATED:
+        text = (unit * length)[:length].decode()
+        [row] = reader.read([reader.encode(text)])
+        boundary_N = row.boundary_N(level)
+        facts.append(
+            {
+                "unit": unit.decode(),
+                "bytes": len(row.data),
+                "boundaries": int(boundary_N.sum()),
+                "longest": int(chunk_lengths(boundary_N).max()) if boundary_N.any() else len(row.data),
+            }
+        )
+    return facts
+
+
+def without_spaces(reader: Reader, texts: Sequence[str], level: int = 0) -> dict[str, Any] | None:
+    """Take all whitespace out and see whether boundaries still find where words started; None without any.
+
+    `spaced` and `spaceless` are the agreement with word starts in the text as it was and without its spaces, and the
+    chunks' mean length in bytes.
+    """
+    facts: dict[str, Any] = {}
+    for name, squeeze in (("spaced", False), ("spaceless", True)):
+        total, chunks, size, used = Agreement(), 0, 0, 0
+        for text in texts:
+            data = text.encode()
+            start_N = word_starts(data)
+            if squeeze:
+                keep_N = ~np.isin(np.frombuffer(data, np.uint8), list(WHITESPACE))
+                data, start_N = bytes(np.frombuffer(data, np.uint8)[keep_N]), start_N[keep_N]
+            if not data:
+                continue
+            [row] = reader.read([reader.encode(data.decode())])
+            if row.data != data:
+                continue
+            start_N = start_N & (np.arange(len(data)) > 0)
+            boundary_N = row.boundary_N(level)
+            total += agreement(boundary_N, start_N, ~row.undecided_N())
+            chunks, size, used = chunks + int(boundary_N.sum()), size + len(data), used + 1
+        if not used:
+            return None
+        facts[name] = total.facts() | {"texts": used, "mean_length_bytes": size / chunks}
+    return facts

@@ -1,0 +1,145 @@
+"""Verbs that prove a score: the audit, and a file under a model and back."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from niblick.cli.app import RUNS, Data, Json, Runs, app, print_json
+from niblick.errors import ConfigError, DataError
+
+Model = Annotated[str, typer.Option("--model", help="RUN, RUN:NAME or the path of an artifact.")]
+
+
+@app.command()
+def audit(
+    target: Annotated[str, typer.Argument(help="RUN, an artifact, module:function, a log, a script, a submission.")],
+    prove: Annotated[int, typer.Option(help="Prove the score of so many documents by coding and decoding them.")] = 0,
+    source: Annotated[str, typer.Option(help="The text the data was made of: tells copies from what it repeats.")] = "",
+    thorough: Annotated[bool, typer.Option("--thorough", help="Try every position of whole windows.")] = False,
+    data: Data = "",
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Is the score honest? Exits with 1 if a check fails. Example: `niblick audit latest --prove 3`"""
+    from niblick.audit.auditor import Options
+    from niblick.audit.auditor import audit as run_audit
+    from niblick.audit.function_checks import Effort
+
+    if prove < 0:
+        raise ConfigError(f"--prove {prove} is no number of documents: give at least 1")
+    options = Options(Effort(1 << 22) if thorough else Effort(), prove, source)
+    found = run_audit(target, runs, data, options, None if json_ else _say)
+    if json_:
+        print_json(found)
+    else:
+        print_audit(found)
+    if not found["honest"]:
+        sys.exit(1)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
+def print_audit(found: dict[str, Any]) -> None:
+    """A line or more for each check, and the verdict."""
+    import textwrap
+
+    width = max(len(check["name"]) for check in found["checks"]) + 2
+    marks = {"pass": "pass", "fail": "FAIL", "not applicable": "n/a "}
+    for check in found["checks"]:
+        head = f"{marks[check['status']]}  {check['name']:<{width}}"
+        print(textwrap.fill(check["detail"], 110, initial_indent=head, subsequent_indent=" " * len(head)))
+    failed = [check["name"] for check in found["checks"] if check["status"] == "fail"]
+    passed = sum(check["status"] == "pass" for check in found["checks"])
+    print(f"\n{found['subject']}: " + (f"not honest: {', '.join(failed)}" if failed else f"{passed} checks passed"))
+
+
+@app.command()
+def compress(
+    file: Annotated[Path, typer.Argument(help="Any file; text is what it is good for.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where the stream goes.")],
+    model: Model,
+    data: Data = "",
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Code a file with a model, without loss. Example: `niblick compress notes.txt -o notes.nbt --model latest`"""
+    import time
+    from dataclasses import asdict
+
+    from niblick.console import RunConsole
+    from niblick.run.compressor import open_model
+    from niblick.run.directory import write_bytes
+    from niblick.score.coded_file import compress as code
+
+    original = _read(file)
+    coder, config = open_model(model, runs, data)
+    started = time.perf_counter()
+    with RunConsole() as console:
+        stream, sizes = code(original, coder, config, _progress(console, "coding"))
+    write_bytes(out, stream)
+    seconds = time.perf_counter() - started
+    facts = asdict(sizes) | {"out": str(out), "model": coder.name, "seconds": seconds}
+    facts["bits_per_byte"] = 8 * sizes.payload / sizes.original if sizes.original else None
+    if json_:
+        print_json(facts)
+        return
+    rate = f", {facts['bits_per_byte']:.4f} bits per byte coded" if sizes.original else ""
+    print(f"{sizes.original:,} bytes became {sizes.total:,}{rate}, in {seconds:.1f} s")
+    print(f"back by   niblick decompress {out} -o FILE --model {model}")
+
+
+@app.command()
+def decompress(
+    file: Annotated[Path, typer.Argument(help="What `niblick compress` wrote.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where the file goes.")],
+    model: Model,
+    data: Data = "",
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Give a file back from its stream. Example: `niblick decompress notes.nbt -o notes.txt --model latest`"""
+    import time
+
+    from niblick.console import RunConsole
+    from niblick.run.compressor import open_model
+    from niblick.run.directory import write_bytes
+    from niblick.score.coded_file import decompress as restore
+
+    stream = _read(file)
+    coder, _ = open_model(model, runs, data)
+    started = time.perf_counter()
+    with RunConsole() as console:
+        original = restore(stream, coder, _progress(console, "decoding"))
+    write_bytes(out, original)
+    seconds = time.perf_counter() - started
+    if json_:
+        print_json({"out": str(out), "bytes": len(original), "model": coder.name, "seconds": seconds})
+    else:
+        print(f"{len(original):,} bytes in {out}, in {seconds:.1f} s")
+
+
+def _read(path: Path) -> bytes:
+    if path.is_dir():
+        raise DataError(f"{path} is a directory: give one file (tar makes one of many)")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _progress(console: Any, what: str) -> Any:
+    import time
+
+    started = time.perf_counter()
+
+    def report(done: int, total: int) -> None:
+        spent = time.perf_counter() - started
+        console.progress(what, done / total, None, spent * (total - done) / max(1, done))
+
+    return report

@@ -1,0 +1,113 @@
+"""Verbs that make runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from niblick.cli.app import RUNS, Data, Env, Json, Runs, app, import_app, print_json, print_score, resolve
+from niblick.errors import ConfigError
+
+
+@app.command()
+def train(
+    target: Annotated[str | None, typer.Argument(help="A preset, or a recipe file such as my_recipe.py.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, such as model.width=128.")] = None,
+    data: Data = "",
+    env: Env = "",
+    track: Annotated[str, typer.Option(help="smoke, proxy, fixed-step, wallclock or challenge: see docs/lab.md.")] = "",
+    seeds: Annotated[int, typer.Option(help="Runs with the seeds s, s+1, …, one after another.")] = 1,
+    resume: Annotated[str | None, typer.Option(help="Go on with this run (path, id or `latest`).")] = None,
+    devices: Annotated[int, typer.Option(help="Processes that share the training, one for each GPU.")] = 1,
+    log: Annotated[
+        list[str] | None, typer.Option(help="Tell another logger too: tensorboard, wandb or wandb-offline; repeatable.")
+    ] = None,
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Train, pack and score. Example: `niblick train hnet-byte260 --data data/web train.batch_tokens=65536`"""
+    if devices != 1:
+        from niblick.run.torchrun import launch
+
+        sys.exit(launch(devices, sys.argv[1:], runs))
+    from niblick.challenge.tracks import get_track
+    from niblick.config.run_config import override
+    from niblick.console import RunConsole
+    from niblick.run import pipeline
+    from niblick.run.directory import open_run
+    from niblick.run.loggers import Loggers
+    from niblick.train.distributed import joined
+
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds} is no number of runs: give at least 1")
+    with joined() as ranks, RunConsole() as console, Loggers(log or (), console, console.say) as listen:
+        if resume:
+            if target or overrides or env or track or seeds > 1:
+                raise ConfigError(
+                    "--resume takes the config of the run: leave preset, overrides, --env, --track, --seeds away"
+                )
+            results = [pipeline.resume(open_run(resume, runs), listen, ranks)]
+        elif not target:
+            raise ConfigError("name a preset or a recipe file: `niblick presets` lists the presets")
+        else:
+            rules = get_track(track).assignments if track else []
+            config, recipe = resolve(target, [*rules, *(overrides or [])], env)
+            if data:
+                config = override(config, [f"data.path={json.dumps(data)}"])
+            results = pipeline.run_seeds(config, seeds, runs, listen, recipe=recipe, ranks=ranks)
+    if not ranks.main:
+        return
+    if json_:
+        print_json(results[0] if seeds == 1 else {"runs": results} | pipeline.spread(results))
+        return
+    for result in results:
+        print_score(result)
+        print(f"run       {result['run']}")
+    if seeds > 1:
+        spread = pipeline.spread(results)
+        print(f"seeds     {spread['bpb_mean']:.4f} ± {spread['bpb_deviation']:.4f} BPB over {seeds} runs")
+
+
+@import_app.command("challenge")
+def import_challenge(
+    file: Annotated[Path, typer.Argument(help="final_model.pt or final_model.int8.ptz of a published script.")],
+    preset: Annotated[str, typer.Option(help="The preset, or recipe file, of the same model.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, where it differs.")] = None,
+    data: Data = "",
+    env: Env = "",
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Make a run of a published checkpoint. Example: `niblick import challenge final_model.pt --preset hnet-byte260`"""
+    from niblick.config.run_config import override
+    from niblick.run.pipeline import import_published
+
+    config, recipe = resolve(preset, overrides or [], env)
+    if data:
+        config = override(config, [f"data.path={json.dumps(data)}"])
+    result = import_published(file, config, runs, recipe=recipe)
+    if json_:
+        print_json(result)
+    else:
+        print(f"artifact  {result['artifact']}, {result['artifact_bytes']:,} bytes")
+        print(f"run       {result['run']}: niblick eval {result['run']}{'' if data else ' --data DIR'}")
+
+
+@app.command()
+def quickstart(
+    folder: Annotated[Path, typer.Option(help="Where data and runs go.")] = Path(),
+    seconds: Annotated[float, typer.Option(help="Seconds of training.")] = 150,
+    json_: Json = False,
+) -> None:
+    """Train, pack and score a small byte-level H-Net on this machine's own text. Example: `niblick quickstart`"""
+    from niblick.quickstart import quickstart, render
+
+    facts = quickstart(folder, seconds)
+    if json_:
+        print_json(facts)
+    else:
+        print(render(facts))

@@ -1,0 +1,87 @@
+"""Tags and notes: notes.json in a run directory, and the research log, a Markdown file that people may edit."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from niblick.errors import ConfigError, DataError
+from niblick.files import write_bytes, write_json
+from niblick.ledger.rows import Row, read_notes
+
+LOG = "log.md"
+"""The research log, in the folder of the runs."""
+
+_TITLE = "# Research log\n"
+_TAG = re.compile(r"[^\W_][\w.:/+-]{0,59}")
+
+
+def tag(rows: list[Row], name: str, *, remove: bool = False) -> list[Row]:
+    """Tag runs, or take the tag away. Returns the runs that have changed.
+
+    Raises ConfigError for what is no tag, and for a run without the tag that is to go; DataError for a notes.json that
+    cannot be read. Nothing is written then.
+    """
+    if not _TAG.fullmatch(name):
+        raise ConfigError(f"{name!r} is no tag: write a letter or digit, then letters, digits or any of . : / + - _")
+    notes = [_notes_of(row) for row in rows]
+    for row, known in zip(rows, notes, strict=True):
+        if remove and name not in known["tags"]:
+            there = f"its tags are {', '.join(known['tags'])}" if known["tags"] else "it has no tags"
+            raise ConfigError(f"{row.id} is not tagged {name!r}: {there}")
+    changed = [(row, known) for row, known in zip(rows, notes, strict=True) if (name in known["tags"]) == remove]
+    for row, known in changed:
+        tags = [t for t in known["tags"] if t != name] if remove else [*known["tags"], name]
+        write_json(Path(row.path) / "notes.json", known | {"tags": tags})
+    return [row for row, _ in changed]
+
+
+def note(folder: Path, text: str, row: Row | None = None, now: datetime | None = None) -> Path:
+    """Write a note into the research log below `folder`, and beside the run it is about. Returns the log.
+
+    The log only ever grows at its end, under a heading for each day; a run is named by a link. Raises ConfigError for
+    an empty note, DataError if the log or notes.json cannot be read.
+    """
+    text = text.strip()
+    if not text:
+        raise ConfigError('the note is empty: write one, as in niblick note "wider encoders do not help on code"')
+    now = now or datetime.now().astimezone()
+    log = folder / LOG
+    try:
+        before = log.read_text(encoding="utf-8") if log.exists() else _TITLE
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the research log {log} cannot be read ({error}): move it away or mend it") from error
+    known = _notes_of(row) if row else {}
+    day = f"## {now:%Y-%m-%d}"
+    days = re.findall(r"^## .*$", before, re.MULTILINE)
+    heading = "" if days and days[-1].strip() == day else f"\n{day}\n\n"
+    about = f" [{row.id}]({_link(row.id)})" if row else ""
+    lines = text.replace("\r\n", "\n").split("\n")
+    body = "\n".join([f"- {now:%H:%M}{about} {lines[0]}", *(f"  {line}".rstrip() for line in lines[1:])])
+    joint = "" if before.endswith("\n") else "\n"
+    write_bytes(log, f"{before}{joint}{heading}{body}\n".encode())
+    if row:
+        entry = {"time": now.isoformat(timespec="seconds"), "text": text}
+        write_json(Path(row.path) / "notes.json", known | {"notes": [*known["notes"], entry]})
+    return log
+
+
+def read_log(folder: Path) -> str:
+    """Return the research log as Markdown; empty where there is none yet."""
+    path = folder / LOG
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def _notes_of(row: Row) -> dict[str, Any]:
+    path = os.path.join(row.path, "notes.json")
+    try:
+        return read_notes(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}): mend it or move it away") from error
+
+
+def _link(id: str) -> str:
+    return re.sub(r"[() <>]", lambda found: f"%{ord(found[0]):02X}", id) + "/"

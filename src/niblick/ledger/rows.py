@@ -1,0 +1,397 @@
+"""The summary facts of one run directory, read without torch. `lab.ledger` reads many, with a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from niblick.challenge.tracks import RankingKey, ranking_key
+
+T = TypeVar("T")
+
+LIVE_SECONDS = 900.0
+"""An unfinished run that has written nothing for so long is no longer called running."""
+
+KEY_FIELDS = tuple(RankingKey.__dataclass_fields__)
+
+_TAIL = 16_384
+"""Bytes at the end of events.jsonl that the last events are read from."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The score of one artifact of a run, as `scores.jsonl` and `result.json` tell it."""
+
+    artifact: str
+    bpb: float
+    bpb_repaired: float | None
+    """With what a lossy tokenizer loses put right; None where nobody knows what it loses."""
+    lossless: bool | None
+    key: tuple[str, ...] | None
+    """The fields of `tracks.RankingKey`: scores are ranked only where all of them are the same. None: unknown."""
+    bytes: int
+    """Of the text that was scored."""
+    scorer: str
+    artifact_bytes: int
+    code_bytes: int | None
+    """None, as are the total bytes, where the code could not be weighed."""
+    total_bytes: int | None
+    eval_seconds: float | None
+    hardware: str
+    standing: str
+    """`legal` on the record track, `local` under the cap but off that track, `over cap`, or `not weighed` where nobody
+    knows what code and artifact take together."""
+    score_first: bool
+    costs: str | None
+    """Name of the file with the costs of its documents."""
+    audit: str
+    """`passed`, `failed` or `none`, of audit.json beside the artifact."""
+    faults: tuple[str, ...] = ()
+    """Checks of the audit that failed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the ledger knows of one run."""
+
+    id: str
+    """Path below the folder of runs, with `/`."""
+    path: str
+    status: str
+    """`done`, `imported`, `running`, `stopped` (by a signal, or by its sweep as a loser), `failed`,
+    `unfinished` (silent for LIVE_SECONDS) or `broken` (its files cannot be read)."""
+    message: str
+    """Why it stopped, failed or is broken."""
+    preset: str
+    tokenizer: str
+    seed: int | None
+    data_seed: int | None
+    recipe: str
+    """Digest of the config without its seeds: runs that share it differ in luck alone."""
+    sweep: str
+    name: str
+    """What the sweep calls it; seeds share it."""
+    branch: str
+    """What the leaderboard groups by; the preset where no sweep says."""
+    track: str
+    tags: tuple[str, ...]
+    notes: tuple[dict[str, Any], ...]
+    """`{"time", "text"}` each."""
+    step: int | None
+    steps: int | None
+    parameters: int | None
+    train_seconds: float | None
+    wall_seconds: float | None
+    export_seconds: float | None
+    scores: tuple[Score, ...]
+    """The official one first."""
+    started: float
+    """Seconds since 1970."""
+    changed: float
+    """When it last wrote something."""
+
+    @property
+    def score(self) -> Score | None:
+        """The official score, if there is one."""
+        return self.scores[0] if self.scores else None
+
+    def facts(self) -> dict[str, Any]:
+        """Return plain data: the run, the official score's fields and those of its ranking key; None where unknown."""
+        facts = {key: value for key, value in vars(self).items() if key not in ("scores", "notes")}
+        facts |= {"tags": list(self.tags), "notes": len(self.notes)}
+        score = dict(vars(self.score)) if self.score else dict.fromkeys(Score.__dataclass_fields__)
+        key = score.pop("key")
+        facts |= score | {"faults": list(self.score.faults) if self.score else []}
+        return facts | dict(zip(KEY_FIELDS, key or (None,) * len(KEY_FIELDS), strict=True)) | {"track": self.track}
+
+
+def stored(row: Row) -> str:
+    """Return a row as JSON, for the cache."""
+    return json.dumps(vars(row) | {"scores": [vars(score) for score in row.scores]})
+
+
+def restored(texts: Iterable[str]) -> list[Row]:
+    """Return the rows that `stored` wrote. Ten thousand take a tenth of a second, since no constructor runs."""
+    rows = []
+    for data in json.loads(f"[{','.join(texts)}]"):
+        data["scores"] = tuple(_made(Score, _tuples(s)) for s in data["scores"])
+        data["tags"], data["notes"] = tuple(data["tags"]), tuple(data["notes"])
+        rows.append(_made(Row, data))
+    return rows
+
+
+def _tuples(score: dict[str, Any]) -> dict[str, Any]:
+    score["faults"], score["key"] = tuple(score["faults"]), tuple(score["key"]) if score["key"] else None
+    return score
+
+
+def _made(cls: type[T], fields: dict[str, Any]) -> T:
+    made = object.__new__(cls)
+    made.__dict__.update(fields)
+    return made
+
+
+def read_run(path: str, id: str) -> tuple[Row, str]:
+    """Read a run directory. Returns its row and its config as text; what cannot be read makes a `broken` row."""
+    try:
+        with open(f"{path}/config.json", encoding="utf-8") as file:
+            text = file.read()
+        config = _parsed(text, "config.json")
+        result = _object(f"{path}/result.json") if os.path.exists(f"{path}/result.json") else {}
+        scores = _scores(path, config, result)
+        member = _object(f"{path}/member.json") if os.path.exists(f"{path}/member.json") else {}
+        told = _first_event(f"{path}/events.jsonl") if result else _last_events(f"{path}/events.jsonl")
+        status, message = _status(path, result, told)
+        recipe = recipe_digest(config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return _broken(path, id, f"{type(error).__name__}: {error}"), "{}"
+    tags, notes = _notes(f"{path}/notes.json")
+    start, step = told.get("start", {}), told.get("step", {}) | told.get("stop", {})
+    schedule = config.get("schedule") or {}
+    row = Row(
+        id=id,
+        path=path,
+        status=status,
+        message=message,
+        preset=str(config.get("preset", "")),
+        tokenizer=str(config.get("tokenizer", "")),
+        seed=config.get("seed"),
+        data_seed=(config.get("data") or {}).get("seed"),
+        recipe=recipe,
+        sweep=str(member.get("sweep", "")),
+        name=str(member.get("name", "")),
+        branch=str(member.get("branch") or config.get("preset", "")),
+        track=str(config.get("track", "")),
+        tags=tags,
+        notes=notes,
+        step=result.get("step", step.get("step")),
+        steps=result.get("steps", schedule.get("steps")),
+        parameters=start.get("parameters"),
+        train_seconds=_number(result.get("train_seconds", step.get("train_seconds"))),
+        wall_seconds=_number(result.get("wall_seconds")),
+        export_seconds=_number(result.get("export_seconds")),
+        scores=scores,
+        started=os.stat(f"{path}/config.json").st_mtime,
+        changed=_changed(path),
+    )
+    return row, text
+
+
+def recipe_digest(config: dict[str, Any]) -> str:
+    """Digest of a config without its seeds."""
+    kept = {key: value for key, value in config.items() if key != "seed"}
+    if isinstance(kept.get("data"), dict):
+        kept["data"] = {key: value for key, value in kept["data"].items() if key != "seed"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def standing(legality: dict[str, Any]) -> str:
+    """`legal`, `local`, `over cap` or `not weighed`, of a score's legality."""
+    if not legality["under_cap"]:
+        return "not weighed" if legality["under_cap"] is None else "over cap"
+    return "local" if legality["reasons"] else "legal"
+
+
+def largest(sizes: Iterable[int | None]) -> int | None:
+    """The largest of some sizes; None if there is none, or one of them is not known."""
+    known = list(sizes)
+    return None if None in known else max((size for size in known if size is not None), default=None)
+
+
+def read_audit(folder: str) -> tuple[str, tuple[str, ...]]:
+    """What audit.json beside an artifact says: passed, failed or none, and the names of the checks that failed."""
+    path = f"{folder}/audit.json"
+    if not os.path.exists(path):
+        return "none", ()
+    try:
+        checks = _object(path)["checks"]
+        failed = tuple(str(check["name"]) for check in checks if check["status"] == "fail")
+        passed = any(check["status"] == "pass" for check in checks)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return "failed", (f"audit.json cannot be read: {error}",)
+    return ("failed", failed) if failed else ("passed" if passed else "none", ())
+
+
+def read_notes(path: str | Path) -> dict[str, Any]:
+    """Read notes.json: `tags`, a list of words, and `notes`, a list of `{"time", "text"}`; empty where there is none.
+
+    Raises ValueError for anything else: people may edit it.
+    """
+    if not os.path.exists(path):
+        return {"tags": [], "notes": []}
+    data = _object(path)
+    tags, notes = data.get("tags", []), data.get("notes", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise ValueError('"tags" must be a list of words')
+    if not isinstance(notes, list) or not all(isinstance(n, dict) and isinstance(n.get("text"), str) for n in notes):
+        raise ValueError('"notes" must be a list of {"time": …, "text": …}')
+    return data | {"tags": tags, "notes": notes}
+
+
+def _notes(path: str) -> tuple[tuple[str, ...], tuple[dict[str, Any], ...]]:
+    try:
+        data = read_notes(path)
+    except (OSError, ValueError) as error:
+        return (), ({"time": "", "text": f"notes.json cannot be read: {error}"},)
+    return tuple(data["tags"]), tuple(data["notes"])
+
+
+def _scores(path: str, config: dict[str, Any], result: dict[str, Any]) -> tuple[Score, ...]:
+    """The official score, from result.json, and those of further artifacts, from their own files."""
+    official = str(result.get("artifact", ""))
+    scores = [_score(path, config, official, result)] if "bpb" in result else []
+    if not scores or not os.path.isdir(folder := f"{path}/artifacts"):
+        return tuple(scores)
+    for name in sorted(name for name in os.listdir(folder) if name != official):
+        record = _first_line(f"{folder}/{name}/scores.jsonl")
+        if record and os.path.exists(f"{folder}/{name}/artifact.nib"):
+            scores.append(_score(path, config, name, record))
+    return tuple(scores)
+
+
+def _score(path: str, config: dict[str, Any], artifact: str, record: dict[str, Any]) -> Score:
+    legality = record["legality"]
+    audit, faults = read_audit(f"{path}/artifacts/{artifact}")
+    try:
+        key = tuple(vars(ranking_key(config, record)).values())
+    except (KeyError, TypeError):
+        key = None
+    return Score(
+        artifact=artifact,
+        bpb=float(record["bpb"]),
+        bpb_repaired=_number(record.get("bpb_repaired")),
+        lossless=record.get("lossless"),
+        key=key,
+        bytes=int(record.get("original_bytes") or record["bytes"]),
+        scorer=str((record.get("scorer") or {}).get("scorer", "")),
+        artifact_bytes=int(record["artifact_bytes"]),
+        code_bytes=_bytes(record["code_bytes"]),
+        total_bytes=_bytes(record["total_bytes"]),
+        eval_seconds=_number(legality.get("eval_seconds")),
+        hardware=str(legality.get("hardware", "")),
+        standing=standing(legality),
+        score_first=bool(legality.get("score_first", True)),
+        costs=record.get("document_costs"),
+        audit=audit,
+        faults=faults,
+    )
+
+
+def _status(path: str, result: dict[str, Any], told: dict[str, dict[str, Any]]) -> tuple[str, str]:
+    """Status and message; what is neither finished nor stopped is `running` until its silence says otherwise.
+
+    A run that its sweep stopped as a loser stays so, even if somebody resumes it by hand.
+    """
+    if os.path.exists(f"{path}/stopped.json"):
+        return "stopped", str(_object(f"{path}/stopped.json").get("reason", "stopped by its sweep"))
+    if "bpb" in result:
+        return "done", ""
+    if "imported" in result:
+        return "imported", "a checkpoint of the challenge's scripts, not scored yet"
+    if result:
+        raise ValueError("result.json holds no score")
+    if os.path.exists(job := failed_job(path)):
+        return "failed", last_words(_object(job))
+    last = told.get("last", {})
+    if last.get("event") == "failure":
+        return "failed", str(last.get("message", ""))
+    if last.get("event") == "stop" and str(last.get("reason", "")).startswith("SIG"):
+        return "stopped", f"by {last['reason']}"
+    return "running", ""
+
+
+def failed_job(path: str) -> str:
+    """Where a sweep says how the job of this run failed."""
+    sweep, name = os.path.split(path)
+    return f"{sweep}/jobs/{name}.failed.json"
+
+
+def last_words(failure: dict[str, Any]) -> str:
+    """The last line that a failed job said."""
+    lines = [str(line).strip() for line in failure.get("lines") or [] if str(line).strip()]
+    return lines[-1] if lines else f"exit code {failure.get('code')}"
+
+
+def _first_event(path: str) -> dict[str, dict[str, Any]]:
+    """The start event as `start`: of a finished run nothing else is asked."""
+    try:
+        with open(path, "rb") as file:
+            event = json.loads(file.readline(_TAIL))
+        return {str(event["event"]): event}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _last_events(path: str) -> dict[str, dict[str, Any]]:
+    """The first event as `start`, the last of all as `last`, and the last of each kind near the end of the file."""
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(_TAIL)
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _TAIL))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return {}
+    for line in (first, *lines):
+        try:
+            event = json.loads(line)
+            found[str(event["event"])] = found["last"] = event
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _changed(path: str) -> float:
+    times = []
+    for name in ("config.json", "events.jsonl", "result.json", "checkpoints"):
+        try:
+            times.append(os.stat(f"{path}/{name}").st_mtime)
+        except OSError:
+            continue
+    return max(times, default=0.0)
+
+
+def _broken(path: str, id: str, message: str) -> Row:
+    nothing: dict[str, Any] = dict.fromkeys(Row.__dataclass_fields__)
+    words = dict.fromkeys(("preset", "tokenizer", "recipe", "sweep", "name", "branch", "track"), "")
+    tags, notes = _notes(f"{path}/notes.json")
+    changed = _changed(path)
+    facts = {"id": id, "path": path, "status": "broken", "message": message, "tags": tags, "notes": notes}
+    return Row(**nothing | words | facts | {"scores": (), "started": changed, "changed": changed})
+
+
+def _object(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object. Raises OSError or ValueError."""
+    with open(path, "rb") as file:
+        return _parsed(file.read(), os.path.basename(path))
+
+
+def _parsed(text: str | bytes, name: str) -> dict[str, Any]:
+    data = json.loads(text)
+    if not isinstance(data, dict):
+        raise ValueError(f"{name} holds no JSON object")
+    return data
+
+
+def _first_line(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            record = json.loads(file.readline())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _bytes(value: Any) -> int | None:
+    return None if value is None else int(value)

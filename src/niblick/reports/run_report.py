@@ -1,0 +1,82 @@
+"""`niblick report`: runs or a sweep as one HTML page that needs no network, and every chart of it as a PNG."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from niblick.drawing import page as report
+from niblick.drawing.static import draw
+from niblick.errors import ConfigError
+from niblick.files import write_bytes
+from niblick.ledger.ledger import Ledger, find_rows
+from niblick.ledger.rows import Row
+from niblick.reports.material import all_charts, gather
+from niblick.reports.sections import sections
+
+PAGE = "report.html"
+FOLDER = "report"
+
+
+def write_report(targets: list[str], runs: Path, out: Path | None = None) -> dict[str, Any]:
+    """Write the page and its pictures; return where they are.
+
+    `targets` are runs and sweeps, none for all runs. By default the folder is `report` in the folder of the run, of the
+    sweep or of the runs. Raises ConfigError for a target that is not there, no runs at all, or where Plotly is missing;
+    nothing is written then.
+    """
+    ledger = Ledger(runs)
+    rows = find_rows(ledger, targets) if targets else ledger.rows()
+    if not rows:
+        raise ConfigError(f"there is no run in {runs} to report on: `niblick train` makes one")
+    folder = out or _default_folder(rows, targets, runs) / FOLDER
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file: --out names the folder of the page and its pictures")
+    script = plotly_script()
+    material = gather(ledger, rows, targets, runs)
+    figures = all_charts(material)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        for name, chart in figures.items():
+            (temporary / f"{name}.png").write_bytes(draw(chart))
+        page = report.page(
+            material.title, _lead(rows), sections(material, figures), script=script + report.CHART_SCRIPT, wide=True
+        )
+        write_bytes(temporary / PAGE, page.encode())
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(temporary.iterdir(), key=lambda p: p.name == PAGE):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return {
+        "report": str(folder / PAGE),
+        "folder": str(folder),
+        "runs": [row.id for row in rows],
+        "pictures": [f"{name}.png" for name in figures],
+        "notes": material.notes,
+    }
+
+
+def plotly_script() -> str:
+    """Return plotly.js, to be embedded. Raises ConfigError where the package is not installed."""
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError:
+        raise ConfigError("a report needs plotly for its charts: pip install 'niblick[report]'") from None
+    return str(get_plotlyjs())
+
+
+def _default_folder(rows: list[Row], targets: list[str], runs: Path) -> Path:
+    if len(targets) != 1:
+        return runs
+    return Path(rows[0].path) if len(rows) == 1 else runs / rows[0].sweep
+
+
+def _lead(rows: list[Row]) -> str:
+    counts = {status: sum(row.status == status for row in rows) for status in dict.fromkeys(r.status for r in rows)}
+    return ", ".join(f"{count} {status}" for status, count in counts.items()) + f" · niblick report, {date.today()}"

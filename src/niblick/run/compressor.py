@@ -1,0 +1,29 @@
+"""The model of an artifact as one that codes files: what `niblick compress` and `decompress` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from niblick.artifact.container import read_artifact
+from niblick.config.run_config import score_config
+from niblick.data.shards import file_hash
+from niblick.run import pipeline
+from niblick.run.generate import load
+from niblick.score.coded_file import Model
+from niblick.score.plan import ScoreConfig
+
+
+def open_model(target: str, runs: Path, data: str = "") -> tuple[Model, ScoreConfig]:
+    """Return the model of RUN, RUN:NAME or an artifact file, and the way it declares to be scored.
+
+    The tokenizer of a subword model comes from `data`, or from the data of its run's training. Raises ConfigError or
+    ArtifactError if it is not there, DataError if its tokenizer is not.
+    """
+    path, run = pipeline.find_artifact(target, runs)
+    if run is not None:
+        trained_on = pipeline.config_of(run).data.path
+        data = data or (trained_on if Path(trained_on).is_dir() else "")
+    loaded = load(path, data or None)
+    settings = {key: value for key, value in read_artifact(path).config["score"].items() if key != "dtype"}
+    name = f"{run.name}:{path.parent.name}" if run is not None else path.name
+    return Model(loaded.model.cpu().float(), loaded.tokenizer, name, file_hash(path)), score_config(settings)

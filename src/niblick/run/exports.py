@@ -1,0 +1,316 @@
+"""More artifacts of a finished run: other schemes, fits to a cap, what each tensor costs, and how large it will be.
+
+Everything that is measured on the way (sensitivities, candidates of a fit) is measured on training text; the validation
+split is only read by the official score, of the file read back in a fresh process.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from niblick.artifact.codecs import get_codec
+from niblick.artifact.container import artifact_bytes
+from niblick.artifact.dequantize import EncodedTensor
+from niblick.challenge import rules
+from niblick.config.run_config import RunConfig, override
+from niblick.data.dataset import Dataset
+from niblick.data.tokenizers import BYTE_TOKENIZERS
+from niblick.errors import ConfigError
+from niblick.pack.fit import LADDER, fit
+from niblick.pack.hessians import SEED, Hessians, calibration_batches
+from niblick.pack.quantize import ExportConfig, pack, quantize, schemes_of
+from niblick.pack.schemes import Scheme
+from niblick.pack.sensitivity import Evaluate, Sensitivities, sensitivities
+from niblick.run.directory import Run, write_json
+from niblick.run.loading import build_model
+from niblick.run.pipeline import (
+    artifact_header,
+    calibrated,
+    closure_bytes,
+    config_of,
+    export,
+    official_score,
+    open_data,
+    packed,
+    weighed,
+    write_export,
+)
+from niblick.train.checkpoint import read_tensors
+from niblick.train.precision import autocast
+from niblick.train.trainer import pick_device
+
+MEASURE_TOKENS = 65_536
+"""Tokens of training text that sensitivities and candidates of a fit are measured on."""
+
+
+def finished(run: Run) -> RunConfig:
+    """Return the config of a run that has weights. Raises ConfigError if it has none yet."""
+    config = config_of(run)
+    if not run.weights.is_file():
+        raise ConfigError(f"{run.path} has no final weights yet: go on with `niblick train --resume {run.path}`")
+    return config
+
+
+def with_export(config: RunConfig, assignments: list[str]) -> RunConfig:
+    """Apply `scheme=…`, `codec=…`, `gptq=…`: keys of the export. Raises ConfigError as `config.override` does."""
+    return override(config, [a if a.startswith("export.") else f"export.{a}" for a in assignments])
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError unless an artifact may be called so."""
+    if not re.fullmatch(r"[\w.+=-]{1,100}", name) or name.startswith("."):
+        raise ConfigError(f"{name!r} is no name of an artifact: give letters, digits and any of . + = - _")
+
+
+def export_run(
+    run: Run, assignments: list[str], listen: Callable[[dict[str, Any]], None], name: str = ""
+) -> dict[str, Any]:
+    """Pack the weights of a finished run anew and score the file in a fresh process. Returns bytes and score."""
+    config = with_export(finished(run), assignments)
+    name = name or config.export.name
+    check_name(name)
+    facts = export(run, config, open_data(config), lambda event: _tell(run, event, listen), name)
+    return _scored(run, name, facts, listen)
+
+
+def _tell(run: Run, event: dict[str, Any], listen: Callable[[dict[str, Any]], None]) -> None:
+    run.log(event)
+    listen(event | {"run": str(run.path)})
+
+
+def _scored(run: Run, name: str, facts: dict[str, Any], listen: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    record = official_score(run, name)
+    _tell(run, {"event": "score", "name": name} | record, listen)
+    return {"run": str(run.path), "artifact": name} | facts | record
+
+
+def evaluator(config: RunConfig, dataset: Dataset, tokens: int = MEASURE_TOKENS) -> Evaluate:
+    """Return what gives the BPB of float weights on windows from all over the training split."""
+    device = pick_device(config.train.device)
+    model = build_model(config.model, seed=0).to(device).eval()
+    windows = calibration_batches(
+        dataset.train,
+        dataset.val,
+        vocab_size=config.model.vocab_size,
+        seq_len=config.score.seq_len + 1,  # so that every window has its last target
+        tokens=tokens,
+        seed=SEED + 1,  # not the windows that weights were calibrated on
+    )
+    lengths = [dataset.tokenizer.token_bytes(w[:, :-1].numpy(), w[:, 1:].numpy()).sum() for w in windows]
+    count = int(sum(lengths))
+
+    def bpb(state: Mapping[str, Tensor]) -> float:
+        model.load_state_dict(dict(state))
+        nats = 0.0
+        with torch.no_grad(), autocast(device, config.train.dtype):
+            for ids_BL in windows:
+                ids_BL = ids_BL.to(device)
+                hidden_BLD, _ = model.hidden(ids_BL[:, :-1])
+                nats += float(model.token_losses(hidden_BLD, ids_BL[:, 1:]).double().sum())
+        return nats / math.log(2) / count
+
+    return bpb
+
+
+def sensitivity_run(
+    run: Run,
+    assignments: list[str],
+    *,
+    tokens: int = MEASURE_TOKENS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Sensitivities:
+    """Measure what the export of a finished run costs, tensor by tensor."""
+    config = with_export(finished(run), assignments)
+    if config.export.permute:
+        raise ConfigError("export.permute moves weights, so they cannot be swapped one by one: leave it out here")
+    dataset = open_data(config)
+    state, _ = read_tensors(run.weights)
+    encoded, _ = packed(config, state, dataset)
+    return sensitivities(state, encoded, config.export.codec, evaluator(config, dataset, tokens), progress)
+
+
+def fit_run(
+    run: Run,
+    listen: Callable[[dict[str, Any]], None],
+    *,
+    cap: int | None = None,
+    artifact: int | None = None,
+    codec: str = "range",
+    gptq: bool = True,
+    tokens: int = MEASURE_TOKENS,
+    ladder: tuple[float, ...] = LADDER,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Find the best weights for a cap on code and artifact together, or on the `artifact` alone, and score them.
+
+    Writes the artifact `fit-<bytes>` and, beside it, fit.json: bits of each tensor and the frontier.
+    """
+    config = finished(run)
+    if artifact is None:
+        code = closure_bytes(config, run.recipe if run.recipe.is_file() else None)
+        artifact = (cap if cap is not None else rules.CAP_BYTES) - code
+        if artifact < 1:
+            raise ConfigError(f"the code alone takes {code:,} bytes: give a cap above that, or --artifact-bytes")
+    room = artifact
+    get_codec(codec)
+    dataset = open_data(config)
+    state, metadata = read_tensors(run.weights)
+    header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
+    started = time.perf_counter()
+    hessians: Hessians | None = None
+    calibration: dict[str, Any] = {}
+    if gptq:
+        hessians, calibration = calibrated(config, state, dataset)
+
+    def round_tensor(name: str, weights: Tensor, scheme: Scheme) -> EncodedTensor:
+        hessian = (hessians or {}).get(name)
+        return quantize(name, weights, scheme, hessian=hessian, damping=config.export.damping)
+
+    found = fit(
+        _once(state),
+        room,
+        evaluator(config, dataset, tokens),
+        lambda encoded: len(artifact_bytes(header, encoded, codec)),
+        round_tensor=round_tensor,
+        hessians=hessians,
+        ladder=ladder,
+        report=report,
+    )
+    name = f"fit-{room}"
+    calibration["calibration_seconds"] = time.perf_counter() - started  # all of it learns from training text
+    facts = write_export(run, config, dataset, found.encoded, name, codec, calibration) | {"cap": room}
+    _tell(run, {"event": "export", "name": name} | facts, listen)
+    record = _scored(run, name, facts | json.loads(metadata.get("clocks", "{}")), listen)
+    details = {"cap": room, "codec": codec, "gptq": gptq, "tokens": tokens, "bits": found.bits, "probe": found.probe}
+    details |= {"frontier": [asdict(point) for point in found.frontier]}
+    write_json(run.artifact(name).parent / "fit.json", details)
+    return record | details
+
+
+def _once(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out further names of the same memory, as packing does."""
+    return {name: state[name] for name in schemes_of(state, ExportConfig("fp32"))}
+
+
+# How large will it be?
+
+SPREADS = {"low": (0.10, 0.60), "high": (0.45, 0.0)}
+"""Root mean square of a matrix, and deviation of the logarithms of its rows' and columns' sizes: what trained matrices
+lie between (tests/run/test_exports.py holds it on trained models). The wider the rows and columns are spread, the fewer
+bits codes take whose scale is the largest of a row."""
+EMBED_FACTOR = 3.0
+"""Embeddings are trained to so much larger values."""
+SAMPLE = 1 << 18
+"""Weights of a tensor that are really packed and coded; the rest counts in proportion."""
+
+
+LONGER_NUMBERS = 64
+"""Bytes that a script may take more for being of a wider or deeper model: it holds the config."""
+
+
+@dataclass(frozen=True)
+class SizeEstimate:
+    """Bytes of an artifact before its training: of `low` and `high` weights, and of the code beside it."""
+
+    low: int
+    high: int
+    code: int | None
+    """None where the code could not be weighed."""
+    parameters: int
+
+
+def predict_size(config: RunConfig, recipe: Path | None = None, code: int | None = None) -> SizeEstimate:
+    """Pack made-up weights of this model, of two kinds that trained ones lie between, and weigh them.
+
+    `code` are the bytes of its script, where they are known.
+    """
+    model = build_model(config.model, seed=0)
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    tokenizer = {"name": config.tokenizer, "vocab_size": config.model.vocab_size}
+    if config.tokenizer in BYTE_TOKENIZERS:
+        tokenizer = BYTE_TOKENIZERS[config.tokenizer]().spec()
+    sizes = {}
+    for kind in SPREADS:
+        made = {n: _made_up(n, t, kind, seed) for seed, (n, t) in enumerate(_once(state).items())}
+        encoded = pack({n: t for n, (t, _) in made.items()}, _without_gptq(config.export))
+        codec = get_codec(config.export.codec)
+        payload = sum(len(codec.encode(list(e.parts.values()))) * made[n][1] for n, e in encoded.items())
+        empty = {n: replace(e, parts={}, shape=(0,)) for n, e in encoded.items()}
+        frame = len(artifact_bytes(artifact_header(config, tokenizer, "0" * 64), empty, "zlib"))
+        sizes[kind] = round(payload + frame) + config.export.residual.bytes
+    parameters = sum(p.numel() for p in model.parameters())
+    code = weighed(0, config, recipe)["code_bytes"] if code is None else code
+    return SizeEstimate(min(sizes.values()), max(sizes.values()), code, parameters)
+
+
+def _without_gptq(config: ExportConfig) -> ExportConfig:
+    """GPTQ rounds to the same grid, so it hardly changes the bytes; residuals are counted apart."""
+    return replace(config, gptq="off", permute=False, residual=type(config.residual)())
+
+
+def _made_up(name: str, tensor: Tensor, kind: str, seed: int) -> tuple[Tensor, float]:
+    """Return weights for a tensor, at most `SAMPLE` of whole rows, and how many times they stand for themselves."""
+    if tensor.ndim < 2:
+        return tensor, 1.0
+    size, spread = SPREADS[kind]
+    rows = max(1, min(len(tensor), SAMPLE // max(1, tensor[0].numel())))
+    generator = np.random.default_rng(seed)
+    made = generator.standard_normal((rows, *tensor.shape[1:])) * size * (EMBED_FACTOR if "embed" in name else 1.0)
+    for axis in (0, 1):
+        shape = [n if i == axis else 1 for i, n in enumerate(made.shape)]
+        made *= np.exp(spread * generator.standard_normal(shape) - spread**2)
+    return torch.from_numpy(made.astype(np.float32)), len(tensor) / rows
+
+
+def fill_cap(config: RunConfig, cap: int, recipe: Path | None = None) -> list[dict[str, Any]]:
+    """Propose the largest width, and the largest depth of the main stage, whose artifact surely fits the cap.
+
+    Returns a row for each: the overrides that make it, parameters and predicted bytes; fewer where nothing fits.
+    """
+    proposals = []
+    code = closure_bytes(config, recipe) + LONGER_NUMBERS
+    head_width = config.model.width // config.model.heads
+    for what, now in (("width", config.model.heads), ("depth", len(_letters(config.model.main.layout)))):
+
+        def fits(count: int, what: str = what) -> dict[str, Any] | None:
+            assignments = _grown(config, what, count, head_width)
+            size = predict_size(override(config, assignments), recipe, code)
+            fitting = size.high + code <= cap
+            return {"grow": what, "overrides": assignments} | asdict(size) if fitting else None
+
+        low, high, best = 0, now, None  # how many heads, or blocks: bytes grow with either
+        while found := fits(high):
+            low, high, best = high, 2 * high, found
+        while low + 1 < high:
+            middle = (low + high) // 2
+            if found := fits(middle):
+                low, best = middle, found
+            else:
+                high = middle
+        if best:
+            proposals.append(best)
+    return proposals
+
+
+def _letters(layout: str) -> str:
+    """A layout with its counts written out: T2c1 is TTc."""
+    return "".join(letter * int(count or 1) for letter, count in re.findall(r"([A-Za-z])(\d*)", layout))
+
+
+def _grown(config: RunConfig, what: str, count: int, head_width: int) -> list[str]:
+    if what == "depth":
+        letters = _letters(config.model.main.layout)
+        return [f'model.main.layout="{(letters * (count // len(letters) + 1))[:count]}"']
+    kv_heads = math.gcd(count, config.model.kv_heads)
+    return [f"model.width={count * head_width}", f"model.heads={count}", f"model.kv_heads={kv_heads}"]

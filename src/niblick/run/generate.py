@@ -1,0 +1,223 @@
+"""A model as it comes out of an artifact, to use from Python: generate text, price it, cut it into chunks.
+
+Generation reads one token at a time (`LM.step`). What it streams is always valid UTF-8: inside a character only bytes
+are drawn that may come next in it, and characters are handed on when they are whole. That holds for the tokens of byte
+models and for the byte pieces of subword models alike.
+
+Shapes: B batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from niblick.boundaries.cuts import Chunk
+from niblick.boundaries.cuts import chunks as cut
+from niblick.data.dataset import Dataset
+from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.errors import ConfigError
+from niblick.model.lm import LM
+from niblick.run.loading import expect_tokenizer, load_artifact
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """How the next token is drawn."""
+
+    max_bytes: int = 400
+    """Bytes after the prompt: the text ends before the first character that would not fit whole. Less is a beginning
+    of more: nothing else about the text depends on it."""
+    temperature: float = 0.8
+    """0 takes the likeliest token each time."""
+    top_k: int = 0
+    """Draw among so many likeliest tokens; 0: all."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens that hold so much probability together."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, fits, range_ in (
+            ("max_bytes", self.max_bytes >= 0, "at least 0"),
+            ("temperature", 0 <= self.temperature < math.inf, "at least 0 and finite"),
+            ("top_k", self.top_k >= 0, "at least 0"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+        ):
+            if not fits:
+                raise ConfigError(f"{name}={getattr(self, name)} must be {range_}")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Characters that generation hands on, one or more at a time."""
+
+    text: str
+    starts_chunk: bool
+    """Whether a chunk of the outermost router starts with them; of a dense model, never."""
+
+
+class Loaded:
+    """A model with its tokenizer. `context` is the window length it was scored with, in tokens."""
+
+    def __init__(self, model: LM, tokenizer: Tokenizer, context: int) -> None:
+        self.model, self.tokenizer, self.context = model.eval(), tokenizer, context
+
+    def generate(self, prompt: str = "", config: GenerateConfig | None = None) -> str:
+        """Return a continuation of `prompt`, without it. Raises ConfigError as `stream` does."""
+        return "".join(piece.text for piece in self.stream(prompt, config or GenerateConfig()))
+
+    def read_back(self, prompt: str) -> str:
+        """Return `prompt` as the model reads it: without what its tokenizer loses. Raises ConfigError as `stream`."""
+        return self.tokenizer.decode(np.array(self._tokens(prompt))).decode()
+
+    def stream(self, prompt: str, config: GenerateConfig) -> Iterator[Piece]:
+        """Continue `prompt` piece by piece, until max_bytes, the end of the context or the end of the document.
+
+        All pieces together are what the tokenizer makes of prompt and continuation, less what it makes of the prompt.
+        Raises ConfigError for a prompt that does not leave room in the context or that UTF-8 cannot hold.
+        """
+        tokens = self._tokens(prompt)
+        if len(tokens) >= self.context:
+            raise ConfigError(
+                f"the prompt is {len(tokens) - 1:,} tokens long, and the model's context has room for fewer than "
+                f"{self.context - 1:,}: shorten it"
+            )
+        return self._continue(tokens, config)
+
+    def _tokens(self, prompt: str) -> list[int]:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"character {error.start + 1} of the prompt is {prompt[error.start]!r}, which UTF-8 cannot hold: "
+                "take it out"
+            ) from error
+        return [self.tokenizer.bos_id, *self.tokenizer.encode_batch([prompt])[0].tolist()]
+
+    @torch.no_grad()
+    def _continue(self, tokens: list[int], config: GenerateConfig) -> Iterator[Piece]:
+        device = next(self.model.parameters()).device
+        random, state = torch.Generator().manual_seed(config.seed), self.model.new_state(1, self.context)
+        text, left, starts = _Text(self.tokenizer, tokens[-1]), config.max_bytes, False
+        for token in tokens:
+            hidden_1D, _ = self.model.step_hidden(torch.tensor([token], device=device), state)
+        for _ in range(len(tokens), self.context):
+            if left == 0:
+                return
+            token = draw(self.model.head(hidden_1D)[0].double().cpu(), text.allowed(), config, random)
+            if token in self.tokenizer.end_ids:
+                return
+            hidden_1D, levels = self.model.step_hidden(torch.tensor([token], device=device), state)
+            starts |= bool(levels) and bool(levels[0][1][0])
+            data = text.add(token).encode()
+            whole, left = data[:left].decode(errors="ignore"), left - len(data)
+            if whole:
+                yield Piece(whole, starts)
+                starts = False
+            if left < 0:
+                return
+
+    @torch.no_grad()
+    def bits_per_byte(self, text: str) -> float:
+        """Return what `text` costs as a document of its own, in bits per UTF-8 byte of it; BOS is free.
+
+        Cut into windows of the context, each starting afresh. Raises ConfigError for an empty text.
+        """
+        if not text:
+            raise ConfigError("an empty text has no bits per byte: give at least one character")
+        ids = np.concatenate(([self.tokenizer.bos_id], self.tokenizer.encode_batch([text])[0])).astype(np.int64)
+        stream = torch.from_numpy(ids).to(next(self.model.parameters()).device)
+        nats = 0.0
+        for start in range(0, len(ids) - 1, self.context):
+            window_1L = stream[None, start : start + self.context + 1]
+            hidden_1LD, _ = self.model.hidden(window_1L[:, :-1])
+            nats += float(self.model.token_losses(hidden_1LD, window_1L[:, 1:]).double().sum())
+        return nats / math.log(2) / len(text.encode())
+
+    def chunks(self, text: str | bytes) -> list[Chunk]:
+        """Cut `text` as the outermost router does. Raises as `niblick.chunks`."""
+        return [chunk for chunk in chunks(self, text) if chunk.level == 0]
+
+
+def chunks(model: Loaded, text: str | bytes) -> list[Chunk]:
+    """Cut `text` as the routers of a loaded model do: the outermost level's chunks first, then those inside it.
+
+    Text longer than the model's context is read in windows that overlap by half. Raises ConfigError for a model
+    without a router, DataError for a text that is empty or that the tokenizer cannot read.
+    """
+    return cut(model.model, model.tokenizer, text, model.context)
+
+
+def load(path: str | Path, data: str | Path | None = None) -> Loaded:
+    """Load a model from an artifact file. A subword tokenizer comes from `data`, a folder of its training's data.
+
+    Raises ArtifactError if the file does not hold a model, ConfigError or DataError if its tokenizer is not at hand.
+    """
+    model, artifact = load_artifact(Path(path))
+    if data:
+        dataset = Dataset.open(data)
+        expect_tokenizer(artifact, dataset, Path(path))
+        tokenizer = dataset.tokenizer
+    else:
+        tokenizer = make_tokenizer(artifact.config["tokenizer"])
+    return Loaded(model, tokenizer, int(artifact.config["score"]["seq_len"]))
+
+
+def draw(logits_V: Tensor, allowed_V: Tensor, config: GenerateConfig, random: torch.Generator) -> int:
+    """Draw one token: among the allowed ones, then the top_k likeliest, then those that make up top_p."""
+    logits_V = logits_V.masked_fill(~allowed_V, float("-inf"))
+    if config.temperature == 0:
+        return int(logits_V.argmax())
+    p_V, order_V = ((logits_V - logits_V.max()) / config.temperature).softmax(-1).sort(descending=True)
+    if config.top_k:
+        p_V[config.top_k :] = 0
+    p_V[p_V.cumsum(0) - p_V >= config.top_p * p_V.sum()] = 0
+    return int(order_V[torch.multinomial(p_V, 1, generator=random)])
+
+
+class _Text:
+    """What tokens add to the text, one after the other, and which may come next so that it stays valid UTF-8."""
+
+    def __init__(self, tokenizer: Tokenizer, last: int) -> None:
+        """`last` is the last token of the prompt, BOS if it is empty."""
+        ids, decode = range(tokenizer.vocab_size), tokenizer.decode
+        self.first = [decode(np.array([i])) for i in ids]
+        """Bytes of each token after a control token: pieces of SentencePiece models may lose their space there."""
+        self.bytes = [decode(np.array([i, i]))[len(self.first[i]) :] for i in ids]
+        """Bytes of each token anywhere else; none for control tokens."""
+        self.last, self.decoder = last, codecs.getincrementaldecoder("utf-8")()
+        self.value_V = torch.tensor([data[0] if len(data) == 1 else -1 for data in self.bytes])
+        """The byte of tokens of one byte, else -1."""
+        self.starting_V = _within(self.value_V, next_bytes(b""))
+        self.starting_V |= torch.tensor([len(data) > 1 for data in self.bytes])
+        self.starting_V[list(tokenizer.end_ids)] = True
+
+    def add(self, token: int) -> str:
+        """Take in a token. Returns the characters that are whole now."""
+        data = self.bytes[token] if self.bytes[self.last] else self.first[token]
+        self.last = token
+        return self.decoder.decode(data)
+
+    def allowed(self) -> Tensor:
+        """Tokens that may come next: inside a character its bytes alone, else all that start one or end the text."""
+        pending = self.decoder.getstate()[0]
+        return _within(self.value_V, next_bytes(pending)) if pending else self.starting_V
+
+
+def _within(value_V: Tensor, ranges: list[tuple[int, int]]) -> Tensor:
+    return torch.stack([(value_V >= low) & (value_V <= high) for low, high in ranges]).any(0)
+
+
+def next_bytes(pending: bytes) -> list[tuple[int, int]]:
+    """Ranges of bytes that may follow the first bytes of a character, of which none makes it a character yet."""
+    if not pending:
+        return [(0, 0x7F), (0xC2, 0xF4)]
+    special = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}
+    return [special.get(pending[0], (0x80, 0xBF)) if len(pending) == 1 else (0x80, 0xBF)]

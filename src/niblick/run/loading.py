@@ -1,0 +1,52 @@
+"""Models made: untrained from a config and a seed, or trained out of an artifact file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from niblick.artifact.container import Artifact, read_artifact
+from niblick.config.run_config import model_config
+from niblick.data.dataset import Dataset
+from niblick.errors import ArtifactError, ConfigError
+from niblick.model.lm import LM, ModelConfig
+from niblick.train.checkpoint import load_weights
+
+
+def build_model(config: ModelConfig, seed: int) -> LM:
+    """Return the untrained model of a seed, on the CPU: the same weights every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LM(config)
+
+
+def load_artifact(path: Path) -> tuple[LM, Artifact]:
+    """Read an artifact back: the model as anyone would get it. Raises ArtifactError if it does not hold one."""
+    artifact = read_artifact(path)
+    try:
+        config = model_config(artifact.config["model"])
+        tokens = artifact.config["tokenizer"]["vocab_size"]
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ArtifactError(f"{path} does not say which model it holds: {error}") from error
+    if tokens != config.vocab_size:
+        raise ArtifactError(f"{path} names a tokenizer of {tokens} tokens for a model of {config.vocab_size}")
+    model = build_model(config, seed=0)
+    load_weights(model, artifact.state_dict(), path)
+    return model, artifact
+
+
+def expect_tokenizer(artifact: Artifact, dataset: Dataset, path: Path) -> None:
+    """Raise ConfigError unless the data is made of the tokens that the artifact was trained on.
+
+    The tokenizer itself comes with the data. Its name may differ (files are renamed), what it does may not: kind,
+    vocabulary, control tokens and the SHA-256 of its model, as far as the artifact states them.
+    """
+    stated, found = artifact.config["tokenizer"], dataset.tokenizer.spec()
+    for key in ("kind", "vocab_size", "bos_id", "model_sha256"):
+        if key in stated and stated[key] != found.get(key):
+            name = stated.get("name", "another tokenizer")
+            raise ConfigError(
+                f"{dataset.directory} is tokenized by {dataset.tokenizer.name}, {path} was trained on tokens of {name} "
+                f"({key} {found.get(key)} instead of {stated[key]}): give data made with the tokenizer of its training"
+            )

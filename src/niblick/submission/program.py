@@ -1,0 +1,149 @@
+"""The program of a submission: it trains, packs and scores one config, or scores the artifact that lies beside it.
+
+    python train_gpt.py                                   train, pack, score
+    torchrun --standalone --nproc_per_node=8 train_gpt.py the same on 8 GPUs
+    python train_gpt.py --eval                            score the artifact
+
+`niblick submit` makes one file of this module and of what it reaches: the same functions that `niblick train` runs.
+DATA_PATH names a folder of the challenge's shards, TOKENIZER_PATH the SentencePiece model that made them (none for
+bytes), RUN_ID the log and MODEL_SAVE_PATH the artifact. All other names of `rules.ENVIRONMENT` change the config.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from niblick.artifact.container import artifact_bytes, parse_tensors
+from niblick.challenge import rules
+from niblick.config.run_config import RunConfig, to_dict, with_values
+from niblick.data.dataset import Dataset
+from niblick.data.subwords import SentencePieceTokenizer
+from niblick.errors import ConfigError, NiblickError
+from niblick.run.loading import build_model
+from niblick.run.pipeline import artifact_header, fit, in_dtype, open_data, packed, plain_score, score_model
+from niblick.score.contiguous import PlainScore
+from niblick.train.checkpoint import load_weights
+from niblick.train.distributed import PATIENCE, Ranks
+from niblick.train.precision import pick_dtype
+from niblick.train.trainer import Outcome, pick_device, progress_event
+
+OWN = ("RUN_ID", "TOKENIZER_PATH", "MODEL_SAVE_PATH")
+"""Names of the challenge that say where files are, which a config does not."""
+
+
+def configured(config: RunConfig, environ: Mapping[str, str], ranks: int) -> RunConfig:
+    """Return the config with what the environment says, for so many ranks. Raises ConfigError for what does not fit."""
+    given = {name: environ[name] for name in rules.ENVIRONMENT if name in environ and name not in OWN}
+    try:
+        values = rules.environment_values(given, to_dict(config))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    config = with_values(config, values)
+    return replace(config, train=config.train.fitting(ranks))
+
+
+class Log:
+    """Prints what happens as the challenge's scripts do, and keeps it in logs/RUN_ID.txt; on the first rank alone."""
+
+    def __init__(self, config: RunConfig, ranks: Ranks, path: Path) -> None:
+        self.config, self.ranks, self.path = config, ranks, path
+        if ranks.main:
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Write the lines of an event."""
+        if event["event"] == "start":
+            event = event | {"environment": rules.environment(to_dict(self.config))}
+        seldom = event["event"] == "step" and event["step"] > 10 and event["step"] % self.config.train.log_every
+        for line in [] if seldom or not self.ranks.main else rules.log_lines(event):
+            print(line, flush=True)
+            with self.path.open("a") as file:
+                file.write(line + "\n")
+
+
+def opened(config: RunConfig, tokenizer_path: str) -> Dataset:
+    """Open DATA_PATH, as `niblick train` opens its data; TOKENIZER_PATH goes before what the folder says."""
+    return open_data(config, SentencePieceTokenizer.read(Path(tokenizer_path)) if tokenizer_path else None)
+
+
+def train_and_pack(config: RunConfig, dataset: Dataset, log: Log, ranks: Ranks, out: Path) -> None:
+    """Train, and write the artifact."""
+    model, outcome = fit(config, dataset, log, ranks, None)
+    score = plain_score(model, dataset, dataset.val, config)
+    tell_end(config, outcome, score, log)
+    if ranks.main:
+        state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+        encoded, _ = packed(config, state, dataset)
+        header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
+        data = artifact_bytes(header, encoded, config.export.codec)
+        out.write_bytes(data)
+        size, code = len(data), Path(sys.argv[0]).stat().st_size
+        sizes = {"artifact_bytes": size, "code_bytes": code, "total_bytes": size + code}
+        log({"event": "export", "name": config.export.name} | sizes)
+    ranks.barrier()
+
+
+def tell_end(config: RunConfig, outcome: Outcome, score: PlainScore, log: Log) -> None:
+    """Say how training ended, and the score of the weights as they are."""
+    progress = outcome.progress
+    if progress.step < config.schedule.steps:
+        facts = {"step": progress.step, "steps": config.schedule.steps, "train_seconds": progress.train_seconds}
+        log({"event": "stop", "reason": "wallclock_cap"} | facts)
+    facts = progress_event("validation", progress, config.schedule)
+    log(facts | {"loss": score.loss, "bpb": score.bpb, "final": True})
+
+
+def evaluate(config: RunConfig, dataset: Dataset, log: Log, path: Path) -> None:
+    """Score an artifact as it comes back out of its file."""
+    started = time.perf_counter()
+    model = build_model(config.model, seed=0)
+    encoded = parse_tensors(path.read_bytes())
+    load_weights(model, {name: tensor.dequantize() for name, tensor in encoded.items()}, path)
+    model = model.to(pick_device(config.train.device))
+    if config.score.is_plain:
+        score = plain_score(model, dataset, dataset.val, config)
+    else:
+        found = score_model(model, dataset, config.score, config.train.dtype)
+        score = PlainScore(found.loss, found.bpb)
+    facts = {"loss": score.loss, "bpb": score.bpb, "seconds": time.perf_counter() - started}
+    log({"event": "score", "name": config.export.name} | facts)
+
+
+def join() -> Ranks:
+    """Join the ranks that torchrun started, if it did."""
+    rank, size, local = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    ranks = Ranks(rank, max(size, 1), local)
+    if ranks.size > 1:
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(ranks.local_rank)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    return ranks
+
+
+def main(config: RunConfig) -> None:
+    """Run the script of a config."""
+    try:
+        ranks = join()
+        config = configured(config, os.environ, ranks.size)
+        config = in_dtype(config, pick_dtype(config.train.dtype, pick_device(config.train.device)))
+        name = os.environ.get("RUN_ID") or f"seed{config.seed}"
+        log = Log(config, ranks, Path("logs") / f"{name}.txt")
+        dataset = opened(config, os.environ.get("TOKENIZER_PATH", ""))
+        path = Path(os.environ.get("MODEL_SAVE_PATH") or "final_model.nib")
+        if "--eval" not in sys.argv:
+            train_and_pack(config, dataset, log, ranks, path)
+        evaluate(config, dataset, log, path)
+    except (NiblickError, OSError) as error:
+        sys.exit(f"{sys.argv[0]}: {error}")
+    if ranks.size > 1:
+        dist.destroy_process_group()

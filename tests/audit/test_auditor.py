@@ -1,0 +1,247 @@
+"""Audits of whole things: runs and artifacts, functions, folders; what they open, and what they exit with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from niblick import cli
+from niblick.artifact.container import read_artifact, write_artifact
+from niblick.audit import auditor as auditing
+from niblick.audit.auditor import Options
+from niblick.audit.function_checks import Effort
+from niblick.data.dataset import Dataset
+from niblick.data.prepare import prepare
+from niblick.errors import ConfigError
+from niblick.run import pipeline
+from niblick.run.loading import load_artifact
+from niblick.score import coding
+from niblick.score.plan import ScoreConfig
+from niblick.score.sidecars import SidecarConfig
+from niblick.score.ttt import TTTConfig
+
+TOY = [
+    *("model.width=16", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1"),
+    *("train.seq_len=32", "train.batch_tokens=256", "train.micro_batch_tokens=256", "train.device=cpu"),
+    *("train.dtype=float32", "schedule.steps=4", "schedule.max_seconds=null", "score.seq_len=64"),
+]
+QUICK = Options(Effort(tokens=1 << 12))
+
+HIDDEN = '''
+import torch
+from niblick.model.layers import ConvBlock, register_block
+from niblick.recipes.presets import get_preset
+from niblick.config.run_config import override
+
+class Hidden(ConvBlock):
+    """A block whose table lies in a file that nobody counts."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        with open({path!r}, "rb") as file:
+            self.table = torch.tensor(list(file.read(16)), dtype=torch.float32)
+
+    def forward(self, x_BLD, x0_BLD, context):
+        return super().forward(x_BLD + self.table.to(x_BLD) / 256, x0_BLD, context)
+
+register_block("h", Hidden)
+
+def recipe():
+    return override(get_preset("hnet-small"), {overrides!r})
+'''
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "pydocs"
+    prepare("pydocs", "byte260", folder, max_docs=12, val_docs=3)
+    return folder
+
+
+def train(target: str, data: Path, runs: Path, *overrides: str) -> Path:
+    command = [sys.executable, "-m", "niblick", "train", target, "--data", str(data), "--runs", str(runs), *overrides]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    return next(runs.glob("*-1"))
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train("hnet-small", data, tmp_path_factory.mktemp("runs"), *TOY)
+
+
+def niblick(*arguments: object) -> int:
+    """Run a command line in this process; returns its exit code."""
+    before, sys.argv = sys.argv, ["niblick", *map(str, arguments)]
+    try:
+        cli.main()
+        return 0
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+
+
+def statuses(found: dict[str, Any]) -> dict[str, str]:
+    return {check["name"]: check["status"] for check in found["checks"]}
+
+
+@pytest.mark.slow
+def test_an_honest_run_passes_and_is_proved(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert niblick("audit", run, "--prove", "1", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    names = ("causality", "normalization", "independence", "bytes", "score-first", "split hygiene", "artifact")
+    assert statuses(found) == dict.fromkeys((*names, "reproduction", "proof"), "pass"), found
+    [written] = run.glob("artifacts/*/audit.json")
+    assert json.loads(written.read_text()) == found
+
+
+@pytest.mark.slow
+def test_records_that_say_something_else_fail(run: Path, data: Path, tmp_path: Path) -> None:
+    """Fewer targets, more bytes, a better score: what was written by hand into scores.jsonl."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    path, owner = pipeline.find_artifact(str(copy), tmp_path)
+    record = json.loads((path.parent / "scores.jsonl").read_text().splitlines()[0])
+    lies = {"tokens": record["tokens"] - 5, "bytes": int(record["bytes"] * 1.17), "bpb": record["bpb"] - 0.01}
+    (path.parent / "scores.jsonl").write_text(json.dumps(record | lies) + "\n")
+    found = {c.name: c.status for c in auditing.artifact_checks(path, owner, str(data), QUICK, lambda _: None)}
+    assert [name for name, status in found.items() if status == "fail"] == ["bytes", "score-first", "reproduction"]
+
+
+def test_an_artifact_whose_code_was_not_weighed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "artifact.nib"
+    path.write_bytes(bytes(1000))
+    fresh: dict[str, Any] = {"foreign": [], "network": []}
+    check = auditing.artifact_check(path, None, None, fresh)
+    assert check.status == "pass" and "code not weighed" in check.detail
+    assert (check.facts["code_bytes"], check.facts["total_bytes"]) == (None, None)
+    monkeypatch.setattr(auditing.challenge, "CAP_BYTES", 999)
+    check = auditing.artifact_check(path, None, None, fresh)
+    assert check.status == "fail" and "1,000 bytes without the code are over the cap" in check.detail
+
+
+@pytest.mark.slow
+def test_a_hidden_file_is_found(data: Path, tmp_path: Path) -> None:
+    """The last cheat of the museum: a table that is not in the artifact."""
+    table = tmp_path / "table.bin"
+    table.write_bytes(bytes(range(16)))
+    overrides = [assignment for assignment in TOY if "layout" not in assignment] + ["model.main.layout=h1"]
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(HIDDEN.format(path=str(table), overrides=overrides))
+    made = train(str(recipe), data, tmp_path / "runs")
+    path = next(made.glob("artifacts/*/artifact.nib"))
+    fresh = auditing.score_fresh(path, made / "recipe.py", str(data))
+    assert fresh["foreign"] == [str(table)]
+    check = auditing.artifact_check(path, 90_000, None, fresh)
+    assert check.status == "fail" and "table.bin" in check.detail
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    [
+        ScoreConfig(seq_len=32, ttt=TTTConfig("sgd", lr=0.05)),
+        ScoreConfig(seq_len=32, sidecar=SidecarConfig("ngram", order=3)),
+        ScoreConfig(seq_len=32, scorer="sliding", stride=8),
+    ],
+)
+def test_scorers_that_learn_and_overlap_are_honest(config: ScoreConfig, run: Path, data: Path) -> None:
+    model, _ = load_artifact(next(run.glob("artifacts/*/artifact.nib")))
+    checks = auditing.scorer_checks(model, Dataset.open(data), config, None)
+    assert {check.status for check in checks} == {"pass"}, checks
+    proof = auditing.prove(model, Dataset.open(data), config, 1)
+    assert proof.status == "not applicable" and "not provable" in proof.detail
+
+
+@pytest.mark.slow
+def test_a_proof_counts_what_opens_its_lanes(run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short lanes cost more than the proof allows: what a better model would pay for lanes of the usual length."""
+    monkeypatch.setattr(coding, "LANE", 32)
+    model, _ = load_artifact(next(run.glob("artifacts/*/artifact.nib")))
+    proof = auditing.prove(model, Dataset.open(data), ScoreConfig(seq_len=32), 2)
+    facts = proof.facts
+    assert proof.status == "pass" and abs(facts["off"]) < auditing.PROOF
+    assert facts["opening_bits"] > auditing.PROOF * facts["score_bits"]
+    more = facts["payload_bits"] - facts["score_bits"] - facts["opening_bits"]
+    assert abs(more) < auditing.PROOF * facts["score_bits"]
+
+
+def test_functions(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    """By module and by file; exit 1 for one that looks ahead, 2 for one that is none."""
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "T = torch.randn(260, 260, generator=torch.Generator().manual_seed(0))\n"
+        "def honest(ids):\n    return T[ids].log_softmax(-1)\n"
+        "def ahead(ids):\n    return (T[ids] + T[ids.roll(-1, 1)]).log_softmax(-1)\n"
+        "def shape(ids):\n    return T[ids][:, 0]\n"
+        "def broken(ids):\n    raise KeyError('x')\n"
+        "number = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert niblick("audit", "mine:honest", "--data", data) == 0
+    assert niblick("audit", "mine.py:ahead", "--data", data, "--json") == 1
+    out = capsys.readouterr().out
+    found = json.loads(out[out.index("{") :])
+    assert statuses(found)["causality"] == "fail" and found["honest"] is False
+    for name, word in (("shape", "expected log-probabilities"), ("broken", "KeyError"), ("number", "no function")):
+        assert niblick("audit", f"mine:{name}", "--data", data) == 2
+        assert word in capsys.readouterr().err
+    assert niblick("audit", "mine:honest") == 2
+    assert "--data" in capsys.readouterr().err
+
+
+def test_logs_scripts_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train_gpt.py").write_text("val_tokens = load('fineweb_val_0.bin')\nf(val_tokens).backward()\n")
+    (tmp_path / "train.log").write_text(
+        "Code size: 7 bytes\nSerialized model x: 5 bytes\nTotal submission size x: 12 bytes\n"
+    )
+    assert niblick("audit", tmp_path / "train.log") == 0
+    assert niblick("audit", tmp_path / "train_gpt.py") == 1
+    capsys.readouterr()
+    assert niblick("audit", tmp_path, "--json") == 1
+    found = statuses(json.loads(capsys.readouterr().out))
+    assert found["train_gpt.py: score-first"] == "fail" and found["train.log: artifact"] == "pass"
+    assert found["rerun"] == "not applicable"
+
+
+def test_bad_targets_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for target in (empty, "no-such-run", tmp_path / "no.nib", "no_such_module:f"):
+        assert niblick("audit", target, "--runs", tmp_path) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("niblick: ") and len(err.strip().splitlines()) == 1
+    with pytest.raises(ConfigError, match="holds no script"):
+        auditing.audit_folder(empty, tmp_path, "", QUICK, lambda _: None)
+
+
+@pytest.mark.slow
+def test_compress_and_decompress(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, stream, back = tmp_path / "text", tmp_path / "text.nbt", tmp_path / "back"
+    text.write_bytes("Grüße, world.\n".encode() * 8 + b"\xff\0")
+    assert niblick("compress", text, "-o", stream, "--model", run, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["original"] == text.stat().st_size and facts["total"] == stream.stat().st_size
+    assert niblick("decompress", stream, "-o", back, "--model", run) == 0
+    assert back.read_bytes() == text.read_bytes()
+    back.unlink()
+    capsys.readouterr()
+    other = tmp_path / "other.nib"
+    artifact = read_artifact(next(run.glob("artifacts/*/artifact.nib")))
+    write_artifact(other, artifact.config | {"note": 1}, artifact.encoded, "zlib")
+    for arguments, word in (
+        (("compress", tmp_path, "-o", back, "--model", run), "is a directory"),
+        (("compress", tmp_path / "none", "-o", back, "--model", run), "No such file"),
+        (("decompress", text, "-o", back, "--model", run), "no stream of `niblick compress`"),
+        (("decompress", stream, "-o", back, "--model", other), "written with the model hnet-small-1:"),
+    ):
+        assert niblick(*arguments) == 2
+        assert word in capsys.readouterr().err
+        assert not back.exists()

@@ -1,0 +1,89 @@
+"""Validation text in training text: found wherever it is, and what the source repeats itself is no leak."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from niblick.audit.text_checks import RUN, Matches, bytes_counted, hygiene
+from niblick.data.dataset import Split
+from niblick.data.index import RECORD
+from niblick.data.tokenizers import ByteTokenizer
+
+
+def documents(count: int, length: int, seed: int) -> list[bytes]:
+    random = np.random.default_rng(seed)
+    return [bytes(random.integers(97, 123, length, np.uint8)) for _ in range(count)]
+
+
+def a_split(name: str, texts: Iterable[bytes], lossless: bool | None = True) -> Split:
+    parts = [np.append(np.uint16(1), np.frombuffer(text, np.uint8) + np.uint16(4)) for text in texts]
+    index = np.zeros(len(parts), RECORD)
+    index["tokens"] = [len(part) for part in parts]
+    index["offset"] = np.cumsum(index["tokens"]) - index["tokens"]
+    for row, part in zip(index, parts, strict=True):
+        row["sha256"] = np.frombuffer(hashlib.sha256(ByteTokenizer().decode(part)).digest(), np.uint8)
+    return Split(name, [], [np.concatenate(parts)], index, lossless=lossless)
+
+
+TRAIN, VAL = documents(30, 3000, 0), documents(8, 2500, 1)
+
+
+@pytest.mark.parametrize("at", [0, 1, 99, 100, 777, 2300])
+@pytest.mark.parametrize("length", [RUN - 1, RUN, RUN + 57])
+def test_a_run_is_found_wherever_it_stands(at: int, length: int) -> None:
+    """200 bytes are, 199 are not; at any place of both texts."""
+    piece = VAL[3][at : at + length]
+    found = list(Matches(VAL).runs(TRAIN[0][:501] + b"|" + piece + b"|" + TRAIN[1][:33]))
+    if len(piece) < RUN:
+        assert not found
+    else:
+        assert found == [(502, 3, at, len(piece))]
+
+
+def test_clean_text_passes() -> None:
+    check = hygiene(a_split("train", TRAIN), a_split("val", VAL), ByteTokenizer())
+    assert check.status == "pass" and "no run" in check.detail
+
+
+def test_one_copied_document_is_a_leak() -> None:
+    check = hygiene(a_split("train", [*TRAIN, VAL[5]]), a_split("val", VAL), ByteTokenizer())
+    assert check.status == "fail"
+    assert (check.facts["example"]["val_document"], check.facts["example"]["train_document"]) == (5, 30)
+
+
+def test_one_run_in_a_changed_document_is_a_leak_where_the_source_is_known() -> None:
+    changed = [*TRAIN[:-1], TRAIN[-1] + VAL[2][40 : 40 + RUN]]
+    check = hygiene(a_split("train", changed), a_split("val", VAL), ByteTokenizer(), [*VAL, *TRAIN])
+    assert check.status == "fail" and check.facts["example"]["bytes"] == RUN
+
+
+def test_what_the_source_repeats_is_counted_and_shown() -> None:
+    """The source has a document twice, one of them held out: with the source at hand that is no leak."""
+    source = [*VAL, *TRAIN, VAL[0]]
+    train, val = a_split("train", [*TRAIN, VAL[0]]), a_split("val", VAL)
+    check = hygiene(train, val, ByteTokenizer(), source)
+    assert check.status == "pass" and check.facts["runs"] == 1 and "where the source itself repeats" in check.detail
+    assert hygiene(train, val, ByteTokenizer(), source[:-1]).status == "fail"
+
+
+def test_repeats_that_are_usual_are_no_leak() -> None:
+    """Without the source: every document ends in the same notice, held out or not."""
+    notice = documents(1, 400, 9)[0]
+    train, val = ([text + notice for text in texts] for texts in (TRAIN, VAL))
+    check = hygiene(a_split("train", train), a_split("val", val), ByteTokenizer())
+    assert check.status == "pass" and check.facts["runs"] > 0
+    assert hygiene(a_split("train", [*train, val[1]]), a_split("val", val), ByteTokenizer()).status == "fail"
+
+
+def test_lossy_text_must_be_called_so() -> None:
+    split = a_split("val", VAL)
+    assert split.index is not None
+    assert bytes_counted(split, ByteTokenizer()).status == "pass"
+    split.index["sha256"][2] = 0
+    check = bytes_counted(split, ByteTokenizer())
+    assert check.status == "fail" and "called lossless" in check.detail
+    assert bytes_counted(split, ByteTokenizer(), lossless=False).status == "pass"

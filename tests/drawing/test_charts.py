@@ -1,0 +1,137 @@
+"""Charts: plain data that Plotly takes, JSON can hold and matplotlib can draw, whatever a run did not tell."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+from rundirs import make_run, training
+
+from niblick.drawing import charts
+from niblick.drawing.charts import Figure, History, Level, Validation
+from niblick.drawing.static import draw
+from niblick.reports.histories import MOST_POINTS, history, read_history
+
+RUNS = [
+    History(
+        "wide-s1",
+        step=range(1, 301),
+        seconds=[0.5 * i for i in range(300)],
+        bytes=[1e6 * i for i in range(300)],
+        bpb=[8 / (1 + i / 20) for i in range(300)],
+        lr_scale=[1.0] * 300,
+        bytes_per_second=[1e5] * 300,
+        grad_norm=[0.5] * 300,
+        validations=[Validation(100, 50.0, 1e8, 2.4), Validation(300, 150.0, 3e8, 2.2)],
+        levels=[Level([1, 100, 300], [0.5, 0.2, 0.17], 6.0), Level([1, 300], [0.6, 0.5])],
+        final=2.21,
+        group="wide",
+    ),
+    History("wide-s2", [1, 2], [None, None], [None, None], [8.0, math.nan], group="wide"),
+    History("nothing", [], [], [], []),
+]
+ROWS = [
+    {"name": "a", "total_bytes": 15_000_000, "bpb": 1.2, "standing": "legal"},
+    {"name": "b", "total_bytes": 16_500_000, "bpb": 1.1, "standing": "over cap"},
+    {"name": "c", "total_bytes": 9_000_000, "bpb": 1.3, "standing": "local"},
+    {"name": "unscored", "total_bytes": None, "bpb": None, "standing": None},
+]
+RANKED = [
+    {"name": "a", "mean": 1.2, "deviation": 0.01, "scores": [1.19, 1.21]},
+    {"name": "b", "mean": 1.3, "deviation": None, "scores": [1.3]},
+]
+EFFECTS = [{"name": "a", "difference": -0.1, "error": 0.02}, {"name": "b", "difference": 0.1, "error": None}]
+TIMES = [{"name": "a", "phases": {"training": 7200.0, "packing": 60.0}}, {"name": "b", "phases": {"scoring": 30.0}}]
+OVER = (
+    charts.learning_curves,
+    charts.boundary_rates,
+    charts.learning_rates,
+    charts.throughput,
+    charts.gradient_norms,
+)
+
+
+def every_chart() -> list[tuple[str, Callable[[], Figure]]]:
+    made: list[tuple[str, Callable[[], Figure]]] = []
+    for f in OVER:
+        for x in ("step", "time", "bytes"):
+            made.append((f"{f.__name__}-{x}", lambda f=f, x=x: f(RUNS, x)))  # type: ignore[misc]
+        made.append((f"{f.__name__}-empty", lambda f=f: f([])))  # type: ignore[misc]
+    made += [
+        ("bytes", lambda: charts.bytes_against_bpb(ROWS, 16_000_000)),
+        ("no-bytes", lambda: charts.bytes_against_bpb([], 16_000_000)),
+        ("ranking", lambda: charts.ranking(RANKED)),
+        ("effects", lambda: charts.effects(EFFECTS)),
+        ("timings", lambda: charts.timings(TIMES)),
+        ("no-timings", lambda: charts.timings([])),
+    ]
+    return made
+
+
+@pytest.mark.parametrize("make", [m for _, m in every_chart()], ids=[name for name, _ in every_chart()])
+def test_plotly_json_and_matplotlib_take_it(make: Callable[[], Figure]) -> None:
+    chart = make()
+    go.Figure(chart)  # refuses what is no property of a figure
+    json.dumps(chart, allow_nan=False)
+    assert draw(chart, "png").startswith(b"\x89PNG")
+
+
+def test_svg_too() -> None:
+    assert b"<svg" in draw(charts.learning_curves(RUNS), "svg")
+
+
+def test_the_cap_is_a_line_and_standings_are_told_by_symbols() -> None:
+    chart = charts.bytes_against_bpb(ROWS, 16_000_000)
+    assert [shape["x0"] for shape in chart["layout"]["shapes"]] == [16.0]
+    assert len({trace["marker"]["symbol"] for trace in chart["data"]}) == 3
+    assert sum(len(trace["x"]) for trace in chart["data"]) == 3, "what has no score is left out"
+
+
+def test_seeds_share_colour_and_legend() -> None:
+    lines = [trace for trace in charts.learning_curves(RUNS)["data"] if trace["mode"] == "lines"]
+    assert [line["line"]["color"] for line in lines] == [charts.COLORS[0]] * 2
+    assert [(line["name"], line["showlegend"]) for line in lines] == [("wide", True), ("wide", False)]
+
+
+def test_more_runs_than_colours_are_told_by_dashes() -> None:
+    assert len({charts.style(i)[:2] for i in range(32)}) == 32
+
+
+def test_boundary_rates_show_the_target() -> None:
+    chart = charts.boundary_rates(RUNS)
+    assert [shape["y0"] for shape in chart["layout"]["shapes"]] == [pytest.approx(1 / 6)]
+
+
+def test_time_is_in_a_unit_that_people_read() -> None:
+    assert charts.timings(TIMES)["layout"]["xaxis"]["title"]["text"] == "time, h"
+    assert charts.timings(TIMES)["data"][0]["x"][0] == pytest.approx(2.0)
+
+
+def test_a_history_of_a_run(tmp_path: Path) -> None:
+    path = make_run(tmp_path, "a-1", None)
+    with open(path / "events.jsonl", "a") as file:
+        file.write('{"event": "step", "st')
+    found = read_history(path)
+    assert (found.name, found.step[0], found.step[-1]) == ("a-1", 1, 20)
+    assert found.bpb[0] == pytest.approx(5.5 / math.log(2))
+    assert found.bytes[1] == 512.0
+    assert found.levels[0].target_length == 6.0
+    assert found.validations[0].bpb == 2.2
+
+
+def test_a_long_history_is_thinned_and_keeps_its_end() -> None:
+    found = history(training(25_000), "long")
+    assert len(found.step) <= MOST_POINTS + 1
+    assert found.step[-1] == 25_000
+
+
+def test_what_a_log_does_not_say_is_left_out() -> None:
+    events: list[dict[str, Any]] = [{"event": "step", "step": 5, "loss": float("nan")}, {"event": "score", "bpb": 1.5}]
+    found = history(events, "foreign")
+    assert (found.bpb, found.seconds, found.bytes, found.final) == ([None], [None], [None], 1.5)
+    assert read_history(Path("nowhere")).step == []
