@@ -42,7 +42,8 @@ from niblick.reports.boundary_report import (
 from niblick.reports.boundary_tables import number, percent, word_excess
 from niblick.run.directory import Run, machine, read_json, write_bytes, write_json
 from niblick.run.loading import build_model
-from niblick.run.pipeline import bytes_per_token, run
+from niblick.run.pipeline import run
+from niblick.run.prepared import bytes_per_token
 from niblick.score.baselines import xz_size
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors
 from tokenizers_table import write_between

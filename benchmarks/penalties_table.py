@@ -24,7 +24,8 @@ from niblick.data.prepare import prepare
 from niblick.model.lm import LM
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import Run, machine
-from niblick.run.pipeline import parameter_count, run
+from niblick.run.pipeline import run
+from niblick.run.prepared import parameter_count
 from niblick.score.baselines import xz_size
 from niblick.train.checkpoint import load_weights, read_tensors
 from niblick.train.qat import rounded_parameters

@@ -17,7 +17,7 @@ from typing import Any
 from niblick.console import RunConsole
 from niblick.data.dataset import Dataset
 from niblick.run.directory import machine
-from niblick.run.pipeline import score_artifact
+from niblick.run.scoring import score_artifact
 from niblick.score.baselines import xz_size
 from tokenizers_table import _text as text_of
 from tokenizers_table import write_between

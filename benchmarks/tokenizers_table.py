@@ -23,7 +23,8 @@ from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import machine
-from niblick.run.pipeline import bytes_per_token, run
+from niblick.run.pipeline import run
+from niblick.run.prepared import bytes_per_token
 from niblick.score.baselines import xz_size
 
 BEGIN, END = "<!-- tokenizers: begin -->", "<!-- tokenizers: end -->"

@@ -89,11 +89,11 @@ def niblick(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def score_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Score artifacts in this process: a fresh one takes seconds to start."""
-    from niblick.run import pipeline
+    from niblick.run import pipeline, prepared, scoring
     from niblick.run.directory import Run
 
     def score(run: Run, name: str) -> dict[str, Any]:
-        return pipeline.score_artifact(run.artifact(name), pipeline.config_of(run).data.path, run=run)
+        return scoring.score_artifact(run.artifact(name), prepared.config_of(run).data.path, run=run)
 
     monkeypatch.setattr(pipeline, "official_score", score)
 
@@ -102,7 +102,7 @@ def score_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def one_script(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count the same code for every run: making a script takes seconds, and these tests look at other things."""
     from niblick.recipes.presets import get_preset
-    from niblick.run import pipeline
+    from niblick.run import packing
 
-    size = pipeline.closure_bytes(get_preset("hnet-small"), None)
-    monkeypatch.setattr(pipeline, "closure_bytes", lambda config, recipe: size)
+    size = packing.closure_bytes(get_preset("hnet-small"), None)
+    monkeypatch.setattr(packing, "closure_bytes", lambda config, recipe: size)

@@ -22,7 +22,7 @@ from niblick.drawing import figures
 from niblick.drawing import page as report
 from niblick.errors import DataError
 from niblick.recipes.presets import get_preset
-from niblick.run import pipeline
+from niblick.run import pipeline, scoring
 from niblick.run.directory import Run, write_json
 from niblick.run.loading import build_model, load_artifact
 from niblick.score.baselines import compressor_baselines
@@ -69,7 +69,7 @@ def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
         model, _ = load_artifact(run.artifact(result["artifact"]))
         after = chunks(model, dataset.tokenizer, PUBLISHED_SENTENCE)
         console.say("scoring it with n-grams of what it has scored, for comparison")
-        sidecar = pipeline.score_artifact(
+        sidecar = scoring.score_artifact(
             run.artifact(result["artifact"]), config.data.path, run=run, overrides=[SIDECAR], keep=False
         )
         options = Options(Effort(tokens=1 << 15), prove=PROVED)

@@ -19,7 +19,7 @@ from niblick.audit.function_checks import Effort
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
-from niblick.run import pipeline
+from niblick.run import artifacts
 from niblick.run.loading import load_artifact
 from niblick.score import coding
 from niblick.score.plan import ScoreConfig
@@ -107,7 +107,7 @@ def test_records_that_say_something_else_fail(run: Path, data: Path, tmp_path: P
     """Fewer targets, more bytes, a better score: what was written by hand into scores.jsonl."""
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    path, owner = pipeline.find_artifact(str(copy), tmp_path)
+    path, owner = artifacts.find_artifact(str(copy), tmp_path)
     record = json.loads((path.parent / "scores.jsonl").read_text().splitlines()[0])
     lies = {"tokens": record["tokens"] - 5, "bytes": int(record["bytes"] * 1.17), "bpb": record["bpb"] - 0.01}
     (path.parent / "scores.jsonl").write_text(json.dumps(record | lies) + "\n")

@@ -18,7 +18,7 @@ from niblick.artifact.container import read_artifact, write_artifact
 from niblick.config.run_config import RunConfig
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
-from niblick.run import exports, pipeline
+from niblick.run import exports, packing, pipeline, prepared, scoring
 from niblick.run.directory import Run
 from niblick.train.precision import pick_dtype
 
@@ -576,9 +576,9 @@ def test_a_score_does_not_depend_on_the_script(
         raise error
 
     def score(run: Run, name: str) -> dict[str, Any]:
-        return pipeline.score_artifact(run.artifact(name), pipeline.config_of(run).data.path, run=run)
+        return scoring.score_artifact(run.artifact(name), prepared.config_of(run).data.path, run=run)
 
-    monkeypatch.setattr(pipeline, "make_script", make_script)
+    monkeypatch.setattr(packing, "make_script", make_script)
     for module in (pipeline, exports):
         monkeypatch.setattr(module, "official_score", score)  # in this process
     runs = tmp_path / "runs"

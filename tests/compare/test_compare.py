@@ -22,7 +22,7 @@ from niblick.data.prepare import prepare
 from niblick.errors import ConfigError, DataError
 from niblick.recipes.presets import get_preset
 from niblick.reports import tables
-from niblick.run import pipeline
+from niblick.run import packing, prepared, scoring
 from niblick.run.directory import Run, create_run
 from niblick.run.loading import build_model
 from niblick.score.costs import COST
@@ -44,8 +44,8 @@ def make_run(folder: Path, data: Path, seed: int, *overrides: str) -> Run:
     weights = build_model(config.model, seed).state_dict()
     # Some weights start at zero, and would make all models alike.
     save_tensors(run.weights, {name: w + 0.2 * torch.randn(w.shape, generator=draw) for name, w in weights.items()}, {})
-    pipeline.export(run, config, pipeline.open_data(config), lambda event: None)
-    pipeline.score_artifact(run.artifact(config.export.name), str(data), run=run)
+    packing.export(run, config, prepared.open_data(config), lambda event: None)
+    scoring.score_artifact(run.artifact(config.export.name), str(data), run=run)
     return run
 
 
@@ -170,7 +170,7 @@ def test_the_newest_score_of_the_official_scorer(runs: Path, data: Path, tmp_pat
     for number in (1, 4):
         run = Run(tmp_path / "runs" / f"hnet-small-{number}")
         overrides = ["score.scorer=sliding", "score.stride=16"]
-        pipeline.score_artifact(run.artifact(NAME), str(data / "bytes"), run=run, overrides=overrides)
+        scoring.score_artifact(run.artifact(NAME), str(data / "bytes"), run=run, overrides=overrides)
     before = compare(names(1, 4), runs)["comparisons"][0]["difference"]
     assert compare(names(1, 4), tmp_path / "runs")["comparisons"][0]["difference"] == before
     facts = compare(names(1, 4), tmp_path / "runs", "sliding")

@@ -13,7 +13,7 @@ from niblick.model.layers import BlockConfig
 from niblick.model.lm import LM, ModelConfig
 from niblick.model.stage import StageConfig, parse_layout
 from niblick.recipes.presets import get_preset
-from niblick.run.pipeline import parameter_count
+from niblick.run.prepared import parameter_count
 
 
 def small(levels: int = 1, **changes: object) -> ModelConfig:

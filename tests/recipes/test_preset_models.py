@@ -8,7 +8,7 @@ import torch
 from niblick.config.run_config import override
 from niblick.model.lm import LM, ModelConfig
 from niblick.recipes.presets import PRESETS, get_preset
-from niblick.run.pipeline import parameter_count
+from niblick.run.prepared import parameter_count
 from niblick.train.optim import Optimizers
 
 PARAMETERS = {

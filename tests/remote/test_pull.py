@@ -22,8 +22,8 @@ from niblick.remote.address import RemoteError, Unreachable
 from niblick.remote.clouds import Own
 from niblick.remote.pull import missing_at_home, pull
 from niblick.remote.records import RemoteRun
+from niblick.run.artifacts import find_artifact
 from niblick.run.directory import Run, read_json, source_snapshot
-from niblick.run.pipeline import find_artifact
 
 pytestmark = pytest.mark.slow
 

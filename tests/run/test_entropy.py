@@ -24,7 +24,8 @@ from niblick.pack.quantize import pack
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import Run
 from niblick.run.entropy import resolve_entropy
-from niblick.run.pipeline import parameter_count, resume, run
+from niblick.run.pipeline import resume, run
+from niblick.run.prepared import parameter_count
 from niblick.train.checkpoint import read_tensors
 
 SMALL = ModelConfig(width=8, heads=1, kv_heads=1, main=StageConfig("T1"))

@@ -16,7 +16,7 @@ from niblick.challenge.rules import CAP_BYTES
 from niblick.config.run_config import RunConfig
 from niblick.errors import ConfigError
 from niblick.recipes.presets import get_preset
-from niblick.run import pipeline
+from niblick.run import packing
 from niblick.run.exports import fill_cap, predict_size, with_export
 
 SMALL = [
@@ -151,7 +151,7 @@ def test_sizes_where_the_code_cannot_be_weighed(monkeypatch: pytest.MonkeyPatch)
     def make_script(config: RunConfig, recipe: Path | None = None) -> NoReturn:
         raise ConfigError("the recipe\nreads a file")
 
-    monkeypatch.setattr(pipeline, "make_script", make_script)
+    monkeypatch.setattr(packing, "make_script", make_script)
     config = with_export(get_preset("hnet-small"), ["scheme=int6", "codec=range"])
     size = predict_size(config)
     assert size.code is None and 0 < size.low < size.high

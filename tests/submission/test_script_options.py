@@ -37,7 +37,7 @@ from niblick.pack.quantize import ExportConfig
 from niblick.pack.residuals import ResidualConfig
 from niblick.pack.schemes import FLOATS, PUBLISHED
 from niblick.recipes.presets import PRESETS, get_preset, load_recipe
-from niblick.run import pipeline
+from niblick.run import packing, pipeline, prepared, scoring
 from niblick.run.directory import Run
 from niblick.run.entropy import resolve_entropy
 from niblick.score.plan import ScoreConfig
@@ -58,7 +58,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Scores are made in this process (other tests have them from a fresh one), on one thread as in the scripts."""
 
     def score(run: Run, name: str) -> dict[str, Any]:
-        return pipeline.score_artifact(run.artifact(name), run.config().data.path, run=run)
+        return scoring.score_artifact(run.artifact(name), run.config().data.path, run=run)
 
     monkeypatch.setattr(pipeline, "official_score", score)
     threads = torch.get_num_threads()
@@ -92,7 +92,7 @@ def small_models(texts: dict[str, str], tmp_path_factory: pytest.TempPathFactory
         state = build_model(config.model, seed=5).state_dict()
         state["embed.weight"].normal_(std=0.5)  # or all tokens were as likely
         found[tokens] = tmp_path_factory.mktemp("small") / f"{tokens}.nib"
-        header = pipeline.artifact_header(config, pipeline.open_data(config).tokenizer.spec())
+        header = packing.artifact_header(config, prepared.open_data(config).tokenizer.spec())
         pipeline.write_artifact(found[tokens], header, pack(state), "zlib")
     return found
 
@@ -246,7 +246,7 @@ def tensors_fit(model: ModelConfig, export: ExportConfig, aware: str) -> bool:
     config = replace(built({"aware": aware}), model=model, export=export)
     try:
         with torch.device("meta"):
-            pipeline.compression_aware(LM(model), config)
+            prepared.compression_aware(LM(model), config)
     except ConfigError:
         return False
     has_mlp = any(letter in model.main.layout for letter in "TMC")
@@ -331,7 +331,7 @@ def said(process: subprocess.Popen[str]) -> str:
 
 def both(config: RunConfig, folder: Path, recipe: Path | None = None, ranks: int = 1) -> Pair:
     """Train as niblick does and by the script, at the same time."""
-    config = resolve_entropy(config, pipeline.open_data(config))
+    config = resolve_entropy(config, prepared.open_data(config))
     (folder / "script").mkdir()
     if config.entropy.artifact:
         (folder / "script" / "entropy.nib").write_bytes(Path(config.entropy.artifact).read_bytes())
@@ -370,7 +370,7 @@ def expect_the_same(pair: Pair) -> None:
     loss, bpb = exact(pair.log)
     assert abs(loss - result["loss"]) < 1e-5 and abs(bpb - result["bpb"]) < 1e-5
     run = pair.run if pair.recipe else None  # whose recipe registers what the artifact is made of
-    again = pipeline.score_artifact(pair.artifact, pair.run.config().data.path, run=run, keep=False)
+    again = scoring.score_artifact(pair.artifact, pair.run.config().data.path, run=run, keep=False)
     assert abs(again["bpb"] - bpb) < 1e-5
 
 

@@ -133,7 +133,7 @@ def test_text_that_is_held_back(tmp_path: Path) -> None:
 
     from niblick.data.dataset import Split
     from niblick.recipes.presets import get_preset
-    from niblick.run.pipeline import held_back
+    from niblick.run.prepared import held_back
 
     config = get_preset("hnet-small")
     split = Split("train", [tmp_path] * 2, [np.arange(60_000, dtype=np.uint16), np.arange(40_000, dtype=np.uint16)])

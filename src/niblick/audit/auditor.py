@@ -42,7 +42,7 @@ from niblick.errors import ArtifactError, ConfigError, DataError, NiblickError
 from niblick.files import copy_recipe
 from niblick.model.lm import LM
 from niblick.recipes.presets import load_recipe
-from niblick.run import pipeline
+from niblick.run import artifacts, packing, prepared, scoring
 from niblick.run.directory import Run, machine, write_json
 from niblick.run.loading import expect_tokenizer, load_artifact
 from niblick.score import ttt
@@ -102,9 +102,9 @@ def audit(
     module, _, name = target.rpartition(":")
     if module and not path.exists() and _is_function(module, name, runs):
         return summary(target, "function", _function_checks(load_function(module, name), data, options))
-    artifact, run = pipeline.find_artifact(target, runs)
+    artifact, run = artifacts.find_artifact(target, runs)
     if not data and run is not None:
-        data = pipeline.config_of(run).data.path
+        data = prepared.config_of(run).data.path
     if not data:
         raise ConfigError(f"{target} names no text: pass --data DIR")
     checks = artifact_checks(artifact, run, data, options, say)
@@ -273,7 +273,7 @@ def artifact_checks(path: Path, run: Run | None, data: str, options: Options, sa
     """All eight checks of an artifact, and the proof where it is asked for."""
     recipe = run.recipe if run is not None and run.recipe.is_file() else None
     if run is not None:
-        pipeline.config_of(run)
+        prepared.config_of(run)
     model, artifact = load_artifact(path)
     dataset = Dataset.open(data)
     expect_tokenizer(artifact, dataset, path)
@@ -292,7 +292,7 @@ def artifact_checks(path: Path, run: Run | None, data: str, options: Options, sa
     checks.append(text.hygiene(dataset.train, dataset.val, dataset.tokenizer, source, options.train_bytes))
     say("scoring the artifact again in a fresh process without network")
     fresh = score_fresh(path, recipe, data)
-    code = pipeline.weighed(path.stat().st_size, pipeline.scored_config(artifact, config, dtype, run, path), recipe)[
+    code = packing.weighed(path.stat().st_size, scoring.scored_config(artifact, config, dtype, run, path), recipe)[
         "code_bytes"
     ]
     checks.append(artifact_check(path, code, record, fresh))
@@ -423,7 +423,7 @@ def arithmetics(model: LM, dataset: Dataset, config: ScoreConfig) -> dict[str, A
     for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         for dtype in ("float32", "bfloat16"):
             key = f"{kind} {dtype}" if kind != "cpu" else dtype
-            bpb[key] = pipeline.score_model(model.to(kind), part, plain, dtype).bpb
+            bpb[key] = scoring.score_model(model.to(kind), part, plain, dtype).bpb
     model.to(device)
     apart = {key: value - bpb["float32"] for key, value in bpb.items() if key != "float32"}
     return {"sample_tokens": count, "arithmetics": bpb, "apart": apart}
@@ -467,7 +467,7 @@ def score_here(folder: str, data: str, result: str) -> None:
     """What the fresh process does: score the artifact of a folder that holds nothing else but its recipe."""
     if (recipe := Path(folder) / "recipe.py").is_file():
         load_recipe(recipe)
-    record = pipeline.score_artifact(Path(folder) / "artifact.nib", data)
+    record = scoring.score_artifact(Path(folder) / "artifact.nib", data)
     keys = ("bpb", "loss", "bits", "tokens", "bytes", "seconds", "knife_edges", "decisions")
     write_json(Path(result), {key: record[key] for key in keys})
 

@@ -45,7 +45,7 @@ def left_out(config: RunConfig) -> Names:
     routers = [level.router for m in models for level in m.levels]
     only_published = export.scheme == PUBLISHED and not export.rules and not config.qat.on
     rows = (
-        (export.gptq == "off", "run.pipeline calibrated", "pack.gptq gptq_codes column_weights"),
+        (export.gptq == "off", "run.packing calibrated", "pack.gptq gptq_codes column_weights"),
         (not export.permute, "pack.permute permuted"),
         (not export.residual.bytes, "pack.residuals _pairs _factors _Pairs group_names"),
         (only_published, "pack.grid fit_grid", "artifact.dequantize _grid"),
@@ -79,9 +79,10 @@ STEPS = "new_state step step_hidden step_down step_up"
 """A submission trains and scores the text that it is given; it never generates token by token."""
 NEVER = (
     "train.checkpoint save_checkpoint load_checkpoint",
+    "run.entropy resolve_entropy",
     *(
         f"model.{module} {STEPS}"
         for module in ["lm", "hnet", "level", "stage", "layers", "conv", "mamba", "routers", "ngrams", "providers"]
     ),
 )
-"""What no script does: checkpoints are for runs at home."""
+"""What no script does: checkpoints are for runs at home, and its config is settled."""

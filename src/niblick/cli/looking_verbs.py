@@ -13,7 +13,7 @@ from niblick.cli.app import RUNS, Env, Json, Runs, app, print_facts, print_json,
 def presets(json_: Json = False) -> None:
     """List the presets. Example: `niblick presets`"""
     from niblick.recipes.presets import PRESETS
-    from niblick.run.pipeline import parameter_count
+    from niblick.run.prepared import parameter_count
 
     rows: list[dict[str, Any]] = [
         {"name": name, "parameters": parameter_count(recipe().model), "summary": (recipe.__doc__ or "").splitlines()[0]}
@@ -38,8 +38,9 @@ def show(
     """Show a preset's config, a run's result or an artifact's bytes. Example: `niblick show hnet-byte260`"""
     from niblick.config.run_config import to_dict
     from niblick.recipes.presets import PRESETS
+    from niblick.run.artifacts import describe_artifact, find_artifact
     from niblick.run.directory import is_run, open_run
-    from niblick.run.pipeline import config_of, describe_artifact, find_artifact, parameter_count
+    from niblick.run.prepared import config_of, parameter_count
 
     if target in PRESETS or target.endswith(".py"):
         config, _ = resolve(target, overrides or [], env)

@@ -37,7 +37,9 @@ def evaluate(
             raise ConfigError(f"--breakdown is made by one process: leave --devices {devices} away")
         sys.exit(launch(devices, sys.argv[1:], runs))
     from niblick.console import RunConsole
-    from niblick.run.pipeline import config_of, find_artifact, score_artifact
+    from niblick.run.artifacts import find_artifact
+    from niblick.run.prepared import config_of
+    from niblick.run.scoring import score_artifact
     from niblick.train.distributed import joined
 
     path, run = find_artifact(target, runs)

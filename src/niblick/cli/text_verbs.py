@@ -25,8 +25,9 @@ def generate(
     json_: Json = False,
 ) -> None:
     """Continue a text. Example: `niblick generate latest --prompt "The quick " --show-chunks`"""
+    from niblick.run.artifacts import find_artifact
     from niblick.run.generate import GenerateConfig, load
-    from niblick.run.pipeline import config_of, find_artifact
+    from niblick.run.prepared import config_of
 
     path, run = find_artifact(target, runs)
     if run:

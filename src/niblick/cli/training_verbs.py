@@ -84,7 +84,7 @@ def import_challenge(
 ) -> None:
     """Make a run of a published checkpoint. Example: `niblick import challenge final_model.pt --preset hnet-byte260`"""
     from niblick.config.run_config import override
-    from niblick.run.pipeline import import_published
+    from niblick.run.published_import import import_published
 
     config, recipe = resolve(preset, overrides or [], env)
     if data:

@@ -18,8 +18,9 @@ from niblick.challenge import rules
 from niblick.config.run_config import dotted, to_dict
 from niblick.errors import ConfigError
 from niblick.ledger.seeds import deviation, verdict, welch
+from niblick.run.artifacts import find_artifact
 from niblick.run.directory import Run
-from niblick.run.pipeline import config_of, find_artifact
+from niblick.run.prepared import config_of
 from niblick.score.costs import read_costs
 from niblick.score.statistics import FEW_DOCUMENTS, paired_bootstrap, record_margin
 

@@ -23,9 +23,10 @@ from niblick.drawing import page as report
 from niblick.errors import ConfigError
 from niblick.model.lm import LM
 from niblick.model.providers import Entropy
+from niblick.run.artifacts import find_artifact
 from niblick.run.directory import Run, write_bytes, write_json
 from niblick.run.loading import build_model, expect_tokenizer, load_artifact
-from niblick.run.pipeline import config_of, find_artifact
+from niblick.run.prepared import config_of
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors
 from niblick.train.trainer import pick_device
 

@@ -168,7 +168,7 @@ def _pictures(rows: list[Row], configs: dict[str, dict[str, Any]]) -> tuple[list
     from niblick.run.directory import Run
     from niblick.run.generate import load
     from niblick.run.loading import build_model
-    from niblick.run.pipeline import config_of
+    from niblick.run.prepared import config_of
 
     pictures, missing = [], []
     for row in chosen:

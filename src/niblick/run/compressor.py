@@ -7,7 +7,7 @@ from pathlib import Path
 from niblick.artifact.container import read_artifact
 from niblick.config.run_config import score_config
 from niblick.data.shards import file_hash
-from niblick.run import pipeline
+from niblick.run import artifacts, prepared
 from niblick.run.generate import load
 from niblick.score.coded_file import Model
 from niblick.score.plan import ScoreConfig
@@ -19,9 +19,9 @@ def open_model(target: str, runs: Path, data: str = "") -> tuple[Model, ScoreCon
     The tokenizer of a subword model comes from `data`, or from the data of its run's training. Raises ConfigError or
     ArtifactError if it is not there, DataError if its tokenizer is not.
     """
-    path, run = pipeline.find_artifact(target, runs)
+    path, run = artifacts.find_artifact(target, runs)
     if run is not None:
-        trained_on = pipeline.config_of(run).data.path
+        trained_on = prepared.config_of(run).data.path
         data = data or (trained_on if Path(trained_on).is_dir() else "")
     loaded = load(path, data or None)
     settings = {key: value for key, value in read_artifact(path).config["score"].items() if key != "dtype"}

@@ -19,7 +19,7 @@ import os
 import platform
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,10 @@ MEMBER, STOPPED = "member.json", "stopped.json"
 """What a sweep writes into its runs: whose they are, and why one was stopped early (it is then never ranked)."""
 
 PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "zstandard", "brotli", "constriction")
+
+
+Listener = Callable[[dict[str, Any]], None]
+"""Called with each event of a run while it runs."""
 
 
 @dataclass(frozen=True)

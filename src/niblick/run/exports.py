@@ -34,18 +34,9 @@ from niblick.pack.schemes import Scheme
 from niblick.pack.sensitivity import Evaluate, Sensitivities, sensitivities
 from niblick.run.directory import Run, write_json
 from niblick.run.loading import build_model
-from niblick.run.pipeline import (
-    artifact_header,
-    calibrated,
-    closure_bytes,
-    config_of,
-    export,
-    official_score,
-    open_data,
-    packed,
-    weighed,
-    write_export,
-)
+from niblick.run.packing import artifact_header, calibrated, closure_bytes, export, packed, weighed, write_export
+from niblick.run.prepared import config_of, open_data
+from niblick.run.scoring import official_score
 from niblick.train.checkpoint import read_tensors
 from niblick.train.precision import autocast
 from niblick.train.trainer import pick_device

@@ -31,7 +31,8 @@ from niblick.data.tokenizers import Byte256Tokenizer
 from niblick.errors import ConfigError
 from niblick.model.lm import LM, ModelConfig
 from niblick.run.directory import create_run
-from niblick.run.pipeline import artifact_header, imported, tokenizer_spec, weighed
+from niblick.run.packing import artifact_header, weighed
+from niblick.run.published_import import imported, tokenizer_spec
 from niblick.score.plan import ScoreConfig
 from niblick.train.checkpoint import stream_tensors
 from niblick.train.trainer import TrainConfig

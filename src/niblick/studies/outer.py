@@ -11,7 +11,7 @@ import torch
 from niblick.config.run_config import override
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import read_json, write_json
-from niblick.run.pipeline import config_of, parameter_count
+from niblick.run.prepared import config_of, parameter_count
 from niblick.studies.study import FULL_STEPS, TOY, Done, Lab, Table
 from niblick.train.optim import Optimizers
 from niblick.train.precision import DTYPES, autocast, pick_dtype

@@ -8,7 +8,7 @@ from typing import Any
 
 from niblick.ledger.seeds import deviation
 from niblick.run.directory import write_json
-from niblick.run.pipeline import config_of
+from niblick.run.prepared import config_of
 from niblick.studies.study import FULL_STEPS, Done, Lab, Table
 
 REPEATS = 3

@@ -7,7 +7,7 @@ from typing import Any
 from niblick.challenge import rules
 from niblick.compare.groups import read_records
 from niblick.run.exports import export_run, fit_run
-from niblick.run.pipeline import closure_bytes
+from niblick.run.packing import closure_bytes
 from niblick.studies.study import Done, Lab, Table
 
 EXPORTS = {

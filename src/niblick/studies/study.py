@@ -25,7 +25,8 @@ from niblick.errors import ConfigError, NiblickError
 from niblick.model.lm import LM
 from niblick.run.directory import Run, write_bytes, write_json
 from niblick.run.loading import load_artifact
-from niblick.run.pipeline import config_of, score_artifact, scored_slice
+from niblick.run.prepared import config_of, scored_slice
+from niblick.run.scoring import score_artifact
 from niblick.score.baselines import xz_size
 from niblick.sweeps.executors import Executor
 from niblick.sweeps.running import run_sweep

@@ -8,7 +8,7 @@ from niblick.boundaries.cuts import PUBLISHED_SENTENCE, chunks
 from niblick.boundaries.pictures import brackets
 from niblick.ledger.seeds import deviation
 from niblick.run.loading import build_model
-from niblick.run.pipeline import config_of
+from niblick.run.prepared import config_of
 from niblick.studies.study import Done, Lab, Table
 
 Shape = tuple[int, int, float, float]

@@ -29,7 +29,8 @@ from niblick.files import imported_beside, read_json, write_bytes
 from niblick.ledger.seeds import deviation, verdict
 from niblick.run.directory import Run
 from niblick.run.loading import load_artifact
-from niblick.run.pipeline import config_of, scored_config
+from niblick.run.prepared import config_of
+from niblick.run.scoring import scored_config
 from niblick.submission.readme import readme
 
 ARTIFACT, SCRIPT, READABLE = "final_model.nib", "train_gpt.py", "train_gpt_readable.py"

@@ -15,7 +15,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +28,27 @@ from niblick.data.dataset import Dataset
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.errors import ConfigError, NiblickError
 from niblick.run.loading import build_model
-from niblick.run.pipeline import artifact_header, fit, in_dtype, open_data, packed, plain_score, score_model
+from niblick.run.packing import artifact_header, packed
+from niblick.run.prepared import Prepared, prepare
+from niblick.run.scoring import plain_score, score_model
+from niblick.run.training import fit
 from niblick.score.contiguous import PlainScore
 from niblick.train.checkpoint import load_weights
 from niblick.train.distributed import PATIENCE, Ranks
-from niblick.train.precision import pick_dtype
 from niblick.train.trainer import Outcome, pick_device, progress_event
 
 OWN = ("RUN_ID", "TOKENIZER_PATH", "MODEL_SAVE_PATH")
 """Names of the challenge that say where files are, which a config does not."""
 
 
-def configured(config: RunConfig, environ: Mapping[str, str], ranks: int) -> RunConfig:
-    """Return the config with what the environment says, for so many ranks. Raises ConfigError for what does not fit."""
+def configured(config: RunConfig, environ: Mapping[str, str]) -> RunConfig:
+    """Return the config with what the environment says. Raises ConfigError for what does not fit."""
     given = {name: environ[name] for name in rules.ENVIRONMENT if name in environ and name not in OWN}
     try:
         values = rules.environment_values(given, to_dict(config))
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    config = with_values(config, values)
-    return replace(config, train=config.train.fitting(ranks))
+    return with_values(config, values)
 
 
 class Log:
@@ -61,8 +61,6 @@ class Log:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Write the lines of an event."""
-        if event["event"] == "start":
-            event = event | {"environment": rules.environment(to_dict(self.config))}
         seldom = event["event"] == "step" and event["step"] > 10 and event["step"] % self.config.train.log_every
         for line in [] if seldom or not self.ranks.main else rules.log_lines(event):
             print(line, flush=True)
@@ -70,18 +68,14 @@ class Log:
                 file.write(line + "\n")
 
 
-def opened(config: RunConfig, tokenizer_path: str) -> Dataset:
-    """Open DATA_PATH, as `niblick train` opens its data; TOKENIZER_PATH goes before what the folder says."""
-    return open_data(config, SentencePieceTokenizer.read(Path(tokenizer_path)) if tokenizer_path else None)
-
-
-def train_and_pack(config: RunConfig, dataset: Dataset, log: Log, ranks: Ranks, out: Path) -> None:
+def train_and_pack(prepared: Prepared, log: Log, ranks: Ranks, out: Path) -> None:
     """Train, and write the artifact."""
-    model, outcome = fit(config, dataset, log, ranks, None)
-    score = plain_score(model, dataset, dataset.val, config)
-    tell_end(config, outcome, score, log)
+    config, dataset = prepared.config, prepared.dataset
+    trained = fit(prepared, log, ranks)
+    score = plain_score(trained.model, dataset, dataset.val, config)
+    tell_end(config, trained.outcome, score, log)
     if ranks.main:
-        state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+        state = {name: tensor.detach().cpu() for name, tensor in trained.model.state_dict().items()}
         encoded, _ = packed(config, state, dataset)
         header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
         data = artifact_bytes(header, encoded, config.export.codec)
@@ -134,15 +128,15 @@ def main(config: RunConfig) -> None:
     """Run the script of a config."""
     try:
         ranks = join()
-        config = configured(config, os.environ, ranks.size)
-        config = in_dtype(config, pick_dtype(config.train.dtype, pick_device(config.train.device)))
-        name = os.environ.get("RUN_ID") or f"seed{config.seed}"
-        log = Log(config, ranks, Path("logs") / f"{name}.txt")
-        dataset = opened(config, os.environ.get("TOKENIZER_PATH", ""))
-        path = Path(os.environ.get("MODEL_SAVE_PATH") or "final_model.nib")
+        path = os.environ.get("TOKENIZER_PATH", "")
+        tokenizer = SentencePieceTokenizer.read(Path(path)) if path else None
+        prepared = prepare(configured(config, os.environ), ranks, tokenizer=tokenizer, settled=True)
+        name = os.environ.get("RUN_ID") or f"seed{prepared.config.seed}"
+        log = Log(prepared.config, ranks, Path("logs") / f"{name}.txt")
+        out = Path(os.environ.get("MODEL_SAVE_PATH") or "final_model.nib")
         if "--eval" not in sys.argv:
-            train_and_pack(config, dataset, log, ranks, path)
-        evaluate(config, dataset, log, path)
+            train_and_pack(prepared, log, ranks, out)
+        evaluate(prepared.config, prepared.dataset, log, out)
     except (NiblickError, OSError) as error:
         sys.exit(f"{sys.argv[0]}: {error}")
     if ranks.size > 1:

@@ -23,7 +23,7 @@ from niblick.config.run_config import RunConfig
 from niblick.run.directory import source_snapshot
 from niblick.run.exports import predict_size
 from niblick.run.loading import build_model
-from niblick.run.pipeline import open_data
+from niblick.run.prepared import open_data
 from niblick.sweeps.running import SweepFolder
 from niblick.sweeps.sweep import Member, Sweep
 from niblick.train.precision import autocast

@@ -72,7 +72,7 @@ class Lost(Exception):
 def execute(job: Job) -> int:
     """Start the run, or go on with it. Returns the exit code; raises what the pipeline raises, but for pauses."""
     from niblick.console import RunConsole
-    from niblick.run import pipeline
+    from niblick.run import ends, pipeline
     from niblick.run.directory import STOPPED as STOPPED_FILE
     from niblick.run.directory import Run
 
@@ -95,7 +95,7 @@ def execute(job: Job) -> int:
                 pipeline.resume(run, listen, pause_after=job.pause_after)
             else:
                 _begin(job, listen)
-        except pipeline.Stopped as stop:
+        except ends.Stopped as stop:
             if not stop.paused:
                 raise
             return PAUSED

@@ -30,7 +30,7 @@ from niblick.config.run_config import RunConfig, dotted, override, to_dict
 from niblick.errors import ConfigError, NiblickError
 from niblick.recipes.presets import get_preset, load_recipe
 from niblick.run.entropy import load_small
-from niblick.run.pipeline import open_data, parameter_count
+from niblick.run.prepared import open_data, parameter_count
 from niblick.sweeps.stopping import EarlyStop, Halving, KeepUp
 
 LONGEST_NAME = 100

@@ -1,0 +1,53 @@
+"""Artifacts of runs: found by name, described, and their digests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from niblick.artifact.container import read_artifact
+from niblick.data.shards import file_hash
+from niblick.errors import ArtifactError
+from niblick.run.directory import Run, open_run, read_json
+
+
+def describe_artifact(path: Path) -> dict[str, Any]:
+    """What an artifact holds: config, tensors with their schemes, bytes per part."""
+    artifact = read_artifact(path)
+    sizes = artifact.bytes
+    return {
+        "path": str(path),
+        "codec": artifact.codec,
+        "config": artifact.config,
+        "tensors": [
+            {"name": t.name, "shape": list(artifact.encoded[t.name].shape), "scheme": t.scheme}
+            | {"raw_bytes": t.raw, "stored_bytes": t.stored}
+            for t in sizes.tensors
+        ],
+        "bytes": {"total": sizes.file, "header": sizes.header, "payload": sizes.payload, "before_coding": sizes.raw},
+    }
+
+
+def digests(run: Run) -> dict[str, str]:
+    """SHA-256 of the finished files: what was changed afterwards shows."""
+    files = [run.path / "config.json", run.weights, *(run.artifact(n) for n in run.artifact_names())]
+    return {f.relative_to(run.path).as_posix(): file_hash(f) for f in files}
+
+
+def find_artifact(target: str, runs: Path) -> tuple[Path, Run | None]:
+    """Resolve RUN, RUN:NAME or the path of an artifact. Raises ConfigError or ArtifactError if it is not there."""
+    path = Path(target)
+    if path.is_file():
+        owner = path.resolve().parents[2] if len(path.resolve().parents) > 2 else path
+        return path, Run(owner) if (owner / "config.json").is_file() else None
+    if path.suffix == ".nib":
+        raise ArtifactError(f"there is no artifact {path}")
+    name, _, artifact = target.rpartition(":") if ":" in target else (target, "", "")
+    run = open_run(name, runs)
+    names = run.artifact_names()
+    if not names:
+        raise ArtifactError(f"{run.path} has no artifact yet: it is not finished (`niblick train --resume {run.path}`)")
+    chosen = artifact or read_json(run.path / "result.json")["artifact"] if run.result() else artifact or names[0]
+    if chosen not in names:
+        raise ArtifactError(f"{run.path} has no artifact {chosen!r} (there: {', '.join(names)})")
+    return run.artifact(chosen), run

@@ -1,0 +1,31 @@
+"""How a run ends before its result is there: by a signal, by a pause, or interrupted after training."""
+
+from __future__ import annotations
+
+from niblick.errors import NiblickError
+from niblick.run.directory import Run
+from niblick.train.distributed import Ranks
+from niblick.train.trainer import PAUSED, Outcome
+
+
+class Stopped(NiblickError):
+    """A run ended by a signal, with a checkpoint to go on from."""
+
+    def __init__(self, run: Run, outcome: Outcome, ranks: Ranks) -> None:
+        self.paused = outcome.stopped == PAUSED
+        self.exit_code = 130 if outcome.stopped == "SIGINT" else 143
+        step, command = outcome.progress.step, resume_command(run, ranks)
+        super().__init__(f"stopped by {outcome.stopped} after step {step}; resume with: {command}")
+
+
+class Interrupted(NiblickError):
+    """A run interrupted after training: its weights are there, what follows is not."""
+
+    exit_code = 130
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(f"interrupted after training; go on with: niblick train --resume {run.path}")
+
+
+def resume_command(run: Run, ranks: Ranks) -> str:
+    return f"niblick train --resume {run.path}" + (f" --devices {ranks.size}" if ranks.size > 1 else "")

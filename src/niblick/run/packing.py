@@ -1,0 +1,153 @@
+"""Packing: weights as they are stored, the artifact that holds them, and what artifact and code weigh."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from niblick.artifact.container import write_artifact
+from niblick.artifact.dequantize import EncodedTensor
+from niblick.bundle import make_script
+from niblick.config.run_config import (
+    RunConfig,
+    reads_another_file,
+    to_dict,
+)
+from niblick.data.dataset import Dataset
+from niblick.errors import NiblickError
+from niblick.pack.hessians import Hessians, calibrate, calibrate_quantized, calibration_batches
+from niblick.pack.permute import permuted
+from niblick.pack.quantize import ExportConfig, pack
+from niblick.run.directory import Listener, Run, read_json, write_json
+from niblick.run.loading import build_model
+from niblick.train.checkpoint import read_metadata, read_tensors
+from niblick.train.precision import autocast
+from niblick.train.trainer import pick_device
+
+
+def export(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, name: str = "") -> dict[str, Any]:
+    """Pack the final weights of a run into its artifact. Returns artifact, code and total bytes."""
+    started = time.perf_counter()
+    tensors, metadata = read_tensors(run.weights)
+    encoded, calibration = packed(config, tensors, dataset)
+    name = name or config.export.name
+    facts = write_export(run, config, dataset, encoded, name, config.export.codec, calibration)
+    facts |= {"export_seconds": time.perf_counter() - started}
+    emit({"event": "export", "name": name} | facts)
+    clocks = json.loads(metadata.get("clocks", "{}"))
+    if why := facts["code_not_weighed"]:
+        told = {"step": clocks.get("step", 0), "kind": "code", "message": f"code not weighed: {why}"}
+        emit({"event": "warning"} | told)
+    return facts | clocks
+
+
+def write_export(
+    run: Run,
+    config: RunConfig,
+    dataset: Dataset,
+    encoded: dict[str, EncodedTensor],
+    name: str,
+    codec: str,
+    calibration: dict[str, Any],
+) -> dict[str, Any]:
+    """Write tensors as the artifact `name` of a run, and export.json beside it. Returns what that says.
+
+    These are what `weighed` says, and the facts about its `calibration`, whose seconds count as training.
+    """
+    header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
+    path = run.artifact(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = write_artifact(path, header, encoded, codec)
+    facts = weighed(size, config, run.recipe if run.recipe.is_file() else None) | calibration
+    write_json(path.with_name("export.json"), facts | {"export": to_dict(config.export)})
+    return facts
+
+
+def train_clock(run: Run, name: str) -> float | None:
+    """Seconds of training that an artifact took as the challenge counts: its calibration on training text included."""
+    seconds = json.loads(read_metadata(run.weights).get("clocks", "{}")).get("train_seconds")
+    exported = run.artifact(name).with_name("export.json")
+    calibration = read_json(exported).get("calibration_seconds", 0.0) if exported.is_file() else 0.0
+    return None if seconds is None else seconds + calibration
+
+
+def packed(
+    config: RunConfig, tensors: dict[str, torch.Tensor], dataset: Dataset
+) -> tuple[dict[str, EncodedTensor], dict[str, Any]]:
+    """Return the weights as `config.export` wants them stored, and, with GPTQ, facts about its calibration.
+
+    These are `calibration_seconds`, `calibration_tokens`, and `gptq_notes`: what was rounded plainly, and why.
+    """
+    wanted = config.export
+    if wanted.gptq == "off":
+        return pack(tensors, wanted), {}
+    if wanted.permute:
+        tensors, wanted = permuted(tensors), replace(wanted, permute=False)
+    hessians, facts = calibrated(config, tensors, dataset, wanted if wanted.gptq == "quantized" else None)
+    notes: dict[str, str] = {}
+    packed = pack(tensors, wanted, hessians=hessians, tell=notes.__setitem__)
+    return packed, facts | {"gptq_notes": notes}
+
+
+def calibrated(
+    config: RunConfig, tensors: dict[str, torch.Tensor], dataset: Dataset, quantized: ExportConfig | None = None
+) -> tuple[Hessians, dict[str, Any]]:
+    """Return the Hessians of weights from training text, and what they took.
+
+    Inputs are those of the float model or, if given how it is `quantized`, of the quantized one.
+    """
+    started = time.perf_counter()
+    model = build_model(config.model, seed=0)
+    model.load_state_dict(tensors)
+    device = pick_device(config.train.device)
+    batches = calibration_batches(
+        dataset.train,
+        dataset.val,
+        vocab_size=config.model.vocab_size,
+        seq_len=config.score.seq_len,
+        tokens=config.export.calibration_tokens,
+    )
+    with autocast(device, config.train.dtype):
+        if quantized:
+            hessians = calibrate_quantized(model.to(device), batches, quantized)
+        else:
+            hessians = calibrate(model.to(device), batches)
+    seconds = time.perf_counter() - started
+    return hessians, {"calibration_seconds": seconds, "calibration_tokens": sum(ids.numel() for ids in batches)}
+
+
+def artifact_header(config: RunConfig, tokenizer: dict[str, Any], train_text_hash: str | None = None) -> dict[str, Any]:
+    """What an artifact says about itself: all it takes to score it, and which text it knows."""
+    score = to_dict(config.score) | {"dtype": config.train.dtype}
+    known = {"train_text_hash": train_text_hash} if train_text_hash else {}
+    return {"model": to_dict(config.model), "tokenizer": tokenizer, "score": score} | known
+
+
+def weighed(artifact_bytes: int, config: RunConfig, recipe: Path | None) -> dict[str, Any]:
+    """Bytes of an artifact, of the code that it needs, and of both; and `code_not_weighed`, the reason where it is so.
+
+    A run never depends on its script: whatever is the matter with that, code and both are None, and nothing is raised.
+    """
+    code, why = None, None
+    try:
+        code = closure_bytes(config, recipe)
+    except Exception as error:
+        why = str(error) if isinstance(error, NiblickError) else f"{type(error).__name__}: {error}"
+    total = None if code is None else artifact_bytes + code
+    return {"artifact_bytes": artifact_bytes, "code_bytes": code, "total_bytes": total, "code_not_weighed": why}
+
+
+def closure_bytes(config: RunConfig, recipe: Path | None) -> int:
+    """Bytes of the script of a config, as `niblick submit` would ship it. Raises ConfigError if it cannot be made.
+
+    A start that reads a file besides data and code has no script (`niblick submit` refuses it); such a config is
+    counted as one that starts from whitespace.
+    """
+    if reads_another_file(config):
+        config = replace(config, train=replace(config.train, init_from="whitespace"))
+    return make_script(config, recipe).total

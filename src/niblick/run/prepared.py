@@ -1,0 +1,156 @@
+"""What a run stands on: config, data and device, opened and checked in one place before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from niblick.challenge.tracks import check_track
+from niblick.config.run_config import RunConfig, dotted, to_dict
+from niblick.data.dataset import Dataset, Split
+from niblick.data.tokenizers import Tokenizer
+from niblick.errors import ConfigError
+from niblick.model.lm import LM, ModelConfig
+from niblick.recipes.presets import load_recipe
+from niblick.run.directory import Run
+from niblick.run.entropy import entropy_guide, resolve_entropy
+from niblick.score.plan import ScoreConfig
+from niblick.train.averaging import HOLDOUT_SHARE, HOLDOUT_TOKENS
+from niblick.train.distributed import SINGLE, Ranks
+from niblick.train.guides import Guide, make_guide
+from niblick.train.precision import pick_dtype
+from niblick.train.qat import QAT
+from niblick.train.regularizers import Penalties
+from niblick.train.trainer import pick_device
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that training, packing and scoring of a run take; worked out once, by `prepare`."""
+
+    config: RunConfig
+    """Settled: the dtype, the micro-batch and an entropy threshold are chosen."""
+    dataset: Dataset
+    text: Split
+    """What is trained on: the training split without what is held back."""
+    holdout: Split | None
+    """The end of the training split, for `train.average=best` to choose by."""
+    device: torch.device
+    guide: Guide | None
+    """What `train.init_from` stands for."""
+
+
+def prepare(
+    config: RunConfig, ranks: Ranks = SINGLE, *, tokenizer: Tokenizer | None = None, settled: bool = False
+) -> Prepared:
+    """Open a config's data, settle what is open in it and check that all of it fits; nothing is written.
+
+    `tokenizer` goes before what the data say of theirs. A `settled` config is one of a run that began before: its
+    small model is in it already. Raises a NiblickError if config, track, data and ranks do not fit.
+    """
+    check_track(config.track, dotted(to_dict(config)))
+    dataset = open_data(config, tokenizer)
+    device = pick_device(config.train.device)
+    ranks.expect_device(device)
+    config = replace(config, train=config.train.fitting(ranks.size))
+    text, holdout = held_back(dataset.train, config)
+    if not settled:
+        config = resolve_entropy(config, dataset)
+    # What this machine chooses holds from here on: the artifact says in which arithmetic it is scored.
+    config = in_dtype(config, pick_dtype(config.train.dtype, device))
+    guide = make_config_guide(config, dataset)
+    with torch.device("meta"):
+        compression_aware(LM(config.model), config)
+    return Prepared(config, dataset, text, holdout, device, guide)
+
+
+def parameters(model: LM) -> int:
+    """Number of weights; tied ones count once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Number of weights of a model that is never made."""
+    with torch.device("meta"):
+        return parameters(LM(config))
+
+
+def open_data(config: RunConfig, tokenizer: Tokenizer | None = None) -> Dataset:
+    """Open the config's data, made with `tokenizer` if given. Raises ConfigError if that does not fit the model."""
+    if not config.data.path:
+        raise ConfigError(
+            "no data is named: pass --data DIR; "
+            f"`niblick data prepare --source pydocs --tokenizer {config.tokenizer} --out DIR` makes one"
+        )
+    dataset = scored_slice(Dataset.open(config.data.path, tokenizer, config.tokenizer), config.score)
+    if dataset.tokenizer.vocab_size != config.model.vocab_size:
+        raise ConfigError(
+            f"{config.data.path} holds tokens of {dataset.tokenizer.name} ({dataset.tokenizer.vocab_size} of them), "
+            f"the model expects vocab_size={config.model.vocab_size}: prepare it with --tokenizer {config.tokenizer}"
+        )
+    for split in (dataset.train, dataset.val):
+        # The beginning is enough to tell foreign data before anything is written; the loader checks every batch.
+        start = split.slice(0, min(split.tokens, 10_000_000))
+        split.check_vocabulary(start, 0, config.model.vocab_size)
+    return dataset
+
+
+def scored_slice(dataset: Dataset, config: ScoreConfig) -> Dataset:
+    """Return the dataset with what `score.documents` leaves of its validation split."""
+    if not config.documents:
+        return dataset
+    return replace(dataset, val=dataset.val.first_documents(config.documents, dataset.tokenizer))
+
+
+def bytes_per_token(dataset: Dataset) -> float:
+    """Bytes that a token of the training text stands for on average, from its first million tokens."""
+    sample = dataset.train.slice(0, min(dataset.train.tokens, 1_000_000))
+    return float(dataset.tokenizer.token_bytes(sample[:-1], sample[1:]).mean())
+
+
+def in_dtype(config: RunConfig, dtype: str) -> RunConfig:
+    """Return the config with this dtype."""
+    return replace(config, train=replace(config.train, dtype=dtype))
+
+
+def make_config_guide(config: RunConfig, dataset: Dataset) -> Guide | None:
+    """Return what `train.init_from` stands for, or None. Raises ConfigError or DataError if it does not fit."""
+    name = config.train.init_from
+    if not name:
+        return None
+    entropy = entropy_guide(config, dataset) if name == "entropy" and config.model.levels else None
+    return make_guide(name, config.model, entropy)
+
+
+def compression_aware(model: LM, config: RunConfig) -> tuple[QAT | None, Penalties | None]:
+    """Return what rounds weights in training and what penalizes them, where the config asks for it.
+
+    Raises ConfigError if the export's rules, or a penalty's patterns, do not fit the model.
+    """
+    qat = QAT(model, config.qat, config.export) if config.qat.on else None
+    penalties = Penalties(model, config.train.penalties, config.export) if config.train.penalties else None
+    return qat, penalties
+
+
+def config_of(run: Run) -> RunConfig:
+    """Return the config of a run, after loading the recipe it came from: that may register parts the config names."""
+    if run.recipe.is_file():
+        load_recipe(run.recipe)
+    return run.config()
+
+
+def held_back(split: Split, config: RunConfig) -> tuple[Split, Split | None]:
+    """Return the training text without and with what `train.average=best` holds back of its end, never trained on.
+
+    That is one part in HOLDOUT_SHARE, at most HOLDOUT_TOKENS. Raises ConfigError if that is too little to choose by.
+    """
+    if config.train.average != "best":
+        return split, None
+    count = min(split.tokens // HOLDOUT_SHARE, HOLDOUT_TOKENS)
+    if count < config.score.seq_len:
+        raise ConfigError(
+            f"train.average=best holds back {count} tokens of {split.tokens} of training text, less than one window "
+            f"(score.seq_len={config.score.seq_len}): train on more text, or set train.average=ema"
+        )
+    return split.part(0, split.tokens - count), split.part(split.tokens - count, split.tokens)

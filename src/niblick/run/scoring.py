@@ -1,0 +1,204 @@
+"""Scoring: an artifact read back and scored on held-out text, with a record of everything that made the score."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from niblick.artifact.container import Artifact
+from niblick.challenge.tracks import WHOLE, legality
+from niblick.config.run_config import (
+    RunConfig,
+    model_config,
+    override_score,
+    run_config,
+    score_config,
+    to_dict,
+)
+from niblick.data.dataset import Dataset, Split
+from niblick.errors import ConfigError, NiblickError
+from niblick.model.lm import LM
+from niblick.pack.quantize import ExportConfig
+from niblick.run.directory import Listener, Run, append_line, machine, read_json
+from niblick.run.loading import build_model, expect_tokenizer, load_artifact
+from niblick.run.packing import train_clock, weighed
+from niblick.run.prepared import config_of, in_dtype, scored_slice
+from niblick.score.accounting import text_facts
+from niblick.score.contiguous import PlainScore, score_contiguous
+from niblick.score.costs import KEY as COSTS_KEY
+from niblick.score.costs import document_costs, write_costs
+from niblick.score.plan import ScoreConfig
+from niblick.score.scorers import Observe, ReportProgress, Score, Sidecar, alone, score_split
+from niblick.score.ttt import score_first
+from niblick.train.checkpoint import Progress, load_weights, read_tensors
+from niblick.train.precision import autocast
+from niblick.train.trainer import pick_device, progress_event
+
+Inspect = Callable[[LM, Dataset, ScoreConfig, str], Observe]
+"""Called with what is about to be scored, and in which dtype; returns what is then told the costs."""
+
+
+def validate_weights(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> None:
+    """Score the final weights as they are, in floats, before they are packed."""
+    tensors, metadata = read_tensors(run.weights)
+    clocks = json.loads(metadata["clocks"])
+    model = build_model(config.model, config.seed)
+    load_weights(model, tensors, run.weights)
+    model = model.to(pick_device(config.train.device))
+    with alone():  # the other ranks have nothing to do any more
+        score = score_model(model, dataset, config.score.plain(), config.train.dtype)
+    if clocks["step"] < config.schedule.steps:
+        emit({"event": "stop", "reason": "wallclock_cap"} | clocks)
+    progress = Progress(clocks["step"], train_seconds=clocks["train_seconds"])
+    facts = progress_event("validation", progress, config.schedule)
+    emit(facts | {"loss": score.loss, "bpb": score.bpb, "final": True})
+
+
+def plain_score(model: LM, dataset: Dataset, split: Split, config: RunConfig) -> PlainScore:
+    """Score a split as in training, plainly, all ranks together; each returns the same."""
+    plain = config.score.plain()
+    with autocast(next(model.parameters()).device, config.train.dtype):
+        if plain.is_plain:
+            return score_contiguous(model, split, dataset.tokenizer, plain)
+        score = score_split(model, split, dataset.tokenizer, plain)
+        return PlainScore(score.loss, score.bpb)
+
+
+def score_model(
+    model: LM,
+    dataset: Dataset,
+    config: ScoreConfig,
+    dtype: str,
+    *,
+    observe: Observe | None = None,
+    sidecar: Sidecar | None = None,
+    progress: ReportProgress | None = None,
+) -> Score:
+    """Score a model on the whole validation split of a dataset. Raises what `score_split` raises."""
+    device = next(model.parameters()).device
+    with autocast(device, dtype):
+        return score_split(
+            model, dataset.val, dataset.tokenizer, config, observe=observe, sidecar=sidecar, progress=progress
+        )
+
+
+def score_artifact(
+    path: Path,
+    data: str,
+    *,
+    run: Run | None = None,
+    overrides: Iterable[str] = (),
+    inspect: Inspect | None = None,
+    keep: bool = True,
+    progress: ReportProgress | None = None,
+) -> dict[str, Any]:
+    """Score an artifact file on the validation split in `data`; unless not to `keep`, a run's is noted beside it.
+
+    The scorer is the artifact's own, changed by `overrides` such as `score.stride=64`. `inspect` is told the costs of
+    the targets while they come in. Raises ConfigError if they do not fit, or if the model would learn at test time
+    from the text it was trained on.
+    """
+    started = time.perf_counter()
+    recipe = run.recipe if run and run.recipe.is_file() else None
+    if run:
+        config_of(run)
+    model, artifact = load_artifact(path)
+    dataset = Dataset.open(data)
+    expect_tokenizer(artifact, dataset, path)
+    settings = dict(artifact.config["score"])
+    dtype = settings.pop("dtype")
+    config = override_score(score_config(settings), overrides)
+    whole, dataset = dataset.val, scored_slice(dataset, config)
+    if config.ttt.optimizer:
+        refuse_known_text(dataset, artifact.config.get("train_text_hash"))
+    device = pick_device("auto")
+    model = model.to(device)
+    looking = time.perf_counter()
+    observe = inspect(model, dataset, config, dtype) if inspect else None
+    looking = time.perf_counter() - looking  # is no part of scoring
+    score = score_model(model, dataset, config, dtype, observe=observe, progress=progress)
+    eval_seconds = time.perf_counter() - started - looking
+    here = machine()
+    size = path.stat().st_size
+    sliced = dataset.val is not whole
+    sizes = weighed(size, scored_config(artifact, config, dtype, run, path), recipe)
+    legal = legality(
+        artifact_bytes=size,
+        code_bytes=sizes["code_bytes"],
+        train_seconds=train_clock(run, path.parent.name) if run else None,
+        eval_seconds=eval_seconds,
+        machine=here,
+        score_first=score_first(score.log),
+        documents=config.documents if sliced else None,
+    )
+    record = {
+        "bpb": score.bpb,
+        "loss": score.loss,
+        "bits": score.bits,
+        "tokens": score.tokens,
+        "bytes": score.bytes,
+        "seconds": score.seconds,
+        **text_facts(score, dataset.val),
+        "unavailable": dataset.val.unavailable(),
+        **sizes,
+        "text_hash": dataset.val.text_hash,
+        "stream_hash": dataset.val.stream_hash,
+        "slice": f"first {config.documents} documents" if sliced else WHOLE,
+        "scorer": to_dict(config) | {"dtype": dtype, "device": device.type},
+        "knife_edges": score.knife_edges,
+        "decisions": score.decisions,
+        "ttt_log": [[line.first, line.end, *map(_rounded, line[2:])] for line in score.log],
+        "machine": here,
+        "legality": legal,
+    }
+    if run and keep:
+        if dataset.val.index is not None and score.document_nats is not None:
+            costs = document_costs(dataset.val.index, score.document_nats)
+            record[COSTS_KEY] = write_costs(path.parent, costs)
+        append_line(path.parent / "scores.jsonl", json.dumps(record))
+    return record
+
+
+def scored_config(artifact: Artifact, score: ScoreConfig, dtype: str, run: Run | None, path: Path) -> RunConfig:
+    """Return the config of a run with the export that made this artifact and the way it is scored.
+
+    Without a run, what the artifact says of itself.
+    """
+    model = model_config(artifact.config["model"])
+    config = run.config() if run else RunConfig("artifact", model=model, export=ExportConfig(codec=artifact.codec))
+    exported = path.with_name("export.json")
+    export = read_json(exported).get("export") if run and exported.is_file() else None
+    data = to_dict(in_dtype(replace(config, score=score), dtype))
+    return run_config(data | ({"export": export} if export else {}))
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)
+
+
+def refuse_known_text(dataset: Dataset, train_text_hash: str | None) -> None:
+    """Raise ConfigError if the validation split is text that the model was trained on, as far as hashes say."""
+    text = dataset.val.text_hash
+    if text is not None and text in (train_text_hash, dataset.train.text_hash):
+        raise ConfigError(
+            f"the validation split of {dataset.directory} is the model's training text (text hash {text[:16]}…): "
+            "learning from it at test time is meaningless; give held-out text, or leave score.ttt.optimizer away"
+        )
+
+
+def official_score(run: Run, name: str) -> dict[str, Any]:
+    """Score a run's artifact in a fresh process. Raises NiblickError with what that process said if it failed."""
+    command = [sys.executable, "-m", "niblick", "eval", f"{run.path}:{name}", "--json"]
+    # Rank 0 scores by itself: the fresh process must not look for other ranks.
+    single = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=single)
+    if done.returncode:
+        raise NiblickError(f"scoring {run.artifact(name)} failed with exit code {done.returncode}: see the lines above")
+    return json.loads(done.stdout)
