@@ -74,10 +74,12 @@ def imported_beside(recipe: Path) -> dict[str, Path]:
         for node in ast.walk(tree):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
-            for name in sorted({name.partition(".")[0] for name in names} - seen):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                names += [str(arg.value) for arg in node.args if isinstance(arg, ast.Constant)]
+            for name in sorted({name.partition(".")[0] for name in names} - seen - {"niblick"}):
                 seen.add(name)
                 file, folder = recipe.parent / f"{name}.py", recipe.parent / name
-                inside = sorted(folder.rglob("*.py")) if (folder / "__init__.py").is_file() else []
+                inside = sorted(folder.rglob("*.py")) if folder.is_dir() else []
                 for path in inside or ([file] if file.is_file() and file != recipe else []):
                     found[path.relative_to(recipe.parent).as_posix()] = path
                     todo.append(path)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import base64
 import gc
-import importlib.util
+import importlib.machinery
 import lzma
 import re
 import sys
@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from niblick.bundle.parts import left_out, registries
-from niblick.bundle.pieces import dotted_name, modules_of, without
+from niblick.bundle.pieces import dotted_name, is_text, modules_of, read_module, without
 from niblick.bundle.reach import Reach
 from niblick.config.run_config import RunConfig, as_code, for_submission
 from niblick.errors import ConfigError
 from niblick.files import imported_beside
 
 PACKAGE = Path(__file__).parents[1]
-ENTRY, START, RECIPE = "niblick.submission.program", "main", "niblick_recipe"
+PRESETS = "niblick.recipes.presets"
+OWN, ENTRY, START, RECIPE = "train_config", "niblick.submission.program", "main", "niblick_recipe"
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
 STUB = """\
 import base64,lzma
@@ -61,71 +62,109 @@ def make_script(config: RunConfig, recipe: Path | None = None) -> Script:
     The recipe must have been loaded: what it registers is in use.
     """
     config = for_submission(config)
-    files = modules_of(PACKAGE)
-    roots: dict[str, Any] = {ENTRY: [START]}
-    if recipe is not None:
-        files |= {dotted_name(name): path for name, path in imported_beside(recipe).items()}
-        files[RECIPE] = recipe
-        roots[RECIPE] = None
-    own = _own_module(config, recipe)
-    for node in ast.parse(own).body:
-        if isinstance(node, ast.ImportFrom) and roots.setdefault(str(node.module), []) is not None:
-            roots[str(node.module)] += [alias.name for alias in node.names]
+    users = {RECIPE: recipe} if recipe else {}
+    users |= {dotted_name(name): path for name, path in imported_beside(recipe).items()} if recipe else {}
+    if taken := sorted({OWN, RECIPE, "niblick"} & {name.partition(".")[0] for name in users} - {RECIPE}):
+        raise ConfigError(f"a module beside the recipe is called {taken[0]}, as a part of scripts is: rename it")
     collects = gc.isenabled()
     gc.disable()  # it would look through all syntax trees again and again, and find nothing
     try:
-        return _made(config, files, roots, own)
+        return _made(config, users)
     finally:
         if collects:
             gc.enable()
 
 
-def _made(config: RunConfig, files: dict[str, Path], roots: dict[str, Any], own: str) -> Script:
-    absent = left_out(config)
-    reach = Reach(files, registries(config), "niblick", absent)
+def _made(config: RunConfig, users: dict[str, Path]) -> Script:
+    trees = {name: read_module(name, path).tree for name, path in users.items()}
+    words = {word for tree in trees.values() for word in words_of(tree)}
+    absent = {module: names - words for module, names in left_out(config).items()}
+    asked = {key: names for key, names in registries(config).items() if key[1] not in words}
+    calls = bool(users) and acts(trees[RECIPE])
+    unused = {} if calls or not users else {RECIPE: frozenset({"recipe"})}  # the config says it all
+    classes: dict[str, tuple[str, str]] = {}
+    code = as_code(config, classes, RECIPE if users else "")
+    roots: dict[str, Any] = {ENTRY: [START], **{name: [] for name in users}}
+    for owner, name in classes.values():
+        roots.setdefault(owner, []).append(name)
+    reach = Reach(modules_of(PACKAGE) | users, asked, "niblick", absent | unused)
     reach.run(roots)
-    sections, marks = {"train_config": own}, {"train_config": ""}
+    if PRESETS in reach.modules:  # they name parts of all kinds
+        absent = {}
+        reach = Reach(modules_of(PACKAGE) | users, {}, "niblick", unused)
+        reach.run(roots)
+    sections = {OWN: _own_module(code, classes, [*sorted(reach.dotted)], bool(users), calls)}
+    marks = {OWN: ""}
     for name, module in reach.modules.items():
         sections[name] = without(module, reach.kept, reach.entries, reach.names(module))
-        missing = sorted({n for piece in module.pieces for n in piece.names} & absent.get(name, frozenset()))
+        missing = sorted({n for piece in module.pieces for n in piece.names} & (absent | unused).get(name, frozenset()))
         marks[name] = "" if module.postponed else " annotated"
         marks[name] += f" without {' '.join(missing)}" if missing else ""
     head = (PACKAGE / "submission" / "head.py").read_text(encoding="utf-8")
     readable = head + _joined(sections, marks)
-    packed = minified(head) + _joined({name: minified(text) for name, text in sections.items()}, marks)
-    if len(re.findall(r"^# module ", readable, re.MULTILINE)) != len(sections):
+    small = {name: minified(text, name in users) for name, text in sections.items()}
+    packed = minified(head) + _joined(small, marks)
+    if any(len(re.findall(r"^# module ", text, re.MULTILINE)) != len(sections) for text in (readable, packed)):
         raise ConfigError("a line of the recipe begins with `# module `, as a script's sections do: write it otherwise")
     sizes = {name: len(text.encode()) for name, text in sections.items()}
     return Script(compressed(packed), readable, sizes, _packages(reach))
 
 
+def words_of(tree: ast.AST) -> set[str]:
+    """All names, attributes and words in strings of a tree: what a user's module may ask of ours."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.update(re.findall(r"\w+", node.value))
+        found |= {str(getattr(node, key)) for key in ("id", "attr", "name") if getattr(node, key, None)}
+    return found
+
+
+def acts(tree: ast.Module) -> bool:
+    """Whether a recipe's function `recipe` may do more than return a config: it is then called before the config."""
+    own = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "recipe"]
+    lasting = ast.Global | ast.Nonlocal | ast.Delete | ast.Import | ast.ImportFrom
+    stores = ast.Attribute | ast.Subscript
+    return (
+        any(
+            isinstance(node, lasting)
+            or (isinstance(node, stores) and isinstance(node.ctx, ast.Store))
+            or (isinstance(node, ast.Expr) and not is_text(node))
+            for function in own
+            for node in ast.walk(function)
+        )
+        or not own
+    )
+
+
 def _joined(sections: dict[str, str], marks: dict[str, str]) -> str:
-    future = re.compile(r"^from __future__ import annotations\n+", re.MULTILINE)
-    return "".join(f"\n\n# module {name}{marks[name]}\n{future.sub('', text)}" for name, text in sections.items())
+    return "".join(f"\n\n# module {name}{marks[name]}\n{text}" for name, text in sections.items())
 
 
 @cache
-def minified(text: str) -> str:
-    """Return code with short names for locals, without what only people read."""
+def minified(text: str, typed: bool = False) -> str:
+    """Return code with short names for locals, without what only people read; `typed`: annotations stay.
+
+    Raises ConfigError for code that the minifier cannot handle.
+    """
     import python_minifier
     from python_minifier import RemoveAnnotationsOptions
 
-    return python_minifier.minify(
-        text,
-        # Those of classes stay: dataclasses are made of them.
-        remove_annotations=RemoveAnnotationsOptions(remove_class_attribute_annotations=False),
-        remove_literal_statements=True,
-        hoist_literals=False,
-        rename_globals=False,
-        # These take a quarter of the time, and save nothing once the text is compressed.
-        combine_imports=False,
-        remove_object_base=False,
-        remove_pass=False,
-        convert_posargs_to_args=False,
-        remove_explicit_return_none=False,
-        remove_builtin_exception_brackets=False,
-        constant_folding=False,
-    )
+    # Annotations of classes stay: dataclasses are made of them. The other passes take a quarter of the time, and save
+    # nothing once the text is compressed.
+    drop = {f"remove_{kind}_annotations": not typed for kind in ("variable", "return", "argument")}
+    annotations = RemoveAnnotationsOptions(remove_class_attribute_annotations=False, **drop)
+    off = ["combine_imports", "remove_object_base", "remove_pass", "convert_posargs_to_args", "constant_folding"]
+    off += ["remove_explicit_return_none", "remove_builtin_exception_brackets", "hoist_literals", "rename_globals"]
+    options: dict[str, Any] = dict.fromkeys(off, False) | {"remove_annotations": annotations}
+    options |= {"remove_literal_statements": not typed, "rename_locals": not typed}
+    try:
+        return python_minifier.minify(text, **options)
+    except Exception as error:
+        name = text.partition("\n")[0]
+        raise ConfigError(
+            f"the code that begins with {name!r} cannot be minified ({error}): write it simpler"
+        ) from error
 
 
 def compressed(text: str) -> str:
@@ -134,16 +173,20 @@ def compressed(text: str) -> str:
     return STUB.format(data=base64.b85encode(data).decode())
 
 
-def _own_module(config: RunConfig, recipe: Path | None) -> str:
-    """The module that holds the config and starts the program; it imports the recipe first, for what that registers."""
-    classes: dict[str, tuple[str, str]] = {}
-    call = ast.parse(as_code(config, classes, RECIPE if recipe else ""), mode="eval").body
+def _own_module(code: str, classes: dict[str, tuple[str, str]], dotted: list[str], recipe: bool, calls: bool) -> str:
+    """The module that holds the config and starts the program.
+
+    As at home, niblick is there before the recipe, and that before the config.
+    """
+    call = ast.parse(code, mode="eval").body
     assert isinstance(call, ast.Call)
     settings = "".join(f"    {keyword.arg}={ast.unparse(keyword.value)},\n" for keyword in call.keywords)
-    lines = [f"import {RECIPE}  # registers its parts"] if recipe else []
-    for own, (module, name) in sorted(classes.items()):
+    lines = [f"from {ENTRY} import {START}", *(f"import {name}" for name in dotted)]
+    lines += [f"import {RECIPE}"] if recipe else []
+    lines += [f"{RECIPE}.recipe()"] if calls else []
+    for own, (module, name) in sorted(classes.items(), key=lambda item: item[1]):
         lines.append(f"from {module} import {name}" + (f" as {own}" if own != name else ""))
-    lines.append(f"from {ENTRY} import {START}\n\nCONFIG = {ast.unparse(call.func)}(\n{settings})\n")
+    lines.append(f"\nCONFIG = {ast.unparse(call.func)}(\n{settings})\n")
     return "\n".join([*lines, f"\ndef run():\n    {START}(CONFIG)\n"])
 
 
@@ -153,7 +196,7 @@ def _packages(reach: Reach) -> tuple[str, ...]:
     for name, path, line, may_be_missing in reach.outside:
         if may_be_missing or name in sys.stdlib_module_names:
             continue
-        if name not in found and importlib.util.find_spec(name) is None:
+        if name not in found and importlib.machinery.PathFinder.find_spec(name) is None:
             raise ConfigError(
                 f"{path}:{line} imports {name}, which is no Python file beside it and no installed package: a script "
                 "carries neither compiled code nor what it does not find; put it into the recipe, or install a package"

@@ -7,7 +7,6 @@ lines that it takes, decorators, comments above it and the string below it inclu
 from __future__ import annotations
 
 import ast
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,7 +76,7 @@ def _pieces(tree: ast.Module) -> list[Piece]:
 
 
 def _piece(node: ast.stmt) -> Piece:
-    if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+    if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING") and not node.orelse:
         return Piece(node, frozenset(), True)  # for those who check types alone
     if isinstance(node, ast.ClassDef):
         methods = [Piece(n, frozenset({n.name}), True) for n in node.body if isinstance(n, Function)]
@@ -113,7 +112,6 @@ def bound_inside(scope: ast.AST) -> frozenset[str]:
     if not isinstance(scope, Scope):
         return frozenset()
     bound: set[str] = set()
-    shared: set[str] = set()
     todo: list[ast.AST] = [scope.args, *scope.body] if isinstance(scope, Function) else [*ast.iter_child_nodes(scope)]
     while todo:
         node = todo.pop()
@@ -121,15 +119,20 @@ def bound_inside(scope: ast.AST) -> frozenset[str]:
             bound.add(node.id)
         elif isinstance(node, ast.arg):
             bound.add(node.arg)
-        elif isinstance(node, ast.Global):
-            shared.update(node.names)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             bound.update(bound_name(alias) for alias in node.names)
         elif isinstance(node, Function | ast.ClassDef | ast.ExceptHandler | ast.MatchAs | ast.MatchStar):
             bound.add(node.name or "")
         if not isinstance(node, Scope | ast.ClassDef):
             todo += ast.iter_child_nodes(node)
-    return frozenset(bound - shared)
+    return frozenset(bound - shared_names(scope))
+
+
+def shared_names(scope: ast.AST) -> frozenset[str]:
+    """Names that a function takes from its module though it sets them."""
+    if not isinstance(scope, Function):
+        return frozenset()
+    return frozenset(name for node in ast.walk(scope) if isinstance(node, ast.Global) for name in node.names)
 
 
 def is_text(node: ast.AST) -> bool:
@@ -138,44 +141,43 @@ def is_text(node: ast.AST) -> bool:
 
 
 def without(module: Module, kept: set[Piece], entries: set[ast.expr], used: set[str]) -> str:
-    """Return the text of a module without the pieces that are not `kept`.
+    """Return the text of a module without the pieces that are not `kept`, and without its future import.
 
     Of imports the names that are not `used` go too, and of dictionaries the `entries`, given as their keys.
     """
     lines: list[str | None] = [*module.text.split("\n")]
 
-    def leave_out(piece: Piece) -> None:
+    def leave_out(piece: Piece, after: int) -> None:
         first = min([piece.node.lineno, *(d.lineno for d in getattr(piece.node, "decorator_list", []))])
-        while first > 1 and (lines[first - 2] or "").lstrip().startswith("#"):
+        while first - 1 > after and ((above := (lines[first - 2] or "").strip()).startswith("#") or not above):
             first -= 1  # what is said of it goes with it
         clear(first, max(piece.end, piece.node.end_lineno or 0))
 
     def clear(first: int, last: int) -> None:
         lines[first - 1 : last] = [None] * (last - first + 1)
 
+    after = 0
     for piece in module.pieces:
         node = piece.node
-        if piece not in kept:
-            leave_out(piece)
-        elif isinstance(node, ast.Import | ast.ImportFrom) and getattr(node, "module", "") != "__future__":
+        if piece not in kept or (isinstance(node, ast.ImportFrom) and node.module == "__future__"):
+            leave_out(piece, after)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias for alias in node.names if bound_name(alias) in used or alias.name == "*"]
             if len(names) < len(node.names):
                 clear(node.lineno, node.end_lineno or node.lineno)
-                new = (
-                    ast.Import(names)
-                    if isinstance(node, ast.Import)
-                    else ast.ImportFrom(node.module, names, node.level)
-                )
-                lines[node.lineno - 1] = ast.unparse(new)
+                of = (node.module, names, node.level) if isinstance(node, ast.ImportFrom) else (names,)
+                lines[node.lineno - 1] = ast.unparse(type(node)(*of))
         else:
+            before = node.lineno
             for method in piece.methods:
                 if method not in kept:
-                    leave_out(method)
+                    leave_out(method, before)
+                before = method.node.end_lineno or before
             for key, value in zip(*((d.keys, d.values) if (d := dictionary(piece)) else ((), ())), strict=True):
                 if key in entries and key is not None:
                     clear(key.lineno, value.end_lineno or key.lineno)
-    text = "\n".join(line for line in lines if line is not None).strip("\n") + "\n"
-    return re.sub(r"\n{4,}", "\n\n\n", text)
+        after = max(piece.end, node.end_lineno or 0)
+    return "\n".join(line for line in lines if line is not None).strip("\n") + "\n"
 
 
 def dictionary(piece: Piece) -> ast.Dict | None:
@@ -188,13 +190,16 @@ def dictionary(piece: Piece) -> ast.Dict | None:
 
 
 def may_be_missing(tree: ast.AST) -> set[int]:
-    """The imports (by `id`) of which a failure is caught."""
+    """The imports (by `id`) of which a failure is caught, or that `find_spec` was asked about."""
     found: set[int] = set()
+    asked: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Try) and any(_catches(handler.type) for handler in node.handlers):
-            inner = (n for statement in node.body for n in ast.walk(statement))
-            found |= {id(n) for n in inner if isinstance(n, ast.Import | ast.ImportFrom)}
-    return found
+            found |= {id(n) for statement in node.body for n in ast.walk(statement)}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("find_spec"):
+            asked |= {n.value for n in node.args if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)] if asked else []
+    return found | {id(node) for node in imports for name in asked if name in ast.unparse(node)}
 
 
 def _catches(kind: ast.expr | None) -> bool:

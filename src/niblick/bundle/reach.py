@@ -14,7 +14,17 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from niblick.bundle.pieces import Function, Module, Piece, bound_inside, bound_name, dictionary, is_text, read_module
+from niblick.bundle.pieces import (
+    Function,
+    Module,
+    Piece,
+    bound_inside,
+    bound_name,
+    dictionary,
+    is_text,
+    read_module,
+    shared_names,
+)
 from niblick.errors import ConfigError
 
 Registries = dict[tuple[str, str], frozenset[str]]
@@ -44,15 +54,15 @@ class Reach:
         """Names that are asked of a module from elsewhere."""
         self.outside: list[tuple[str, Path, int, bool]] = []
         """Imports of what is not in `files`: top-level name, file, line, and whether a failure is caught."""
+        self.dotted: set[str] = set()
+        """Modules of the package that are named with dots, which somebody has to import."""
         self._outer: dict[ast.ClassDef, frozenset[str]] = {}
 
-    def run(self, roots: dict[str, Iterable[str] | None]) -> None:
-        """Follow everything from the roots: names of modules, or None for all that a module does but `recipe`."""
+    def run(self, roots: dict[str, Iterable[str]]) -> None:
+        """Follow everything from the roots: names of modules."""
         for name, wanted in roots.items():
-            module = self._module(name)
-            self.wanted[name].update(wanted or ())
-            if wanted is None:
-                self.wanted[name] |= {n for piece in module.pieces for n in piece.names} - {"recipe"}
+            self._module(name)
+            self.wanted[name].update(wanted)
         size = -1
         while size != (size := self._size()):
             for module in list(self.modules.values()):
@@ -68,10 +78,19 @@ class Reach:
             self.modules[name] = read_module(name, self.files[name])
             self.used.setdefault(name, set())
             self.wanted.setdefault(name, set())
-            above = name.rpartition(".")[0]
-            if above and above.partition(".")[0] != self.package and above in self.files:
-                self._module(above)
+            if not self._is_ours(name):  # nobody can say what a user's module does when it starts: it stays whole
+                pieces = [piece for piece in self.modules[name].pieces if not self._is_import_of_ours(piece.node)]
+                self.wanted[name] |= {n for piece in pieces for n in piece.names}
+                if (above := name.rpartition(".")[0]) in self.files:
+                    self._as_objects.add(self._module(above).name)
         return self.modules[name]
+
+    def _is_ours(self, name: str) -> bool:
+        return name.partition(".")[0] == self.package
+
+    def _is_import_of_ours(self, node: ast.stmt) -> bool:
+        """Whether a statement imports names from the package, which does nothing else."""
+        return isinstance(node, ast.ImportFrom) and self._is_ours(node.module or "") and node.names[0].name != "*"
 
     def names(self, module: Module) -> set[str]:
         """Names of a module that code which is reached may use."""
@@ -113,8 +132,8 @@ class Reach:
             if method in self.kept or name in absent:
                 continue
             called = name.startswith("__") or name in self.words or any(p.fullmatch(name) for p in self._patterns)
-            own = module.name.partition(".")[0] != self.package  # a user's class is kept whole
-            if called or own or name in self._calls(module, piece.node) or self._is_seen(module, method):
+            called = called or not self._is_ours(module.name) or self._is_seen(module, method)
+            if called or name in self._calls(module, piece.node):
                 self.kept.add(method)
                 self._read(module, method.node, set())
 
@@ -162,6 +181,7 @@ class Reach:
                 self.words.add(node.attr)
                 if whole := self._dotted(node):
                     self._as_objects.add(whole)
+                    self.dotted.add(whole)
             elif isinstance(node, ast.keyword) and node.arg:
                 self.words.add(node.arg)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -178,7 +198,7 @@ class Reach:
             outside, inside = _parts(node, module.postponed, bool(local))
             todo += [(part, local) for part in outside]
             if inside:
-                own = local | bound_inside(node)
+                own = (local - shared_names(node)) | bound_inside(node)
                 todo += [(part, own) for part in inside]
 
     def _dotted(self, node: ast.Attribute) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from niblick.artifact.container import read_artifact
 from niblick.data.shards import file_hash
 from niblick.errors import ArtifactError
+from niblick.files import imported_beside
 from niblick.run.directory import Run, open_run, read_json
 
 
@@ -31,6 +32,7 @@ def describe_artifact(path: Path) -> dict[str, Any]:
 def digests(run: Run) -> dict[str, str]:
     """SHA-256 of the finished files: what was changed afterwards shows."""
     files = [run.path / "config.json", run.weights, *(run.artifact(n) for n in run.artifact_names())]
+    files += [run.recipe, *imported_beside(run.recipe).values()] if run.recipe.is_file() else []
     return {f.relative_to(run.path).as_posix(): file_hash(f) for f in files}
 
 

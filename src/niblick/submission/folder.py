@@ -287,7 +287,11 @@ def submission_facts(found: Submission) -> dict[str, Any]:
 def requirements(script: Script) -> str:
     """The packages that a script needs, at the versions installed here."""
     owners = importlib.metadata.packages_distributions()
-    names = sorted({owners.get(module, [module])[0] for module in script.requires})
+    if unknown := sorted(set(script.requires) - owners.keys()):
+        raise ConfigError(
+            f"the script imports {unknown[0]}, which no installed package brings: nobody could install it"
+        )
+    names = sorted({owners[module][0] for module in script.requires})
     return "".join(f"{name}=={importlib.metadata.version(name).partition('+')[0]}\n" for name in names)
 
 

@@ -39,7 +39,7 @@ class Sections:
     def exec_module(self, module: ModuleType) -> None:
         eager, without, code = self.found.get(module.__name__, ("", "", ""))
         for name in (without or "").split():
-            setattr(module, name, absent(name))
+            setattr(module, name, Absent(name, (), {}))
         file = module.__file__ = f"{__file__}/{module.__name__.replace('.', '/')}.py"
         flags = 0 if eager else __future__.annotations.compiler_flag
         exec(compile(code, file, "exec", flags, True), module.__dict__)
@@ -48,18 +48,30 @@ class Sections:
         return self.found.get(name, ("", "", ""))[2]
 
 
-def absent(name: str) -> type:
+class Absent(type):
     """A part that the config of this script does not use: whoever asks for it all the same is told."""
 
-    def refuse(self: Any, *arguments: Any, **options: Any) -> None:
-        sys.exit(f"{sys.argv[0]}: {name} is not in this script: its config does not use it; make another script")
+    is_absent = True
 
-    return type(name, (), {"__init__": refuse})
+    def __call__(cls, *arguments: Any, **options: Any) -> Any:
+        """Refuse to make or call it."""
+        sys.exit(
+            f"{sys.argv[0]}: {cls.__name__} is not in this script: its config does not use it; make another script"
+        )
+
+    def __getattr__(cls, name: str) -> Any:
+        """Refuse to look into it; what Python itself asks for is simply not there."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls()
 
 
 if __name__ == "__main__":
     if "TEXT" not in globals():  # else the packed form has unpacked it
         with open(__file__, encoding="utf-8") as file:
             TEXT = file.read()
-    sys.meta_path.insert(0, Sections(TEXT))
+    sections = Sections(TEXT)
+    for name in sections.found:  # what Python has loaded under such a name is not what is meant
+        sys.modules.pop(name, None)
+    sys.meta_path.insert(0, sections)
     sys.exit(importlib.import_module("train_config").run())

@@ -33,6 +33,7 @@ from niblick.run.prepared import Prepared, prepare
 from niblick.run.scoring import plain_score, score_model
 from niblick.run.training import fit
 from niblick.score.contiguous import PlainScore
+from niblick.score.scorers import score_split
 from niblick.train.checkpoint import load_weights
 from niblick.train.distributed import PATIENCE, Ranks
 from niblick.train.trainer import Outcome, pick_device, progress_event
@@ -114,7 +115,11 @@ def evaluate(config: RunConfig, dataset: Dataset, log: Log, path: Path) -> None:
 
 def join() -> Ranks:
     """Join the ranks that torchrun started, if it did."""
-    rank, size, local = (int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    try:
+        rank, size, local = (int(os.environ.get(name, "0")) for name in names)
+    except ValueError:
+        raise ConfigError(f"{', '.join(names)} must be whole numbers: they are set by torchrun") from None
     ranks = Ranks(rank, max(size, 1), local)
     if ranks.size > 1:
         cuda = torch.cuda.is_available()
@@ -124,8 +129,16 @@ def join() -> Ranks:
     return ranks
 
 
+def expect_parts(config: RunConfig) -> None:
+    """Ask for a part now that would be asked for after training only: one that was left out says so at once."""
+    if not config.score.is_plain and getattr(score_split, "is_absent", False):
+        score_split()  # type: ignore[call-arg]
+
+
 def main(config: RunConfig) -> None:
     """Run the script of a config."""
+    if sys.argv[1:] not in ([], ["--eval"]):
+        sys.exit(f"{sys.argv[0]}: found {' '.join(sys.argv[1:])}, expected nothing, or --eval to score final_model.nib")
     try:
         ranks = join()
         path = os.environ.get("TOKENIZER_PATH", "")
@@ -134,6 +147,8 @@ def main(config: RunConfig) -> None:
         name = os.environ.get("RUN_ID") or f"seed{prepared.config.seed}"
         log = Log(prepared.config, ranks, Path("logs") / f"{name}.txt")
         out = Path(os.environ.get("MODEL_SAVE_PATH") or "final_model.nib")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        expect_parts(prepared.config)
         if "--eval" not in sys.argv:
             train_and_pack(prepared, log, ranks, out)
         evaluate(prepared.config, prepared.dataset, log, out)
