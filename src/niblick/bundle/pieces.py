@@ -7,12 +7,19 @@ lines that it takes, decorators, comments above it and the string below it inclu
 from __future__ import annotations
 
 import ast
+import builtins
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from niblick.errors import ConfigError
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+PLAIN = re.compile(
+    r"dataclass|property|\w+\.setter|(static|class|abstract)method|once_differentiable|overload|runtime_checkable"
+    r"|(lru_)?cache|contextmanager|contextlib\.|functools\.|torch\."
+)
+"""Decorators that only change what they decorate; any other may register it."""
 
 
 @dataclass(eq=False)
@@ -78,11 +85,10 @@ def _pieces(tree: ast.Module) -> list[Piece]:
 def _piece(node: ast.stmt) -> Piece:
     if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING") and not node.orelse:
         return Piece(node, frozenset(), True)  # for those who check types alone
-    if isinstance(node, ast.ClassDef):
-        methods = [Piece(n, frozenset({n.name}), True) for n in node.body if isinstance(n, Function)]
-        return Piece(node, frozenset({node.name}), True, methods)
-    if isinstance(node, Function):
-        return Piece(node, frozenset({node.name}), True)
+    if isinstance(node, ast.ClassDef | Function):
+        methods = [_piece(n) for n in node.body if isinstance(n, Function)] if isinstance(node, ast.ClassDef) else []
+        kept = any(not PLAIN.match(ast.unparse(decorator)) for decorator in node.decorator_list)
+        return Piece(node, frozenset({node.name}), not kept, methods)
     if isinstance(node, ast.Import | ast.ImportFrom):
         return Piece(node, frozenset(bound_name(alias) for alias in node.names), True)
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
@@ -94,7 +100,11 @@ def _piece(node: ast.stmt) -> Piece:
         names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         inner = [n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)]
         names |= {bound_name(alias) for n in inner for alias in n.names}
-    return Piece(node, frozenset(names), plain)
+    later = {id(n) for part in ast.walk(node) if isinstance(part, ast.Lambda) for n in ast.walk(part)}
+    now = [n.func for n in ast.walk(node) if isinstance(n, ast.Call) and id(n) not in later]
+    calls = [func.id for func in now if isinstance(func, ast.Name)]
+    does = any(name.islower() and not hasattr(builtins, name) for name in calls)  # it may register something
+    return Piece(node, frozenset(names), plain and not does)
 
 
 def bound_name(alias: ast.alias) -> str:

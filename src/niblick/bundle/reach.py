@@ -104,7 +104,7 @@ class Reach:
         for piece in module.pieces:
             if piece.names & absent and not isinstance(piece.node, ast.Import | ast.ImportFrom):
                 continue
-            if piece not in self.kept and (not piece.optional or piece.names & names or self._is_seen(module, piece)):
+            if piece not in self.kept and (not piece.optional or piece.names & names):
                 self.kept.add(piece)
                 self._take(module, piece)
             if piece in self.kept:
@@ -132,33 +132,10 @@ class Reach:
             if method in self.kept or name in absent:
                 continue
             called = name.startswith("__") or name in self.words or any(p.fullmatch(name) for p in self._patterns)
-            called = called or not self._is_ours(module.name) or self._is_seen(module, method)
+            called = called or not method.optional or not self._is_ours(module.name)
             if called or name in self._calls(module, piece.node):
                 self.kept.add(method)
                 self._read(module, method.node, set())
-
-    def _is_seen(self, module: Module, piece: Piece) -> bool:
-        """Whether a decorator of the program's own, or a call when the module starts, has to do with a piece."""
-        for decorator in getattr(piece.node, "decorator_list", []):
-            inner = decorator.func if isinstance(decorator, ast.Call) else decorator
-            root = next((n.id for n in ast.walk(inner) if isinstance(n, ast.Name)), "")
-            if root in self._own(module) and not isinstance(inner, ast.Attribute):
-                return True
-        value = getattr(piece.node, "value", None)
-        calls = [n.func for n in ast.walk(value) if isinstance(n, ast.Call)] if value is not None else []
-        own = self._own(module)
-        return any(isinstance(func, ast.Name) and func.id in own and not func.id[0].isupper() for func in calls)
-
-    def _own(self, module: Module) -> set[str]:
-        """Names in a module of functions that the program itself holds."""
-        found = set()
-        for piece in module.pieces:
-            node = piece.node
-            if isinstance(node, Function):
-                found.add(node.name)
-            elif isinstance(node, ast.ImportFrom) and self._source(module, node) in self.files:
-                found |= piece.names
-        return found
 
     def _calls(self, module: Module, owner: ast.ClassDef) -> frozenset[str]:
         """What classes from outside, of which a class of the package is made, know by name: they may call it."""
