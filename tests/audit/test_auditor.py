@@ -16,6 +16,7 @@ from niblick.artifact.container import read_artifact, write_artifact
 from niblick.audit import auditor as auditing
 from niblick.audit.auditor import Options
 from niblick.audit.function_checks import Effort
+from niblick.challenge import rules
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
@@ -122,7 +123,7 @@ def test_an_artifact_whose_code_was_not_weighed(tmp_path: Path, monkeypatch: pyt
     check = auditing.artifact_check(path, None, None, fresh)
     assert check.status == "pass" and "code not weighed" in check.detail
     assert (check.facts["code_bytes"], check.facts["total_bytes"]) == (None, None)
-    monkeypatch.setattr(auditing.challenge, "CAP_BYTES", 999)
+    monkeypatch.setattr(rules, "CAP_BYTES", 999)
     check = auditing.artifact_check(path, None, None, fresh)
     assert check.status == "fail" and "1,000 bytes without the code are over the cap" in check.detail
 

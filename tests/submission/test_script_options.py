@@ -497,6 +497,82 @@ RECIPES = {
     + "class Own(Gate):\n    strength = helper_of_scripts.STRENGTH\n\n\nregister_block('J', Own)\n"
     + RECIPE.format(letter="J", more=""),
 }
+RECIPES["odd"] = (
+    IMPORTS
+    + """import typing
+
+import odd_parts
+import odd_parts.deeper
+from niblick.model.layers import BLOCKS, register_block
+
+if typing.TYPE_CHECKING:
+    HALF = None
+else:
+    HALF = 0.5
+FACTOR = 1.0
+LINES = '''a
+
+
+
+b'''
+
+
+class Odd(BLOCKS["c"]):
+    def forward(self, x_BLD, x0_BLD, context):
+        return super().forward(x_BLD, x0_BLD, context) * FACTOR * HALF * odd_parts.strength(len(LINES))
+
+
+register_block("K", Odd)
+
+
+def recipe():
+    global FACTOR
+    FACTOR = 1.5
+    model = ModelConfig(width=32, heads=2, kv_heads=1, main=StageConfig("T1K1"))
+    return RunConfig(preset="own", model=model)
+"""
+)
+ODD = {
+    "__init__.py": "from .things import *\nfrom . import registered\n",
+    "things.py": """from functools import singledispatch
+
+A = 1.0; B = 0.25
+TABLE = {}
+
+
+class Registry:
+    def add(self, thing):
+        TABLE[thing.__name__] = thing
+        return thing
+
+
+REGISTRY = Registry()
+
+
+@singledispatch
+def scale(value):
+    return 0.1
+
+
+@scale.register
+def _(value: int):
+    return 1.0 + value / 100
+
+
+def make_soft():
+    return 0.9
+
+
+def strength(count):
+    import odd_parts
+
+    named = globals()["make_" + "soft"]() * getattr(odd_parts, f"make_{'soft'}")()
+    return scale(count) * named * TABLE["Late"].value * odd_parts.deeper.missing_name * B * 4
+""",
+    "registered.py": "from .things import REGISTRY\n\n\n@REGISTRY.add\nclass Late:\n    value = 0.8\n",
+    "deeper.py": "def __getattr__(name):\n    if name.startswith('__'):\n        raise AttributeError(name)\n    return 0.7\n",
+}
+"""Everything of this would be lost where only what names reach is kept: all of it changes the numbers."""
 HELPER = """import torch
 from torch import nn
 
@@ -530,6 +606,10 @@ def test_recipes(name: str, texts: dict[str, str], tmp_path: Path) -> None:
     recipe.write_text(RECIPES[name])
     if name == "beside-it":
         (recipe.parent / "helper_of_scripts.py").write_text(HELPER)
+    if name == "odd":
+        (recipe.parent / "odd_parts").mkdir()
+        for file, text in ODD.items():
+            (recipe.parent / "odd_parts" / file).write_text(text)
     expect_the_same(both(small(load_recipe(recipe), texts), tmp_path, recipe))
 
 
