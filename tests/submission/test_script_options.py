@@ -570,7 +570,11 @@ def strength(count):
     return scale(count) * named * TABLE["Late"].value * odd_parts.deeper.missing_name * B * 4
 """,
     "registered.py": "from .things import REGISTRY\n\n\n@REGISTRY.add\nclass Late:\n    value = 0.8\n",
-    "deeper.py": "def __getattr__(name):\n    if name.startswith('__'):\n        raise AttributeError(name)\n    return 0.7\n",
+    "deeper.py": """def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return 0.7
+""",
 }
 """Everything of this would be lost where only what names reach is kept: all of it changes the numbers."""
 HELPER = """import torch
