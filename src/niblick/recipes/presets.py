@@ -70,7 +70,7 @@ def _run_recipe(path: Path, beside: dict[str, Path]) -> RunConfig:
 
 
 def _run(path: Path) -> RunConfig:
-    spec = importlib.util.spec_from_file_location(f"niblick_recipe_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location("niblick_recipe", path)  # as in a script
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     try:
