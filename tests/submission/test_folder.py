@@ -270,7 +270,7 @@ def test_the_environment_is_read_as_everywhere() -> None:
     config = get_preset("hnet-byte260")
     given = configured(config, {"NUM_LAYERS": "5", "OUTER_LAYERS": "1", "TRAIN_SEQ_LEN": "512", "RUN_ID": "x"})
     assert (given.model.main.layout, given.score.seq_len, given.train.seq_len) == ("T3", 512, 512)
-    with pytest.raises(ConfigError, match="train.batch_tokens=0 must be a multiple"):
+    with pytest.raises(ConfigError, match=r"train.batch_tokens=0 must be a multiple"):
         configured(config, {"TRAIN_BATCH_TOKENS": "0"}).train.fitting(1)
     with pytest.raises(ConfigError, match="PRUNE_PCT cannot be set here"):
         configured(config, {"PRUNE_PCT": "3"})
