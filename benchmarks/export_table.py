@@ -97,7 +97,7 @@ def render(rows: list[dict[str, Any]], given: argparse.Namespace, command: str) 
             *lines,
             "",
             f"`hnet-byte260` at width {config.model.width} with 1+4+1 blocks, {config.schedule.steps:,} steps of "
-            f"{config.train.batch_tokens:,} bytes, one seed; {base:.4f} BPB as floats, `xz -9e` {xz:.4f}. *Above "
+            f"{config.train.batch_tokens:,} bytes, one seed; {base:.4f} BPB as floats, `xz -9e` {xz:.4f}.\n\n*Above "
             f"the float weights of its own run, {float_bpb(qat):.4f}. Scored from the file by a fresh process on "
             f"{len(held_out):,} bytes in contiguous windows of {config.score.seq_len}; text hash "
             f"`{str(rows[0]['text_hash'])[:16]}`; {here['cores']} cores ({here['processor']}). Made by `{command}`.",

@@ -8,31 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from layers import LAYERS
 
 SRC = Path(__file__).parents[1] / "src" / "niblick"
 
-# Left may not import right; rooms of one layer do not import each other.
-LAYERS = [
-    {"errors"},
-    {"files"},
-    {"challenge"},
-    {"console", "drawing", "data", "model"},
-    {"artifact"},
-    {"score"},
-    {"pack"},
-    {"train"},
-    {"config", "boundaries"},
-    {"bundle", "recipes"},
-    {"run"},
-    {"ledger"},
-    {"sweeps", "compare"},
-    {"reports"},
-    {"studies", "submission"},
-    {"audit"},
-    {"monitor", "remote"},
-    {"quickstart"},
-    {"cli"},
-]
 CORE = {"errors", "challenge", "data", "model", "artifact", "score", "pack", "train"}
 CORE_PACKAGES = {"torch", "numpy", "safetensors", "sentencepiece", "zstandard", "brotli", "constriction"}
 # Inside a function: to read or fetch a user's files, which is no part of a submission; or where it happens to be
@@ -73,7 +52,7 @@ SOURCES = sorted(p for p in SRC.rglob("*.py") if p.relative_to(SRC).as_posix() n
 def test_import_order(path: Path) -> None:
     rank = {name: i for i, layer in enumerate(LAYERS) for name in layer}
     own = part(path)
-    assert own in rank, f"{own} has no place in LAYERS"
+    assert own in rank, f"{own} has no place in tests/layers.py"
     for name, _ in imports(path):
         pieces = name.split(".")
         if pieces[0] != "niblick" or len(pieces) == 1 or pieces[1] == own or pieces[1].startswith("__"):

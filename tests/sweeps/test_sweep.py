@@ -162,3 +162,25 @@ def test_early_stops_that_cannot_work(tmp_path: Path) -> None:
     assert rule.limits() == pytest.approx({10: 3.2, 20: 2.9}) and rule.sets == ["train.val_every=10"]
     with pytest.raises(ConfigError, match="text_hash=a, and the sweep b"):
         rule.check(fixed, "b")
+
+
+EXPERIMENTS = Path(__file__).parents[2] / "docs" / "experiments"
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("[!_]*.py")), ids=lambda p: p.stem)
+def test_experiments_of_the_log_load(path: Path) -> None:
+    sweep = load_sweep(path)
+    assert sweep.name == path.stem and sweep.summary and list(sweep.members())
+
+
+def test_a_sweep_file_imports_what_lies_beside_it(tmp_path: Path) -> None:
+    """And two folders may have a module of one name."""
+    for width in (64, 128):
+        folder = tmp_path / str(width)
+        folder.mkdir()
+        (folder / "shared.py").write_text(f"SET = 'model.width={width}'")
+        (folder / "s.py").write_text(
+            "from shared import SET\nfrom niblick.sweeps.sweep import Sweep\nsweep = Sweep('hnet-small', sets=[SET])"
+        )
+        [member] = load_sweep(folder / "s.py").members()
+        assert member.config.model.width == width

@@ -1,0 +1,1 @@
+"""What routers decided on a text: cuts, figures about them, references to compare with, pictures."""

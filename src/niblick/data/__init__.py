@@ -1,0 +1,1 @@
+"""From text to batches: documents, tokenizers, shards and their index, the loader."""

@@ -1,0 +1,1 @@
+"""What many runs say in summary: their facts, lists, tags, notes and ranks."""

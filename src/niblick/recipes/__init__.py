@@ -1,0 +1,1 @@
+"""Configs that have a name, and recipe files of users."""

@@ -1,0 +1,1 @@
+"""One run from its config to its score, and everything that is done with a finished one."""

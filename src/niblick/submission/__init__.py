@@ -1,0 +1,1 @@
+"""A folder that anyone can rerun: the script, its README, and the rerun itself."""

@@ -20,6 +20,7 @@ import importlib.util
 import itertools
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -266,19 +267,29 @@ def _name(labels: list[str]) -> str:
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Run a sweep file and return its `sweep`, named and described. Raises ConfigError if that does not work."""
+    """Run a sweep file and return its `sweep`, named and described. Raises ConfigError if that does not work.
+
+    The file may import modules that lie beside it.
+    """
     if not path.is_file():
         raise ConfigError(f"there is no sweep file {path}")
     spec = importlib.util.spec_from_file_location(f"niblick_sweep_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is no Python file: a sweep file ends in .py")
     module = importlib.util.module_from_spec(spec)
+    folder, known = str(path.resolve().parent), set(sys.modules)
+    sys.path.insert(0, folder)
     try:
         spec.loader.exec_module(module)
     except NiblickError:
         raise
     except Exception as error:
         raise ConfigError(f"sweep file {path} fails: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
+        for name in set(sys.modules) - known:
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == Path(folder):
+                del sys.modules[name]  # another folder's module may have this name
     sweep = getattr(module, "sweep", None)
     if not isinstance(sweep, Sweep):
         raise ConfigError(f"{path} sets no `sweep = Sweep(…)` (found: {type(sweep).__name__})")

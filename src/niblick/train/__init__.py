@@ -1,0 +1,1 @@
+"""Training: the loop, optimizers, schedule, averages, checkpoints, and what is watched meanwhile."""

@@ -3,18 +3,11 @@
 Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on the first 60 held-out documents.
 """
 
-import json
+from _tables import tables
 
 from niblick.sweeps.sweep import Sweep, listed
 
-
-def tables(sizes, rows, width, words=()):
-    """The setting that gives a model hashed n-gram embeddings of these n, of bytes and of words."""
-    both = [{"n": n} for n in sizes] + [{"n": n, "words": True} for n in words]
-    return "model.ngrams=" + json.dumps([one | {"rows": rows, "width": width} for one in both])
-
-
-BYTES = tables((2, 3, 4, 5, 6), 65_536, 32)
+BYTES = tables((2, 3, 4, 5, 6))
 FEW = ["train.batch_tokens=4096", "train.micro_batch_tokens=4096"]
 
 sweep = Sweep(
@@ -27,8 +20,8 @@ sweep = Sweep(
         listed(
             {
                 "two": [BYTES, *FEW],
-                "words": [tables((2, 3, 4, 5, 6), 65_536, 32, words=(1, 2, 3)), *FEW],
-                "words-instead": [tables((2, 3, 4), 65_536, 32, words=(1, 2)), *FEW],
+                "words": [tables((2, 3, 4, 5, 6), words=(1, 2, 3)), *FEW],
+                "words-instead": [tables((2, 3, 4), words=(1, 2)), *FEW],
                 "window": [BYTES, *FEW, "train.seq_len=512", "score.seq_len=512"],
                 "ema": [BYTES, *FEW, "train.average=ema", "train.ema_decay=0.98"],
                 "fewer": [BYTES, "train.batch_tokens=2048", "train.micro_batch_tokens=2048"],

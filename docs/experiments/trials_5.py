@@ -3,16 +3,9 @@
 Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on the first 60 held-out documents.
 """
 
-import json
+from _tables import tables
 
 from niblick.sweeps.sweep import Sweep, listed
-
-
-def tables(sizes, words=(), width=32):
-    """The setting that gives a model tables of n-grams, of tokens and of words."""
-    both = [{"n": n} for n in sizes] + [{"n": n, "words": True} for n in words]
-    return "model.ngrams=" + json.dumps([one | {"rows": 65_536, "width": width} for one in both])
-
 
 ONE = "model.main.layout=T1"
 BYTES = ["quickstart", "data.path=data/webmix-byte260", ONE, "optim.embed_lr=0.025"]
@@ -24,8 +17,8 @@ sweep = Sweep(
     axes=[
         listed(
             {
-                "bytes-few": [*BYTES, tables((3, 5), (1, 2, 3))],
-                "bytes-narrow": [*BYTES, tables((2, 3, 4, 5), (1, 2, 3), width=16)],
+                "bytes-few": [*BYTES, tables((3, 5), words=(1, 2, 3))],
+                "bytes-narrow": [*BYTES, tables((2, 3, 4, 5), words=(1, 2, 3), width=16)],
                 "subwords-decay": [*SUBWORDS, "optim.weight_decay=0.1"],
                 "subwords-narrow": [*SUBWORDS, tables((2, 3, 4), width=16)],
             }

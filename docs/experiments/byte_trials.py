@@ -3,15 +3,9 @@
 Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on the first 60 held-out documents.
 """
 
-import json
+from _tables import tables
 
 from niblick.sweeps.sweep import Sweep, listed
-
-
-def tables(sizes, rows, width):
-    """The setting that gives a model hashed n-gram embeddings of these n."""
-    return "model.ngrams=" + json.dumps([{"n": n, "rows": rows, "width": width} for n in sizes])
-
 
 BASE = tables((2, 3, 4, 5), 16_384, 64)
 OUTER = ("model.levels.0.encoder.layout", "model.levels.0.decoder.layout")
@@ -25,7 +19,7 @@ sweep = Sweep(
                 "none": [],
                 "tables": [BASE],
                 "wide": [tables((2, 3, 4, 5), 16_384, 128)],
-                "rows": [tables((2, 3, 4, 5, 6), 65_536, 32)],
+                "rows": [tables((2, 3, 4, 5, 6))],
                 "conv": [BASE, *(f"{key}=C1" for key in OUTER)],
                 "dense": [BASE, "model.levels=[]", "model.main.layout=T4"],
                 "batch": [BASE, "train.batch_tokens=4096", "train.micro_batch_tokens=4096"],

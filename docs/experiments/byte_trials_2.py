@@ -3,14 +3,9 @@
 Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on the first 60 held-out documents.
 """
 
-import json
+from _tables import tables
 
 from niblick.sweeps.sweep import Sweep, listed
-
-
-def tables(sizes, rows, width):
-    """The setting that gives a model hashed n-gram embeddings of these n."""
-    return "model.ngrams=" + json.dumps([{"n": n, "rows": rows, "width": width} for n in sizes])
 
 
 def outer(layout):
@@ -18,7 +13,7 @@ def outer(layout):
     return [f"model.levels.0.{stage}.layout={layout}" for stage in ("encoder", "decoder")]
 
 
-ROWS = tables((2, 3, 4, 5, 6), 65_536, 32)
+ROWS = tables((2, 3, 4, 5, 6))
 SMALL_BATCH = ["train.batch_tokens=4096", "train.micro_batch_tokens=4096"]
 
 sweep = Sweep(

@@ -3,17 +3,11 @@
 Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on the first 60 held-out documents.
 """
 
-import json
+from _tables import tables
 
 from niblick.sweeps.sweep import Sweep, listed
 
-
-def tables(sizes, rows, width):
-    """The setting that gives a model hashed n-gram embeddings of these n."""
-    return "model.ngrams=" + json.dumps([{"n": n, "rows": rows, "width": width} for n in sizes])
-
-
-ROWS = tables((2, 3, 4), 65_536, 32)
+ROWS = tables((2, 3, 4))
 SP1024 = ["data.path=data/webmix-sp1024", "tokenizer=sp1024", "model.vocab_size=1024"]
 SP8192 = ["data.path=data/webmix-sp8192", "tokenizer=sp8192", "model.vocab_size=8192"]
 TWO, ONE = "model.main.layout=T2", "model.main.layout=T1"

@@ -3,17 +3,11 @@
 Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on the first 60 held-out documents.
 """
 
-import json
+from _tables import tables
 
 from niblick.sweeps.sweep import Sweep, listed
 
-
-def tables(sizes, rows, width):
-    """The setting that gives a model hashed n-gram embeddings of these n."""
-    return "model.ngrams=" + json.dumps([{"n": n, "rows": rows, "width": width} for n in sizes])
-
-
-ROWS = tables((2, 3, 4), 65_536, 32)
+ROWS = tables((2, 3, 4))
 DENSE = "model.levels=[]"
 
 sweep = Sweep(

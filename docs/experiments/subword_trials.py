@@ -3,15 +3,9 @@
 Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on the first 60 held-out documents.
 """
 
-import json
+from _tables import tables
 
 from niblick.sweeps.sweep import Sweep, listed
-
-
-def tables(sizes, rows, width):
-    """The setting that gives a model hashed n-gram embeddings of these n."""
-    return "model.ngrams=" + json.dumps([{"n": n, "rows": rows, "width": width} for n in sizes])
-
 
 BASE = tables((2, 3), 16_384, 64)
 DENSE = ["tokenizer=sp1024", "model.vocab_size=1024", "model.levels=[]", "model.main.layout=T6"]
@@ -24,7 +18,7 @@ sweep = Sweep(
             {
                 "none": DENSE[2:],
                 "tables": [*DENSE[2:], BASE],
-                "rows": [*DENSE[2:], tables((2, 3, 4), 65_536, 32)],
+                "rows": [*DENSE[2:], tables((2, 3, 4))],
                 "shallow": ["model.levels=[]", "model.main.layout=T4", BASE],
                 "hnet": [BASE],
                 "batch": [*DENSE[2:], BASE, "train.batch_tokens=4096", "train.micro_batch_tokens=4096"],

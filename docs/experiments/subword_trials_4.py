@@ -3,15 +3,9 @@
 Two runs at once, one thread each, on the web mix (docs/recipes.md); scored on the first 60 held-out documents.
 """
 
-import json
+from _tables import tables
 
 from niblick.sweeps.sweep import Sweep, listed
-
-
-def tables(sizes):
-    """The setting that gives a model tables of n-grams."""
-    return "model.ngrams=" + json.dumps([{"n": n, "rows": 65_536, "width": 32} for n in sizes])
-
 
 ONE = "model.main.layout=T1"
 
