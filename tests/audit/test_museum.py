@@ -23,11 +23,11 @@ from niblick.audit.text_checks import bytes_counted
 from niblick.data.dataset import Split
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.model.chunking import cosine_probability
-from niblick.model.layers import BLOCKS, BlockConfig, ConvBlock, TransformerBlock, register_block
-from niblick.model.level import Level, LevelConfig
-from niblick.model.lm import LM, ModelConfig
+from niblick.model.layers import BLOCKS, ConvBlock, TransformerBlock, register_block
+from niblick.model.level import Level
+from niblick.model.lm import LM
+from niblick.model.model_config import BlockConfig, LevelConfig, ModelConfig, StageConfig
 from niblick.model.routers import ROUTERS, CosineRouter, register_router
-from niblick.model.stage import StageConfig
 
 V, L = 24, 40
 

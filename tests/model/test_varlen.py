@@ -12,10 +12,9 @@ from torch import Tensor
 
 from niblick.model import level as level_module
 from niblick.model import varlen
-from niblick.model.layers import BlockConfig
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import Packing, Stage, StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import BlockConfig, LevelConfig, ModelConfig, StageConfig
+from niblick.model.stage import Packing, Stage
 from niblick.model.varlen import make_segments
 
 TEXT = torch.randint(4, 260, (3, 49), generator=torch.Generator().manual_seed(0))

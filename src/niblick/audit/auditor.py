@@ -47,7 +47,7 @@ from niblick.run.directory import Run, machine, write_json
 from niblick.run.loading import expect_tokenizer, load_artifact
 from niblick.score import ttt
 from niblick.score.coding import Layout, decode, encode, refuse_unprovable
-from niblick.score.plan import ScoreConfig
+from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import score_split
 from niblick.submission import rerun as rerunning
 

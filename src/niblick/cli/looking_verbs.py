@@ -12,8 +12,8 @@ from niblick.cli.app import RUNS, Env, Json, Runs, app, print_facts, print_json,
 @app.command()
 def presets(json_: Json = False) -> None:
     """List the presets. Example: `niblick presets`"""
+    from niblick.model.counting import parameter_count
     from niblick.recipes.presets import PRESETS
-    from niblick.run.prepared import parameter_count
 
     rows: list[dict[str, Any]] = [
         {"name": name, "parameters": parameter_count(recipe().model), "summary": (recipe.__doc__ or "").splitlines()[0]}
@@ -37,10 +37,11 @@ def show(
 ) -> None:
     """Show a preset's config, a run's result or an artifact's bytes. Example: `niblick show hnet-byte260`"""
     from niblick.config.run_config import to_dict
+    from niblick.model.counting import parameter_count
     from niblick.recipes.presets import PRESETS
     from niblick.run.artifacts import describe_artifact, find_artifact
     from niblick.run.directory import is_run, open_run
-    from niblick.run.prepared import config_of, parameter_count
+    from niblick.run.prepared import config_of
 
     if target in PRESETS or target.endswith(".py"):
         config, _ = resolve(target, overrides or [], env)

@@ -16,13 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from niblick.challenge import rules
 from niblick.errors import ConfigError, nearest
-from niblick.model.lm import ModelConfig
-from niblick.pack.quantize import ExportConfig
-from niblick.score.plan import ScoreConfig
-from niblick.train.optim import OptimConfig
-from niblick.train.qat import QATConfig
+from niblick.model.model_config import ModelConfig
+from niblick.pack.export_config import ExportConfig
+from niblick.score.score_config import ScoreConfig
 from niblick.train.schedule import ScheduleConfig
-from niblick.train.trainer import TrainConfig
+from niblick.train.settings import OptimConfig, QATConfig, TrainConfig
 
 
 @dataclass(frozen=True)
