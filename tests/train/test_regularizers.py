@@ -28,7 +28,7 @@ from niblick.recipes.presets import get_preset
 from niblick.score.scorers import Score
 from niblick.train.regularizers import PENALTIES, Penalties, register_penalty
 from niblick.train.schedule import ScheduleConfig
-from niblick.train.settings import OptimConfig, PenaltyConfig, TrainConfig
+from niblick.train.settings import PENALTY_NAMES, OptimConfig, PenaltyConfig, TrainConfig
 from niblick.train.trainer import train
 
 INT4 = ExportConfig("int4")
@@ -234,6 +234,7 @@ def test_a_penalty_of_one_s_own() -> None:
         assert "penalty_0_small" in Penalties(model, (PenaltyConfig("small", 1.0),), INT4).add_gradients(0)
     finally:
         del PENALTIES["small"]
+        PENALTY_NAMES.remove("small")
 
 
 @pytest.mark.parametrize(
