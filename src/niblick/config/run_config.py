@@ -1,7 +1,7 @@
 """The config of a run: composed of the configs of its parts, checked at the edge, overridden by `key=value`.
 
-The parts are frozen dataclasses beside the code they configure; this file only puts them together. Pydantic checks
-what comes from files and the command line; the core never sees it.
+The parts are frozen dataclasses in the rooms of the code they configure, in modules that need no torch; this file only
+puts them together. Pydantic checks what comes from files and the command line; the core never sees it.
 """
 
 from __future__ import annotations
