@@ -36,7 +36,6 @@ from niblick.train.optim import OPTIMIZERS
 from niblick.train.precision import DTYPES
 from niblick.train.regularizers import PENALTIES
 
-
 SHIPPED = ("cosine", "cosine-threshold", "cosine-bias", "soft", "fixed", "whitespace", "entropy", "given")
 """Routers, without those that other tests register."""
 
