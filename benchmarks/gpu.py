@@ -30,8 +30,9 @@ from torch import Tensor
 from niblick.data.embedded import embedded_documents
 from niblick.model import level as level_module
 from niblick.model.chunking import P_EPS
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import Stage, StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig, StageConfig
+from niblick.model.stage import Stage
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import environment, machine
 from niblick.train.optim import Optimizers

@@ -19,9 +19,9 @@ from niblick.data.embedded import embedded_documents
 from niblick.model import level as level_module
 from niblick.model.chunking import P_EPS
 from niblick.model.level import Level
-from niblick.model.lm import LM, ModelConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig, StageConfig
 from niblick.model.routers import Routing
-from niblick.model.stage import StageConfig
 from niblick.recipes.presets import get_preset
 from niblick.train.precision import DTYPES, autocast, pick_dtype
 

@@ -21,11 +21,11 @@ from niblick.config.run_config import RunConfig, override
 from niblick.console import RunConsole
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
+from niblick.model.counting import parameter_count
 from niblick.model.lm import LM
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import Run, machine
 from niblick.run.pipeline import run
-from niblick.run.prepared import parameter_count
 from niblick.score.baselines import xz_size
 from niblick.train.checkpoint import load_weights, read_tensors
 from niblick.train.qat import rounded_parameters

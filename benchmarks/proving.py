@@ -10,7 +10,7 @@ from niblick.data.embedded import embedded_documents
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.recipes.presets import get_preset
 from niblick.score.coding import Layout, encode
-from niblick.score.plan import ScoreConfig
+from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import score_split
 from scoring import trained_like
 

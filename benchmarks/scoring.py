@@ -15,10 +15,12 @@ import torch
 from hnet import CPU, DTYPE
 from measure import Row, compare
 from niblick.data.embedded import embedded_documents
-from niblick.model.lm import LM, ModelConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig
 from niblick.recipes.presets import get_preset
 from niblick.score.operations import count_operations
-from niblick.score.plan import Batch, ScoreConfig, Windows, read_batch
+from niblick.score.plan import Batch, Windows, read_batch
+from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import ModelLosses
 from niblick.train.precision import autocast
 

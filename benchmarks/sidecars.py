@@ -11,7 +11,7 @@ import numpy as np
 from measure import Row, compare
 from niblick.data.embedded import embedded_documents
 from niblick.score.ngram_mixture import FLOOR, LARGEST_WEIGHT, NOVELTY, STEP, Floats, Integers, NgramMixture
-from niblick.score.sidecars import SidecarConfig
+from niblick.score.score_config import SidecarConfig
 
 VOCAB = 260
 CONFIG = SidecarConfig("ngram")

@@ -22,8 +22,9 @@ from niblick.model.level import Level
 from niblick.model.lm import LM
 from niblick.model.stage import Stage
 from niblick.recipes.presets import get_preset
-from niblick.train.optim import OptimConfig, Optimizers
+from niblick.train.optim import Optimizers
 from niblick.train.precision import DTYPES, autocast
+from niblick.train.settings import OptimConfig
 
 
 def norm(x_D: Tensor) -> Tensor:

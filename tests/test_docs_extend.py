@@ -49,9 +49,9 @@ TOGETHER = """
 
 def recipe():
     from niblick.config.run_config import ExportConfig
-    from niblick.score.plan import ScoreConfig
+    from niblick.score.score_config import ScoreConfig
     from niblick.train.schedule import ScheduleConfig
-    from niblick.train.trainer import TrainConfig
+    from niblick.train.settings import TrainConfig
 
     level = LevelConfig(StageConfig("T1G1"), StageConfig("T1"), router="distance")
     return RunConfig(

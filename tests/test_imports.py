@@ -80,3 +80,26 @@ def test_core_runs_without_the_rest() -> None:
         "bad = {'pydantic', 'typer', 'rich', 'matplotlib', 'pyarrow', 'scipy'} & set(sys.modules)\nassert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+LOG = "step:1/1 val_loss:2.0 val_bpb:1.2 train_time:10ms step_avg:10.0ms\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["presets"],
+        ["show", "hnet-byte260"],
+        ["show", "hnet-byte260", "model.width=256"],
+        ["audit", "a.log"],
+    ],
+    ids=" ".join,
+)
+def test_what_only_looks_imports_no_torch(arguments: list[str], tmp_path: Path) -> None:
+    """These commands answer from configs and text, and importing torch would be most of their time."""
+    (tmp_path / "a.log").write_text(LOG)
+    command = [sys.executable, "-X", "importtime", "-m", "niblick", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "niblick.cli" in imported and not {"torch", "torch._C"} & imported

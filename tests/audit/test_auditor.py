@@ -23,9 +23,7 @@ from niblick.errors import ConfigError
 from niblick.run import artifacts
 from niblick.run.loading import load_artifact
 from niblick.score import coding
-from niblick.score.plan import ScoreConfig
-from niblick.score.sidecars import SidecarConfig
-from niblick.score.ttt import TTTConfig
+from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 
 TOY = [
     *("model.width=16", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1"),

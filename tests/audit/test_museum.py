@@ -23,11 +23,11 @@ from niblick.audit.text_checks import bytes_counted
 from niblick.data.dataset import Split
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.model.chunking import cosine_probability
-from niblick.model.layers import BLOCKS, BlockConfig, ConvBlock, TransformerBlock, register_block
-from niblick.model.level import Level, LevelConfig
-from niblick.model.lm import LM, ModelConfig
+from niblick.model.layers import BLOCKS, ConvBlock, TransformerBlock, register_block
+from niblick.model.level import Level
+from niblick.model.lm import LM
+from niblick.model.model_config import BLOCK_LETTERS, ROUTER_NAMES, BlockConfig, LevelConfig, ModelConfig, StageConfig
 from niblick.model.routers import ROUTERS, CosineRouter, register_router
-from niblick.model.stage import StageConfig
 
 V, L = 24, 40
 
@@ -230,7 +230,9 @@ def _cheats() -> Any:
     yield
     for letter in CHEATS:
         BLOCKS.pop(letter)
+        BLOCK_LETTERS.remove(letter)
     ROUTERS.pop("ahead")
+    ROUTER_NAMES.remove("ahead")
 
 
 def a_model(layout: str = "T1", router: str = "", seed: int = 0) -> LM:

@@ -9,7 +9,8 @@ import torch
 
 from niblick.audit.function_checks import Effort
 from niblick.audit.model_checks import audit_model
-from niblick.model.lm import LM, ModelConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig
 from niblick.recipes.presets import PRESETS, get_preset
 
 

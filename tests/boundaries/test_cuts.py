@@ -14,9 +14,8 @@ from niblick.data.subword_training import train_subwords
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError, DataError
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.run.generate import Loaded
 
 LEVEL = LevelConfig(StageConfig("T1"), StageConfig("T1"))

@@ -15,9 +15,8 @@ from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import DataError
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 
 TEXTS = [
     "One two three four. Five six.\n",

@@ -14,12 +14,11 @@ from torch import Tensor
 from niblick.config.run_config import model_config, to_dict
 from niblick.errors import ConfigError
 from niblick.model.hnet import read_nested, write_nested
-from niblick.model.layers import BlockConfig
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, EntropyConfig, ModelConfig
-from niblick.model.ngrams import NgramConfig, NgramEmbedding, WordEmbedding, hashed_table
+from niblick.model.lm import LM
+from niblick.model.model_config import BlockConfig, EntropyConfig, LevelConfig, ModelConfig, NgramConfig, StageConfig
+from niblick.model.ngrams import NgramEmbedding, WordEmbedding, hashed_table
 from niblick.model.providers import Whitespace
-from niblick.model.stage import Stage, StageConfig
+from niblick.model.stage import Stage
 
 SMALL: dict[str, Any] = {"width": 16, "heads": 2, "kv_heads": 1}
 

@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from niblick.errors import ConfigError
+from niblick.model.counting import parameter_count
 from niblick.model.hnet import LevelConfig
-from niblick.model.layers import BlockConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig, parse_layout
+from niblick.model.lm import LM
+from niblick.model.model_config import BlockConfig, ModelConfig, StageConfig, parse_layout
 from niblick.recipes.presets import get_preset
-from niblick.run.prepared import parameter_count
 
 
 def small(levels: int = 1, **changes: object) -> ModelConfig:

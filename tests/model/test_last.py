@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from niblick.model.layers import register_block
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import Stage, StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
+from niblick.model.stage import Stage
 
 E, C = StageConfig("T2"), StageConfig("c3")
 

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from niblick.errors import ConfigError
 from niblick.model import mamba
-from niblick.model.layers import BlockConfig
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
+from niblick.model.lm import LM
 from niblick.model.mamba import CHUNK, Mamba2, MambaBlock, scan
-from niblick.model.stage import Packing, Stage, StageConfig
+from niblick.model.model_config import BlockConfig, LevelConfig, ModelConfig, StageConfig
+from niblick.model.stage import Packing, Stage
 
 SMALL = {"ssm_state": 6, "ssm_head_width": 4}
 

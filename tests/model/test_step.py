@@ -13,11 +13,9 @@ from torch import Tensor
 
 from niblick.config.run_config import override
 from niblick.errors import ConfigError
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, EntropyConfig, ModelConfig
-from niblick.model.ngrams import NgramConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import EntropyConfig, LevelConfig, ModelConfig, NgramConfig, StageConfig
 from niblick.model.providers import Entropy
-from niblick.model.stage import StageConfig
 from niblick.recipes.presets import PRESETS, get_preset
 
 

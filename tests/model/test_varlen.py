@@ -12,10 +12,9 @@ from torch import Tensor
 
 from niblick.model import level as level_module
 from niblick.model import varlen
-from niblick.model.layers import BlockConfig
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import Packing, Stage, StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import BLOCK_LETTERS, BlockConfig, LevelConfig, ModelConfig, StageConfig
+from niblick.model.stage import Packing, Stage
 from niblick.model.varlen import make_segments
 
 TEXT = torch.randint(4, 260, (3, 49), generator=torch.Generator().manual_seed(0))
@@ -155,6 +154,7 @@ def test_stages_that_need_the_mask_keep_it(loop: Loop, monkeypatch: pytest.Monke
     model_of("T1", 0, 1, 1, heads=8)(TEXT)  # heads of width 4
     assert not loop.calls
     monkeypatch.setitem(level_module.Stage.__init__.__globals__["BLOCKS"], "X", _Own)
+    monkeypatch.setattr("niblick.model.model_config.BLOCK_LETTERS", {*BLOCK_LETTERS, "X"})
     model = model_of("X1", 0, 1, 1)
     model(TEXT)
     assert not loop.calls and model.body.main.blocks[0].mask_LL is not None

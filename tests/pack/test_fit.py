@@ -10,8 +10,9 @@ import torch
 from niblick.artifact.container import artifact_bytes
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ArtifactError
+from niblick.pack.export_config import ExportConfig
 from niblick.pack.fit import FULL, allocate, fit
-from niblick.pack.quantize import ExportConfig, pack
+from niblick.pack.quantize import pack
 from niblick.pack.sensitivity import sensitivities
 
 CURVATURE = {"a": 1.0, "b": 0.01, "c": 30.0, "d": 0.0}

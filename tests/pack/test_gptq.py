@@ -16,17 +16,17 @@ from niblick.data.dataset import Split
 from niblick.data.loader import Batches
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError, DataError
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, EntropyConfig, ModelConfig
-from niblick.model.ngrams import NgramConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import EntropyConfig, LevelConfig, ModelConfig, NgramConfig, StageConfig
+from niblick.pack.export_config import ExportConfig
 from niblick.pack.gptq import column_weights, gptq_codes, row_errors
 from niblick.pack.grid import Grid, code_entropy, fit_grid
 from niblick.pack.hessians import calibrate, calibrate_quantized, calibration_batches
-from niblick.pack.quantize import ExportConfig, pack, quantize
+from niblick.pack.quantize import pack, quantize
 from niblick.pack.schemes import parse_scheme
 from niblick.recipes.presets import PRESETS, get_preset
-from niblick.train.optim import OptimConfig, Optimizers
+from niblick.train.optim import Optimizers
+from niblick.train.settings import OptimConfig
 
 ROWS, COLUMNS = 24, 40
 

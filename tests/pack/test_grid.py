@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ArtifactError, ConfigError
+from niblick.pack.export_config import ExportConfig
 from niblick.pack.grid import code_entropy, fit_grid, scale_values, weighted_error
-from niblick.pack.quantize import ExportConfig, pack, pruned, quantize
+from niblick.pack.quantize import pack, pruned, quantize
 from niblick.pack.schemes import parse_rules, parse_scheme
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.pack.permute import permuted
 
 

@@ -10,8 +10,9 @@ import torch
 
 from niblick.artifact.container import read_artifact, write_artifact
 from niblick.errors import ArtifactError, ConfigError
+from niblick.pack.export_config import ExportConfig
 from niblick.pack.published import CLIP_QUANTILE, clip_values, quantize_int8
-from niblick.pack.quantize import ExportConfig, pack, quantize
+from niblick.pack.quantize import pack, quantize
 from niblick.pack.schemes import PUBLISHED, parse_scheme
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "int8_per_row.npz"

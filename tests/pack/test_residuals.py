@@ -8,8 +8,9 @@ import torch
 
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ConfigError
-from niblick.pack.quantize import ExportConfig, pack
-from niblick.pack.residuals import GROUPS, ResidualConfig, add_residuals, group_names
+from niblick.pack.export_config import ExportConfig, ResidualConfig
+from niblick.pack.quantize import pack
+from niblick.pack.residuals import GROUPS, add_residuals, group_names
 
 
 def state() -> dict[str, torch.Tensor]:

@@ -11,8 +11,8 @@ import torch
 
 from niblick.artifact.foreign.names import from_published
 from niblick.model.hnet import Level, LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig, StageConfig
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "hnet_byte260.npz"
 TOLERANCE = 1e-4

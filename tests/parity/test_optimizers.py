@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from niblick.train.optim import OptimConfig, Optimizers
+from niblick.train.optim import Optimizers
+from niblick.train.settings import OptimConfig
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "optimizer_steps.npz"
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from niblick.config.run_config import override
-from niblick.model.lm import LM, ModelConfig
+from niblick.model.counting import parameter_count
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig
 from niblick.recipes.presets import PRESETS, get_preset
-from niblick.run.prepared import parameter_count
 from niblick.train.optim import Optimizers
 
 PARAMETERS = {

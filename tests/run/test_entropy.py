@@ -17,15 +17,14 @@ from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ArtifactError, ConfigError
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.counting import parameter_count
+from niblick.model.lm import LM
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.pack.quantize import pack
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import Run
 from niblick.run.entropy import resolve_entropy
 from niblick.run.pipeline import resume, run
-from niblick.run.prepared import parameter_count
 from niblick.train.checkpoint import read_tensors
 
 SMALL = ModelConfig(width=8, heads=1, kv_heads=1, main=StageConfig("T1"))

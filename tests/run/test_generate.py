@@ -19,9 +19,8 @@ from niblick.data.subword_training import train_subwords
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.tokenizers import ByteTokenizer, Tokenizer
 from niblick.errors import ConfigError
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.pack.quantize import pack
 from niblick.run import generate
 from niblick.run.generate import GenerateConfig, Loaded, draw, next_bytes

@@ -19,12 +19,12 @@ from niblick.run.pipeline import run
 
 RECIPE = """
 from niblick.config.run_config import RunConfig
-from niblick.model.level import LevelConfig
-from niblick.model.lm import ModelConfig
-from niblick.model.stage import StageConfig
-from niblick.score.plan import ScoreConfig
+from niblick.model.model_config import LevelConfig
+from niblick.model.model_config import ModelConfig
+from niblick.model.model_config import StageConfig
+from niblick.score.score_config import ScoreConfig
 from niblick.train.schedule import ScheduleConfig
-from niblick.train.trainer import TrainConfig
+from niblick.train.settings import TrainConfig
 
 
 def recipe():

@@ -16,11 +16,10 @@ import niblick
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
-from niblick.score.plan import ScoreConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig, StageConfig
+from niblick.score.score_config import ScoreConfig, TTTConfig
 from niblick.score.scorers import score_split
-from niblick.score.ttt import TTTConfig
 
 CONFIG = ScoreConfig(seq_len=50, batch_tokens=500)
 

@@ -18,9 +18,8 @@ from niblick.data.index import OTHER_SOURCE, RECORD
 from niblick.data.subword_training import train_subwords
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.tokenizers import ByteTokenizer, Tokenizer
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.score.breakdowns import (
     CLASSES,
     UNKNOWN_PLACE,
@@ -33,7 +32,8 @@ from niblick.score.breakdowns import (
     rest,
     token_classes,
 )
-from niblick.score.plan import ScoreConfig, plan
+from niblick.score.plan import plan
+from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import room_for_chunks
 
 TEXTS = [

@@ -17,16 +17,13 @@ from niblick.data.subword_training import train_subwords
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ArtifactError, ConfigError
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, EntropyConfig, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import EntropyConfig, LevelConfig, ModelConfig, StageConfig
 from niblick.score import coded_file, coding
 from niblick.score.coded_file import MAGIC, Model, compress, decompress
 from niblick.score.coding import Layout, decode, encode
-from niblick.score.plan import ScoreConfig
+from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 from niblick.score.scorers import score_split
-from niblick.score.sidecars import SidecarConfig
-from niblick.score.ttt import TTTConfig
 
 LEVEL = LevelConfig(StageConfig("T1"), StageConfig("T1"))
 TINY = ModelConfig(width=8, heads=1, kv_heads=1, main=StageConfig("c1"))

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.score.operations import count_operations
 from niblick.score.plan import Batch, Windows, read_batch
 from niblick.score.scorers import ModelLosses

@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np, torch, torch.distributed as dist
 from niblick.data.dataset import Split
 from niblick.data.tokenizers import ByteTokenizer
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
-from niblick.score.plan import ScoreConfig
+from niblick.model.model_config import LevelConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig
+from niblick.model.model_config import StageConfig
+from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import score_split
-from niblick.score.ttt import TTTConfig, score_first
+from niblick.score.score_config import TTTConfig
+from niblick.score.ttt import score_first
 
 rank, ranks, rendezvous = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)

@@ -20,11 +20,12 @@ from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError, DataError
 from niblick.model.hnet import LevelConfig
 from niblick.model.level import Level
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig, StageConfig
 from niblick.score import scorers
 from niblick.score.contiguous import score_contiguous
-from niblick.score.plan import ScoreConfig, Windows, batches, plan
+from niblick.score.plan import Windows, batches, plan
+from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import Progress, Score, score_split
 
 TOKENIZER = ByteTokenizer()

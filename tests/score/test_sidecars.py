@@ -18,14 +18,13 @@ from hypothesis import strategies as st
 from niblick.data.dataset import Split
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig, StageConfig
 from niblick.score import ngram_mixture
 from niblick.score.ngram_mixture import FLOOR, LARGEST_WEIGHT, NOVELTY, STEP, ContextCounts, NgramMixture
-from niblick.score.plan import ScoreConfig
+from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 from niblick.score.scorers import score_split
-from niblick.score.sidecars import BigramBias, CacheBias, Sidecar, SidecarConfig
-from niblick.score.ttt import TTTConfig
+from niblick.score.sidecars import BigramBias, CacheBias, Sidecar
 
 V = 7
 BOS = 1

@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 from niblick.data.dataset import Split
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.score import scorers
-from niblick.score.plan import ScoreConfig
+from niblick.score.score_config import ScoreConfig, TTTConfig
 from niblick.score.scorers import Score, score_split
-from niblick.score.ttt import Adapter, Stretch, TTTConfig, chosen_weights, score_first
+from niblick.score.ttt import Adapter, Stretch, chosen_weights, score_first
 
 TOKENIZER = ByteTokenizer()
 TEXTS = ["the same line again and again. " * 12, "12345 54321 " * 20, "short", "the same line again and again. " * 8]

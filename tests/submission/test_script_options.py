@@ -29,25 +29,19 @@ from niblick.bundle import make_script
 from niblick.config.run_config import DataConfig, EntropyConfig, RunConfig
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.ngrams import NgramConfig
-from niblick.model.stage import StageConfig
-from niblick.pack.quantize import ExportConfig
-from niblick.pack.residuals import ResidualConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import LevelConfig, ModelConfig, NgramConfig, StageConfig
+from niblick.pack.export_config import ExportConfig, ResidualConfig
 from niblick.pack.schemes import FLOATS, PUBLISHED
 from niblick.recipes.presets import PRESETS, get_preset, load_recipe
 from niblick.run import packing, pipeline, prepared, scoring
 from niblick.run.directory import Run
 from niblick.run.entropy import resolve_entropy
-from niblick.score.plan import ScoreConfig
-from niblick.score.sidecars import SidecarConfig
-from niblick.score.ttt import TTTConfig
+from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 from niblick.submission.folder import submit
-from niblick.train.qat import QATConfig
-from niblick.train.regularizers import PENALTIES, PenaltyConfig
+from niblick.train.regularizers import PENALTIES
 from niblick.train.schedule import ScheduleConfig
-from niblick.train.trainer import TrainConfig
+from niblick.train.settings import PenaltyConfig, QATConfig, TrainConfig
 
 STEPS = 20
 TEXT = "the quick brown fox jumps over a lazy dog while seven wizards boxed Ångström and vexed Zoë's jocks 42"
@@ -450,8 +444,8 @@ IMPORTS = """import torch
 from torch import nn
 
 from niblick.config.run_config import RunConfig
-from niblick.model.lm import ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.model_config import ModelConfig
+from niblick.model.model_config import StageConfig
 """
 SIGNS = """
 

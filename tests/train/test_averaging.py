@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from niblick.errors import ArtifactError, ConfigError, TrainingError
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig, StageConfig
 from niblick.train.averaging import Averages
-from niblick.train.trainer import TrainConfig
+from niblick.train.settings import TrainConfig
 
 
 def tied() -> LM:

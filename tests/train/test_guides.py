@@ -10,8 +10,7 @@ import torch
 from niblick.data.subword_training import train_subwords
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.errors import ConfigError, DataError
-from niblick.model.level import LevelConfig
-from niblick.model.lm import ModelConfig
+from niblick.model.model_config import LevelConfig, ModelConfig
 from niblick.train.guides import SubwordEdges, make_guide, register_guide
 
 BYTES = ModelConfig(levels=(LevelConfig(),))

@@ -7,7 +7,8 @@ import torch
 
 from niblick.errors import ConfigError
 from niblick.train import precision
-from niblick.train.optim import Muon, OptimConfig, orthogonalize
+from niblick.train.optim import Muon, orthogonalize
+from niblick.train.settings import OptimConfig
 
 CPU = torch.device("cpu")
 

@@ -28,9 +28,10 @@ from niblick.data.prepare import prepare
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ArtifactError, ConfigError
 from niblick.model.hnet import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
-from niblick.pack.quantize import ExportConfig, pack
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig, StageConfig
+from niblick.pack.export_config import ExportConfig
+from niblick.pack.quantize import pack
 from niblick.recipes.presets import get_preset
 from niblick.run import pipeline
 from niblick.score.scorers import Score
@@ -38,11 +39,11 @@ from niblick.train import qat as qat_module
 from niblick.train.averaging import Averages
 from niblick.train.checkpoint import list_checkpoints, read_tensors
 from niblick.train.distributed import SINGLE, Ranks
-from niblick.train.optim import OptimConfig
-from niblick.train.qat import QAT, QATConfig
-from niblick.train.regularizers import Penalties, PenaltyConfig
+from niblick.train.qat import QAT
+from niblick.train.regularizers import Penalties
 from niblick.train.schedule import ScheduleConfig
-from niblick.train.trainer import TrainConfig, TrainingLoss, compile_stages, train
+from niblick.train.settings import OptimConfig, PenaltyConfig, QATConfig, TrainConfig
+from niblick.train.trainer import TrainingLoss, compile_stages, train
 
 SOURCES = (argparse, pickletools, tarfile, difflib)
 INT4 = ExportConfig(scheme="int4", rules=("embed*=int6",))

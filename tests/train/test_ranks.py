@@ -18,7 +18,8 @@ from niblick.errors import ConfigError
 from niblick.run.directory import Run
 from niblick.train.checkpoint import list_checkpoints, read_tensors
 from niblick.train.distributed import SINGLE, Ranks
-from niblick.train.trainer import StopSignals, TrainConfig
+from niblick.train.settings import TrainConfig
+from niblick.train.trainer import StopSignals
 
 # Trains on one rank or several; every rank leaves its weights, rank 0 the events.
 WORKER = """
@@ -29,15 +30,17 @@ from pathlib import Path
 import numpy as np, torch
 from niblick.data.dataset import Split
 from niblick.data.loader import Batches
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.model_config import LevelConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig
+from niblick.model.model_config import StageConfig
 from niblick.score.scorers import Score
 from niblick.train.checkpoint import save_tensors
 from niblick.train.distributed import joined
-from niblick.train.optim import OptimConfig
+from niblick.train.settings import OptimConfig
 from niblick.train.schedule import ScheduleConfig
-from niblick.train.trainer import TrainConfig, train
+from niblick.train.settings import TrainConfig
+from niblick.train.trainer import train
 
 torch.set_num_threads(1)
 folder, kind, passes = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

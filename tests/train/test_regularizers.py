@@ -18,17 +18,18 @@ from niblick.config.run_config import override
 from niblick.data.dataset import Split
 from niblick.data.loader import Batches
 from niblick.errors import ConfigError
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig, StageConfig
+from niblick.pack.export_config import ExportConfig
 from niblick.pack.grid import code_entropy, scale_values
-from niblick.pack.quantize import ExportConfig, quantize
+from niblick.pack.quantize import quantize
 from niblick.pack.schemes import parse_scheme
 from niblick.recipes.presets import get_preset
 from niblick.score.scorers import Score
-from niblick.train.optim import OptimConfig
-from niblick.train.regularizers import PENALTIES, Penalties, PenaltyConfig, register_penalty
+from niblick.train.regularizers import PENALTIES, Penalties, register_penalty
 from niblick.train.schedule import ScheduleConfig
-from niblick.train.trainer import TrainConfig, train
+from niblick.train.settings import PENALTY_NAMES, OptimConfig, PenaltyConfig, TrainConfig
+from niblick.train.trainer import train
 
 INT4 = ExportConfig("int4")
 
@@ -233,6 +234,7 @@ def test_a_penalty_of_one_s_own() -> None:
         assert "penalty_0_small" in Penalties(model, (PenaltyConfig("small", 1.0),), INT4).add_gradients(0)
     finally:
         del PENALTIES["small"]
+        PENALTY_NAMES.remove("small")
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from niblick.model.hnet import COMPILED_SHARES
-from niblick.model.level import LevelConfig
-from niblick.model.lm import LM, ModelConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.model.routers import Routing
-from niblick.model.stage import Stage, StageConfig
+from niblick.model.stage import Stage
 from niblick.train.guides import make_guide
-from niblick.train.optim import OptimConfig, Optimizers
+from niblick.train.optim import Optimizers
 from niblick.train.routing import PATIENCE, CollapseWatch, routing_facts
+from niblick.train.settings import OptimConfig
 from niblick.train.trainer import compile_stages
 
 SMALL: dict[str, Any] = {"width": 16, "heads": 2, "kv_heads": 1}

@@ -18,14 +18,15 @@ from niblick.data.loader import Batches
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ArtifactError, ConfigError, TrainingError
 from niblick.model.hnet import LevelConfig
-from niblick.model.lm import LM, ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig, StageConfig
 from niblick.score.scorers import Score
 from niblick.train import trainer
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors, save_tensors
-from niblick.train.optim import OptimConfig, Optimizers, register_optimizer
+from niblick.train.optim import Optimizers, register_optimizer
 from niblick.train.schedule import ScheduleConfig
-from niblick.train.trainer import TrainConfig, train
+from niblick.train.settings import OptimConfig, TrainConfig
+from niblick.train.trainer import train
 
 TEXT = ("It is a truth universally acknowledged, that a single man in possession of a good fortune, " * 60).encode()
 

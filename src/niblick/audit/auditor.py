@@ -25,6 +25,7 @@ from torch import Tensor
 
 from niblick.audit import text_checks as text
 from niblick.audit.checks import Check, failed, not_applicable, passed, summary
+from niblick.audit.file_checks import audit_file, read_text
 from niblick.audit.function_checks import Effort, Function, audit_function
 from niblick.audit.log_checks import audit_log
 from niblick.audit.model_checks import audit_model, exact
@@ -38,7 +39,7 @@ from niblick.data.dataset import Dataset, Split
 from niblick.data.documents import read_documents
 from niblick.data.shards import file_hash
 from niblick.data.tokenizers import Tokenizer
-from niblick.errors import ArtifactError, ConfigError, DataError, NiblickError
+from niblick.errors import ArtifactError, ConfigError, NiblickError
 from niblick.files import copy_recipe
 from niblick.model.lm import LM
 from niblick.recipes.presets import load_recipe
@@ -47,7 +48,7 @@ from niblick.run.directory import Run, machine, write_json
 from niblick.run.loading import expect_tokenizer, load_artifact
 from niblick.score import ttt
 from niblick.score.coding import Layout, decode, encode, refuse_unprovable
-from niblick.score.plan import ScoreConfig
+from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import score_split
 from niblick.submission import rerun as rerunning
 
@@ -95,10 +96,8 @@ def audit(
     path = Path(target)
     if path.is_dir() and not (path / "config.json").is_file():
         return audit_folder(path, runs, data, options, say)
-    if path.suffix == ".py" and path.is_file():
-        return summary(target, "script", audit_script(_read(path), target))
-    if path.suffix in (".txt", ".log") and path.is_file():
-        return summary(target, "log", audit_log(_read(path)))
+    if found := audit_file(target):
+        return found
     module, _, name = target.rpartition(":")
     if module and not path.exists() and _is_function(module, name, runs):
         return summary(target, "function", _function_checks(load_function(module, name), data, options))
@@ -117,13 +116,6 @@ def audit(
     return found
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-
-
 # Submission folders
 
 
@@ -137,8 +129,8 @@ def audit_folder(folder: Path, runs: Path, data: str, options: Options, say: Say
     artifact = folder / "final_model.nib"
     if not scripts and not logs:
         raise ConfigError(f"{folder} holds no script (*.py) and no log (*.log, *.txt): name a run, file or submission")
-    for path, found in [(p, audit_script(_read(p), str(p))) for p in scripts] + [
-        (p, audit_log(_read(p))) for p in logs
+    for path, found in [(p, audit_script(read_text(p), str(p))) for p in scripts] + [
+        (p, audit_log(read_text(p))) for p in logs
     ]:
         checks += [replace(check, name=f"{path.name}: {check.name}") for check in found]
     if stated is not None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from niblick.bundle.reach import Names, Registries
 from niblick.config.run_config import RunConfig
-from niblick.model.routers import is_soft
-from niblick.model.stage import parse_layout
+from niblick.model.model_config import is_soft, parse_layout
 from niblick.pack.schemes import PUBLISHED
 
 

@@ -25,14 +25,18 @@ def audit(
     json_: Json = False,
 ) -> None:
     """Is the score honest? Exits with 1 if a check fails. Example: `niblick audit latest --prove 3`"""
-    from niblick.audit.auditor import Options
-    from niblick.audit.auditor import audit as run_audit
-    from niblick.audit.function_checks import Effort
+    from niblick.audit.file_checks import audit_file
 
     if prove < 0:
         raise ConfigError(f"--prove {prove} is no number of documents: give at least 1")
-    options = Options(Effort(1 << 22) if thorough else Effort(), prove, source)
-    found = run_audit(target, runs, data, options, None if json_ else _say)
+    found = audit_file(target)
+    if found is None:
+        from niblick.audit.auditor import Options
+        from niblick.audit.auditor import audit as run_audit
+        from niblick.audit.function_checks import Effort
+
+        options = Options(Effort(1 << 22) if thorough else Effort(), prove, source)
+        found = run_audit(target, runs, data, options, None if json_ else _say)
     if json_:
         print_json(found)
     else:

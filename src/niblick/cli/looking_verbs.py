@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,8 +13,8 @@ from niblick.cli.app import RUNS, Env, Json, Runs, app, print_facts, print_json,
 @app.command()
 def presets(json_: Json = False) -> None:
     """List the presets. Example: `niblick presets`"""
+    from niblick.model.counting import parameter_count
     from niblick.recipes.presets import PRESETS
-    from niblick.run.prepared import parameter_count
 
     rows: list[dict[str, Any]] = [
         {"name": name, "parameters": parameter_count(recipe().model), "summary": (recipe.__doc__ or "").splitlines()[0]}
@@ -37,23 +38,31 @@ def show(
 ) -> None:
     """Show a preset's config, a run's result or an artifact's bytes. Example: `niblick show hnet-byte260`"""
     from niblick.config.run_config import to_dict
+    from niblick.model.counting import parameter_count
     from niblick.recipes.presets import PRESETS
-    from niblick.run.artifacts import describe_artifact, find_artifact
-    from niblick.run.directory import is_run, open_run
-    from niblick.run.prepared import config_of, parameter_count
 
     if target in PRESETS or target.endswith(".py"):
         config, _ = resolve(target, overrides or [], env)
         facts = {"parameters": parameter_count(config.model), "config": to_dict(config)}
-    elif target.endswith(".nib") or ":" in target:
-        facts = describe_artifact(find_artifact(target, runs)[0])
-    elif is_run(target, runs):
-        run = open_run(target, runs)
-        facts = {"run": str(run.path), "config": to_dict(config_of(run)), "result": run.result()}
-        facts["artifacts"] = {name: describe_artifact(run.artifact(name)) for name in run.artifact_names()}
     else:
-        raise unknown_target(target, runs)
+        facts = _facts(target, runs)
     if json_:
         print_json(facts)
     else:
         print_facts(facts)
+
+
+def _facts(target: str, runs: Path) -> dict[str, Any]:
+    """What is said of a run or an artifact; only for these torch is imported."""
+    from niblick.config.run_config import to_dict
+    from niblick.run.artifacts import describe_artifact, find_artifact
+    from niblick.run.directory import is_run, open_run
+    from niblick.run.prepared import config_of
+
+    if target.endswith(".nib") or ":" in target:
+        return describe_artifact(find_artifact(target, runs)[0])
+    if not is_run(target, runs):
+        raise unknown_target(target, runs)
+    run = open_run(target, runs)
+    facts = {"run": str(run.path), "config": to_dict(config_of(run)), "result": run.result()}
+    return facts | {"artifacts": {name: describe_artifact(run.artifact(name)) for name in run.artifact_names()}}

@@ -1,7 +1,7 @@
 """The config of a run: composed of the configs of its parts, checked at the edge, overridden by `key=value`.
 
-The parts are frozen dataclasses beside the code they configure; this file only puts them together. Pydantic checks
-what comes from files and the command line; the core never sees it.
+The parts are frozen dataclasses in the rooms of the code they configure, in modules that need no torch; this file only
+puts them together. Pydantic checks what comes from files and the command line; the core never sees it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from niblick.challenge import rules
 from niblick.errors import ConfigError, nearest
-from niblick.model.lm import ModelConfig
-from niblick.pack.quantize import ExportConfig
-from niblick.score.plan import ScoreConfig
-from niblick.train.optim import OptimConfig
-from niblick.train.qat import QATConfig
+from niblick.model.model_config import ModelConfig
+from niblick.pack.export_config import ExportConfig
+from niblick.score.score_config import ScoreConfig
 from niblick.train.schedule import ScheduleConfig
-from niblick.train.trainer import TrainConfig
+from niblick.train.settings import OptimConfig, QATConfig, TrainConfig
 
 
 @dataclass(frozen=True)

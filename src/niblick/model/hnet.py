@@ -8,7 +8,6 @@ Shapes: B batch, L positions, D width; in steps R rows that take part.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from niblick.errors import ConfigError
-from niblick.model.layers import BlockConfig
-from niblick.model.level import Level, LevelConfig, LevelState, Passage, SoftLevel
-from niblick.model.routers import GIVEN, Routing, is_soft
-from niblick.model.stage import Packing, Stage, StageConfig, StageState
+from niblick.model.level import Level, LevelState, Passage, SoftLevel
+from niblick.model.model_config import BlockConfig, LevelConfig, StageConfig, is_soft, level_widths
+from niblick.model.routers import Routing
+from niblick.model.stage import Packing, Stage, StageState
 
 COMPILED_SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
 """Chunk counts that compiled stages see, as shares of the outermost sequence: finest where chunk counts usually are."""
@@ -119,41 +118,6 @@ class HNet(nn.Module):
         for level, own, outer_R, encoded_RD, p_R, boundary_R in reversed(way):
             x_RD = level.step_up(x_RD, own, outer_R, encoded_RD, p_R, boundary_R)
         return x_RD, [(p_R, boundary_R) for *_, p_R, boundary_R in way]
-
-
-def level_widths(levels: tuple[LevelConfig, ...], main: StageConfig, model: BlockConfig) -> list[int]:
-    """Return the width of each level, outermost first, and of the main stage.
-
-    Raises ConfigError if widths shrink inward, if a stage of a level has another width than the level, or for a router
-    or capacity that cannot stand where it stands.
-    """
-    widths = [level.width or model.width for level in levels] + [main.width or model.width]
-    for i, (outer, inner) in enumerate(itertools.pairwise(widths)):
-        where = f"levels.{i + 1}" if i + 1 < len(levels) else "main"
-        if inner < outer:
-            raise ConfigError(
-                f"{where} has width {inner}, less than the {outer} outside it: widths may only grow inward"
-            )
-        if inner != outer and is_soft(levels[i].router):
-            raise ConfigError(f"{where} has width {inner}, but a soft router keeps the width outside it, {outer}")
-    for i, level in enumerate(levels):
-        for name, stage in (("encoder", level.encoder), ("decoder", level.decoder)):
-            if stage and stage.width not in (None, widths[i]):
-                raise ConfigError(
-                    f"levels.{i}.{name}.width={stage.width} differs from its level's {widths[i]}: set levels.{i}.width"
-                )
-        if level.router in GIVEN and i:
-            raise ConfigError(f"levels.{i}.router={level.router!r} can only stand at the outermost level, levels.0")
-        if level.divisor and any(outer.divisor is None for outer in levels[:i]):
-            raise ConfigError(
-                f"levels.{i}.capacity={level.capacity} needs a divisor at every level outside it: else the room for a "
-                "row's chunks would depend on the other rows of its batch"
-            )
-        if level.capacity == "packed" and i + 1 < len(levels):
-            raise ConfigError(
-                f"levels.{i}.capacity=packed can only stand at the innermost level, levels.{len(levels) - 1}"
-            )
-    return widths
 
 
 Nested = list[Any]

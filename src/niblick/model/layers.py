@@ -23,107 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from niblick.errors import ConfigError, nearest
+from niblick.errors import ConfigError
 from niblick.model.conv import CausalConv, ConvState
 from niblick.model.fused import rms_norm
-from niblick.model.mlp import MLP, MLPS, Norm, add_mlp, add_scaled
+from niblick.model.mlp import add_mlp, add_scaled, new_mlp, new_norm, new_scale
+from niblick.model.model_config import BLOCK_LETTERS, BlockConfig
 from niblick.model.varlen import Segments, attend_segments
-
-
-@dataclass(frozen=True)
-class BlockConfig:
-    """What all blocks of a model have in common, unless a stage says otherwise. Defaults: the challenge baseline."""
-
-    width: int = 512
-    heads: int = 8
-    kv_heads: int = 4
-    mlp_mult: float = 2.0
-    """Hidden units of the MLP, as a multiple of the width."""
-    mlp: str = "relu2"
-    """Kind of MLP: relu2, leaky_relu2 or swiglu."""
-    mlp_multiple: int = 1
-    """Hidden units are rounded up to a multiple of this (128 in the H-Net paper)."""
-    window: int = 0
-    """Attention sees so many positions, its own included; 0 is all before it."""
-    rope_base: float = 10_000.0
-    rope_fraction: float = 1.0
-    """Share of each head that is turned by position."""
-    qk_norm: bool = True
-    """Whether queries and keys are normalized, per head."""
-    qk_gain: float = 1.5
-    """Initial value of the learned gain on queries, per head; 0: there is none."""
-    residual_mix: bool = True
-    """Whether blocks with attention mix the stage's input into the stream, by learned channel weights."""
-    branch_scale: bool = True
-    """Whether blocks scale what they add to the stream, by learned channel weights."""
-    parallel: bool = False
-    """Whether the MLP reads what attention reads, not what attention has added to (as in late records)."""
-    norm_weights: bool = False
-    """Whether norms have learned channel weights."""
-    norm_eps: float | None = None
-    """Added to the mean square in norms; null: the dtype's own smallest."""
-    conv_kernel: int = 4
-    """Positions that a convolution sees, its own included; that inside Mamba-2 too."""
-    ssm_state: int = 128
-    """Mamba-2: numbers of state for each channel."""
-    ssm_expand: int = 2
-    """Mamba-2: inner width, as a multiple of the width."""
-    ssm_head_width: int = 64
-    """Mamba-2: channels of the inner width that fade at one rate."""
-
-    def __post_init__(self) -> None:
-        for name in ("width", "heads", "kv_heads", "mlp_multiple", "conv_kernel", *_SSM):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.width % self.heads:
-            fits = [h for h in range(1, self.width + 1) if self.width % (2 * h) == 0]
-            near = min(fits, key=lambda h: abs(h - self.heads), default=1)
-            raise ConfigError(f"heads={self.heads} do not divide width={self.width}: choose heads={near}, say")
-        if (self.width // self.heads) % 2:
-            raise ConfigError(
-                f"width={self.width} over heads={self.heads} gives heads of odd width {self.width // self.heads}, "
-                "and rotary positions turn pairs: choose an even head width"
-            )
-        if self.heads % self.kv_heads:
-            raise ConfigError(f"kv_heads={self.kv_heads} do not divide heads={self.heads}")
-        if self.qk_gain < 0:
-            raise ConfigError(f"qk_gain={self.qk_gain} must be positive, or 0 for none")
-        if self.norm_eps is not None and self.norm_eps < 0:
-            raise ConfigError(f"norm_eps={self.norm_eps} must not be negative")
-        if self.mlp_mult <= 0:
-            raise ConfigError(f"mlp_mult={self.mlp_mult} must be positive")
-        if self.mlp not in MLPS:
-            raise ConfigError(f"unknown mlp {self.mlp!r}{nearest(self.mlp, MLPS)}")
-        if self.window < 0:
-            raise ConfigError(f"window={self.window} must be 0 (attend to everything before) or a number of positions")
-        if not 0 <= self.rope_fraction <= 1:
-            raise ConfigError(f"rope_fraction={self.rope_fraction} must be between 0 and 1")
-
-    @property
-    def rotary_width(self) -> int:
-        """Channels of each head that are turned by position, an even number."""
-        return 2 * int(self.width // self.heads * self.rope_fraction / 2 + 1e-9)  # 96 · (58 / 96) is below 58
-
-    @property
-    def hidden(self) -> int:
-        """Hidden units of the MLP."""
-        hidden = round(self.mlp_mult * self.width)
-        return hidden if self.mlp_multiple == 1 else -(-hidden // self.mlp_multiple) * self.mlp_multiple
-
-    def norm(self) -> Norm:
-        """Return a norm of the stream."""
-        return Norm(self.width, self.norm_weights, self.norm_eps)
-
-    def scale(self) -> nn.Parameter | None:
-        """Return the channel weights of a branch, all 1; None without."""
-        return nn.Parameter(torch.ones(self.width)) if self.branch_scale else None
-
-    def new_mlp(self) -> MLP:
-        """Return an MLP."""
-        return MLP(self.width, self.hidden, self.mlp)
-
-
-_SSM = ("ssm_state", "ssm_expand", "ssm_head_width")
 
 
 class Rope(NamedTuple):
@@ -295,11 +200,11 @@ class TransformerBlock(nn.Module):
     def __init__(self, config: BlockConfig, mlp: bool = True) -> None:
         super().__init__()
         self.attn = Attention(config)
-        self.mlp = config.new_mlp() if mlp else None
-        self.attn_scale = config.scale()
-        self.mlp_scale = config.scale() if mlp else None
-        self.attn_norm = config.norm()
-        self.mlp_norm = config.norm() if mlp else None
+        self.mlp = new_mlp(config) if mlp else None
+        self.attn_scale = new_scale(config)
+        self.mlp_scale = new_scale(config) if mlp else None
+        self.attn_norm = new_norm(config)
+        self.mlp_norm = new_norm(config) if mlp else None
         mix = torch.stack((torch.ones(config.width), torch.zeros(config.width)))
         self.resid_mix = nn.Parameter(mix) if config.residual_mix else None
         self.reach = config.window - 1 if config.window else None
@@ -344,10 +249,10 @@ class ConvBlock(nn.Module):
     def __init__(self, config: BlockConfig, mlp: bool = False) -> None:
         super().__init__()
         self.conv = CausalConv(config.width, config.conv_kernel)
-        self.mlp = config.new_mlp() if mlp else None
-        self.mlp_scale = config.scale() if mlp else None
-        self.norm = config.norm()
-        self.mlp_norm = config.norm() if mlp else None
+        self.mlp = new_mlp(config) if mlp else None
+        self.mlp_scale = new_scale(config) if mlp else None
+        self.norm = new_norm(config)
+        self.mlp_norm = new_norm(config) if mlp else None
         self.reach = config.conv_kernel - 1
 
     def _after(self, x_BLD: Tensor, conv_BLD: Tensor) -> Tensor:
@@ -392,3 +297,4 @@ def register_block(letter: str, block: Callable[[BlockConfig], nn.Module]) -> No
     if BLOCKS.get(letter, block) is not block:
         raise ConfigError(f"layout letter {letter!r} is taken: choose another (taken: {''.join(sorted(BLOCKS))})")
     BLOCKS[letter] = block
+    BLOCK_LETTERS.add(letter)

@@ -11,15 +11,14 @@ Shapes: B batch, L positions, C chunks, D width, S chunks of all rows; in steps 
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from niblick.errors import ConfigError, nearest
+from niblick.errors import ConfigError
 from niblick.model.chunking import (
     P_EPS,
     confidence,
@@ -33,87 +32,21 @@ from niblick.model.chunking import (
     square_ratio_loss,
     straight_through,
 )
-from niblick.model.layers import BlockConfig
+from niblick.model.model_config import BlockConfig, LevelConfig, StageConfig
 from niblick.model.routers import ROUTERS, Routing, SoftRouter, before, blend, route, route_step
-from niblick.model.stage import Packing, Passthrough, Stage, StageConfig, StageState
+from niblick.model.stage import Packing, Passthrough, Stage, StageState
 from niblick.model.varlen import available, make_segments
 
-DECHUNKS = ("smooth", "decay")
 RATIO_LOSSES = {"paper": ratio_loss, "square": square_ratio_loss}
 
 
-@dataclass(frozen=True)
-class LevelConfig:
-    """One level of chunking: what stands around the router, and what the router is asked for."""
-
-    encoder: StageConfig | None = field(default_factory=lambda: StageConfig("T2"))
-    """None: the level's input goes to the router as it is."""
-    decoder: StageConfig | None = field(default_factory=lambda: StageConfig("T2"))
-    router: str = "cosine"
-    width: int | None = None
-    """Width of encoder, router and decoder; None for the model's."""
-    target_length: float = 6.0
-    """N of the ratio loss: positions per chunk that training aims at."""
-    ratio_weight: float = 0.03
-    """λ: weight of the ratio loss in the training loss."""
-    ratio: str = "paper"
-    """Form of the ratio loss: paper (Eq. 10) or square (TinyHNet)."""
-    entropy_weight: float = 0.0
-    """Weight of a reward for undecided routers: this much entropy of p is taken off the loss (TinyHNet)."""
-    dechunk: str = "smooth"
-    """How positions get their chunk's state: smooth (moving average, Eq. 5) or decay (it fades, TinyHNet)."""
-    confidence: bool = True
-    """Whether the router's confidence multiplies the dechunked state, with value 1 and its own gradient (Eq. 7)."""
-    residual_bias: bool = False
-    """Whether the residual projection has a bias (that of the paper's code has)."""
-    lr_diff: float = 0.75
-    """d: gradients are scaled by d where they enter the level from its decoder, and by 1/d where they leave its inside
-    towards the encoder."""
-    lr_mult: float = 1.0
-    """Multiplier on the learning rates of the level's own weights."""
-    capacity: str = "bucketed"
-    """Room for chunks: `bucketed` (those of the longest row), `packed` (all rows' chunks in one sequence) or
-    `divisor:k` (L // k a row; boundaries past that are dropped and what follows joins the last chunk, study 2)."""
-    bucket: int = 16
-    """Chunk counts are rounded up to a multiple of this."""
-
-    def __post_init__(self) -> None:
-        if self.router not in ROUTERS:
-            raise ConfigError(f"unknown router {self.router!r}{nearest(self.router, ROUTERS)}")
-        if self.target_length <= 1:
-            raise ConfigError(f"target_length={self.target_length} must be above 1: a chunk of 1 position is no chunk")
-        for name in ("lr_diff", "lr_mult"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name}={getattr(self, name)} must be positive")
-        if self.bucket < 1:
-            raise ConfigError(f"bucket={self.bucket} must be at least 1")
-        for name, known in (("dechunk", DECHUNKS), ("ratio", tuple(RATIO_LOSSES))):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"unknown {name} {getattr(self, name)!r}{nearest(getattr(self, name), known)}")
-        if self.capacity not in ("bucketed", "packed") and not re.fullmatch(r"divisor:[1-9]\d*", self.capacity):
-            raise ConfigError(f"capacity={self.capacity!r} must be bucketed, packed or divisor:k, as in divisor:4")
-
-    @property
-    def divisor(self) -> int | None:
-        """k of `divisor:k`; None for other capacities."""
-        kind, _, k = self.capacity.partition(":")
-        return int(k) if kind == "divisor" else None
-
-    def with_capacity(self, capacity: str) -> LevelConfig:
-        """Return the config with another capacity."""
-        return replace(self, capacity=capacity)
-
-    def block_config(self, model: BlockConfig) -> BlockConfig:
-        """Return the defaults of this level's blocks inside a model with the given ones."""
-        return StageConfig("T", width=self.width).block_config(model)
-
-    def loss(self, routing: Routing) -> tuple[Tensor, Tensor]:
-        """Return the ratio loss, unweighted, and all that the level adds to the training loss."""
-        ratio = RATIO_LOSSES[self.ratio](routing.p_BL, routing.boundary_BL, self.target_length, routing.length_B)
-        total = self.ratio_weight * ratio
-        if self.entropy_weight:
-            total = total - self.entropy_weight * entropy(routing.p_BL, routing.length_B)
-        return ratio, total
+def level_loss(config: LevelConfig, routing: Routing) -> tuple[Tensor, Tensor]:
+    """Return a level's ratio loss, unweighted, and all that it adds to the training loss."""
+    ratio = RATIO_LOSSES[config.ratio](routing.p_BL, routing.boundary_BL, config.target_length, routing.length_B)
+    total = config.ratio_weight * ratio
+    if config.entropy_weight:
+        total = total - config.entropy_weight * entropy(routing.p_BL, routing.length_B)
+    return ratio, total
 
 
 class Passage(NamedTuple):

@@ -5,98 +5,22 @@ Shapes: B batch, L positions, D width, E embedding width, V vocabulary, N rows (
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from niblick.errors import ConfigError
 from niblick.model.chunking import guide_loss
 from niblick.model.fused import rms_norm
-from niblick.model.hnet import HNet, HNetState, level_widths
-from niblick.model.layers import BlockConfig
-from niblick.model.level import LevelConfig
+from niblick.model.hnet import HNet, HNetState
+from niblick.model.level import level_loss
 from niblick.model.loss import PLAIN, logits, softcapped_nats
-from niblick.model.ngrams import NgramConfig, NgramState, WordState, hashed_table
+from niblick.model.model_config import ModelConfig
+from niblick.model.ngrams import NgramState, WordState, hashed_table
 from niblick.model.providers import Entropy, Provider, Whitespace
 from niblick.model.routers import Routing
-from niblick.model.stage import StageConfig
-
-
-@dataclass(frozen=True)
-class EntropyConfig:
-    """The small model that the router `entropy` asks; frozen, and packed inside the big one."""
-
-    model: ModelConfig
-    threshold: float = 2.0
-    """Nats of entropy about a token above which it starts a chunk."""
-
-
-@dataclass(frozen=True)
-class ModelConfig(BlockConfig):
-    """A whole model. Without levels it is dense; the values inherited from BlockConfig hold for all stages."""
-
-    vocab_size: int = 260
-    levels: tuple[LevelConfig, ...] = ()
-    main: StageConfig = field(default_factory=lambda: StageConfig("T9"))
-    tie_embeddings: bool = True
-    embed_width: int = 0
-    """Width of a factorized embedding: the table has so many columns, and a linear map of its own leads to the stream
-    (and back, in a tied head). 0: the table is as wide as the stream."""
-    ngrams: tuple[NgramConfig, ...] = ()
-    """Hashed n-gram embeddings, added to the token's."""
-    bos_id: int = 1
-    """The token that starts every document; n-grams never reach across it."""
-    embed_std: float = 0.005
-    """Standard deviation of the embedding's initial values."""
-    embed_norm: bool = True
-    """Whether embeddings are normalized where the first stage does not do so itself."""
-    softcap: float = 30.0
-    """Logits are softcap · tanh(z / softcap); 0: they are z."""
-    entropy: EntropyConfig | None = None
-    """What the router `entropy` asks. Runs fill it in from the artifact that `entropy.artifact` names."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 2 <= self.vocab_size <= 65536:
-            raise ConfigError(f"vocab_size={self.vocab_size} must be between 2 and 65536: tokens are stored in 16 bits")
-        if self.softcap < 0:
-            raise ConfigError(f"softcap={self.softcap} must be positive, or 0 for none")
-        if not 0 <= self.embed_width <= self.width:
-            raise ConfigError(f"embed_width={self.embed_width} must be between 0 (off) and the width {self.width}")
-        level_widths(self.levels, self.main, self)
-        for level in self.levels:
-            block = level.block_config(self)
-            for stage in (level.encoder, level.decoder):
-                if stage:
-                    stage.block_config(block)
-        self.main.block_config(self)
-        if self.levels and (self.levels[0].width or self.width) != self.width:
-            raise ConfigError(
-                f"levels.0.width={self.levels[0].width} is the embedding's width: set width={self.levels[0].width}"
-            )
-        self._check_router()
-
-    def _check_router(self) -> None:
-        router = self.levels[0].router if self.levels else None
-        if router == "whitespace":
-            Whitespace(self.vocab_size)
-        if self.entropy and router != "entropy":
-            raise ConfigError("model.entropy is a small model that only the router 'entropy' asks: set levels.0.router")
-        if self.entropy and self.entropy.model.vocab_size != self.vocab_size:
-            raise ConfigError(
-                f"entropy.model.vocab_size={self.entropy.model.vocab_size} differs from vocab_size={self.vocab_size}: "
-                "both must read the same tokens"
-            )
-
-    def stages(self) -> Iterator[StageConfig]:
-        """All stages, from the outside in and out again."""
-        yield from (level.encoder for level in self.levels if level.encoder)
-        yield self.main
-        yield from (level.decoder for level in reversed(self.levels) if level.decoder)
 
 
 @dataclass(frozen=True)
@@ -126,11 +50,8 @@ class LM(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         """Raises ConfigError if the router asks a small model that is not there."""
         super().__init__()
+        config.expect_entropy()
         router = config.levels[0].router if config.levels else None
-        if router == "entropy" and not config.entropy:
-            raise ConfigError(
-                "router 'entropy' asks a small trained model, which a run takes from entropy.artifact=FILE.nib"
-            )
         self.config = config
         self.halves = PLAIN
         """The element-wise parts of the loss."""
@@ -256,7 +177,7 @@ class LM(nn.Module):
         total = lm = self.token_losses(hidden_BLD, targets_BL).mean()
         ratios = []
         for i, (routing, level) in enumerate(zip(routings, self.config.levels, strict=True)):
-            ratio, weighted = level.loss(routing)
+            ratio, weighted = level_loss(level, routing)
             ratios.append(ratio)
             total = total + (weighted if i or guide_BL is None else guide_loss(routing.p_BL, guide_BL))
         return Losses(lm, tuple(ratios), total), routings

@@ -22,10 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from niblick.errors import ConfigError
 from niblick.model.conv import CausalConv, ConvState
-from niblick.model.layers import BlockConfig, Context, StepContext
-from niblick.model.mlp import Norm, add_mlp, add_scaled
+from niblick.model.layers import Context, StepContext
+from niblick.model.mlp import Norm, add_mlp, add_scaled, new_mlp, new_norm, new_scale
+from niblick.model.model_config import BlockConfig
 
 CHUNK = 64
 """Positions that `scan` handles as one triangular matrix product."""
@@ -168,14 +168,8 @@ class Mamba2(nn.Module):
     def __init__(self, config: BlockConfig) -> None:
         """Raises ConfigError if heads do not divide the inner width."""
         super().__init__()
-        self.inner, self.head_width = config.ssm_expand * config.width, config.ssm_head_width
-        if self.inner % self.head_width:
-            raise ConfigError(
-                f"ssm_head_width={self.head_width} does not divide the inner width {self.inner} "
-                f"(ssm_expand={config.ssm_expand} times width={config.width}): choose ssm_head_width="
-                f"{math.gcd(self.inner, self.head_width)}, say"
-            )
-        self.heads, self.state = self.inner // self.head_width, config.ssm_state
+        self.inner, self.head_width = config.ssm_inner, config.ssm_head_width
+        self.heads, self.state = config.ssm_heads, config.ssm_state
         self.up = nn.Linear(config.width, 2 * self.inner + 2 * self.state + self.heads, bias=False)
         self.conv = CausalConv(self.inner + 2 * self.state, config.conv_kernel)
         low, high = map(math.log, STEP_RANGE)
@@ -252,11 +246,11 @@ class MambaBlock(nn.Module):
     def __init__(self, config: BlockConfig, mlp: bool) -> None:
         super().__init__()
         self.ssm = Mamba2(config)
-        self.mlp = config.new_mlp() if mlp else None
-        self.ssm_scale = config.scale()
-        self.mlp_scale = config.scale() if mlp else None
-        self.ssm_norm = config.norm()
-        self.mlp_norm = config.norm() if mlp else None
+        self.mlp = new_mlp(config) if mlp else None
+        self.ssm_scale = new_scale(config)
+        self.mlp_scale = new_scale(config) if mlp else None
+        self.ssm_norm = new_norm(config)
+        self.mlp_norm = new_norm(config) if mlp else None
 
     def forward(self, x_BLD: Tensor, x0_BLD: Tensor, context: Context) -> Tensor:
         mixed_BLD = self.ssm(self.ssm_norm(x_BLD), context)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from niblick.model.fused import relu_squared, rms_norm
+from niblick.model.model_config import BlockConfig
 
 
 def _leaky_relu2(x: Tensor) -> Tensor:
@@ -56,6 +57,21 @@ class MLP(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         return self.down(MLPS[self.kind](self.up(x_BLD)))
+
+
+def new_norm(config: BlockConfig) -> Norm:
+    """Return a norm of the stream."""
+    return Norm(config.width, config.norm_weights, config.norm_eps)
+
+
+def new_scale(config: BlockConfig) -> nn.Parameter | None:
+    """Return the channel weights of a branch, all 1; None without."""
+    return nn.Parameter(torch.ones(config.width)) if config.branch_scale else None
+
+
+def new_mlp(config: BlockConfig) -> MLP:
+    """Return an MLP."""
+    return MLP(config.width, config.hidden, config.mlp)
 
 
 def add_scaled(x_D: Tensor, branch_D: Tensor, scale_D: Tensor | None) -> Tensor:

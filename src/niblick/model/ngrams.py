@@ -15,30 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from niblick.errors import ConfigError
+from niblick.model.model_config import FACTORS, NgramConfig, control_tokens
 
-FACTORS = (1, 36_313, 27_191, 50_021, 61_027, 15_511, 44_203, 58_031)
-"""One odd factor for each token of an n-gram, newest first; their sum of products is the hash, modulo the rows."""
 LETTER = 6_364_136_223_846_793_005
 """Each letter of a word counts this much more than the one before, modulo 2⁶⁴ (Knuth's factor for such sequences)."""
-
-
-@dataclass(frozen=True)
-class NgramConfig:
-    """One table of hashed n-grams."""
-
-    n: int = 2
-    rows: int = 4_096
-    width: int = 128
-    words: bool = False
-    """Of words instead of tokens; the tokens must be bytes."""
-
-    def __post_init__(self) -> None:
-        least = 1 if self.words else 2
-        if not least <= self.n <= len(FACTORS):
-            raise ConfigError(f"ngrams: n={self.n} must be between {least} and {len(FACTORS)}")
-        if self.rows < 1 or self.width < 1:
-            raise ConfigError(f"ngrams: rows={self.rows} and width={self.width} must be at least 1")
 
 
 @dataclass
@@ -120,10 +100,9 @@ class WordEmbedding(HashedTable):
     def __init__(self, config: NgramConfig, width: int, bos_id: int, vocab_size: int) -> None:
         """Raises ConfigError for a vocabulary that is not bytes after a few control tokens."""
         super().__init__(config, width, bos_id)
-        if not 256 <= vocab_size <= 272:
-            raise ConfigError(f"ngrams of words are read off bytes, and vocab_size={vocab_size} is no byte vocabulary")
+        controls = control_tokens(vocab_size, "ngrams of words are")
         values = [b | 32 * (65 <= b <= 90) if b >= 128 or chr(b).isalnum() else 0 for b in range(256)]
-        self.value_V = torch.tensor([0] * (vocab_size - 256) + values)
+        self.value_V = torch.tensor([0] * controls + values)
         """Of each letter; 0 for all that is none."""
 
     def forward(self, ids_BL: Tensor) -> Tensor:

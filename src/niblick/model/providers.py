@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from niblick.errors import ConfigError
+from niblick.model.model_config import control_tokens
 
 
 class Provider(Protocol):
@@ -45,12 +45,7 @@ class Whitespace:
     """
 
     def __init__(self, vocab_size: int) -> None:
-        if not 256 <= vocab_size <= 272:
-            raise ConfigError(
-                f"'whitespace' boundaries are read off bytes, and vocab_size={vocab_size} is no byte vocabulary: "
-                "use byte260"
-            )
-        self.controls = vocab_size - 256
+        self.controls = control_tokens(vocab_size, "'whitespace' boundaries are")
         spacelike = [not (chr(b).isalnum() and b < 128) and not 0x80 <= b < 0xC0 for b in range(256)]
         self.spacelike_V = torch.tensor([False] * self.controls + spacelike)
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from niblick.errors import ConfigError
 from niblick.model.chunking import cosine_probability
+from niblick.model.model_config import ROUTER_NAMES, SOFT_ROUTERS
 
 LOGIT_EPS = 1e-6
 """Probabilities are clamped to [LOGIT_EPS, 1 − LOGIT_EPS] before their log-odds are taken."""
@@ -182,9 +183,6 @@ ROUTERS: dict[str, Callable[[int, float], nn.Module]] = {
 }
 """Routers by the name that configs use, each built from the width and the target chunk length."""
 
-GIVEN = ("whitespace", "entropy", "given")
-"""Routers whose boundaries come from outside the stream; they can only stand at the outermost level."""
-
 
 def register_router(name: str, router: Callable[[int, float], nn.Module]) -> None:
     """Make `name` available: `router(width, target_length)` builds a module from x_BLD to (p_BL, boundary_BL).
@@ -196,12 +194,9 @@ def register_router(name: str, router: Callable[[int, float], nn.Module]) -> Non
     if ROUTERS.get(name, router) is not router:
         raise ConfigError(f"router {name!r} is taken: choose another name (taken: {', '.join(sorted(ROUTERS))})")
     ROUTERS[name] = router
-
-
-def is_soft(name: str) -> bool:
-    """Whether a router blends instead of cutting: the soft one, or a subclass of it."""
-    router = ROUTERS[name]
-    return isinstance(router, type) and issubclass(router, SoftRouter)
+    ROUTER_NAMES.add(name)
+    if isinstance(router, type) and issubclass(router, SoftRouter):
+        SOFT_ROUTERS.add(name)
 
 
 def route(router: nn.Module, x_BLD: Tensor, length_B: Tensor | None, given_BL: Tensor | None = None) -> Routing:

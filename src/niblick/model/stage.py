@@ -5,109 +5,18 @@ Shapes: B batch, L positions, D width; in steps R rows that take part.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from niblick.errors import ConfigError
-from niblick.model.layers import (
-    BLOCKS,
-    BlockConfig,
-    Context,
-    Rope,
-    StepContext,
-    rope_table,
-)
+from niblick.model.layers import BLOCKS, Context, Rope, StepContext, rope_table
+from niblick.model.mlp import new_norm
+from niblick.model.model_config import BlockConfig, StageConfig, parse_layout
 from niblick.model.varlen import Segments, fits
-
-
-def parse_layout(layout: str) -> str:
-    """Expand a layout such as `T2c3` to one letter a block (`TTccc`).
-
-    Raises ConfigError that shows where the layout stops making sense, or which letters there are.
-    """
-    blocks, at = "", 0
-    while at < len(layout):
-        match = re.compile(r"([A-Za-z])(\d*)").match(layout, at)
-        if not match or match[2].startswith("0"):
-            raise ConfigError(
-                f"layout {layout!r} cannot be read at {layout[at:]!r} (character {at + 1}): "
-                "expected a block letter and a count of at least 1, as in 'T3'"
-            )
-        if match[1] not in BLOCKS:
-            raise ConfigError(
-                f"layout {layout!r} names the unknown block {match[1]!r} (character {at + 1}): "
-                f"known letters are {', '.join(sorted(BLOCKS))}"
-            )
-        blocks += match[1] * int(match[2] or 1)
-        at = match.end()
-    if not blocks:
-        raise ConfigError("an empty layout has no blocks: write a letter and a count, as in 'T3'")
-    return blocks
-
-
-@dataclass(frozen=True)
-class StageConfig:
-    """A stack of blocks. Of the fields that blocks have, those left None take the model's value."""
-
-    layout: str
-    width: int | None = None
-    """Left None, the width of the level that the stage belongs to; only a main stage may have its own."""
-    heads: int | None = None
-    kv_heads: int | None = None
-    mlp_mult: float | None = None
-    mlp: str | None = None
-    mlp_multiple: int | None = None
-    window: int | None = None
-    rope_base: float | None = None
-    rope_fraction: float | None = None
-    qk_norm: bool | None = None
-    qk_gain: float | None = None
-    residual_mix: bool | None = None
-    parallel: bool | None = None
-    branch_scale: bool | None = None
-    norm_weights: bool | None = None
-    norm_eps: float | None = None
-    conv_kernel: int | None = None
-    ssm_state: int | None = None
-    ssm_expand: int | None = None
-    ssm_head_width: int | None = None
-    unique: int = 0
-    """Blocks with weights of their own, used over and over until the layout is done; 0: all of them."""
-    skips: bool = True
-    """U-net skips: the first ⌊n/2⌋ blocks push their output, the others add what was pushed."""
-    norm_in: bool = True
-    """Whether the input is normalized; the output always is."""
-
-    def __post_init__(self) -> None:
-        letters = parse_layout(self.layout)
-        if not 0 <= self.unique <= len(letters):
-            raise ConfigError(
-                f"unique={self.unique} must be between 0 (all) and the {len(letters)} blocks of the stage"
-            )
-        if self.unique and any(letter != letters[i % self.unique] for i, letter in enumerate(letters)):
-            raise ConfigError(
-                f"layout {self.layout!r} cannot repeat its first unique={self.unique} blocks: its letters do not repeat"
-            )
-
-    def block_config(self, model: BlockConfig) -> BlockConfig:
-        """Return the config of this stage's blocks inside a model with the given defaults."""
-        if not self.differs:
-            return model
-        return BlockConfig(**{f.name: getattr(model, f.name) for f in fields(BlockConfig)} | self.own())
-
-    def own(self) -> dict[str, Any]:
-        """Return what blocks of this stage have of their own, by field."""
-        return {f.name: v for f in fields(BlockConfig) if (v := getattr(self, f.name, None)) is not None}
-
-    @property
-    def differs(self) -> bool:
-        """Whether they have anything of their own."""
-        return bool(self.own())
 
 
 class Packing(NamedTuple):
@@ -139,8 +48,8 @@ class Stage(nn.Module):
         self.skips = len(letters) // 2 if config.skips else 0
         self.skip_weights = nn.Parameter(torch.ones(self.skips, block.width)) if self.skips else None
         self.window, self.rotary_width, self.rope_base = block.window, block.rotary_width, block.rope_base
-        self.norm = block.norm() if config.norm_in else None
-        self.norm_out = block.norm()
+        self.norm = new_norm(block) if config.norm_in else None
+        self.norm_out = new_norm(block)
         self.head_width = block.width // block.heads
 
     def forward(

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from niblick.errors import ConfigError
+from niblick.pack.export_config import DAMPING
 from niblick.pack.grid import Grid
 
-DAMPING = 0.01
-"""Share of the mean diagonal that is added to the diagonal (study 2)."""
 BLOCK = 128
 """Columns whose corrections are added one by one; those of earlier blocks come in one matrix product."""
 MORE_DAMPING = (1.0, 10.0, 100.0)

@@ -27,7 +27,8 @@ from niblick.errors import ConfigError
 from niblick.model.level import SoftLevel
 from niblick.model.lm import LM
 from niblick.model.routers import Routing
-from niblick.pack.quantize import ExportConfig, quantize, schemes_of
+from niblick.pack.export_config import ExportConfig
+from niblick.pack.quantize import quantize, schemes_of
 
 Hessians = dict[str, Tensor]
 """(D, D) float32 on the CPU by name of the weight; those of weights with the same input are one tensor."""

@@ -3,83 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from niblick.artifact.codecs import get_codec
 from niblick.artifact.dequantize import EncodedTensor, matrix_shape
-from niblick.errors import ArtifactError, ConfigError, nearest
-from niblick.pack.gptq import DAMPING, Tell, column_weights, gptq_codes
+from niblick.errors import ArtifactError, ConfigError
+from niblick.pack.export_config import DAMPING, ExportConfig
+from niblick.pack.gptq import Tell, column_weights, gptq_codes
 from niblick.pack.grid import Grid, fit_grid
 from niblick.pack.permute import permuted
 from niblick.pack.published import CONTROL_PATTERNS, KEEP_ELEMENTS, quantize_int8
-from niblick.pack.residuals import ResidualConfig, add_residuals
-from niblick.pack.schemes import FLOATS, PUBLISHED, Scheme, chosen_scheme, expect_matches, parse_rules, parse_scheme
+from niblick.pack.residuals import add_residuals
+from niblick.pack.schemes import (
+    FLOATS,
+    PUBLISHED,
+    Scheme,
+    chosen_scheme,
+    expect_matches,
+    on_a_grid,
+    parse_rules,
+    parse_scheme,
+)
 
 SMALL_ELEMENTS = 2_048
 """Vectors, and matrices up to this many elements, are fp16 unless a rule names them."""
-
-
-GPTQ = {"off": "", "float": "-gptq", "quantized": "-gptq.quantized"}
-"""Where GPTQ's layer inputs come from, and what that adds to an artifact's name."""
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """How weights become an artifact."""
-
-    scheme: str = PUBLISHED
-    """Of all large tensors; see `pack.schemes`."""
-    rules: tuple[str, ...] = ()
-    """PATTERN=SCHEME: tensors that are stored otherwise, small ones too; the last rule that fits holds."""
-    codec: str = "zlib"
-    prune: float = 0.0
-    """Share of each quantized tensor, its smallest weights, that is set to zero first."""
-    gptq: str = "off"
-    """Rounding by what layers see of training text (`pack.gptq`): off, float (inputs from the float model) or
-    quantized (from the model as quantized so far: a pass over the text for every block)."""
-    calibration_tokens: int = 131_072
-    """Tokens of training text that layer inputs come from."""
-    damping: float = DAMPING
-    """Share of the mean diagonal of a Hessian that GPTQ adds to the diagonal."""
-    permute: bool = False
-    """Sort hidden units and heads first: the same function, for codecs that gain from neighbours alike."""
-    residual: ResidualConfig = field(default_factory=ResidualConfig)
-    """Low-rank corrections of what is on a grid."""
-
-    def __post_init__(self) -> None:
-        parse_scheme(self.scheme)
-        parse_rules(self.rules)
-        get_codec(self.codec)
-        if not 0 <= self.prune < 1:
-            raise ConfigError(f"export.prune={self.prune} is a share: at least 0 and below 1")
-        if self.gptq not in GPTQ:
-            raise ConfigError(f"unknown export.gptq={self.gptq!r}{nearest(self.gptq, GPTQ)}")
-        if self.gptq != "off" and not any(on_a_grid(s) for s in self._schemes()):
-            raise ConfigError(
-                f"export.gptq={self.gptq} rounds to grids, and export.scheme={self.scheme} has none: "
-                "choose int2 to int8, ternary or ecsqB, or turn gptq off"
-            )
-        if self.calibration_tokens < 1:
-            raise ConfigError(f"export.calibration_tokens={self.calibration_tokens} must be at least 1")
-        if self.damping < 0:
-            raise ConfigError(f"export.damping={self.damping} must not be negative")
-
-    def _schemes(self) -> list[Scheme]:
-        return [parse_scheme(self.scheme), *(rule.scheme for rule in parse_rules(self.rules))]
-
-    @property
-    def name(self) -> str:
-        """Name of the artifact inside its run, if nobody gives another."""
-        name = self.scheme.replace(":", ".")
-        if self.rules:
-            name += "-mixed"
-        if self.residual.bytes:
-            name += "-residual"
-        return f"{name}{GPTQ[self.gptq]}+{self.codec}"
 
 
 def pack(
@@ -118,11 +67,6 @@ def pack(
             tell=lambda note, name=name: tell(name, note),  # type: ignore[misc]
         )
     return add_residuals(packed, state, config.residual, hessians)
-
-
-def on_a_grid(scheme: Scheme) -> bool:
-    """Whether a scheme rounds to a grid, so that GPTQ has something to say: not floats, nor the published int8."""
-    return scheme.kind in ("int", "ecsq")
 
 
 def schemes_of(state: Mapping[str, Tensor], config: ExportConfig) -> dict[str, Scheme]:

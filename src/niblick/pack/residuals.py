@@ -20,31 +20,13 @@ from torch import Tensor
 
 from niblick.artifact.dequantize import EncodedTensor, matrix_shape
 from niblick.errors import ConfigError
+from niblick.pack.export_config import ResidualConfig
 from niblick.pack.schemes import fits
 
 MAX_RANK = 16
 """Pairs of one matrix at most: each is an outer product to add at reading."""
 DAMPING = 0.01
 """Share of a Hessian's mean diagonal that is added to it, so that it has an inverse."""
-
-
-@dataclass(frozen=True)
-class ResidualConfig:
-    """How many bytes go into corrections, and where."""
-
-    bytes: int = 0
-    """Budget before coding; 0: none."""
-    dtype: str = "int8"
-    """Of the factors: fp16, or int8 with a scale for each vector."""
-    group: str = "all"
-    """all, mlp-out (the sprint's MLP outputs), early-mlp-out (those of the first half of the blocks), attn-out, out
-    (MLP and attention outputs), or a pattern of names."""
-
-    def __post_init__(self) -> None:
-        if self.bytes < 0:
-            raise ConfigError(f"residual.bytes={self.bytes} must be at least 0")
-        if self.dtype not in ("fp16", "int8"):
-            raise ConfigError(f"residual.dtype={self.dtype!r} must be fp16 or int8")
 
 
 GROUPS = {

@@ -93,6 +93,11 @@ def parse_scheme(text: str) -> Scheme:
     return scheme
 
 
+def on_a_grid(scheme: Scheme) -> bool:
+    """Whether a scheme rounds to a grid, so that GPTQ has something to say: not floats, nor the published int8."""
+    return scheme.kind in ("int", "ecsq")
+
+
 @dataclass(frozen=True)
 class Rule:
     """Tensors whose name fits `pattern` (shell wildcards, or a part of the name) are stored by `scheme`."""

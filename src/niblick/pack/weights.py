@@ -11,8 +11,9 @@ from torch import Tensor
 from niblick.artifact.container import artifact_bytes, parse_artifact
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ArtifactError
+from niblick.pack.export_config import ExportConfig
 from niblick.pack.fit import fit
-from niblick.pack.quantize import ExportConfig, checked, pack, schemes_of
+from niblick.pack.quantize import checked, pack, schemes_of
 from niblick.pack.sensitivity import Evaluate
 
 

@@ -13,15 +13,11 @@ from typing import Any
 from niblick.config.run_config import DataConfig, RunConfig
 from niblick.errors import ConfigError, NiblickError, nearest
 from niblick.files import imported_beside
-from niblick.model.level import LevelConfig
-from niblick.model.lm import ModelConfig
-from niblick.model.ngrams import NgramConfig
-from niblick.model.stage import StageConfig
-from niblick.pack.quantize import ExportConfig
-from niblick.score.plan import ScoreConfig
-from niblick.train.optim import OptimConfig
+from niblick.model.model_config import LevelConfig, ModelConfig, NgramConfig, StageConfig
+from niblick.pack.export_config import ExportConfig
+from niblick.score.score_config import ScoreConfig
 from niblick.train.schedule import ScheduleConfig
-from niblick.train.trainer import TrainConfig
+from niblick.train.settings import OptimConfig, TrainConfig
 
 PRESETS: dict[str, Callable[[], RunConfig]] = {}
 

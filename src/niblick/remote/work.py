@@ -23,8 +23,9 @@ from niblick.data.check import check
 from niblick.data.prepare import prepare
 from niblick.data.shards import file_hash
 from niblick.errors import ConfigError, DataError
+from niblick.model.counting import parameter_count
 from niblick.recipes.presets import load_recipe
-from niblick.run import pipeline, prepared
+from niblick.run import pipeline
 from niblick.run.directory import Run, read_json, source_snapshot
 from niblick.train.distributed import Ranks
 
@@ -123,4 +124,4 @@ def needed_bytes(config: RunConfig) -> int:
     every = config.train.checkpoint_every
     kept = config.train.checkpoints_kept or (config.schedule.steps // every if every else 1)
     kept += 2  # one being written, and the final weights
-    return prepared.parameter_count(config.model) * 12 * kept + (64 << 20)
+    return parameter_count(config.model) * 12 * kept + (64 << 20)

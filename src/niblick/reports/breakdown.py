@@ -11,7 +11,8 @@ from niblick.errors import ConfigError
 from niblick.model.lm import LM
 from niblick.run.directory import Run, write_json
 from niblick.score.breakdowns import UNKNOWN_PLACE, Breakdowns, Part, chunk_places, rest
-from niblick.score.plan import ScoreConfig, plan
+from niblick.score.plan import plan
+from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import Observe, room_for_chunks
 from niblick.train.precision import autocast
 

@@ -10,7 +10,7 @@ from niblick.data.shards import file_hash
 from niblick.run import artifacts, prepared
 from niblick.run.generate import load
 from niblick.score.coded_file import Model
-from niblick.score.plan import ScoreConfig
+from niblick.score.score_config import ScoreConfig
 
 
 def open_model(target: str, runs: Path, data: str = "") -> tuple[Model, ScoreConfig]:

@@ -17,7 +17,8 @@ import torch
 from niblick.config.run_config import RunConfig
 from niblick.data.dataset import Dataset, Split
 from niblick.errors import ConfigError
-from niblick.model.lm import LM, EntropyConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import EntropyConfig
 from niblick.model.providers import Entropy
 from niblick.run.loading import expect_tokenizer, load_artifact
 from niblick.train.precision import autocast

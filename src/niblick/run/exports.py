@@ -27,9 +27,10 @@ from niblick.config.run_config import RunConfig, override
 from niblick.data.dataset import Dataset
 from niblick.data.tokenizers import BYTE_TOKENIZERS
 from niblick.errors import ConfigError
+from niblick.pack.export_config import ExportConfig
 from niblick.pack.fit import LADDER, fit
 from niblick.pack.hessians import SEED, Hessians, calibration_batches
-from niblick.pack.quantize import ExportConfig, pack, quantize, schemes_of
+from niblick.pack.quantize import pack, quantize, schemes_of
 from niblick.pack.schemes import Scheme
 from niblick.pack.sensitivity import Evaluate, Sensitivities, sensitivities
 from niblick.run.directory import Run, write_json

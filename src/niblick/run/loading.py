@@ -10,7 +10,8 @@ from niblick.artifact.container import Artifact, read_artifact
 from niblick.config.run_config import model_config
 from niblick.data.dataset import Dataset
 from niblick.errors import ArtifactError, ConfigError
-from niblick.model.lm import LM, ModelConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig
 from niblick.train.checkpoint import load_weights
 
 

@@ -20,9 +20,10 @@ from niblick.config.run_config import (
 )
 from niblick.data.dataset import Dataset
 from niblick.errors import NiblickError
+from niblick.pack.export_config import ExportConfig
 from niblick.pack.hessians import Hessians, calibrate, calibrate_quantized, calibration_batches
 from niblick.pack.permute import permuted
-from niblick.pack.quantize import ExportConfig, pack
+from niblick.pack.quantize import pack
 from niblick.run.directory import Listener, Run, read_json, write_json
 from niblick.run.loading import build_model
 from niblick.train.checkpoint import read_metadata, read_tensors

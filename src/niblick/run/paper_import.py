@@ -29,13 +29,14 @@ from niblick.artifact.foreign.paper_weights import (
 from niblick.config.run_config import DataConfig, RunConfig, override
 from niblick.data.tokenizers import Byte256Tokenizer
 from niblick.errors import ConfigError
-from niblick.model.lm import LM, ModelConfig
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig
 from niblick.run.directory import create_run
 from niblick.run.packing import artifact_header, weighed
 from niblick.run.published_import import imported, tokenizer_spec
-from niblick.score.plan import ScoreConfig
+from niblick.score.score_config import ScoreConfig
 from niblick.train.checkpoint import stream_tensors
-from niblick.train.trainer import TrainConfig
+from niblick.train.settings import TrainConfig
 
 CONTEXT = 8192
 """Bytes that the paper's models were trained on at a time."""

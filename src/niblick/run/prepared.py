@@ -11,11 +11,11 @@ from niblick.config.run_config import RunConfig, dotted, to_dict
 from niblick.data.dataset import Dataset, Split
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError
-from niblick.model.lm import LM, ModelConfig
+from niblick.model.lm import LM
 from niblick.recipes.presets import load_recipe
 from niblick.run.directory import Run
 from niblick.run.entropy import entropy_guide, resolve_entropy
-from niblick.score.plan import ScoreConfig
+from niblick.score.score_config import ScoreConfig
 from niblick.train.averaging import HOLDOUT_SHARE, HOLDOUT_TOKENS
 from niblick.train.distributed import SINGLE, Ranks
 from niblick.train.guides import Guide, make_guide
@@ -68,12 +68,6 @@ def prepare(
 def parameters(model: LM) -> int:
     """Number of weights; tied ones count once."""
     return sum(p.numel() for p in model.parameters())
-
-
-def parameter_count(config: ModelConfig) -> int:
-    """Number of weights of a model that is never made."""
-    with torch.device("meta"):
-        return parameters(LM(config))
 
 
 def open_data(config: RunConfig, tokenizer: Tokenizer | None = None) -> Dataset:

@@ -25,7 +25,7 @@ from niblick.config.run_config import (
 from niblick.data.dataset import Dataset, Split
 from niblick.errors import ConfigError, NiblickError
 from niblick.model.lm import LM
-from niblick.pack.quantize import ExportConfig
+from niblick.pack.export_config import ExportConfig
 from niblick.run.directory import Listener, Run, append_line, machine, read_json
 from niblick.run.loading import build_model, expect_tokenizer, load_artifact
 from niblick.run.packing import train_clock, weighed
@@ -34,7 +34,7 @@ from niblick.score.accounting import text_facts
 from niblick.score.contiguous import PlainScore, score_contiguous
 from niblick.score.costs import KEY as COSTS_KEY
 from niblick.score.costs import document_costs, write_costs
-from niblick.score.plan import ScoreConfig
+from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import Observe, ReportProgress, Score, Sidecar, alone, score_split
 from niblick.score.ttt import score_first
 from niblick.train.checkpoint import Progress, load_weights, read_tensors

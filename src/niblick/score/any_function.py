@@ -13,7 +13,8 @@ from torch import Tensor
 
 from niblick.data.dataset import Dataset
 from niblick.errors import ConfigError
-from niblick.score.plan import Batch, ScoreConfig
+from niblick.score.plan import Batch
+from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import Losses, ReportProgress, Score, score_losses
 
 TOLERANCE = 1e-3

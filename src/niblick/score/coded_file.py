@@ -28,7 +28,7 @@ from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ArtifactError, ConfigError, DataError
 from niblick.model.lm import LM
 from niblick.score.coding import CHECK_BYTES, Block, Differs, Layout, Report, Tokens, decode, encode
-from niblick.score.plan import ScoreConfig
+from niblick.score.score_config import ScoreConfig
 
 MAGIC = b"niblick text 1\n"
 MAX_HEAD = 64 << 20

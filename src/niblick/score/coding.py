@@ -35,7 +35,8 @@ from niblick.artifact.range_models import frequencies
 from niblick.errors import ArtifactError, ConfigError
 from niblick.model.level import Level
 from niblick.model.lm import LM
-from niblick.score.plan import Integers, ScoreConfig, Windows, cut
+from niblick.score.plan import Integers, Windows, cut
+from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import room_for_chunks
 
 PROVABLE = ("contiguous", "document")

@@ -16,7 +16,7 @@ from niblick.data.dataset import Split
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import DataError
 from niblick.model.lm import LM
-from niblick.score.plan import ScoreConfig
+from niblick.score.score_config import ScoreConfig
 
 
 class PlainScore(NamedTuple):

@@ -11,88 +11,16 @@ Shapes: N windows, B batch, L positions, T positions whose targets are scored.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from niblick.data.dataset import Split
-from niblick.errors import ConfigError, DataError, nearest
-from niblick.model.level import LevelConfig
-from niblick.score.sidecars import SidecarConfig
-from niblick.score.ttt import TTTConfig
-
-SCORERS = ("contiguous", "sliding", "document")
+from niblick.errors import DataError
+from niblick.score.score_config import ScoreConfig
 
 Integers = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ScoreConfig:
-    """How the validation split is scored."""
-
-    seq_len: int = 1024
-    """Window length in tokens."""
-    batch_tokens: int = 32_768
-    """Tokens handled at once; no influence on the score but by rounding."""
-    scorer: Literal["contiguous", "sliding", "document"] = "contiguous"
-    """`contiguous`: windows one behind the other; `sliding`: windows that overlap; `document`: no window reaches into
-    another document, so that each starts with empty context."""
-    stride: int = 0
-    """Targets that a window scores after the first, of the stream or of a document; 0: all (seq_len)."""
-    capacity: str = ""
-    """Room for chunks in an H-Net while it is scored: `bucketed`, `packed` or `divisor:k`; "": as it was trained."""
-    documents: int = 0
-    """So many documents of the validation split, its first ones, are the text that is scored; 0: all of them."""
-    max_seconds: float | None = None
-    """Time for the whole of scoring. Test-time training gives way in time; a score is never left half done."""
-    ttt: TTTConfig = field(default_factory=TTTConfig)
-    """Learning from text that is scored already."""
-    sidecar: SidecarConfig = field(default_factory=SidecarConfig)
-    """What text that is scored already says beside the model."""
-
-    def __post_init__(self) -> None:
-        if self.scorer not in SCORERS:
-            raise ConfigError(f"unknown score.scorer={self.scorer!r}{nearest(self.scorer, SCORERS)}")
-        for name in ("seq_len", "batch_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"score.{name}={getattr(self, name)} must be at least 1")
-        if self.documents < 0:
-            raise ConfigError(f"score.documents={self.documents} must be at least 1, or 0 for all")
-        if not 0 <= self.stride <= self.seq_len:
-            raise ConfigError(
-                f"score.stride={self.stride} must be between 1 and the window score.seq_len={self.seq_len}: "
-                "a larger stride would leave targets out"
-            )
-        if self.scorer == "sliding" and not self.stride:
-            raise ConfigError("score.scorer=sliding needs a stride: set score.stride=64, say")
-        if self.scorer == "contiguous" and self.stride not in (0, self.seq_len):
-            raise ConfigError(f"score.stride={self.stride} is for windows that overlap: set score.scorer=sliding")
-        if self.capacity:
-            LevelConfig(capacity=self.capacity)
-        if self.max_seconds is not None and self.max_seconds <= 0:
-            raise ConfigError(f"score.max_seconds={self.max_seconds:g} must be positive, or null for no limit")
-        if self.ttt.optimizer and self.ttt.reset == "document" and self.scorer != "document":
-            raise ConfigError(
-                f"score.ttt.reset=document forgets between documents, which score.scorer={self.scorer} does not keep "
-                "apart: set score.scorer=document"
-            )
-
-    def plain(self) -> ScoreConfig:
-        """Return the quick way of scoring, for validation while training: contiguous, and nothing is learned."""
-        return self if self.is_plain else ScoreConfig(self.seq_len, self.batch_tokens, capacity=self.capacity)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is what `plain` returns, but for a capacity: `score_contiguous` can do it."""
-        more = self.stride or self.capacity or self.max_seconds or self.ttt.optimizer or self.sidecar.name
-        return self.scorer == "contiguous" and not more
-
-    @property
-    def step(self) -> int:
-        """Targets that a window scores after the first."""
-        return self.stride or self.seq_len
 
 
 class Windows(NamedTuple):

@@ -36,7 +36,8 @@ from niblick.model.lm import LM
 from niblick.model.loss import LOGIT_ELEMENTS
 from niblick.model.routers import Routing, ThresholdRouter
 from niblick.score import sidecars
-from niblick.score.plan import Batch, ScoreConfig, Windows, batches, document_starts, plan, read_batch
+from niblick.score.plan import Batch, Windows, batches, document_starts, plan, read_batch
+from niblick.score.score_config import ScoreConfig
 from niblick.score.ttt import Adapter, Stretch
 
 KNIFE_EDGE = 1e-6

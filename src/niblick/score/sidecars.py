@@ -11,55 +11,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from niblick.errors import ConfigError, nearest
+from niblick.errors import ConfigError
 from niblick.score.ngram_mixture import Floats, Integers, NgramMixture, log_softmax
-
-MAX_ORDER = 64
+from niblick.score.score_config import SidecarConfig
 
 _PIECE = 2**18  # numbers in the rows worked on at once: 1008 positions of bytes
-
-
-@dataclass(frozen=True)
-class SidecarConfig:
-    """Which sidecar rides along while the split is scored."""
-
-    name: Literal["", "cache", "bigram", "ngram"] = ""
-    """`cache`: tokens that came lately; `bigram`: those that lately followed the same token; `ngram`: a normalized
-    mixture with an n-gram model of all that came; "": none."""
-    reset: Literal["carry", "document"] = "carry"
-    """`carry`: what was learned stays until the end of the split, and ngram has a second n-gram model for the document
-    alone; `document`: all is forgotten at each BOS."""
-    window: int = 1024
-    """cache, bigram: tokens that are remembered."""
-    strength: float | None = None
-    """cache, bigram: the bias is strength · ln(1 + count); null: 0.1 for cache, 0.3 for bigram."""
-    order: int = 16
-    """ngram: the longest context, in tokens."""
-    weight: float = 0.2
-    """ngram: weight (exponent) of the n-gram models together at the start, beside 1 of the model."""
-    rate: float = 0.002
-    """ngram: learning rate of the weights; 0: they stay."""
-
-    def __post_init__(self) -> None:
-        if self.name and self.name not in ADJUSTERS:
-            raise ConfigError(f"unknown score.sidecar.name={self.name!r}{nearest(self.name, ADJUSTERS)}")
-        if self.reset not in ("carry", "document"):
-            raise ConfigError(f"unknown score.sidecar.reset={self.reset!r}: choose carry or document")
-        if self.window < 1:
-            raise ConfigError(f"score.sidecar.window={self.window} must be at least 1 token")
-        if not 0 <= self.order <= MAX_ORDER:
-            raise ConfigError(f"score.sidecar.order={self.order} must be between 0 and {MAX_ORDER} tokens")
-        for key in ("strength", "weight", "rate"):
-            value = getattr(self, key)
-            if value is not None and not 0 <= value <= 2:
-                raise ConfigError(f"score.sidecar.{key}={value:g} must be between 0 and 2")
 
 
 class Adjuster(Protocol):

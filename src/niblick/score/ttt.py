@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,58 +24,7 @@ from torch import Tensor, nn
 
 from niblick.errors import ConfigError, nearest
 from niblick.model.lm import LM
-
-OPTIMIZERS = ("sgd", "adamw")
-
-
-@dataclass(frozen=True)
-class TTTConfig:
-    """How a model learns from what has been scored."""
-
-    optimizer: Literal["", "sgd", "adamw"] = ""
-    """"": nothing is learned."""
-    lr: float = 0.002
-    """Rate of the first stretch."""
-    decay: Literal["cosine", "constant"] = "cosine"
-    """`cosine`: the rate falls along a half cosine over the stretches, to 0 at the last of the stream (of the document
-    with reset=document), as in the records; `constant`: it stays."""
-    momentum: float = 0.9
-    """Of SGD; AdamW's β₁, beside β₂ = 0.95."""
-    grad_clip: float = 1.0
-    """Largest norm of all gradients of a step together; 0 leaves them alone."""
-    weights: str = "all"
-    """Which weights learn: `all`, or patterns of their names with commas between, as in `body.main.*,*.resid_mix`."""
-    lora: int = 0
-    """Rank of what is added to the linear maps among those weights, which are then all that learns; 0: the weights
-    themselves learn."""
-    chunk_tokens: int = 32_768
-    """Targets of a stretch: scored together, then learned together."""
-    step_tokens: int = 8_192
-    """Targets of one optimizer step."""
-    epochs: int = 3
-    """Passes over each stretch."""
-    reset: Literal["carry", "document"] = "carry"
-    """`carry`: what was learned stays; `document`: each document starts from the artifact's weights."""
-    max_seconds: float | None = None
-    """Time for learning; when it is used up, scoring goes on without."""
-
-    def __post_init__(self) -> None:
-        if self.optimizer not in ("", *OPTIMIZERS):
-            raise ConfigError(f"unknown score.ttt.optimizer={self.optimizer!r}{nearest(self.optimizer, OPTIMIZERS)}")
-        if self.reset not in ("carry", "document"):
-            raise ConfigError(f"unknown score.ttt.reset={self.reset!r}{nearest(self.reset, ('carry', 'document'))}")
-        if self.decay not in ("cosine", "constant"):
-            raise ConfigError(f"unknown score.ttt.decay={self.decay!r}{nearest(self.decay, ('cosine', 'constant'))}")
-        for name in ("chunk_tokens", "step_tokens", "epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"score.ttt.{name}={getattr(self, name)} must be at least 1")
-        for name in ("lr", "grad_clip", "lora"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"score.ttt.{name}={getattr(self, name):g} must not be negative")
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"score.ttt.momentum={self.momentum:g} must be at least 0 and below 1")
-        if self.max_seconds is not None and self.max_seconds < 0:
-            raise ConfigError(f"score.ttt.max_seconds={self.max_seconds:g} must not be negative")
+from niblick.score.score_config import TTTConfig
 
 
 class Stretch(NamedTuple):

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from niblick.config.run_config import override
+from niblick.model.counting import parameter_count
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import read_json, write_json
-from niblick.run.prepared import config_of, parameter_count
+from niblick.run.prepared import config_of
 from niblick.studies.study import FULL_STEPS, TOY, Done, Lab, Table
 from niblick.train.optim import Optimizers
 from niblick.train.precision import DTYPES, autocast, pick_dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from niblick.run.prepared import parameter_count
+from niblick.model.counting import parameter_count
 from niblick.studies.study import Done, Lab, Table
 
 LENGTH = 6

@@ -29,9 +29,10 @@ from typing import Any
 from niblick.challenge.tracks import check_track, get_track
 from niblick.config.run_config import RunConfig, dotted, override, to_dict
 from niblick.errors import ConfigError, NiblickError
+from niblick.model.counting import parameter_count
 from niblick.recipes.presets import get_preset, load_recipe
 from niblick.run.entropy import load_small
-from niblick.run.prepared import open_data, parameter_count
+from niblick.run.prepared import open_data
 from niblick.sweeps.stopping import EarlyStop, Halving, KeepUp
 
 LONGEST_NAME = 100

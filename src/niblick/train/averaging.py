@@ -13,14 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from niblick.errors import ArtifactError, TrainingError
-
-Average = Literal["raw", "ema", "swa", "best"]
+from niblick.train.settings import Average
 
 HOLDOUT_SHARE = 200
 """`best` holds back one part in so many of the training text, from its end,"""

@@ -21,9 +21,8 @@ from torch import Tensor
 
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.errors import ConfigError, nearest
-from niblick.model.lm import ModelConfig
+from niblick.model.model_config import GIVEN, ModelConfig
 from niblick.model.providers import Whitespace
-from niblick.model.routers import GIVEN
 
 Guide = Callable[[Tensor], Tensor]
 """From ids_BL to the boundaries that a router is first trained towards."""

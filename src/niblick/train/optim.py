@@ -8,52 +8,18 @@ matrices and the updates are summed over the ranks, as in the challenge's script
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from niblick.errors import ArtifactError, ConfigError, TrainingError, nearest
+from niblick.errors import ArtifactError, ConfigError, TrainingError
 from niblick.model.level import Level, SoftLevel
 from niblick.train.distributed import SINGLE, Ranks
+from niblick.train.settings import OPTIMIZER_NAMES, OptimConfig
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration that pushes singular values towards 1 (Jordan et al., Muon, 2024)."""
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """Learning rates and moments. Defaults: the challenge baseline."""
-
-    name: str = "muon+adam"
-    """The optimizer, by its registered name; what follows is for it to use."""
-    matrix_lr: float = 0.04
-    """Muon, on the weight of every linear map inside the body."""
-    vector_lr: float = 0.04
-    """Adam, on everything else inside the body."""
-    embed_lr: float = 0.05
-    """Adam, on the embedding (0.6 is the published value where the head is not tied to it)."""
-    head_lr: float = 0.008
-    """Adam, on a head of its own."""
-    muon_momentum: float = 0.95
-    muon_momentum_start: float = 0.85
-    muon_momentum_steps: int = 500
-    """The momentum rises linearly from its start over so many steps."""
-    muon_iterations: int = 5
-    weight_decay: float = 0.0
-    """Muon: what each step takes off a matrix, as a multiple of the rate and the matrix itself."""
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    grad_clip: float = 0.0
-    """Largest norm of all gradients together; 0 leaves them alone."""
-
-    def __post_init__(self) -> None:
-        if self.name not in OPTIMIZERS:
-            raise ConfigError(f"unknown optim.name={self.name!r}{nearest(self.name, OPTIMIZERS)}")
-        if self.weight_decay < 0:
-            raise ConfigError(f"optim.weight_decay={self.weight_decay} must not be negative")
 
 
 def orthogonalize(update_NRC: Tensor, iterations: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -243,6 +209,7 @@ def register_optimizer(name: str, builder: Builder) -> None:
     if OPTIMIZERS.get(name, builder) is not builder:
         raise ConfigError(f"optimizer {name!r} is taken: choose another name (taken: {', '.join(sorted(OPTIMIZERS))})")
     OPTIMIZERS[name] = builder
+    OPTIMIZER_NAMES.add(name)
 
 
 def rated_groups(model: nn.Module, config: OptimConfig) -> dict[str, list[dict[str, Any]]]:

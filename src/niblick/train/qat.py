@@ -12,51 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from niblick.errors import ArtifactError, ConfigError
-from niblick.pack.quantize import ExportConfig, schemes_of
+from niblick.pack.export_config import ExportConfig
+from niblick.pack.quantize import schemes_of
 from niblick.pack.rounding import Rounding, is_rounded, rounding_of
-from niblick.pack.schemes import Scheme, parse_scheme
-
-
-@dataclass(frozen=True)
-class QATConfig:
-    """When training sees rounded weights, and how they are rounded. Whatever comes first starts it, for good."""
-
-    share: float = 0.0
-    """The last share of the budget trains so; 0: none."""
-    lr_scale: float = 0.0
-    """Or from the step on whose factor of the learning rates is below this; 0: never."""
-    scheme: str = ""
-    """Scheme of all large tensors, see `pack.schemes`; empty: the export's scheme and rules."""
-    refresh: int = 50
-    """Steps after which the grids are fitted anew."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ConfigError(f"qat.share={self.share} must lie between 0 (none of the budget) and 1 (all of it)")
-        if not 0 <= self.lr_scale <= 1:
-            raise ConfigError(f"qat.lr_scale={self.lr_scale} must lie between 0 (never) and 1 (once the rate falls)")
-        if self.refresh < 1:
-            raise ConfigError(f"qat.refresh={self.refresh} must be at least 1 step")
-        if self.scheme:
-            parse_scheme(self.scheme)
-            if not self.on:
-                raise ConfigError(f"qat.scheme={self.scheme!r} is never used: set qat.share=0.15, say, or qat.lr_scale")
-
-    @property
-    def on(self) -> bool:
-        """Whether it is to start at all."""
-        return self.share > 0 or self.lr_scale > 0
-
-    def starts(self, lr_scale: float, left: float) -> bool:
-        """Whether a step at `lr_scale`, with the share `left` of the budget before it, starts it."""
-        return (self.share > 0 and left <= self.share) or lr_scale < self.lr_scale
+from niblick.pack.schemes import Scheme
+from niblick.train.settings import QATConfig
 
 
 def rounded_parameters(model: nn.Module, export: ExportConfig) -> dict[str, tuple[nn.Parameter, Scheme]]:

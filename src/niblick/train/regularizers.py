@@ -18,52 +18,22 @@ Shapes: R rows, C columns of the matrix that a tensor is seen as (first dimensio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from niblick.artifact.dequantize import matrix_shape
 from niblick.errors import ConfigError, nearest
-from niblick.pack.quantize import ExportConfig
+from niblick.pack.export_config import ExportConfig
 from niblick.pack.rounding import rounding_of
 from niblick.pack.schemes import Scheme, fits, parse_scheme
 from niblick.train.qat import rounded_parameters
+from niblick.train.settings import PENALTY_NAMES, PenaltyConfig
 
 TINY = 1e-15
 """Keeps logarithms and ratios of weights that are all zero finite; so does its square."""
 POWER_ITERATIONS = 8
 """For the leading singular vectors of an error."""
-
-
-@dataclass(frozen=True)
-class PenaltyConfig:
-    """One penalty, and when it acts on what."""
-
-    kind: str
-    """Name of the penalty, see `train.regularizers`."""
-    weight: float
-    """Factor of its gradient, which is added to that of the loss."""
-    interval: int = 1
-    """Steps from one time that it acts to the next."""
-    start: int = 0
-    """Steps before the first."""
-    patterns: tuple[str, ...] = ()
-    """Names of tensors (shell wildcards, or parts of a name); empty: all that the export rounds."""
-    matrices: int = 4
-    """How many of them are drawn each time; 0: all."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in PENALTIES:
-            raise ConfigError(f"unknown penalty kind={self.kind!r}{nearest(self.kind, PENALTIES)}")
-        if not self.weight > 0:
-            raise ConfigError(f"penalty {self.kind}: weight={self.weight} must be positive; leave the penalty away")
-        if self.interval < 1:
-            raise ConfigError(f"penalty {self.kind}: interval={self.interval} must be at least 1 step")
-        if self.start < 0 or self.matrices < 0:
-            raise ConfigError(
-                f"penalty {self.kind}: start={self.start} and matrices={self.matrices} must not be negative"
-            )
 
 
 class Penalties:
@@ -211,3 +181,4 @@ def register_penalty(name: str, penalty: Penalty) -> None:
     if PENALTIES.get(name, penalty) is not penalty:
         raise ConfigError(f"penalty {name!r} is taken: choose another name (taken: {', '.join(sorted(PENALTIES))})")
     PENALTIES[name] = penalty
+    PENALTY_NAMES.add(name)

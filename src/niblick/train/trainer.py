@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from niblick.model.loss import Halves
 from niblick.model.routers import Routing
 from niblick.model.stage import Stage
 from niblick.score.contiguous import PlainScore
-from niblick.train.averaging import Average, Averages
+from niblick.train.averaging import Averages
 from niblick.train.checkpoint import (
     Parts,
     Progress,
@@ -40,109 +40,16 @@ from niblick.train.checkpoint import (
 )
 from niblick.train.distributed import SINGLE, Ranks, ignore_termination, is_lost, local_gradients
 from niblick.train.guides import Guide
-from niblick.train.optim import OptimConfig, Optimizers
+from niblick.train.optim import Optimizers
 from niblick.train.precision import DTYPES, autocast, pick_dtype
 from niblick.train.qat import QAT
-from niblick.train.regularizers import Penalties, PenaltyConfig
+from niblick.train.regularizers import Penalties
 from niblick.train.routing import routing_facts
 from niblick.train.schedule import Clock, Pace, ScheduleConfig
+from niblick.train.settings import OptimConfig, TrainConfig
 from niblick.train.watch import Watch
 
 Emit = Callable[[dict[str, Any]], None]
-AVERAGES = get_args(Average)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """The training loop."""
-
-    seq_len: int = 1024
-    batch_tokens: int = 524_288
-    """Tokens of one optimizer step, on all devices together."""
-    micro_batch_tokens: int = 65_536
-    """Tokens of one forward and backward pass of one device; a step accumulates the gradients of several such."""
-    warmup_steps: int = 20
-    """Steps that prime compilation and are then undone: weights, optimizers and data go back to the start."""
-    val_every: int = 1_000
-    """Steps between validations; 0 for one at the end alone."""
-    checkpoint_every: int = 0
-    """Steps between checkpoints; 0 for one only when the run is stopped."""
-    checkpoints_kept: int = 2
-    """So many of the newest are kept; 0: all, to see how a model came to be."""
-    rollback: bool = False
-    """Undo a loss spike, once in a run: weights go back to the last checkpoint, the data goes on."""
-    average: Average = "raw"
-    """The final weights: `raw` as they are, `ema` over all steps, `swa` over the warmdown, or the `best` of these on
-    training text that is held back for it."""
-    ema_decay: float = 0.997
-    """Of the exponential moving average."""
-    log_every: int = 200
-    """Steps between lines of the log."""
-    init_from: str = ""
-    """Boundaries that the outermost router is trained towards at first: `whitespace`, `bpe:FILE.model` (the edges of
-    a SentencePiece model's tokens), `entropy` (of the small model `entropy.artifact`); empty: none."""
-    init_steps: int = 500
-    """Steps of that; then the router is free."""
-    penalties: tuple[PenaltyConfig, ...] = ()
-    """What makes weights cheaper to pack, see `train.regularizers`."""
-    device: str = "auto"
-    dtype: str = "auto"
-    """Autocast dtype: bfloat16, float32, or auto: what is fast on the device. Weights and optimizer stay float32."""
-    compile: str = "auto"
-    """Compile each stage by itself: always, never, or auto (on CUDA)."""
-
-    def __post_init__(self) -> None:
-        if self.seq_len < 2:
-            raise ConfigError(f"train.seq_len={self.seq_len} must be at least 2")
-        if self.micro_batch_tokens % self.seq_len:
-            raise ConfigError(
-                f"train.micro_batch_tokens={self.micro_batch_tokens} must be a multiple of train.seq_len={self.seq_len}"
-            )
-        if self.batch_tokens % self.micro_batch_tokens:
-            raise ConfigError(
-                f"train.batch_tokens={self.batch_tokens} must be a multiple of "
-                f"train.micro_batch_tokens={self.micro_batch_tokens}"
-            )
-        if self.average not in AVERAGES:
-            raise ConfigError(f"train.average={self.average!r} must be one of {', '.join(AVERAGES)}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"train.ema_decay={self.ema_decay} must be at least 0 and less than 1")
-        if self.rollback and not self.checkpoint_every:
-            raise ConfigError("train.rollback goes back to a checkpoint: set train.checkpoint_every, such as to 500")
-        if self.checkpoints_kept < 0:
-            raise ConfigError(f"train.checkpoints_kept={self.checkpoints_kept} must not be negative")
-        if self.init_steps < 0:
-            raise ConfigError(f"train.init_steps={self.init_steps} must not be negative")
-        if self.dtype not in ("auto", *DTYPES):
-            raise ConfigError(f"train.dtype={self.dtype!r} must be auto, {' or '.join(DTYPES)}")
-        if self.compile not in ("always", "never", "auto"):
-            raise ConfigError(f"train.compile={self.compile!r} must be always, never or auto")
-
-    def passes(self, devices: int) -> int:
-        """Passes of each device in one step. Raises ConfigError if the devices cannot share the step evenly."""
-        together = self.micro_batch_tokens * devices
-        if self.batch_tokens % together:
-            raise ConfigError(
-                f"{devices} devices take {devices} × train.micro_batch_tokens={self.micro_batch_tokens} = {together} "
-                f"tokens at once, which does not divide train.batch_tokens={self.batch_tokens}: set "
-                "train.micro_batch_tokens or train.batch_tokens accordingly"
-            )
-        return self.batch_tokens // together
-
-    def fitting(self, devices: int) -> TrainConfig:
-        """Itself, with the micro-batch shrunk until whole ones of all devices make up a step.
-
-        Raises ConfigError if a step has no whole number of rows for each device.
-        """
-        rows, rest = divmod(self.batch_tokens, self.seq_len * devices)
-        if rest or not rows:
-            raise ConfigError(
-                f"train.batch_tokens={self.batch_tokens} must be a multiple of {devices} × train.seq_len="
-                f"{self.seq_len} (devices × tokens of a row): set one of them accordingly"
-            )
-        most = max(1, min(rows, self.micro_batch_tokens // self.seq_len))
-        count = next(n for n in range(most, 0, -1) if rows % n == 0)
-        return replace(self, micro_batch_tokens=count * self.seq_len)
 
 
 PAUSED = "pause"

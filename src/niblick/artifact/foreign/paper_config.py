@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from niblick.errors import ConfigError, nearest
-from niblick.model.level import LevelConfig
-from niblick.model.lm import ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 
 MLP_MULTIPLE, NORM_EPS, HEAD_WIDTH = 128, 1e-5, 64
 """Fixed in the authors' code: of SwiGLU, of all norms, and of Mamba-2."""

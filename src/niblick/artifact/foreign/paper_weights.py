@@ -22,8 +22,7 @@ from torch import Tensor
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.foreign.torch_files import load_dictionary, no_dictionary
 from niblick.errors import ArtifactError
-from niblick.model.lm import ModelConfig
-from niblick.model.stage import StageConfig
+from niblick.model.model_config import ModelConfig, StageConfig
 
 SCHEMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 """The stored form of each dtype that their weights may have."""

@@ -1,0 +1,29 @@
+"""Audits of single files of text, scripts and logs: their text is all that is needed, so torch is not imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from niblick.audit.checks import summary
+from niblick.audit.log_checks import audit_log
+from niblick.audit.script_checks import audit_script
+from niblick.errors import DataError
+
+
+def audit_file(target: str) -> dict[str, Any] | None:
+    """Audit a script or a log; None for anything else. Raises DataError if it cannot be read."""
+    path = Path(target)
+    if path.suffix == ".py" and path.is_file():
+        return summary(target, "script", audit_script(read_text(path), target))
+    if path.suffix in (".txt", ".log") and path.is_file():
+        return summary(target, "log", audit_log(read_text(path)))
+    return None
+
+
+def read_text(path: Path) -> str:
+    """Read a file, whatever its bytes are. Raises DataError if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
