@@ -72,7 +72,7 @@ def training_pass(model: LM, ids_BL: Tensor, targets_BL: Tensor, smooth: object 
             hidden_BLD, routings = model.hidden(ids_BL)
             loss = model.token_losses(hidden_BLD, targets_BL).mean()
             for routing, level in zip(routings, model.config.levels, strict=False):
-                loss = loss + level.loss(routing)[1]
+                loss = loss + level_module.level_loss(level, routing)[1]
         loss.backward()
     finally:
         level_module.smooth = own  # type: ignore[assignment]

@@ -18,9 +18,8 @@ import torch
 from niblick.artifact.foreign.names import to_published
 from niblick.artifact.foreign.published_files import Shapes, read_published
 from niblick.errors import ArtifactError
-from niblick.model.hnet import LevelConfig
 from niblick.model.lm import LM
-from niblick.model.model_config import ModelConfig, StageConfig
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.pack.published import CONTROL_PATTERNS, quantize_int8
 
 KEEP = 200

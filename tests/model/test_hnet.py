@@ -9,9 +9,8 @@ import torch
 
 from niblick.errors import ConfigError
 from niblick.model.counting import parameter_count
-from niblick.model.hnet import LevelConfig
 from niblick.model.lm import LM
-from niblick.model.model_config import BlockConfig, ModelConfig, StageConfig, parse_layout
+from niblick.model.model_config import BlockConfig, LevelConfig, ModelConfig, StageConfig, parse_layout
 from niblick.recipes.presets import get_preset
 
 

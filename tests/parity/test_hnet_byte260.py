@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from niblick.artifact.foreign.names import from_published
-from niblick.model.hnet import Level, LevelConfig
+from niblick.model.level import Level
 from niblick.model.lm import LM
-from niblick.model.model_config import ModelConfig, StageConfig
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "hnet_byte260.npz"
 TOLERANCE = 1e-4

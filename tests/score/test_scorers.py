@@ -18,10 +18,9 @@ from niblick.data.dataset import Split
 from niblick.data.index import RECORD
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError, DataError
-from niblick.model.hnet import LevelConfig
 from niblick.model.level import Level
 from niblick.model.lm import LM
-from niblick.model.model_config import ModelConfig, StageConfig
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.score import scorers
 from niblick.score.contiguous import score_contiguous
 from niblick.score.plan import Windows, batches, plan

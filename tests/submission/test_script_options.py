@@ -482,8 +482,9 @@ RECIPES = {
     + RECIPE.format(letter="I", more=""),
     "module-as": IMPORTS
     + "import niblick.train.optim as optim\n"
+    + "import niblick.train.settings as settings\n"
     + SIGNS
-    + RECIPE.format(letter="c", more=", optim=optim.OptimConfig(name='signs')"),
+    + RECIPE.format(letter="c", more=", optim=settings.OptimConfig(name='signs')"),
     "beside-it": IMPORTS
     + "import helper_of_scripts\n"
     + "from helper_of_scripts import Gate\n"

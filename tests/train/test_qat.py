@@ -27,9 +27,8 @@ from niblick.data.loader import Batches
 from niblick.data.prepare import prepare
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ArtifactError, ConfigError
-from niblick.model.hnet import LevelConfig
 from niblick.model.lm import LM
-from niblick.model.model_config import ModelConfig, StageConfig
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.pack.export_config import ExportConfig
 from niblick.pack.quantize import pack
 from niblick.recipes.presets import get_preset

@@ -17,9 +17,8 @@ from niblick.data.dataset import Split
 from niblick.data.loader import Batches
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ArtifactError, ConfigError, TrainingError
-from niblick.model.hnet import LevelConfig
 from niblick.model.lm import LM
-from niblick.model.model_config import ModelConfig, StageConfig
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.score.scorers import Score
 from niblick.train import trainer
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors, save_tensors
