@@ -1,6 +1,6 @@
 """How a split is scored: the config, the windows it is cut into, and the batches that these are read in.
 
-One mechanism serves all three scorers. A run of targets (the whole stream, or one document) is cut into windows of W
+One mechanism serves all scorers. A run of targets (the whole stream, or one document) is cut into windows of W
 inputs that start at every multiple of the stride S. The first window scores all of its targets, every later one its
 last S, which the windows before it did not reach; the last window is as short as what is left. With S = W that is
 contiguous scoring, with S < W sliding scoring, as in the challenge's record scripts.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,7 @@ from niblick.errors import ConfigError, DataError, nearest
 from niblick.model.level import LevelConfig
 from niblick.score.sidecars import SidecarConfig
 from niblick.score.ttt import TTTConfig
-
-SCORERS = ("contiguous", "sliding", "document")
+from niblick.score.windowing import SCORERS, Scorer
 
 Integers = npt.NDArray[np.int64]
 
@@ -36,9 +35,9 @@ class ScoreConfig:
     """Window length in tokens."""
     batch_tokens: int = 32_768
     """Tokens handled at once; no influence on the score but by rounding."""
-    scorer: Literal["contiguous", "sliding", "document"] = "contiguous"
+    scorer: str = "contiguous"
     """`contiguous`: windows one behind the other; `sliding`: windows that overlap; `document`: no window reaches into
-    another document, so that each starts with empty context."""
+    another document, so that each starts with empty context. See `windowing.SCORERS`."""
     stride: int = 0
     """Targets that a window scores after the first, of the stream or of a document; 0: all (seq_len)."""
     capacity: str = ""
@@ -65,15 +64,15 @@ class ScoreConfig:
                 f"score.stride={self.stride} must be between 1 and the window score.seq_len={self.seq_len}: "
                 "a larger stride would leave targets out"
             )
-        if self.scorer == "sliding" and not self.stride:
-            raise ConfigError("score.scorer=sliding needs a stride: set score.stride=64, say")
-        if self.scorer == "contiguous" and self.stride not in (0, self.seq_len):
+        if self.windows.overlap == "always" and not self.stride:
+            raise ConfigError(f"score.scorer={self.scorer} needs a stride: set score.stride=64, say")
+        if self.windows.overlap == "never" and self.stride not in (0, self.seq_len):
             raise ConfigError(f"score.stride={self.stride} is for windows that overlap: set score.scorer=sliding")
         if self.capacity:
             LevelConfig(capacity=self.capacity)
         if self.max_seconds is not None and self.max_seconds <= 0:
             raise ConfigError(f"score.max_seconds={self.max_seconds:g} must be positive, or null for no limit")
-        if self.ttt.optimizer and self.ttt.reset == "document" and self.scorer != "document":
+        if self.ttt.optimizer and self.ttt.reset == "document" and not self.windows.by_document:
             raise ConfigError(
                 f"score.ttt.reset=document forgets between documents, which score.scorer={self.scorer} does not keep "
                 "apart: set score.scorer=document"
@@ -88,6 +87,11 @@ class ScoreConfig:
         """Whether it is what `plain` returns, but for a capacity: `score_contiguous` can do it."""
         more = self.stride or self.capacity or self.max_seconds or self.ttt.optimizer or self.sidecar.name
         return self.scorer == "contiguous" and not more
+
+    @property
+    def windows(self) -> Scorer:
+        """How windows are laid."""
+        return SCORERS[self.scorer]
 
     @property
     def step(self) -> int:
@@ -124,12 +128,12 @@ def plan(config: ScoreConfig, split: Split, bos_id: int) -> Windows:
     targets = split.tokens - 1
     if targets < 1:
         raise DataError(f"the split holds {split.tokens} tokens, and a score needs at least 2: prepare more documents")
-    if config.scorer == "sliding" and targets < config.seq_len:
+    if config.windows.overlap == "always" and targets < config.seq_len:
         raise DataError(
             f"the split holds {targets} targets, less than one window of score.seq_len={config.seq_len}: nothing can "
             "slide; take a shorter window or prepare more documents"
         )
-    begin_D = document_starts(split, bos_id) if config.scorer == "document" else np.zeros(1, np.int64)
+    begin_D = document_starts(split, bos_id) if config.windows.by_document else np.zeros(1, np.int64)
     count_D = np.diff(begin_D, append=targets)
     return cut(begin_D[count_D > 0], count_D[count_D > 0], config.seq_len, config.step)
 

@@ -30,9 +30,9 @@ _PIECE = 2**18  # numbers in the rows worked on at once: 1008 positions of bytes
 class SidecarConfig:
     """Which sidecar rides along while the split is scored."""
 
-    name: Literal["", "cache", "bigram", "ngram"] = ""
+    name: str = ""
     """`cache`: tokens that came lately; `bigram`: those that lately followed the same token; `ngram`: a normalized
-    mixture with an n-gram model of all that came; "": none."""
+    mixture with an n-gram model of all that came; "": none. See `ADJUSTERS`."""
     reset: Literal["carry", "document"] = "carry"
     """`carry`: what was learned stays until the end of the split, and ngram has a second n-gram model for the document
     alone; `document`: all is forgotten at each BOS."""
@@ -126,13 +126,23 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-ADJUSTERS: dict[str, Callable[[SidecarConfig, int, int], Adjuster]] = {
+MakeAdjuster = Callable[[SidecarConfig, int, int], Adjuster]
+"""(config, size of the vocabulary, BOS) → what rides along from the beginning of a stream or document."""
+
+ADJUSTERS: dict[str, MakeAdjuster] = {
     "cache": lambda config, vocab_size, _: CacheBias(vocab_size, config.window, _or(config.strength, 0.1)),
     "bigram": lambda config, *_: BigramBias(config.window, _or(config.strength, 0.3)),
     "ngram": lambda config, vocab_size, bos_id: NgramMixture(
         vocab_size, config.order, config.weight, config.rate, bos_id if config.reset == "carry" else None
     ),
 }
+"""What `score.sidecar.name` may name."""
+
+
+def register_sidecar(name: str, make: MakeAdjuster) -> None:
+    """Make `name` available as `score.sidecar.name`. Raises ConfigError if it is taken by another sidecar."""
+    if ADJUSTERS.setdefault(name, make) is not make:
+        raise ConfigError(f"sidecar {name!r} is taken: choose another name (taken: {', '.join(sorted(ADJUSTERS))})")
 
 
 class Sidecar:
