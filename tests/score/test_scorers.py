@@ -360,7 +360,7 @@ def test_a_scorer_of_ones_own() -> None:
     with pytest.raises(ConfigError, match=r"unknown score.scorer='slide' \(nearest: sliding"):
         ScoreConfig(scorer="slide")
     register_scorer("apart", Scorer(by_document=True, overlap="always"))
-    with pytest.raises(ConfigError, match="score.scorer=apart needs a stride"):
+    with pytest.raises(ConfigError, match=r"score\.scorer=apart needs a stride"):
         ScoreConfig(scorer="apart")
     found = plan(ScoreConfig(64, scorer="apart", stride=16), indexed(TEXTS), 1)
     known = plan(ScoreConfig(64, scorer="document", stride=16), indexed(TEXTS), 1)
