@@ -23,8 +23,8 @@ import torch
 
 from niblick.artifact.foreign.paper_config import read_paper_config
 from niblick.artifact.foreign.paper_weights import places
+from niblick.run.packing import closure_bytes
 from niblick.run.paper_import import model_shapes, paper_run_config
-from niblick.run.pipeline import weigh_code
 
 ALLOWED = 1.2
 """Of the checkpoint's own size."""
@@ -73,7 +73,7 @@ def peak_bytes(*arguments: object) -> int:
 def measure(folder: Path, layers: int, width: int, dtype: torch.dtype) -> dict[str, Any]:
     """Import such a checkpoint in `folder`. Returns what it took."""
     weights, path, count = write_checkpoint(folder, layers, width, dtype)
-    weigh_code(paper_run_config(read_paper_config(path)), None)
+    closure_bytes(paper_run_config(read_paper_config(path)), None)
     started = time.perf_counter()
     peak = peak_bytes(weights, path, folder / "runs")
     seconds = time.perf_counter() - started

@@ -22,7 +22,7 @@ import pytest
 import torch
 from allpairspy import AllPairs
 
-from niblick.artifact.container import read_artifact
+from niblick.artifact.container import read_artifact, write_artifact
 from niblick.audit import auditor as auditing
 from niblick.audit.function_checks import Effort
 from niblick.bundle import make_script
@@ -93,7 +93,7 @@ def small_models(texts: dict[str, str], tmp_path_factory: pytest.TempPathFactory
         state["embed.weight"].normal_(std=0.5)  # or all tokens were as likely
         found[tokens] = tmp_path_factory.mktemp("small") / f"{tokens}.nib"
         header = packing.artifact_header(config, prepared.open_data(config).tokenizer.spec())
-        pipeline.write_artifact(found[tokens], header, pack(state), "zlib")
+        write_artifact(found[tokens], header, pack(state), "zlib")
     return found
 
 

@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -118,63 +119,105 @@ def hygiene(
     if not texts or not train.tokens:
         return not_applicable(name, "there is no training text or no validation text to compare")
     surplus = _surplus(train, val, tokenizer, source)
-    own = Matches(texts)
-    searched, sample = 0, list[bytes]()
-    worst: dict[str, Any] | None = None
-    total = sum(map(len, texts))
-    hits = foreign = 0
-    seen = [np.zeros(len(text), bool) for text in texts]
-    for number, text in enumerate(_documents(train, tokenizer)):
-        if most is not None and searched > most:
-            break
-        searched += len(text)
-        if report is not None and number % 256 == 0:
-            report(searched)
-        for place, document, begin, length in own.runs(text):
-            hits += 1
-            seen[document][begin : begin + length] = True
-            if surplus is not None and surplus[number]:
-                foreign += 1
-                if worst is None or length > worst["bytes"]:
-                    worst = _place(number, place, document, length, text)
-            elif worst is None and surplus is None:
-                worst = _place(number, place, document, length, text)
-        if sum(map(len, sample)) < total:
-            sample.append(text)
-    found_D = np.array([int(mask.sum()) for mask in seen])
-    found = int(found_D.sum())
-    facts: dict[str, Any] = {"val_bytes": total, "searched_bytes": searched, "runs": hits, "bytes_found": found}
+    found = _search(texts, _documents(train, tokenizer), surplus, most, report)
+    facts = {"val_bytes": found.total, "searched_bytes": found.searched, "runs": found.hits, "bytes_found": found.bytes}
     shown = (
-        f"{hits:,} runs of {RUN} bytes or more of validation text ({found:,} of {total:,} bytes) stand in "
-        f"{searched:,} bytes of training text"
+        f"{found.hits:,} runs of {RUN} bytes or more of validation text ({found.bytes:,} of {found.total:,} bytes) "
+        f"stand in {found.searched:,} bytes of training text"
     )
     if surplus is not None:
-        if foreign and worst is not None:
+        if found.foreign and (worst := found.worst) is not None:
             return failed(
                 name,
-                f"{foreign} of these are in training documents that the source does not have so often; the longest: "
-                f"{worst['bytes']} bytes of validation document {worst['val_document']} in training document "
+                f"{found.foreign} of these are in training documents that the source does not have so often; the "
+                f"longest: {worst['bytes']} bytes of validation document {worst['val_document']} in training document "
                 f"{worst['train_document']}; {shown}",
                 **facts,
                 example=worst,
             )
         return passed(name, f"{shown}, all of them where the source itself repeats", **facts)
-    if not hits:
-        return passed(
-            name, f"no run of {RUN} bytes of validation text stands in {searched:,} bytes of training text", **facts
-        )
-    usual_D = _repeated_by_itself(sample, train, tokenizer)
-    share, usual = found / total, int(usual_D.sum()) / max(1, sum(map(len, sample)))
-    copies, usual_copies = _copies(found_D, texts), _copies(usual_D, sample)
-    facts |= {"share": share, "usual_share": usual, "copies": copies, "usual_copies": usual_copies}
+    if not found.hits:
+        nothing = f"no run of {RUN} bytes of validation text stands in {found.searched:,} bytes of training text"
+        return passed(name, nothing, **facts)
+    return _beside_its_own(name, found, texts, _repeated_by_itself(found.sample, train, tokenizer), shown, facts)
+
+
+@dataclass
+class _Found:
+    """What a search for validation text in training text found."""
+
+    total: int
+    """Bytes of validation text."""
+    found_D: npt.NDArray[np.int64]
+    """Bytes of each validation document that were found."""
+    searched: int = 0
+    hits: int = 0
+    foreign: int = 0
+    """Hits in documents that the source does not have so often."""
+    worst: dict[str, Any] | None = None
+    sample: list[bytes] = field(default_factory=list)
+    """Training documents, about as much text as there is validation text."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of validation text that were found."""
+        return int(self.found_D.sum())
+
+
+def _search(
+    texts: list[bytes],
+    training: Iterable[bytes],
+    surplus: Any,
+    most: int | None,
+    report: Callable[[float], None] | None,
+) -> _Found:
+    own = Matches(texts)
+    found = _Found(sum(map(len, texts)), np.zeros(0, np.int64))
+    seen = [np.zeros(len(text), bool) for text in texts]
+    sampled = 0
+    for number, text in enumerate(training):
+        if most is not None and found.searched > most:
+            break
+        found.searched += len(text)
+        if report is not None and number % 256 == 0:
+            report(found.searched)
+        for place, document, begin, length in own.runs(text):
+            found.hits += 1
+            seen[document][begin : begin + length] = True
+            if surplus is not None and surplus[number]:
+                found.foreign += 1
+                if found.worst is None or length > found.worst["bytes"]:
+                    found.worst = _place(number, place, document, length, text)
+            elif found.worst is None and surplus is None:
+                found.worst = _place(number, place, document, length, text)
+        if sampled < found.total:
+            found.sample.append(text)
+            sampled += len(text)
+    found.found_D = np.array([int(mask.sum()) for mask in seen])
+    return found
+
+
+def _beside_its_own(
+    name: str,
+    found: _Found,
+    texts: list[bytes],
+    usual_D: npt.NDArray[np.int64],
+    shown: str,
+    facts: dict[str, Any],
+) -> Check:
+    """Whether validation text is repeated more than training documents repeat each other (`usual_D` bytes of each)."""
+    sample = found.sample
+    share, usual = found.bytes / found.total, int(usual_D.sum()) / max(1, sum(map(len, sample)))
+    copies, usual_copies = _copies(found.found_D, texts), _copies(usual_D, sample)
+    facts = facts | {"share": share, "usual_share": usual, "copies": copies, "usual_copies": usual_copies}
     facts |= {"documents": len(texts), "usual_documents": len(sample)}
     detail = (
         f"{shown}: {share:.2%}, {copies} of {len(texts)} documents whole; training documents repeat {usual:.2%} of "
         f"each other, {usual_copies} of {len(sample)} whole"
     )
     by_chance = _at_least(copies, len(texts), usual_copies / max(1, len(sample)))
-    if share > 1.5 * usual + 2 * RUN / total or by_chance < 0.01:
-        return failed(name, f"{detail}; name the source to see which are copies", **facts, example=worst)
+    if share > 1.5 * usual + 2 * RUN / found.total or by_chance < 0.01:
+        return failed(name, f"{detail}; name the source to see which are copies", **facts, example=found.worst)
     return passed(name, f"{detail}: no more than the source repeats itself", **facts)
 
 

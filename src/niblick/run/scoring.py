@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,38 @@ def score_model(
         )
 
 
+@dataclass(frozen=True)
+class Opened:
+    """An artifact beside the text that it is to be scored on."""
+
+    path: Path
+    run: Run | None
+    artifact: Artifact
+    model: LM
+    dataset: Dataset
+    """Its validation split is what `config.documents` leaves of it."""
+    sliced: bool
+    config: ScoreConfig
+    dtype: str
+
+
+def open_artifact(path: Path, data: str, run: Run | None = None, overrides: Iterable[str] = ()) -> Opened:
+    """Open an artifact, of a run or by itself, and its text. Raises ConfigError if they do not fit."""
+    if run:
+        config_of(run)
+    model, artifact = load_artifact(path)
+    dataset = Dataset.open(data)
+    expect_tokenizer(artifact, dataset, path)
+    settings = dict(artifact.config["score"])
+    dtype = settings.pop("dtype")
+    config = override_score(score_config(settings), overrides)
+    whole, dataset = dataset.val, scored_slice(dataset, config)
+    if config.ttt.optimizer:
+        refuse_known_text(dataset, artifact.config.get("train_text_hash"))
+    model = model.to(pick_device("auto"))
+    return Opened(path, run, artifact, model, dataset, dataset.val is not whole, config, dtype)
+
+
 def score_artifact(
     path: Path,
     data: str,
@@ -106,39 +138,37 @@ def score_artifact(
     from the text it was trained on.
     """
     started = time.perf_counter()
-    recipe = run.recipe if run and run.recipe.is_file() else None
-    if run:
-        config_of(run)
-    model, artifact = load_artifact(path)
-    dataset = Dataset.open(data)
-    expect_tokenizer(artifact, dataset, path)
-    settings = dict(artifact.config["score"])
-    dtype = settings.pop("dtype")
-    config = override_score(score_config(settings), overrides)
-    whole, dataset = dataset.val, scored_slice(dataset, config)
-    if config.ttt.optimizer:
-        refuse_known_text(dataset, artifact.config.get("train_text_hash"))
-    device = pick_device("auto")
-    model = model.to(device)
+    opened = open_artifact(path, data, run, overrides)
+    model, dataset, config, dtype = opened.model, opened.dataset, opened.config, opened.dtype
     looking = time.perf_counter()
     observe = inspect(model, dataset, config, dtype) if inspect else None
     looking = time.perf_counter() - looking  # is no part of scoring
     score = score_model(model, dataset, config, dtype, observe=observe, progress=progress)
-    eval_seconds = time.perf_counter() - started - looking
-    here = machine()
-    size = path.stat().st_size
-    sliced = dataset.val is not whole
-    sizes = weighed(size, scored_config(artifact, config, dtype, run, path), recipe)
+    record = score_record(opened, score, time.perf_counter() - started - looking)
+    if run and keep:
+        if dataset.val.index is not None and score.document_nats is not None:
+            costs = document_costs(dataset.val.index, score.document_nats)
+            record[COSTS_KEY] = write_costs(path.parent, costs)
+        append_line(path.parent / "scores.jsonl", json.dumps(record))
+    return record
+
+
+def score_record(opened: Opened, score: Score, eval_seconds: float) -> dict[str, Any]:
+    """Everything that is kept of a score: what it is, of which text, how it came about, and whether it is legal."""
+    path, run, config, dataset = opened.path, opened.run, opened.config, opened.dataset
+    here, recipe = machine(), run.recipe if run and run.recipe.is_file() else None
+    sizes = weighed(path.stat().st_size, scored_config(opened.artifact, config, opened.dtype, run, path), recipe)
     legal = legality(
-        artifact_bytes=size,
+        artifact_bytes=sizes["artifact_bytes"],
         code_bytes=sizes["code_bytes"],
         train_seconds=train_clock(run, path.parent.name) if run else None,
         eval_seconds=eval_seconds,
         machine=here,
         score_first=score_first(score.log),
-        documents=config.documents if sliced else None,
+        documents=config.documents if opened.sliced else None,
     )
-    record = {
+    device = next(opened.model.parameters()).device.type
+    return {
         "bpb": score.bpb,
         "loss": score.loss,
         "bits": score.bits,
@@ -150,20 +180,14 @@ def score_artifact(
         **sizes,
         "text_hash": dataset.val.text_hash,
         "stream_hash": dataset.val.stream_hash,
-        "slice": f"first {config.documents} documents" if sliced else WHOLE,
-        "scorer": to_dict(config) | {"dtype": dtype, "device": device.type},
+        "slice": f"first {config.documents} documents" if opened.sliced else WHOLE,
+        "scorer": to_dict(config) | {"dtype": opened.dtype, "device": device},
         "knife_edges": score.knife_edges,
         "decisions": score.decisions,
         "ttt_log": [[line.first, line.end, *map(_rounded, line[2:])] for line in score.log],
         "machine": here,
         "legality": legal,
     }
-    if run and keep:
-        if dataset.val.index is not None and score.document_nats is not None:
-            costs = document_costs(dataset.val.index, score.document_nats)
-            record[COSTS_KEY] = write_costs(path.parent, costs)
-        append_line(path.parent / "scores.jsonl", json.dumps(record))
-    return record
 
 
 def scored_config(artifact: Artifact, score: ScoreConfig, dtype: str, run: Run | None, path: Path) -> RunConfig:
