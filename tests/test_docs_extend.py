@@ -13,10 +13,13 @@ import torch
 
 from niblick.data.prepare import prepare
 from niblick.model.lm import LM
+from niblick.pack.quantize import quantize
+from niblick.pack.rounding import rounding_of
 from niblick.recipes.presets import load_recipe
 from niblick.train.checkpoint import list_checkpoints, read_tensors
 from niblick.train.guides import make_guide
 from niblick.train.optim import Optimizers
+from niblick.train.qat import rounded_parameters
 from niblick.train.regularizers import Penalties
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "extend.md"
@@ -38,6 +41,10 @@ def test_part(title: str, code: str, tmp_path: Path) -> None:
     if config.train.penalties:
         assert len(Penalties(model, config.train.penalties, config.export).add_gradients(0)) == 1
     Optimizers(model, config.optim).step(0, 1.0)
+    for name, (p, scheme) in rounded_parameters(model, config.export).items():
+        weights, prune = torch.randn(p.shape), config.export.prune
+        packed = quantize(name, weights, scheme, prune).dequantize()
+        assert torch.equal(packed, rounding_of(weights, scheme, prune).round(weights))
     model = model.double()
     with torch.no_grad():
         logits, state = model(ids_BL), model.new_state(2)
@@ -63,14 +70,14 @@ def recipe():
         ),
         schedule=ScheduleConfig(steps=4, max_seconds=None),
         optim=OptimConfig(name="lion", matrix_lr=1e-3, vector_lr=1e-3, embed_lr=1e-3),
-        export=ExportConfig(codec="xz"),
+        export=ExportConfig("shift4", codec="xz"),
         score=ScoreConfig(seq_len=64),
     )
 """
 
 
 def test_all_parts_in_one_run(tmp_path: Path) -> None:
-    """Block, router, optimizer, codec and guide, in one recipe: trained, packed, scored by a process of its own."""
+    """A part of each kind in one recipe: trained, packed, scored by a process of its own."""
     recipe = tmp_path / "together.py"
     recipe.write_text("\n".join(code for _, code in PARTS) + TOGETHER, encoding="utf-8")
     prepare("pydocs", "byte260", tmp_path / "data", max_docs=24, val_docs=2)
@@ -79,11 +86,11 @@ def test_all_parts_in_one_run(tmp_path: Path) -> None:
     done = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["artifact"] == "int8-published+xz"
+    assert result["artifact"] == "shift4+xz"
     tensors, _ = read_tensors(list_checkpoints(Path(result["run"]) / "checkpoints")[-1])
     assert "optim/body.levels.0.encoder.blocks.1.gate.weight/momentum" in tensors
     assert "optim/body.levels.0.router.map.weight/momentum" in tensors
 
 
 def test_all_parts_are_there() -> None:
-    assert {"A block", "A router", "An optimizer", "A codec", "A penalty"} <= {title for title, _ in PARTS}
+    assert {"A block", "A router", "An optimizer", "A codec", "A scheme", "A penalty"} <= {title for title, _ in PARTS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,14 @@ import torch
 
 from niblick.artifact.container import read_artifact, write_artifact
 from niblick.errors import ArtifactError, ConfigError
+from niblick.pack import schemes
 from niblick.pack.export_config import ExportConfig
+from niblick.pack.grid import fit_grid
+from niblick.pack.kinds import Int
 from niblick.pack.published import CLIP_QUANTILE, clip_values, quantize_int8
 from niblick.pack.quantize import pack, quantize
-from niblick.pack.schemes import PUBLISHED, parse_scheme
+from niblick.pack.rounding import is_rounded, rounding_of
+from niblick.pack.schemes import KINDS, PUBLISHED, Scheme, on_a_grid, parse_scheme, register_scheme
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "int8_per_row.npz"
 CASES = ["gauss", "wide", "heavy", "zero", "vec"]
@@ -133,3 +138,44 @@ def test_unfit_tensors_are_named(tensor: torch.Tensor, scheme: str, message: str
 def test_unknown_scheme_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no quantization scheme 'int9' \(nearest: int8"):
         ExportConfig("int9")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda weights, scheme: quantize("w", weights, scheme),
+        lambda weights, scheme: rounding_of(weights, scheme),
+        lambda weights, scheme: fit_grid(weights, scheme),
+        lambda weights, scheme: is_rounded(scheme, weights),
+        lambda weights, scheme: on_a_grid(scheme),
+    ],
+)
+def test_no_kind_is_taken_for_another(use: Callable[[torch.Tensor, Scheme], object]) -> None:
+    with pytest.raises(ConfigError, match=r"no kind of schemes 'int8-publish' \(nearest: int8-published"):
+        use(torch.ones(4, 4), Scheme("int8-publish"))
+
+
+class Nine(Int):
+    """int9, whose codes lie on the grid of any int scheme."""
+
+    def bits(self, name: str) -> float | None:
+        return 9.0 if name == "int9" else None
+
+
+def test_a_kind_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schemes, "KINDS", dict(KINDS))
+    with pytest.raises(ConfigError, match="scheme 'wide' is taken"):  # it has the names of int
+        register_scheme(Nine("wide"))
+    kind = Nine("wide")
+    kind.names = ("int9",)
+    register_scheme(kind)
+    register_scheme(kind)
+    weights, scheme = torch.randn(8, 400), parse_scheme("int9:column")
+    packed = quantize("w", weights, scheme, hessian=torch.eye(400))
+    assert packed.scheme == "grid" and packed.parts["codes"].dtype == np.int16
+    plain = quantize("w", weights, scheme).dequantize()
+    assert torch.equal(rounding_of(weights, scheme).round(weights), plain)
+    another = Nine("wide")
+    another.names = ("int9",)
+    with pytest.raises(ConfigError, match="taken"):
+        register_scheme(another)

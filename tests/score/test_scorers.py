@@ -26,6 +26,7 @@ from niblick.score.contiguous import score_contiguous
 from niblick.score.plan import Windows, batches, plan
 from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import Progress, Score, score_split
+from niblick.score.windowing import SCORERS, Scorer, register_scorer
 
 TOKENIZER = ByteTokenizer()
 TEXTS = ["A first document, short.", "Zweites Dokument: Größe und Maß.", "x" * 40, "the last one " * 30, "e", "", "end"]
@@ -353,3 +354,17 @@ def test_bundles_hold_every_window_once(made: list[tuple[int, int]], room: int, 
         assert len(set(bundle.first_N.tolist())) == 1
         assert pad or len(set(bundle.length_N.tolist())) == 1
         assert len(bundle.start_N) == 1 or len(bundle.start_N) * bundle.length_N.max() <= room
+
+
+def test_a_scorer_of_ones_own() -> None:
+    with pytest.raises(ConfigError, match=r"unknown score.scorer='slide' \(nearest: sliding"):
+        ScoreConfig(scorer="slide")
+    register_scorer("apart", Scorer(by_document=True, overlap="always"))
+    with pytest.raises(ConfigError, match=r"score\.scorer=apart needs a stride"):
+        ScoreConfig(scorer="apart")
+    found = plan(ScoreConfig(64, scorer="apart", stride=16), indexed(TEXTS), 1)
+    known = plan(ScoreConfig(64, scorer="document", stride=16), indexed(TEXTS), 1)
+    assert all(map(np.array_equal, found, known))
+    with pytest.raises(ConfigError, match="scorer 'sliding' is taken"):
+        register_scorer("sliding", SCORERS["document"])
+    del SCORERS["apart"]

@@ -20,11 +20,11 @@ from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError
 from niblick.model.lm import LM
 from niblick.model.model_config import ModelConfig, StageConfig
-from niblick.score import ngram_mixture
+from niblick.score import ngram_mixture, sidecars
 from niblick.score.ngram_mixture import FLOOR, LARGEST_WEIGHT, NOVELTY, STEP, ContextCounts, NgramMixture
 from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 from niblick.score.scorers import score_split
-from niblick.score.sidecars import BigramBias, CacheBias, Sidecar
+from niblick.score.sidecars import ADJUSTERS, BigramBias, CacheBias, Sidecar, register_sidecar
 
 V = 7
 BOS = 1
@@ -279,3 +279,15 @@ def test_rides_along_with_every_scorer() -> None:
             assert abs(nats[0] - alone.nats) > 1
     still = replace(plain, sidecar=SidecarConfig("ngram", weight=0, rate=0))
     assert score_split(model, split, ByteTokenizer(), still).nats == pytest.approx(alone.nats, abs=1e-6)
+
+
+def test_a_sidecar_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidecars, "ADJUSTERS", dict(ADJUSTERS))
+    with pytest.raises(ConfigError, match=r"unknown score.sidecar.name='cachet' \(nearest: cache"):
+        SidecarConfig(name="cachet")
+    register_sidecar("strong", lambda config, vocab_size, _: CacheBias(vocab_size, config.window, 1.5))
+    logits_NV, targets_N = torch.randn(20, V), torch.randint(0, V, (20,))
+    found = Sidecar(SidecarConfig(name="strong"), V, BOS)(1, logits_NV, targets_N)
+    assert torch.equal(found, Sidecar(SidecarConfig(name="cache", strength=1.5), V, BOS)(1, logits_NV, targets_N))
+    with pytest.raises(ConfigError, match="sidecar 'cache' is taken"):
+        register_sidecar("cache", ADJUSTERS["bigram"])

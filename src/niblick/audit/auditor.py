@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from niblick.artifact.container import Artifact
 from niblick.audit import text_checks as text
 from niblick.audit.checks import Check, failed, not_applicable, passed, summary
 from niblick.audit.file_checks import audit_file, read_text
@@ -261,9 +263,39 @@ def sample_rows(split: Split, bos_id: int, length: int) -> Tensor:
 # Artifacts
 
 
+@dataclass(frozen=True)
+class Audited:
+    """An artifact on the text that it is scored on: all that a check may look at."""
+
+    path: Path
+    run: Run | None
+    data: str
+    artifact: Artifact
+    model: LM
+    dataset: Dataset
+    config: ScoreConfig
+    """The artifact's own scorer."""
+    dtype: str
+    """What it scores in."""
+    record: dict[str, Any] | None
+    """The newest score of this text; None if there is none."""
+    options: Options
+    say: Say
+
+    @property
+    def recipe(self) -> Path | None:
+        """The user's code that the model is made of."""
+        return self.run.recipe if self.run is not None and self.run.recipe.is_file() else None
+
+    @cached_property
+    def fresh(self) -> dict[str, Any]:
+        """What a fresh process finds, see `score_fresh`; made once, for all checks that ask for it."""
+        self.say("scoring the artifact again in a fresh process without network")
+        return score_fresh(self.path, self.recipe, self.data)
+
+
 def artifact_checks(path: Path, run: Run | None, data: str, options: Options, say: Say) -> list[Check]:
-    """All eight checks of an artifact, and the proof where it is asked for."""
-    recipe = run.recipe if run is not None and run.recipe.is_file() else None
+    """All of ARTIFACT_CHECKS: eight, and the proof where it is asked for."""
     if run is not None:
         prepared.config_of(run)
     model, artifact = load_artifact(path)
@@ -271,28 +303,64 @@ def artifact_checks(path: Path, run: Run | None, data: str, options: Options, sa
     expect_tokenizer(artifact, dataset, path)
     settings = dict(artifact.config["score"])
     dtype = settings.pop("dtype")
-    config = score_config(settings)
-    record = last_score(path, dataset)
-    say("asking the model about changed, shuffled and padded text")
-    ids_BL = sample_rows(dataset.val, dataset.tokenizer.bos_id, config.seq_len)
-    checks = audit_model(model, ids_BL, dataset.tokenizer.bos_id, options.effort)
-    say("counting bytes again, and looking for validation text in training text")
+    config, record = score_config(settings), last_score(path, dataset)
+    audited = Audited(path, run, data, artifact, model, dataset, config, dtype, record, options, say)
+    return [check for checks in ARTIFACT_CHECKS for check in checks(audited)]
+
+
+def _model(audited: Audited) -> list[Check]:
+    audited.say("asking the model about changed, shuffled and padded text")
+    bos_id = audited.dataset.tokenizer.bos_id
+    ids_BL = sample_rows(audited.dataset.val, bos_id, audited.config.seq_len)
+    return audit_model(audited.model, ids_BL, bos_id, audited.options.effort)
+
+
+def _bytes(audited: Audited) -> list[Check]:
+    audited.say("counting bytes again, and looking for validation text in training text")
+    record = audited.record
     claimed = (record["bytes"], record["lossless"]) if record else (None, None)
-    checks.append(text.bytes_counted(dataset.val, dataset.tokenizer, *claimed))
-    checks += scorer_checks(model, dataset, config, record)
-    source = (document.text.encode() for document in read_documents(options.source)) if options.source else None
-    checks.append(text.hygiene(dataset.train, dataset.val, dataset.tokenizer, source, options.train_bytes))
-    say("scoring the artifact again in a fresh process without network")
-    fresh = score_fresh(path, recipe, data)
-    code = packing.weighed(path.stat().st_size, scoring.scored_config(artifact, config, dtype, run, path), recipe)[
-        "code_bytes"
-    ]
-    checks.append(artifact_check(path, code, record, fresh))
-    checks.append(reproduction(model, dataset, config, dtype, record, fresh))
-    if options.prove:
-        say(f"coding and decoding {options.prove} documents")
-        checks.append(prove(model, dataset, config, options.prove))
-    return checks
+    return [text.bytes_counted(audited.dataset.val, audited.dataset.tokenizer, *claimed)]
+
+
+def _scorer(audited: Audited) -> list[Check]:
+    return scorer_checks(audited.model, audited.dataset, audited.config, audited.record)
+
+
+def _hygiene(audited: Audited) -> list[Check]:
+    name, dataset = audited.options.source, audited.dataset
+    source = (document.text.encode() for document in read_documents(name)) if name else None
+    return [text.hygiene(dataset.train, dataset.val, dataset.tokenizer, source, audited.options.train_bytes)]
+
+
+def _artifact(audited: Audited) -> list[Check]:
+    path, fresh = audited.path, audited.fresh
+    scored = scoring.scored_config(audited.artifact, audited.config, audited.dtype, audited.run, path)
+    code = packing.weighed(path.stat().st_size, scored, audited.recipe)["code_bytes"]
+    return [artifact_check(path, code, audited.record, fresh)]
+
+
+def _reproduction(audited: Audited) -> list[Check]:
+    a = audited
+    return [reproduction(a.model, a.dataset, a.config, a.dtype, a.record, a.fresh)]
+
+
+def _proof(audited: Audited) -> list[Check]:
+    if not (count := audited.options.prove):
+        return []
+    audited.say(f"coding and decoding {count} documents")
+    return [prove(audited.model, audited.dataset, audited.config, count)]
+
+
+ARTIFACT_CHECKS: tuple[Callable[[Audited], list[Check]], ...] = (
+    _model,
+    _bytes,
+    _scorer,
+    _hygiene,
+    _artifact,
+    _reproduction,
+    _proof,
+)
+"""What an artifact is put to, in the order of the report."""
 
 
 def last_score(path: Path, dataset: Dataset) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from niblick.bundle.reach import Names, Registries
 from niblick.config.run_config import RunConfig
 from niblick.model.model_config import is_soft, parse_layout
-from niblick.pack.schemes import PUBLISHED
+from niblick.pack.schemes import SchemeKind, kind_of, parse_rules, parse_scheme
 
 
 def registries(config: RunConfig) -> Registries:
@@ -21,6 +21,7 @@ def registries(config: RunConfig) -> Registries:
     models = [model, *([model.entropy.model] if model.entropy else [])]
     stages = [(m, stage) for m in models for stage in m.stages()]
     levels = [level for m in models for level in m.levels]
+    kinds = scheme_kinds(config)
     asked: dict[tuple[str, str], set[str]] = {
         ("niblick.model.layers", "BLOCKS"): {"T"} | {b for _, stage in stages for b in parse_layout(stage.layout)},
         ("niblick.model.mlp", "MLPS"): {str(stage.mlp or m.mlp) for m, stage in stages},
@@ -29,12 +30,23 @@ def registries(config: RunConfig) -> Registries:
         ("niblick.train.optim", "OPTIMIZERS"): {config.optim.name},
         ("niblick.train.guides", "GUIDES"): {config.train.init_from},
         ("niblick.train.regularizers", "PENALTIES"): {penalty.kind for penalty in config.train.penalties},
+        ("niblick.pack.schemes", "KINDS"): {kind.name for kind in kinds},
+        ("niblick.artifact.dequantize", "_DEQUANTIZERS"): {kind.reader for kind in kinds},
         ("niblick.artifact.codecs", "_CODECS"): {config.export.codec},
         ("niblick.score.sidecars", "ADJUSTERS"): {config.score.sidecar.name},
     }
-    if config.entropy.artifact:  # whose codec only its file knows
+    if config.entropy.artifact:  # whose codec and readers only its file knows
         del asked["niblick.artifact.codecs", "_CODECS"]
+        del asked["niblick.artifact.dequantize", "_DEQUANTIZERS"]
     return {key: frozenset(values) for key, values in asked.items()}
+
+
+def scheme_kinds(config: RunConfig) -> list[SchemeKind]:
+    """Kinds of the schemes that a config names, and of those that small tensors and penalties have of their own."""
+    texts = [config.export.scheme, config.qat.scheme, "fp32", "fp16"]
+    texts += ["ternary"] * any(penalty.kind == "ternary" for penalty in config.train.penalties)
+    schemes = [*map(parse_scheme, filter(None, texts)), *(rule.scheme for rule in parse_rules(config.export.rules))]
+    return [kind_of(scheme) for scheme in schemes]
 
 
 def left_out(config: RunConfig) -> Names:
@@ -42,12 +54,10 @@ def left_out(config: RunConfig) -> Names:
     model, export, score = config.model, config.export, config.score
     models = [model, *([model.entropy.model] if model.entropy else [])]
     routers = [level.router for m in models for level in m.levels]
-    only_published = export.scheme == PUBLISHED and not export.rules and not config.qat.on
     rows = (
-        (export.gptq == "off", "run.packing calibrated", "pack.gptq gptq_codes column_weights"),
+        (export.gptq == "off", "run.packing calibrated", "pack.gptq by_gptq"),
         (not export.permute, "pack.permute permuted"),
         (not export.residual.bytes, "pack.residuals _pairs _factors _Pairs group_names"),
-        (only_published, "pack.grid fit_grid", "artifact.dequantize _grid"),
         (not config.qat.on, "train.qat QAT"),
         (not config.qat.on and not config.train.penalties, "train.qat rounded_parameters"),
         (not config.train.penalties, "train.regularizers Penalties"),

@@ -20,7 +20,8 @@ from torch import Tensor
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ArtifactError
 from niblick.pack.export_config import ResidualConfig
-from niblick.pack.quantize import SMALL_ELEMENTS, quantize
+from niblick.pack.kinds import SMALL_ELEMENTS
+from niblick.pack.quantize import quantize
 from niblick.pack.residuals import add_residuals
 from niblick.pack.schemes import Scheme
 from niblick.pack.sensitivity import Evaluate

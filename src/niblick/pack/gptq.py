@@ -18,9 +18,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from niblick.artifact.dequantize import EncodedTensor, matrix_shape
 from niblick.errors import ConfigError
 from niblick.pack.export_config import DAMPING
-from niblick.pack.grid import Grid
+from niblick.pack.grid import Grid, fit_grid
+from niblick.pack.schemes import Scheme
+from niblick.pack.stored import on_grid
 
 BLOCK = 128
 """Columns whose corrections are added one by one; those of earlier blocks come in one matrix product."""
@@ -30,6 +33,17 @@ LEAST = 1e-3
 
 Tell = Callable[[str], None]
 """Takes one sentence about what could not be done as usual."""
+
+
+def by_gptq(
+    weights: Tensor, kept: Tensor, scheme: Scheme, hessian_CC: Tensor, damping: float, tell: Tell
+) -> EncodedTensor:
+    """Return a tensor on the grid of a scheme; what is zero in `kept`, the weights after pruning, stays zero."""
+    weights_RC, kept_RC = (w.reshape(matrix_shape(tuple(weights.shape))) for w in (weights, kept))
+    grid = fit_grid(kept_RC, scheme, column_weights(hessian_CC, damping))
+    zero_RC = (kept_RC == 0) if kept is not weights else None
+    codes_RC = gptq_codes(weights_RC, grid, hessian_CC, damping, zero_RC=zero_RC, tell=tell)
+    return on_grid(grid, codes_RC, tuple(weights.shape))
 
 
 def gptq_codes(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from niblick.artifact.dequantize import LOG_SCALES, block_size, log_scale_values
-from niblick.pack.schemes import Scheme
+from niblick.pack.schemes import Scheme, kind_of
 
 FINE_CLIPS = (0.999, 0.9995, 0.9999, 0.99999, 1.0)
 """Percentiles of |weight| that are tried as the largest code (study 2 searches this range)."""
@@ -68,13 +68,17 @@ def scale_values(parts: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def fit_grid(weights_RC: Tensor, scheme: Scheme, weight_C: Tensor | None = None) -> Grid:
-    """Return the grid of an int or ecsq scheme for a finite float32 matrix on any device; the grid is on the CPU.
+    """Return the grid of a scheme for a finite float32 matrix on any device; the grid is on the CPU.
 
     `weight_C` says how much an error in each column matters (the diagonal of a Hessian): clips and `auto` weigh by it,
-    and the steps of `ecsq:column` are chosen so that every column costs the same (reverse water-filling).
+    and the steps of `ecsq:column` are chosen so that every column costs the same (reverse water-filling). Raises
+    ConfigError for a scheme without a grid.
     """
-    if scheme.kind == "ecsq":
-        return _even_grid(weights_RC, scheme, weight_C)
+    return kind_of(scheme).fit(weights_RC, scheme, weight_C)
+
+
+def clipped_grid(weights_RC: Tensor, scheme: Scheme, weight_C: Tensor | None) -> Grid:
+    """`fit_grid` of int schemes, which clip."""
     if scheme.axis != "auto":
         return _clipped_grid(weights_RC, scheme, scheme.axis, weight_C)
     grids = [_clipped_grid(weights_RC, scheme, axis, weight_C) for axis in ("row", "column")]
@@ -130,8 +134,11 @@ def _best_scales(blocks_NK: Tensor, levels: int, matter_NK: Tensor | None) -> Te
     return best_N
 
 
-def _even_grid(weights_RC: Tensor, scheme: Scheme, weight_C: Tensor | None) -> Grid:
-    """One step for all (or in a fixed proportion over rows or columns), such that codes hold `scheme.bits` bits."""
+def even_grid(weights_RC: Tensor, scheme: Scheme, weight_C: Tensor | None) -> Grid:
+    """`fit_grid` of ecsq schemes: such that codes hold `scheme.bits` bits.
+
+    There is one step for all weights, or steps in a fixed proportion over rows or columns.
+    """
     rows, columns = weights_RC.shape
     profile = weights_RC.new_ones(1, 1)
     if scheme.axis == "row":

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from niblick.artifact.dequantize import EncodedTensor, matrix_shape
+from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ArtifactError, ConfigError
 from niblick.pack.export_config import DAMPING, ExportConfig
-from niblick.pack.gptq import Tell, column_weights, gptq_codes
-from niblick.pack.grid import Grid, fit_grid
+from niblick.pack.gptq import Tell, by_gptq
 from niblick.pack.permute import permuted
-from niblick.pack.published import CONTROL_PATTERNS, KEEP_ELEMENTS, quantize_int8
 from niblick.pack.residuals import add_residuals
 from niblick.pack.schemes import (
-    FLOATS,
-    PUBLISHED,
     Scheme,
     chosen_scheme,
     expect_matches,
+    kind_of,
     on_a_grid,
     parse_rules,
     parse_scheme,
 )
-
-SMALL_ELEMENTS = 2_048
-"""Vectors, and matrices up to this many elements, are fp16 unless a rule names them."""
 
 
 def pack(
@@ -89,13 +82,8 @@ def schemes_of(state: Mapping[str, Tensor], config: ExportConfig) -> dict[str, S
 
 def _usual_scheme(name: str, tensor: Tensor, config: ExportConfig) -> Scheme:
     usual = parse_scheme(config.scheme)
-    if config.scheme == PUBLISHED:
-        if tensor.numel() > KEEP_ELEMENTS:
-            return usual
-        return Scheme("fp32" if any(pattern in name for pattern in CONTROL_PATTERNS) else "fp16")
-    if usual.kind == "fp32" or (tensor.ndim >= 2 and tensor.numel() > SMALL_ELEMENTS):
-        return usual
-    return Scheme("fp16")
+    small = kind_of(usual).instead(name, tensor)
+    return Scheme(small) if small else usual
 
 
 def quantize(
@@ -110,35 +98,14 @@ def quantize(
 ) -> EncodedTensor:
     """Return one tensor in stored form, rounded by GPTQ where its Hessian is given; raises as `pack` does."""
     weights = checked(name, tensor)
-    if scheme.kind in FLOATS or not weights.numel():
-        return _as_floats(name, weights, scheme.kind if scheme.kind in FLOATS else "fp16")
-    kept = pruned(weights, prune) if prune else weights
-    if on_a_grid(scheme):
-        return _gridded(weights, kept, scheme, bool(prune), hessian, damping, tell)
-    codes, scale = quantize_int8(kept)
-    _expect_finite(name, scale)
-    return EncodedTensor("int8", tuple(weights.shape), {"codes": _array(codes), "scale": _array(scale)})
-
-
-def _gridded(
-    weights: Tensor, kept: Tensor, scheme: Scheme, prune: bool, hessian: Tensor | None, damping: float, tell: Tell
-) -> EncodedTensor:
-    """Round to a grid, by GPTQ where there is a Hessian; with `prune` what is zero in `kept` stays zero."""
-    weights_RC, kept_RC = (w.reshape(matrix_shape(tuple(weights.shape))) for w in (weights, kept))
-    if hessian is None:
-        grid = fit_grid(kept_RC, scheme)
-        return on_grid(grid, grid.codes(kept_RC), tuple(weights.shape))
-    grid = fit_grid(kept_RC, scheme, column_weights(hessian, damping))
-    zero_RC = (kept_RC == 0) if prune else None
-    codes_RC = gptq_codes(weights_RC, grid, hessian, damping, zero_RC=zero_RC, tell=tell)
-    return on_grid(grid, codes_RC, tuple(weights.shape))
-
-
-def on_grid(grid: Grid, codes_RC: Tensor, shape: tuple[int, ...]) -> EncodedTensor:
-    """Return the stored form of codes on a grid, whole numbers (R, C) of any dtype."""
-    dtype = torch.int8 if grid.levels < 2**7 else torch.int16 if grid.levels < 2**15 else torch.int32
-    codes = codes_RC.to(dtype).reshape(shape)
-    return EncodedTensor("grid", shape, {"codes": _array(codes), **grid.scale})
+    kind = kind_of(scheme)
+    if not kind.floats and not weights.numel():  # of no weights there are no scales
+        scheme = Scheme("fp16")
+        kind = kind_of(scheme)
+    kept = pruned(weights, prune) if prune and not kind.floats else weights
+    if kind.on_grid and hessian is not None:
+        return by_gptq(weights, kept, scheme, hessian, damping, tell)
+    return kind.write(name, kept, scheme)
 
 
 def pruned(weights: Tensor, share: float) -> Tensor:
@@ -160,26 +127,3 @@ def checked(name: str, tensor: Tensor) -> Tensor:
             f"tensor {name!r} has {count:,} values that are infinite or NaN; pack an earlier checkpoint"
         )
     return tensor.detach().float().cpu()
-
-
-def _as_floats(name: str, weights: Tensor, kind: str) -> EncodedTensor:
-    if kind == "fp16":
-        values = _array(_expect_finite(name, weights.half()))
-    elif kind == "bf16":
-        values = _array(_expect_finite(name, weights.bfloat16()).view(torch.int16)).view(np.uint16)
-    else:
-        values = _array(weights)
-    return EncodedTensor(kind, tuple(weights.shape), {"values": values})
-
-
-def _expect_finite(name: str, halves: Tensor) -> Tensor:
-    if not bool(torch.isfinite(halves).all()):
-        raise ArtifactError(
-            f"tensor {name!r} has values past what {str(halves.dtype).removeprefix('torch.')} can hold; "
-            f"keep it as floats with a rule: export.rules='[\"{name}=fp32\"]'"
-        )
-    return halves
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.contiguous().numpy().copy()  # a copy: training may go on while the artifact is written

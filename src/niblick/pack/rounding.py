@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from niblick.artifact.dequantize import matrix_shape
-from niblick.errors import ConfigError
 from niblick.pack.grid import fit_grid
 from niblick.pack.published import clip_values, quantize_int8
 from niblick.pack.quantize import pruned
-from niblick.pack.schemes import FLOATS, PUBLISHED, Scheme
+from niblick.pack.schemes import Scheme, kind_of
 
 
 @dataclass(frozen=True)
@@ -54,31 +53,33 @@ class Rounding:
 
 
 def is_rounded(scheme: Scheme, weights: Tensor) -> bool:
-    """Whether a tensor stored by `scheme` is rounded to a grid, not kept as floats."""
-    return scheme.kind not in FLOATS and weights.numel() > 0
+    """Whether a tensor stored by `scheme` is rounded, not kept as floats."""
+    return not kind_of(scheme).floats and weights.numel() > 0
 
 
 @torch.no_grad()
 def rounding_of(weights: Tensor, scheme: Scheme, prune: float = 0.0) -> Rounding:
-    """Return how a finite float32 tensor is rounded by an int, ecsq or published scheme, on the tensor's device.
+    """Return how a finite float32 tensor is rounded by a scheme, on the tensor's device.
 
     `prune` is the share of its smallest weights that export sets to zero. Raises ConfigError for a scheme of floats.
     """
-    if scheme.kind in FLOATS:
-        raise ConfigError(f"the scheme {scheme} keeps floats: there is nothing to round; choose int2 to int8, say")
     floor = weights.new_tensor(-1.0)
     if count := int(prune * weights.numel()):
         floor = weights.abs().flatten().kthvalue(count).values
         weights = pruned(weights, prune)
-    if scheme.kind == PUBLISHED:
-        return _published(weights, floor)
+    return kind_of(scheme).rounding(weights, scheme, floor)
+
+
+def grid_rounding(weights: Tensor, scheme: Scheme, floor: Tensor) -> Rounding:
+    """Return the rounding to the grid of a scheme."""
     grid = fit_grid(weights.reshape(matrix_shape(tuple(weights.shape))).float(), scheme)
     step_RC = grid.step_RC().to(weights.device)
     divide_RC = torch.where(step_RC > 0, step_RC, torch.inf)
     return Rounding(divide_RC, step_RC, step_RC.new_tensor(float(grid.levels)).view(1, 1), floor)
 
 
-def _published(weights: Tensor, floor: Tensor) -> Rounding:
+def published_rounding(weights: Tensor, floor: Tensor) -> Rounding:
+    """Return the rounding of the published export."""
     rows_RC = weights if weights.ndim == 2 else weights.reshape(1, -1)
     _, stored = quantize_int8(weights)
     clip_R1 = clip_values(rows_RC)[:, None]

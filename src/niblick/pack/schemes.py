@@ -23,11 +23,34 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from niblick.errors import ConfigError, nearest
+from niblick.pack.kinds import Ecsq, Floats, Int, Published, SchemeKind
 
-FLOATS = ("fp32", "fp16", "bf16")
 AXES = ("row", "column", "tensor", "auto")
 PUBLISHED = "int8-published"
-_NAMES = (*FLOATS, PUBLISHED, *(f"int{n}" for n in range(2, 9)), "ternary", "ecsq4.5")
+
+KINDS: dict[str, SchemeKind] = {
+    "fp32": Floats("fp32"),
+    "fp16": Floats("fp16"),
+    "bf16": Floats("bf16"),
+    "int8-published": Published("int8-published"),
+    "int": Int("int"),
+    "ecsq": Ecsq("ecsq"),
+}
+"""All kinds of schemes by name."""
+FLOATS = tuple(kind.reader for kind in KINDS.values() if kind.floats)
+"""Readers of tensors that are not rounded."""
+
+
+def register_scheme(kind: SchemeKind) -> None:
+    """Make the schemes of a kind available in `export.scheme`, rules and `qat.scheme`.
+
+    `artifact.dequantize.register_dequantizer` makes what it writes readable. Raises ConfigError if another kind has
+    its name, or owns the name of one of its schemes.
+    """
+    for other in KINDS.values():
+        if other is not kind and (other.name == kind.name or any(other.bits(name) is not None for name in kind.names)):
+            raise ConfigError(f"scheme {kind.name!r} is taken: choose another name (taken: {', '.join(KINDS)})")
+    KINDS[kind.name] = kind
 
 
 @dataclass(frozen=True)
@@ -35,7 +58,7 @@ class Scheme:
     """How one tensor is stored."""
 
     kind: str
-    """fp32, fp16, bf16, int8-published, int or ecsq."""
+    """Name of its kind, see `KINDS`."""
     bits: float = 0.0
     """int: bits of a code, 2 to 8; ecsq: entropy of a code."""
     axis: str = "row"
@@ -52,27 +75,36 @@ class Scheme:
 
     def __str__(self) -> str:
         name = f"{self.kind}{self.bits:g}" if self.bits else self.kind
-        usual = "tensor" if self.kind == "ecsq" else "row"
+        usual = kind_of(self).axis
         options = [self.axis] * (self.axis != usual) + [f"g{self.group}"] * bool(self.group) + ["log"] * self.log_scales
         return ":".join([name, *options])
+
+
+def kind_of(scheme: Scheme) -> SchemeKind:
+    """Return the kind of a scheme. Raises ConfigError, with the nearest names, if there is none."""
+    if scheme.kind not in KINDS:
+        raise ConfigError(f"there is no kind of schemes {scheme.kind!r}{nearest(scheme.kind, KINDS)}")
+    return KINDS[scheme.kind]
+
+
+def on_a_grid(scheme: Scheme) -> bool:
+    """Whether a scheme rounds to a grid, so that GPTQ has something to say: not floats, nor the published int8."""
+    return kind_of(scheme).on_grid
 
 
 def parse_scheme(text: str) -> Scheme:
     """Return the scheme that `text` names. Raises ConfigError, with the nearest names, if there is none."""
     name, *options = text.split(":")
-    if name in (*FLOATS, PUBLISHED):
-        if options:
-            raise ConfigError(f"scheme {text!r}: {name} takes no options, found {':'.join(options)!r}; write {name!r}")
-        return Scheme(name)
-    if name == "ternary" or re.fullmatch(r"int[2-8]", name):
-        fields: dict[str, object] = {"kind": "int", "bits": 2.0 if name == "ternary" else float(name[3:])}
-    elif (found := re.fullmatch(r"ecsq(\d+(\.\d+)?)", name)) and 0.5 <= float(found[1]) <= 24:
-        fields = {"kind": "ecsq", "bits": float(found[1]), "axis": "tensor"}
-    else:
+    kind = next((kind for kind in KINDS.values() if kind.bits(name) is not None), None)
+    if kind is None:
+        known = [known for kind in KINDS.values() for known in kind.names]
         raise ConfigError(
-            f"there is no quantization scheme {text!r}{nearest(name, _NAMES)}; write one of fp32, fp16, bf16, "
-            f"{PUBLISHED}, int2 to int8, ternary, ecsq0.5 to ecsq24"
+            f"there is no quantization scheme {text!r}{nearest(name, known)}; write one of "
+            f"{', '.join(kind.offer for kind in KINDS.values())}"
         )
+    if options and not kind.options:
+        raise ConfigError(f"scheme {text!r}: {name} takes no options, found {':'.join(options)!r}; write {name!r}")
+    fields: dict[str, object] = {"kind": kind.name, "bits": kind.bits(name), "axis": kind.axis}
     for option in options:
         if option in AXES:
             fields["axis"] = option
@@ -86,16 +118,11 @@ def parse_scheme(text: str) -> Scheme:
                 "options are row, column, tensor, auto, gN (weights in a group) and log"
             )
     scheme = Scheme(**fields)  # type: ignore[arg-type]
-    if scheme.kind == "ecsq" and (scheme.group or scheme.axis == "auto"):
-        raise ConfigError(f"scheme {text!r}: ecsq has no groups and no auto; give row, column or tensor")
+    if refusal := kind.refusal(scheme):
+        raise ConfigError(f"scheme {text!r}: {refusal}")
     if scheme.group and scheme.axis == "tensor":
         raise ConfigError(f"scheme {text!r}: groups lie inside a row or a column, not in the whole tensor")
     return scheme
-
-
-def on_a_grid(scheme: Scheme) -> bool:
-    """Whether a scheme rounds to a grid, so that GPTQ has something to say: not floats, nor the published int8."""
-    return scheme.kind in ("int", "ecsq")
 
 
 @dataclass(frozen=True)

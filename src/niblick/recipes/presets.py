@@ -38,8 +38,8 @@ def get_preset(name: str) -> RunConfig:
 def load_recipe(path: Path) -> RunConfig:
     """Run a user's recipe file and return what its `recipe()` gives. Raises ConfigError if that does not work.
 
-    The file may register blocks, routers, optimizers, guides or codecs of its own before it returns, and import modules
-    that lie beside it: they are kept with it in its runs and scripts.
+    The file may register parts of its own before it returns (blocks, routers, codecs, schemes and so on), and import
+    modules that lie beside it: they are kept with it in its runs and scripts.
     """
     if not path.is_file():
         raise ConfigError(f"there is no recipe file {path}")

@@ -39,9 +39,6 @@ from niblick.score.plan import Integers, Windows, cut
 from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import room_for_chunks
 
-PROVABLE = ("contiguous", "document")
-"""Scorers whose windows can be coded."""
-
 LANE = 1024
 """Targets of a lane, at least: the more, the fewer tokens are coded to open lanes, the fewer lanes go side by side."""
 
@@ -98,7 +95,7 @@ class Layout:
 
     def opened_D(self) -> Integers:
         """Where a token needs no coding: a document's BOS, of the first alone where windows ignore the others."""
-        return self.begin_D if self.config.scorer == "document" else np.zeros(1, np.int64)
+        return self.begin_D if self.config.windows.by_document else np.zeros(1, np.int64)
 
     def opening(self, lanes: list[Windows]) -> Integers:
         """Return where the tokens stand that open a block's lanes and are coded by themselves."""
@@ -113,7 +110,7 @@ class Layout:
 def refuse_unprovable(config: ScoreConfig) -> None:
     """Raise ConfigError, saying why, for a way of scoring that is not provable by decoding."""
     reason = ""
-    if config.scorer not in PROVABLE:
+    if config.windows.overlap == "always":
         reason = f"score.scorer={config.scorer} reads every token many times; score.scorer=contiguous or document is"
     elif config.ttt.optimizer:
         reason = "with score.ttt the model changes while it scores; without it, it is"

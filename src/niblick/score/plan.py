@@ -1,6 +1,6 @@
 """How a split is scored: the config, the windows it is cut into, and the batches that these are read in.
 
-One mechanism serves all three scorers. A run of targets (the whole stream, or one document) is cut into windows of W
+One mechanism serves all scorers. A run of targets (the whole stream, or one document) is cut into windows of W
 inputs that start at every multiple of the stride S. The first window scores all of its targets, every later one its
 last S, which the windows before it did not reach; the last window is as short as what is left. With S = W that is
 contiguous scoring, with S < W sliding scoring, as in the challenge's record scripts.
@@ -52,12 +52,12 @@ def plan(config: ScoreConfig, split: Split, bos_id: int) -> Windows:
     targets = split.tokens - 1
     if targets < 1:
         raise DataError(f"the split holds {split.tokens} tokens, and a score needs at least 2: prepare more documents")
-    if config.scorer == "sliding" and targets < config.seq_len:
+    if config.windows.overlap == "always" and targets < config.seq_len:
         raise DataError(
             f"the split holds {targets} targets, less than one window of score.seq_len={config.seq_len}: nothing can "
             "slide; take a shorter window or prepare more documents"
         )
-    begin_D = document_starts(split, bos_id) if config.scorer == "document" else np.zeros(1, np.int64)
+    begin_D = document_starts(split, bos_id) if config.windows.by_document else np.zeros(1, np.int64)
     count_D = np.diff(begin_D, append=targets)
     return cut(begin_D[count_D > 0], count_D[count_D > 0], config.seq_len, config.step)
 

@@ -7,12 +7,12 @@ from typing import Literal
 
 from niblick.errors import ConfigError, nearest
 from niblick.model.model_config import LevelConfig
+from niblick.score.windowing import SCORERS, Scorer
 
-SCORERS = ("contiguous", "sliding", "document")
 OPTIMIZERS = ("sgd", "adamw")
 """Of test-time training."""
-SIDECARS = ("cache", "bigram", "ngram")
-"""Kinds of sidecars, see `sidecars.ADJUSTERS`."""
+SIDECARS = {"cache", "bigram", "ngram"}
+"""Kinds of sidecars, see `sidecars.ADJUSTERS`; `register_sidecar` adds to them."""
 MAX_ORDER = 64
 
 
@@ -70,9 +70,9 @@ class TTTConfig:
 class SidecarConfig:
     """Which sidecar rides along while the split is scored."""
 
-    name: Literal["", "cache", "bigram", "ngram"] = ""
+    name: str = ""
     """`cache`: tokens that came lately; `bigram`: those that lately followed the same token; `ngram`: a normalized
-    mixture with an n-gram model of all that came; "": none."""
+    mixture with an n-gram model of all that came; "": none. See `sidecars.ADJUSTERS`."""
     reset: Literal["carry", "document"] = "carry"
     """`carry`: what was learned stays until the end of the split, and ngram has a second n-gram model for the document
     alone; `document`: all is forgotten at each BOS."""
@@ -110,9 +110,9 @@ class ScoreConfig:
     """Window length in tokens."""
     batch_tokens: int = 32_768
     """Tokens handled at once; no influence on the score but by rounding."""
-    scorer: Literal["contiguous", "sliding", "document"] = "contiguous"
+    scorer: str = "contiguous"
     """`contiguous`: windows one behind the other; `sliding`: windows that overlap; `document`: no window reaches into
-    another document, so that each starts with empty context."""
+    another document, so that each starts with empty context. See `windowing.SCORERS`."""
     stride: int = 0
     """Targets that a window scores after the first, of the stream or of a document; 0: all (seq_len)."""
     capacity: str = ""
@@ -139,15 +139,15 @@ class ScoreConfig:
                 f"score.stride={self.stride} must be between 1 and the window score.seq_len={self.seq_len}: "
                 "a larger stride would leave targets out"
             )
-        if self.scorer == "sliding" and not self.stride:
-            raise ConfigError("score.scorer=sliding needs a stride: set score.stride=64, say")
-        if self.scorer == "contiguous" and self.stride not in (0, self.seq_len):
+        if self.windows.overlap == "always" and not self.stride:
+            raise ConfigError(f"score.scorer={self.scorer} needs a stride: set score.stride=64, say")
+        if self.windows.overlap == "never" and self.stride not in (0, self.seq_len):
             raise ConfigError(f"score.stride={self.stride} is for windows that overlap: set score.scorer=sliding")
         if self.capacity:
             LevelConfig(capacity=self.capacity)
         if self.max_seconds is not None and self.max_seconds <= 0:
             raise ConfigError(f"score.max_seconds={self.max_seconds:g} must be positive, or null for no limit")
-        if self.ttt.optimizer and self.ttt.reset == "document" and self.scorer != "document":
+        if self.ttt.optimizer and self.ttt.reset == "document" and not self.windows.by_document:
             raise ConfigError(
                 f"score.ttt.reset=document forgets between documents, which score.scorer={self.scorer} does not keep "
                 "apart: set score.scorer=document"
@@ -162,6 +162,11 @@ class ScoreConfig:
         """Whether it is what `plain` returns, but for a capacity: `score_contiguous` can do it."""
         more = self.stride or self.capacity or self.max_seconds or self.ttt.optimizer or self.sidecar.name
         return self.scorer == "contiguous" and not more
+
+    @property
+    def windows(self) -> Scorer:
+        """How windows are laid."""
+        return SCORERS[self.scorer]
 
     @property
     def step(self) -> int:

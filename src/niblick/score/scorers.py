@@ -364,7 +364,7 @@ def _parts(windows: Windows, config: ScoreConfig, split: Split, bos_id: int) -> 
     c, count = config.ttt, len(windows.start_N)
     if not c.optimizer:
         rows = max(1, config.batch_tokens // config.seq_len) * _ranks()[1]
-        if config.scorer == "document":
+        if config.windows.by_document:
             tokens_N = np.cumsum(windows.length_N) - windows.length_N
             key_N = tokens_N // (_DOCUMENT_BATCHES * rows * config.seq_len)
         else:

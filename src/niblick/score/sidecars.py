@@ -19,7 +19,7 @@ from torch import Tensor
 
 from niblick.errors import ConfigError
 from niblick.score.ngram_mixture import Floats, Integers, NgramMixture, log_softmax
-from niblick.score.score_config import SidecarConfig
+from niblick.score.score_config import SIDECARS, SidecarConfig
 
 _PIECE = 2**18  # numbers in the rows worked on at once: 1008 positions of bytes
 
@@ -88,13 +88,24 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-ADJUSTERS: dict[str, Callable[[SidecarConfig, int, int], Adjuster]] = {
+MakeAdjuster = Callable[[SidecarConfig, int, int], Adjuster]
+"""(config, size of the vocabulary, BOS) → what rides along from the beginning of a stream or document."""
+
+ADJUSTERS: dict[str, MakeAdjuster] = {
     "cache": lambda config, vocab_size, _: CacheBias(vocab_size, config.window, _or(config.strength, 0.1)),
     "bigram": lambda config, *_: BigramBias(config.window, _or(config.strength, 0.3)),
     "ngram": lambda config, vocab_size, bos_id: NgramMixture(
         vocab_size, config.order, config.weight, config.rate, bos_id if config.reset == "carry" else None
     ),
 }
+"""What `score.sidecar.name` may name."""
+
+
+def register_sidecar(name: str, make: MakeAdjuster) -> None:
+    """Make `name` available as `score.sidecar.name`. Raises ConfigError if it is taken by another sidecar."""
+    if ADJUSTERS.setdefault(name, make) is not make:
+        raise ConfigError(f"sidecar {name!r} is taken: choose another name (taken: {', '.join(sorted(ADJUSTERS))})")
+    SIDECARS.add(name)
 
 
 class Sidecar:
