@@ -96,7 +96,7 @@ class Layout:
         return [lanes[at : at + most] for at in range(0, len(lanes), most)]
 
     def opened_D(self) -> Integers:
-        """Where a token needs no coding: a document's BOS, of the first alone where windows ignore the others."""
+        """Where a token needs no coding: each document's BOS, or the first alone where windows ignore documents."""
         return self.begin_D if self.config.scorer == "document" else np.zeros(1, np.int64)
 
     def opening(self, lanes: list[Windows]) -> Integers:
@@ -187,7 +187,7 @@ class _Writer:
         return known_R
 
     def data(self) -> bytes:
-        """What was written; a reader adds the zeros at its end by itself."""
+        """The bytes written so far. A reader adds the zeros at the end by itself."""
         return self._coder.get_compressed().astype(">u4").tobytes().rstrip(b"\0")
 
 

@@ -63,7 +63,7 @@ class SidecarConfig:
 
 
 class Adjuster(Protocol):
-    """What a kind of sidecar is: its knowledge, and how that changes the model's distributions."""
+    """The interface of a sidecar: its knowledge, and how that changes the model's distributions."""
 
     def reveal(self, token: int) -> None:
         """Tell a token of the stream that needs no prediction."""
