@@ -1,9 +1,9 @@
 """Figures of runs, shared by the report, the monitor and notebooks: functions from plain facts to Plotly figures.
 
 A figure is Plotly's own JSON as plain data, `{"data": [...], "layout": {...}}`: any plotly.js draws it,
-`plotly.graph_objects.Figure(chart)` shows it in a notebook, `drawing.static.draw` makes a PNG or SVG of it. Making one needs no
-Plotly. Backgrounds are transparent, and ink and colours are legible on white and on near-black. What colours say,
-dashes or symbols say too.
+`plotly.graph_objects.Figure(chart)` shows it in a notebook, `drawing.static.draw` makes a PNG or SVG of it. Making one
+needs no Plotly. Backgrounds are transparent, and ink and colours are legible on white and on near-black. What colours
+say, dashes or symbols say too.
 """
 
 from __future__ import annotations
