@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -29,3 +31,35 @@ def test_commands(document: Path) -> None:
         verb, *rest = line.split()
         assert verb in known, line
         assert verb != "data" or rest[0] in inner, line
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        try:
+            found: object = importlib.import_module(".".join(parts[:count]))
+        except ImportError:
+            continue
+        for part in parts[count:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_names_of_modules(document: Path) -> None:
+    """Modules, their functions and files that a page names are there, and so is what its code imports."""
+    text = document.read_text()
+    names = set(re.findall(r"\bniblick(?:\.[A-Za-z_]\w*)+", text))
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("niblick"):
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    assert not [name for name in sorted(names) if not resolves(name)]
+    files = set(re.findall(r"`([a-z_]+/[\w/]+\.py)`", text))
+    assert not [
+        file for file in sorted(files) if not any((ROOT / base / file).exists() for base in (".", "src/niblick"))
+    ]

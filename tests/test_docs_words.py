@@ -85,8 +85,8 @@ def test_log_entries_have_date_and_question() -> None:
 
 
 def test_what_is_counted() -> None:
-    text = "# A\n\none two\nthree\n\n    code is not\n\n- item one\n  goes on\n- two\n\n"
-    text += "| t | u |\n\n```\nx y\n```\n\nlast\n"
+    text = "# A\n\none two\nthree\n\n    code is not\n\n- item one\n  goes on\n- two\n\n| t | u |\n\n"
+    text += "```\nx y\n```\n\nlast\n"
     assert [(s.title, s.paragraphs) for s in sections(text)][1] == (
         "A",
         ["one two three", "item one goes on", "two", "last"],

@@ -1,4 +1,4 @@
-"""What a codec of an artifact's payload is: arrays → bytes → the same arrays.
+"""The interface of a codec of an artifact's payload: arrays → bytes → the same arrays.
 
 A codec sees all arrays of an artifact at once, with their dtypes and shapes, so that it may model every tensor by
 itself. `decode` must be safe on any bytes; what it may allocate is bounded by the specs, which the container has

@@ -70,7 +70,7 @@ _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 @dataclass(frozen=True)
 class TensorBytes:
-    """What one tensor takes: `raw` bytes before the codec, `stored` bytes in the payload where the codec can tell."""
+    """The bytes that one tensor takes: `raw` before the codec, `stored` in the payload where the codec can tell."""
 
     name: str
     scheme: str

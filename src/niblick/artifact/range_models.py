@@ -45,7 +45,7 @@ _HEIGHT = 26
 
 
 class Shape(NamedTuple):
-    """What is stored of a family of distributions: six bytes."""
+    """The six bytes that are stored for a family of distributions."""
 
     power: int
     edge: int

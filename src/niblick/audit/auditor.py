@@ -74,7 +74,7 @@ SAMPLE_TOKENS = 16_384
 
 @dataclass(frozen=True)
 class Options:
-    """How much is done."""
+    """How much work an audit does."""
 
     effort: Effort = field(default_factory=Effort)
     prove: int = 0

@@ -32,7 +32,7 @@ SUM_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Effort:
-    """How hard is looked."""
+    """How hard the checks look."""
 
     tokens: int = 1 << 17
     """Ids that a check may have computed; where all cuts of a row fit in, every one is tried."""

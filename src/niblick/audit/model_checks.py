@@ -48,7 +48,7 @@ def targeted_cuts(model: LM, ids_L: Tensor, bos_id: int) -> list[int]:
 
 
 def audit_model(model: LM, ids_BL: Tensor, bos_id: int, effort: Effort | None = None) -> list[Check]:
-    """All checks of a model as a function, with those that need its inside put to the same names."""
+    """Run all checks of a model: as a function, and those that need its inside, under the same names."""
     model, effort = exact(model), effort or Effort()
     cuts = targeted_cuts(model, ids_BL[0], bos_id)
     causality, normalization, independence = audit_function(
@@ -66,7 +66,7 @@ def audit_model(model: LM, ids_BL: Tensor, bos_id: int, effort: Effort | None = 
 
 
 def gradients(model: LM, ids_L: Tensor, cuts: Iterable[int] = ()) -> Check:
-    """What position t says has no gradient with respect to the embedding of a later token."""
+    """The output at position t has no gradient with respect to the embedding of a later token."""
     embedded: list[Tensor] = []
 
     def keep(module: torch.nn.Module, inputs: object, output: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def names_in(node: ast.AST) -> Iterator[str]:
 
 
 def called(node: ast.AST) -> str:
-    """The last name of what a call calls; "" for anything else."""
+    """The last name in the function of a call; "" for anything that is no call."""
     if not isinstance(node, ast.Call):
         return ""
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

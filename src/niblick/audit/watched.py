@@ -37,7 +37,7 @@ def watch(report: str) -> None:
 
 
 def foreign(files: list[str], allowed: list[str]) -> list[str]:
-    """Files outside the folders that any Python reads from and those that are allowed."""
+    """Files that lie neither in folders that any Python reads from nor in allowed ones."""
     machine = ["/proc", "/sys", "/dev", "/etc", "/usr", "/lib", "/lib64", "/bin", "/opt"]
     own = [sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.path.dirname(__file__))]
     stdlib = [os.path.dirname(os.__file__), *(p for p in sys.path if "site-packages" in p or "dist-packages" in p)]

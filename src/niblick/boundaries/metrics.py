@@ -66,7 +66,7 @@ class Agreement:
 
     @property
     def excess(self) -> float | None:
-        """F1 over chance, of what could be had over chance: 0 is chance, 1 complete agreement."""
+        """The share of the possible gain over chance that F1 reaches: 0 is chance, 1 complete agreement."""
         f1, chance = self.f1, self.chance_f1
         return None if f1 is None or chance is None or chance == 1 else (f1 - chance) / (1 - chance)
 

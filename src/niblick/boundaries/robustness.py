@@ -1,4 +1,4 @@
-"""How far a small change of the text reaches, and what routers do on text that is like no other.
+"""How far a small change of the text reaches, and what routers do on unusual text.
 
 Routers are causal, so a change can only move what follows it. Distances are in bytes, since an edit changes the tokens
 of a subword model.

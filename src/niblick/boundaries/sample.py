@@ -1,4 +1,4 @@
-"""Windows of a text, and what is known about them whatever a model does: documents, sources, edges of references.
+"""Windows of a text, and the facts about them that no model changes: documents, sources, edges of references.
 
 Made once and used for every model that reads the same tokens, since Unicode's sentences take longer than a model.
 

@@ -1,4 +1,4 @@
-"""What a config settles about its script: the entries of registries that it names, and the parts that it leaves out.
+"""Settles from a config which entries of registries its script keeps, and which parts it leaves out.
 
 Only what the config asks for is in the script. A part that is left out says so by name if it is asked for all the same,
 as by an environment name; it never changes a number in silence.
@@ -13,7 +13,7 @@ from niblick.pack.schemes import SchemeKind, kind_of, parse_rules, parse_scheme
 
 
 def registries(config: RunConfig) -> Registries:
-    """Of which registries only some entries will be asked for: no other block, router or codec is in the script.
+    """Registries of which only some entries are asked for: the script has no other block, router or codec.
 
     The block T and the router cosine stay: configs are made with them before others are put in their place.
     """

@@ -138,7 +138,7 @@ class Reach:
                 self._read(module, method.node, set())
 
     def _calls(self, module: Module, owner: ast.ClassDef) -> frozenset[str]:
-        """What classes from outside, of which a class of the package is made, know by name: they may call it."""
+        """Names that base classes from outside the package know: those classes may call them."""
         if owner not in self._outer:
             made = getattr(importlib.import_module(module.name), owner.name)
             outer = [cls for cls in made.__mro__ if cls.__module__ not in self.files]
@@ -225,7 +225,7 @@ class Reach:
 
 
 def _parts(node: ast.AST, postponed: bool, in_function: bool) -> tuple[list[ast.AST], list[ast.AST]]:
-    """What of a node is evaluated where it stands, and what with the names that it binds for itself."""
+    """Splits a node: parts that are evaluated where it stands, and parts that see the names it binds for itself."""
     if isinstance(node, Function | ast.Lambda):
         taken = node.args
         outside = [*taken.defaults, *filter(None, taken.kw_defaults), *getattr(node, "decorator_list", [])]

@@ -167,7 +167,7 @@ def _outer_of(config: Config) -> int | None:
 
 
 def _embedding(name: str, tied: bool) -> EnvName:
-    """The published scripts have two rates for the embedding, of which the tied or the untied one counts."""
+    """The published scripts have two rates for the embedding: one counts if it is tied, the other if it is not."""
     state = "TIE_EMBEDDINGS=1" if tied else "TIE_EMBEDDINGS=0"
 
     def assign(given: dict[str, Any], config: Config) -> dict[str, Any]:

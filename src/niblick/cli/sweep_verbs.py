@@ -1,4 +1,4 @@
-"""Verbs for many runs: sweeps, what they cost before they run, and what of one carries over to another."""
+"""Verbs for many runs: sweeps, their cost before they run, and which ideas carry over from one to another."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ METRICS = (
     "step",
     "train_seconds",
 )
-"""What is compared of scores and results, where it is there."""
+"""Facts of scores and results that are compared, where they are there."""
 
 _NO_INFLUENCE = ("device", "batch_tokens")
 """Settings of a scorer that change a score by rounding at most."""
@@ -73,7 +73,7 @@ class Group:
 
     @property
     def first(self) -> Scored:
-        """What stands for what all have in common."""
+        """The member that stands for what all have in common."""
         return self.members[0]
 
     def values(self, key: str) -> list[Any]:

@@ -75,7 +75,7 @@ class RunConfig:
 
 
 def for_submission(config: RunConfig) -> RunConfig:
-    """The config without what belongs to one machine. Raises ConfigError for what needs files that no folder has."""
+    """The config without what belongs to one machine. Raises ConfigError where it needs files that no folder has."""
     if reads_another_file(config):
         raise ConfigError(
             f"train.init_from={config.train.init_from} reads a file besides data and code, and a submission has none: "

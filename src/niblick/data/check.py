@@ -86,7 +86,7 @@ def _check_split(split: Split, tokenizer: Tokenizer, recorded: dict[str, Any] | 
 
 
 def _check_index(split: Split, tokenizer: Tokenizer, documents: int) -> None:
-    """Documents follow each other without gaps, fill the stream, and begin with a BOS, of which there are no others."""
+    """Documents follow each other without gaps and fill the stream. Each begins with a BOS; there are no others."""
     index = split.index
     assert index is not None
     where = f"the document index of the {split.name} split"

@@ -57,7 +57,7 @@ class Split:
         return self._ends[-1] if self._ends else 0
 
     def unavailable(self) -> list[str]:
-        """What cannot be said of the split because nobody recorded it: one sentence each, for people."""
+        """Facts about the split that nobody recorded: one sentence each, for people."""
         missing = []
         if self.index is None:
             missing.append(

@@ -1,4 +1,4 @@
-"""What it takes to get a text back from what a lossy tokenizer made of it, in bits.
+"""The bits that it takes to get a text back after a lossy tokenizer.
 
 Model bits alone are no fair score where the tokenizer dropped part of the text. Here the difference is written as an
 exact patch and compressed with xz, so that (model bits + patch bits) / original bytes can be set beside the score of a

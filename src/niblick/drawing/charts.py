@@ -1,9 +1,9 @@
 """Figures of runs, shared by the report, the monitor and notebooks: functions from plain facts to Plotly figures.
 
 A figure is Plotly's own JSON as plain data, `{"data": [...], "layout": {...}}`: any plotly.js draws it,
-`plotly.graph_objects.Figure(chart)` shows it in a notebook, `lab.drawing.draw` makes a PNG or SVG of it. No Plotly is
-needed to make one. Backgrounds are transparent, and ink and colours are legible on white and on near-black; what
-colours say, dashes or symbols say too.
+`plotly.graph_objects.Figure(chart)` shows it in a notebook, `drawing.static.draw` makes a PNG or SVG of it. Making one
+needs no Plotly. Backgrounds are transparent, and ink and colours are legible on white and on near-black. What colours
+say, dashes or symbols say too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STANDINGS: dict[str, tuple[str, str, str]] = {
     "local": ("diamond-open", "#2f81f7", "under the cap, off the record track"),
     "over cap": ("x", "#e5534b", "over the cap"),
 }
-"""Symbol, colour and words for each standing of a score, see `lab.ledger.standing`."""
+"""Symbol, colour and words for each standing of a score, see `ledger.ledger.standing`."""
 
 LEGEND_MOST = 12
 """More lines than this have no legend: their names are in the hover alone."""

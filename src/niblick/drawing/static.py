@@ -1,4 +1,4 @@
-"""Charts as PNG or SVG through matplotlib, so that no browser is needed: what `lab.charts` uses of Plotly, no more."""
+"""Charts as PNG or SVG through matplotlib, so that no browser is needed: only what `drawing.charts` uses of Plotly."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def leaderboard(ledger: Ledger, wanted: Filter | None = None, only: set[str] | N
 
 
 def _board(ledger: Ledger, key: RankingKey, recipes: list[list[Member]]) -> dict[str, Any]:
-    """The best entry of each branch and reason. Files are only looked at of what would be shown."""
+    """The best entry of each branch and reason. Only the files of entries that would be shown are looked at."""
     entries = [_entry(members, key) for members in recipes]
     best: dict[tuple[str, str], Entry] = {}
     for entry in sorted(entries, key=lambda e: (e.mean, e.branch, e.name)):
@@ -149,7 +149,7 @@ def _rows(entries: list[Entry], ranked: bool = False) -> list[dict[str, Any]]:
 
 
 def against(above: Entry, below: Entry) -> tuple[float | None, str | None]:
-    """How likely such scores are where `below` is no worse than `above`, one-sided; and by what that is known."""
+    """The one-sided probability of such scores if `below` is no worse than `above`, and the test that gives it."""
     test = welch(below.scores, above.scores)
     if test is not None:
         return test.p, "seeds"
@@ -180,7 +180,7 @@ def _folder(member: Member) -> Path:
 
 
 def _one_per_seed(members: list[Member]) -> list[Member]:
-    """Of runs that are alike even in their seeds, the oldest: repeating a run is no way to a better mean."""
+    """The oldest of runs that are alike even in their seeds: repeating a run is no way to a better mean."""
     first: dict[tuple[int | None, int | None], Member] = {}
     for member in sorted(members, key=lambda m: (m.row.started, m.row.id)):
         first.setdefault((member.row.seed, member.row.data_seed), member)

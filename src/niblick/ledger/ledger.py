@@ -1,4 +1,4 @@
-"""The ledger: every run below a folder, listed and filtered. The one reader of what run directories say in summary.
+"""The ledger: every run below a folder, listed and filtered. Everything that wants the summary of runs reads it here.
 
 Run directories are the truth. `.ledger.sqlite` in the folder is a cache that may be thrown away at any time: a run
 whose files have not changed (size and time of each) is not read again. Where it cannot be written, all works without.

@@ -1,4 +1,4 @@
-"""The summary facts of one run directory, read without torch. `lab.ledger` reads many, with a cache."""
+"""The summary facts of one run directory, read without torch. `ledger.ledger` reads many, with a cache."""
 
 from __future__ import annotations
 

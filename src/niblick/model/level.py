@@ -50,7 +50,7 @@ def level_loss(config: LevelConfig, routing: Routing) -> tuple[Tensor, Tensor]:
 
 
 class Passage(NamedTuple):
-    """What a level keeps on the way down for the way up."""
+    """Tensors that a level keeps on the way down for the way up."""
 
     encoded_BLD: Tensor
     routing: Routing
@@ -283,7 +283,7 @@ class SoftLevel(nn.Module):
         return None if last is None else self.decoder.needs(passage.encoded_BLD.shape[1], last)
 
     def up(self, x_BLD: Tensor, passage: Passage, last: int | None = None) -> Tensor:
-        """Decode what comes from the inside, of which the last positions are enough where only `last` are wanted."""
+        """Decode what comes from the inside. Where only the `last` positions are wanted, only those are computed."""
         return self.decoder(x_BLD, last=last, start=passage.encoded_BLD.shape[1] - x_BLD.shape[1])
 
     def new_state(self, rows: int, like: Tensor, context: int | None) -> LevelState:

@@ -108,7 +108,7 @@ class LM(nn.Module):
 
     @property
     def _normalizes(self) -> bool:
-        """Whether embeddings are normalized: they need not be where the first thing inside does so by itself."""
+        """Whether embeddings are normalized: not where the first module inside normalizes by itself."""
         first = self.config.levels[0].encoder if self.config.levels else self.config.main
         return self.config.embed_norm and (first is None or not first.norm_in)
 

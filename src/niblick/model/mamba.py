@@ -60,7 +60,7 @@ def available(like: Tensor) -> bool:
 
 
 def _fading(log_decay_BHN: Tensor, row_N: Tensor | None) -> Tensor:
-    """Return how much of what chunk j leaves is left at the end of chunk i ≥ j, (B, H, N, N); 0 for j > i.
+    """Return the share of chunk j's final state that is left at the end of chunk i ≥ j, (B, H, N, N); 0 for j > i.
 
     Each entry is summed by itself: differences of long sums would lose what is close by. `row_N` numbers the rows that
     chunks end in, where several are packed into one; between rows nothing is left.
@@ -117,7 +117,7 @@ def scan(
 
 
 def _passed_on(ends_BNHSK: Tensor, log_decay_BHN: Tensor, row_NM: Tensor | None) -> Tensor:
-    """Return the state before each chunk, of what each chunk by itself leaves at its end and how much it lets fade."""
+    """Return the state before each chunk, from the state each chunk alone ends with and how much each lets fade."""
     fading_BHNN = _fading(log_decay_BHN, None if row_NM is None else row_NM[:, -1])
     come_BNHSK = torch.einsum("bhij,bjhsk->bihsk", fading_BHNN, ends_BNHSK)
     return F.pad(come_BNHSK[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))

@@ -1,4 +1,4 @@
-"""Boundary providers: where the boundaries of routers come from that do not look at the stream.
+"""Boundary providers: boundaries for routers that do not look at the stream.
 
 A provider maps token ids to boundaries, position by position and without looking ahead; `step` says the same one
 position at a time. Users may set `model.provider` to one of their own for the router `given`.

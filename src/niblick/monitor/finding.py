@@ -50,7 +50,7 @@ class Source(ABC):
     @property
     @abstractmethod
     def group(self) -> str:
-        """What runs share that take alike."""
+        """A key that runs share if their phases take equally long."""
 
     def poll(self, now: float) -> None:
         """Read what is new. A file that is gone leaves what was known, and `gone` set."""
@@ -159,7 +159,7 @@ class RunSource(Source):
         self.version += self.facts.phase != before
 
     def _last_words(self) -> tuple[str, str] | None:
-        """How a run ended that could not say so itself: what its sweep wrote of it."""
+        """The end of a run that could not record it itself, as its sweep recorded it."""
         if (self.path / "stopped.json").is_file():
             return "stopped", str(read_object(self.path / "stopped.json").get("reason", "stopped by its sweep"))
         if (failed := Path(failed_job(str(self.path)))).is_file():
@@ -214,7 +214,7 @@ def _within(path: Path, root: Path) -> bool:
 
 
 def find_logs(paths: Iterable[Path]) -> list[Path]:
-    """The given logs; of a folder, its .txt and .log files. Raises DataError for what is no log."""
+    """The given logs; for a folder, its .txt and .log files. Raises DataError for what is no log."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():

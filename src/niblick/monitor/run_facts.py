@@ -1,4 +1,4 @@
-"""What is known of one run, whether its events told it or a log did: the common ground of readers and views.
+"""What is known of one run, from its events or from a log. Readers and views share it.
 
 Readers fill a `Facts` line by line and never look at the clock; `phases` and `eta` add what time tells.
 """

@@ -1,4 +1,4 @@
-"""What time tells of a run: which phase it is in now, how long that still takes, and the whole run.
+"""Phases and ETA: which phase a run is in now, how long that phase still takes, and how long the whole run.
 
 A run's own clock (`train_seconds`) stands still for validation, and a log may be replayed faster than it was written:
 `Pace` measures how many seconds pass here for one of the run's. Silent phases are told by what they took before: in

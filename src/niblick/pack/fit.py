@@ -33,7 +33,7 @@ FULL = 0.995
 """A fit uses at least this share of its cap."""
 ROUNDS = 24
 RESIDUAL_SHARES = (0.0, 0.03)
-"""Of the cap, before coding, that goes into low-rank corrections: both are tried."""
+"""Shares of the cap, before coding, that go into low-rank corrections. Both are tried."""
 LADDER = (0.6, 0.8)
 """Shares of the cap that the frontier shows besides the cap itself."""
 

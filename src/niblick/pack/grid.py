@@ -92,7 +92,7 @@ def weighted_error(error_RC: Tensor, weight_C: Tensor | None) -> float:
 
 
 def _clipped_grid(weights_RC: Tensor, scheme: Scheme, axis: str, weight_C: Tensor | None) -> Grid:
-    """Scales such that the largest code stands for the percentile of each block that costs least."""
+    """Scales that make the largest code stand for a percentile of each block: the one that costs least."""
     rows, columns = weights_RC.shape
     matter_RC = None if weight_C is None else weight_C.expand(rows, columns)
     if axis == "tensor":

@@ -207,7 +207,7 @@ class _Sums:
 
 
 def _depth(name: str, levels: int) -> int:
-    """How many levels a module of an LM lies inside: 0 at byte rate."""
+    """The number of levels that a module of an LM lies inside: 0 at byte rate."""
     if name.startswith("body.main."):
         return levels
     return int(name.split(".")[2]) if name.startswith("body.levels.") else 0

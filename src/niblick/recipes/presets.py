@@ -316,7 +316,7 @@ def niblick_byte() -> RunConfig:
 
 
 def _dense_rival(name: str, tokenizer: str, vocab_size: int, layers: int) -> RunConfig:
-    """What the challenge's records taught, but for what did not pay in our trials (docs/recipes.md)."""
+    """What the challenge's records taught, without the parts that did not pay in our trials (docs/recipes.md)."""
     return RunConfig(
         preset=name,
         tokenizer=tokenizer,

@@ -145,7 +145,7 @@ class Address:
             )
 
     def _refused(self, said: str) -> RemoteError:
-        """The error for what ssh said when it failed itself."""
+        """The error that says why ssh itself failed."""
         if "IDENTIFICATION HAS CHANGED" in said:
             return RemoteError(
                 f"the host key of {self} is not the one known for it: this may be another machine in its place. If you "

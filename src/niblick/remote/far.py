@@ -173,7 +173,7 @@ def _finish_here(run: Path) -> bool:
 
 
 def _mark(run: Path, why: str) -> None:
-    """Note that a run did not get the time it was meant to have: it is never ranked with those that did."""
+    """Note that a run did not get its full time, so that it is never ranked with runs that did."""
     result = _read(run / "result.json")
     facts = {"rule": "remote", "step": result.get("step"), "bpb": result.get("bpb"), "reason": why}
     _write(run / "stopped.json", facts)

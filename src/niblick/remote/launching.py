@@ -38,7 +38,7 @@ CLOCKS_APART = 60.0
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be launched, beside config and machine."""
+    """The details of a launch, beside config and machine."""
 
     name: str = ""
     """Id of the run; empty: the next one of the preset."""
@@ -182,7 +182,7 @@ def _reserved(records: Records, preset: str, name: str) -> Any:
 
 
 def _data(config: RunConfig, order: Order) -> tuple[dict[str, dict[str, Any]], dict[str, Path], RunConfig]:
-    """What the run reads, by its place in the run's folder there; what of it is sent; the config with these places."""
+    """Files that the run reads, by their place in its folder there; those to send; the config with these places."""
     if not config.data.path and not order.prepare:
         raise ConfigError("no data is named: pass --data DIR to send it, or --prepare pydocs to have it prepared there")
     local = Path(config.data.path or f"data/{re.sub('[^A-Za-z0-9]+', '-', order.prepare).strip('-')}")

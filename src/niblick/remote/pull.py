@@ -99,7 +99,7 @@ def missing_at_home(records: Records, run: RemoteRun) -> list[str]:
 
 
 def lost_at_home(records: Records, run: RemoteRun) -> list[str]:
-    """Of a run that was whole here: files that are gone since, or finished ones that were changed.
+    """Files of a run that was whole here which are gone since, or were changed after they were finished.
 
     Scores and the like may have grown here, and are not what this is about.
     """
@@ -138,7 +138,7 @@ class _Transfer:
         self._drop_checkpoints(newest)
 
     def everything(self) -> list[str]:
-        """All files of a run that has ended. Returns those that are not here as they are there, after two tries."""
+        """Bring all files of a run that has ended. Returns those that differ from the far side after two tries."""
         listed = far(self.machine, self.run, "files")
         for name, facts in listed.items():
             _safe(name)

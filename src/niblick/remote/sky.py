@@ -34,7 +34,7 @@ class Cluster:
 
 
 class Sdk(Protocol):
-    """What is asked of SkyPilot. Each call returns when it is done and raises RemoteError with its reason."""
+    """The calls that are made to SkyPilot. Each call returns when it is done and raises RemoteError with its reason."""
 
     def launch(self, name: str, accelerators: str, cloud: str) -> Cluster:
         """Rent a machine, or start again one of this name that was stopped."""
@@ -47,7 +47,7 @@ class Sdk(Protocol):
 
 
 def accelerators(shape: str) -> str:
-    """What SkyPilot calls a shape: `1x` → `H100:1`, `h100x8` → `H100:8`. Raises ConfigError for what is none."""
+    """SkyPilot's name of a shape: `1x` → `H100:1`, `h100x8` → `H100:8`. Raises ConfigError for what is none."""
     match = re.fullmatch(r"(?:([A-Za-z][A-Za-z0-9-]*?)x)?([1-9][0-9]?)(x?)", shape.strip())
     if not match or bool(match[1]) == bool(match[3]):
         raise ConfigError(f"--shape {shape!r} is no shape: write 1x or 8x (of {DEFAULT_GPU}), or h100x8, a100-80gbx1")

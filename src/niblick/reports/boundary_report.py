@@ -122,7 +122,7 @@ class Wanted:
 
 
 def study(subject: Subject, wanted: Wanted, other: Subject | None = None) -> dict[str, Any]:
-    """Return all that is asked for, as plain data. `other` is what its boundaries are set against.
+    """Return all that is asked for, as plain data. `other` is the model whose boundaries these are set against.
 
     Raises DataError for a window longer than the data, ConfigError for what cannot be told of this model.
     """

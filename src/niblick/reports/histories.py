@@ -1,4 +1,4 @@
-"""What a run told while it trained, read from its events for `lab.charts`."""
+"""What a run told while it trained, read from its events for `drawing.charts`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artifacts of runs: found by name, described, and their digests."""
+"""Artifacts of runs: finding them by name, describing them, and their digests."""
 
 from __future__ import annotations
 

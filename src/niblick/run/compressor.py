@@ -1,4 +1,4 @@
-"""The model of an artifact as one that codes files: what `niblick compress` and `decompress` share."""
+"""An artifact's model that codes files. `niblick compress` and `decompress` share it."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def _within(value_V: Tensor, ranges: list[tuple[int, int]]) -> Tensor:
 
 
 def next_bytes(pending: bytes) -> list[tuple[int, int]]:
-    """Ranges of bytes that may follow the first bytes of a character, of which none makes it a character yet."""
+    """Ranges of bytes that may follow the first bytes of a character that is not complete yet."""
     if not pending:
         return [(0, 0x7F), (0xC2, 0xF4)]
     special = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}

@@ -1,4 +1,4 @@
-"""Models made: untrained from a config and a seed, or trained out of an artifact file."""
+"""Making models: untrained from a config and a seed, or trained out of an artifact file."""
 
 from __future__ import annotations
 

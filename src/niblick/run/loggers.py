@@ -1,6 +1,6 @@
 """What a run tells while it trains, handed on to TensorBoard or Weights & Biases. Off unless `--log` asks.
 
-The run directory stays the truth: a logger that fails is said so and left away, and the run goes on.
+The run directory stays the truth: a logger that fails is reported and left away, and the run goes on.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def batches_of(prepared: Prepared, ranks: Ranks) -> Batches:
 
 
 def start_event(prepared: Prepared, model: LM, batches: Batches, ranks: Ranks) -> dict[str, Any]:
-    """What is told of a run before its first step."""
+    """Facts about a run that are told before its first step."""
     config, dataset = prepared.config, prepared.dataset
     return {
         "event": "start",

@@ -1,8 +1,8 @@
 """Scores: bits per byte of a model on held-out text, and of general compressors beside it.
 
 The package can be called: `niblick.score(f, data)` scores any function from ids to log-probabilities (see
-`functions.score_function`). It is so because the natural name of that function is the package's own, and an attribute
-of that name on `niblick` would be replaced by the package as soon as anything imports a module of it.
+`any_function.score_function`). The natural name of that function is the package's own. An attribute of that name on
+`niblick` would be replaced by the package as soon as anything imports one of its modules.
 """
 
 import sys

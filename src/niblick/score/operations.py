@@ -1,4 +1,4 @@
-"""Multiply-adds of a scoring pass, counted as it runs: how much can skipping what is not scored gain at most?
+"""Multiply-adds of a scoring pass, counted as it runs: the bound on what skipping can gain.
 
 What counts are the products of matrices: linear maps, attention (only pairs that may see each other), the dechunking
 scan. Norms, gates and activations do not count, nor does memory traffic: a bound on the gain, not a forecast.

@@ -110,7 +110,7 @@ class Score:
 
 
 class Losses(ABC):
-    """What gives the cost of the targets of a batch; `edges` and `decisions` add up what its routers did."""
+    """Gives the cost of the targets of a batch; `edges` and `decisions` add up what its routers did."""
 
     pad = False
     """Whether rows may be filled up."""

@@ -25,7 +25,7 @@ _PIECE = 2**18  # numbers in the rows worked on at once: 1008 positions of bytes
 
 
 class Adjuster(Protocol):
-    """What a kind of sidecar is: its knowledge, and how that changes the model's distributions."""
+    """The interface of a sidecar: its knowledge, and how that changes the model's distributions."""
 
     def reveal(self, token: int) -> None:
         """Tell a token of the stream that needs no prediction."""

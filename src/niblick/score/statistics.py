@@ -2,7 +2,7 @@
 
 Every document is one draw from the kind of text that is held out. Two artifacts scored on the same documents are
 compared on each, so that hard documents, which are hard for both, add no noise (a paired test). What seeds can say is
-in `lab.seeds`.
+in `ledger.seeds`.
 
 Shapes: D documents.
 """

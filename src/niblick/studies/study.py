@@ -1,4 +1,4 @@
-"""What a study works with: data by name, sweeps that are run to their end, tables in the published form.
+"""The tools of a study: data by name, sweeps that are run to their end, tables in the published form.
 
 A study is a function from a `Lab` to tables. Its runs lie in `runs/<study>/` and further sweeps beside it, so a study
 that was killed goes on where it was, and its tables come out the same. At toy size everything is small, on the CPU, and
@@ -89,7 +89,7 @@ class Done:
 
     @property
     def milliseconds(self) -> float:
-        """Of a training step."""
+        """Milliseconds of a training step."""
         return 1000 * float(self.result["train_seconds"]) / int(self.result["step"])
 
 
@@ -116,7 +116,7 @@ class Lab:
 
     @property
     def name(self) -> str:
-        """Of the study's first sweep."""
+        """The name of the study's first sweep."""
         return self.study + ("-toy" if self.toy else "")
 
     def size(self, toy: Sequence[str], full: Sequence[str] = ()) -> list[str]:

@@ -43,7 +43,7 @@ OWN = ("RUN_ID", "TOKENIZER_PATH", "MODEL_SAVE_PATH")
 
 
 def configured(config: RunConfig, environ: Mapping[str, str]) -> RunConfig:
-    """Return the config with what the environment says. Raises ConfigError for what does not fit."""
+    """Return the config with the settings of the environment. Raises ConfigError for what does not fit."""
     given = {name: environ[name] for name in rules.ENVIRONMENT if name in environ and name not in OWN}
     try:
         values = rules.environment_values(given, to_dict(config))

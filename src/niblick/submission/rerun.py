@@ -55,7 +55,7 @@ def environment(folder: Path, place: Path) -> Path:
 
 
 def no_network() -> tuple[list[str], str]:
-    """How a process gets no network here: what stands before its command, and that in words."""
+    """A way to run a process without network here: a prefix of its command, and its description."""
     unshare = shutil.which("unshare")
     if unshare:
         for options in (["-n"], ["-r", "-n"]):

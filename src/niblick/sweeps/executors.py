@@ -1,6 +1,6 @@
 """Executors: where the runs of a sweep are executed. Each takes jobs and says which have ended, and with what code.
 
-`LocalPool` has so many processes on this machine, one for each GPU or several on the CPU; `lab.ray_executor` is Ray.
+`LocalPool` has so many processes on this machine, one for each GPU or several on the CPU; `sweeps.ray_executor` is Ray.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def _packed(folder: Path) -> bytes:
 
 
 def _unpack(data: bytes, folder: Path) -> None:
-    """Write the files of a run, each whole; those that say it has ended come last."""
+    """Write the files of a run, each whole. The files that say the run has ended come last."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         files = sorted((info for info in tar if info.isfile()), key=lambda info: info.name in LAST)
         for info in files:

@@ -1,4 +1,4 @@
-"""What came out of a sweep: its points with the mean and deviation of their seeds."""
+"""The results of a sweep: its points with the mean and deviation of their seeds."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class SweepFolder:
 
     @property
     def lock(self) -> Path:
-        """What a running sweep touches again and again."""
+        """A file that a running sweep touches again and again."""
         return self.path / "running.json"
 
     @property

@@ -200,7 +200,7 @@ def _speaks(error: NiblickError) -> bool:
 
 
 def _first() -> bool:
-    """Whether no other rank has said something. Where nobody can be asked any more: whether this is rank 0."""
+    """Whether this rank is the first to say something. If the others cannot be asked any more: whether it is rank 0."""
     try:
         return dist.distributed_c10d._get_default_store().add("niblick/said", 1) == 1
     except Exception:

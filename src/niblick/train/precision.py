@@ -1,4 +1,4 @@
-"""In which arithmetic a model runs: bfloat16 where the machine multiplies it fast, else float32.
+"""The arithmetic that a model runs in: bfloat16 where the machine multiplies it fast, else float32.
 
 A processor without instructions for bfloat16 emulates its products: on one with AVX2 alone they took 7 to 28 times as
 long as in float32 (docs/performance.md). Weights, optimizer state and losses are float32 in any case.

@@ -103,7 +103,7 @@ class QAT:
                 module._parameters[key] = p
 
     def _seen(self, name: str, p: nn.Parameter) -> Tensor:
-        """What the model computes with: a tensor that passes its gradient on to `p`, before the start as after it."""
+        """The tensor that the model computes with. It passes its gradient on to `p`, before the start and after it."""
         return _Through.apply(p, self._values[name]) if self.started else p.view_as(p)
 
     def state_tensors(self) -> dict[str, Tensor]:

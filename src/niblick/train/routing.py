@@ -1,4 +1,4 @@
-"""What the routers do while a model trains, as facts for the log, and when to worry about it.
+"""Facts for the log about what routers do while a model trains, and when to worry about it.
 
 Shapes: B batch, L positions.
 """

@@ -1,4 +1,4 @@
-"""What goes wrong while a model trains, noticed: loss spikes, routers that have died, steps that became slow."""
+"""Notices what goes wrong while a model trains: loss spikes, routers that have died, steps that became slow."""
 
 from __future__ import annotations
 

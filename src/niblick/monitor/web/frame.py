@@ -111,7 +111,7 @@ class Chart:
             self.plot.props(f'aria-label="{title}"')
 
     def draw(self, figure: dict[str, Any]) -> None:
-        """Draw a figure of `lab.charts`."""
+        """Draw a figure of `drawing.charts`."""
         drawn = any(len(trace.get("x", ())) for trace in figure["data"])
         self.panel.set_visibility(drawn)
         if drawn:
