@@ -146,7 +146,7 @@ def test_eval_with_another_scorer(niblick: Niblick, run: Path, data: Path) -> No
         (["score.stride=8"], "set score.scorer=sliding"),
         (["score.max_seconds=1e-6"], "too little to score once"),
         (["score.ttt.weights=nothing.*", "score.ttt.optimizer=sgd"], "names no weight"),
-        (["score.sidecar.name=ngrams"], "'cache', 'bigram' or 'ngram'"),
+        (["score.sidecar.name=ngrams"], "unknown score.sidecar.name='ngrams' (nearest: ngram"),
         (["score.sidecar.order=65"], "score.sidecar.order=65 must be between 0 and 64 tokens"),
         (["score.sride=8"], "nearest: score.stride"),
         (["stride=8"], "only score.… may be set here (nearest: score.stride"),

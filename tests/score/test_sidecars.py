@@ -20,7 +20,7 @@ from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError
 from niblick.model.lm import LM
 from niblick.model.model_config import ModelConfig, StageConfig
-from niblick.score import ngram_mixture, sidecars
+from niblick.score import ngram_mixture, score_config, sidecars
 from niblick.score.ngram_mixture import FLOOR, LARGEST_WEIGHT, NOVELTY, STEP, ContextCounts, NgramMixture
 from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 from niblick.score.scorers import score_split
@@ -283,6 +283,9 @@ def test_rides_along_with_every_scorer() -> None:
 
 def test_a_sidecar_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sidecars, "ADJUSTERS", dict(ADJUSTERS))
+    names = set(score_config.SIDECARS)
+    for module in (sidecars, score_config):
+        monkeypatch.setattr(module, "SIDECARS", names)
     with pytest.raises(ConfigError, match=r"unknown score.sidecar.name='cachet' \(nearest: cache"):
         SidecarConfig(name="cachet")
     register_sidecar("strong", lambda config, vocab_size, _: CacheBias(vocab_size, config.window, 1.5))
