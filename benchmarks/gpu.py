@@ -36,8 +36,8 @@ from niblick.model.stage import Stage
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import environment, machine
 from niblick.train.optim import Optimizers
-from niblick.train.precision import DTYPES, autocast, pick_dtype
-from niblick.train.trainer import compile_stages, pick_device
+from niblick.train.precision import DTYPES, autocast, pick_device, pick_dtype
+from niblick.train.step import compile_stages
 
 MODES = ("study2", "bucketed", "packed", "dense")
 OUT = Path(__file__).parents[1] / "build" / "gpu.json"

@@ -25,8 +25,6 @@ EXCEPTIONS = {
     ("run/exports.py", "fit_run"): "each is a flag of `niblick fit`",
     ("score/scorers.py", "score_losses"): "what is scored, how, who learns, who watches and who shares the work",
     ("studies/study.py", "run"): "a point of a study: what it is called and how it differs",
-    ("train/trainer.py", "train"): "to be taken apart",
-    ("train/trainer.py", "_prime"): "to be taken apart",
     ("data/prepare.py", "prepare"): "each is a flag of `niblick data prepare`, and most calls give three",
 }
 """Functions that are longer, or take more, and why."""

@@ -38,11 +38,12 @@ from niblick.train import qat as qat_module
 from niblick.train.averaging import Averages
 from niblick.train.checkpoint import list_checkpoints, read_tensors
 from niblick.train.distributed import SINGLE, Ranks
+from niblick.train.loop import Aids, Hooks, Keeping, Recipe, train
 from niblick.train.qat import QAT
 from niblick.train.regularizers import Penalties
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.settings import OptimConfig, PenaltyConfig, QATConfig, TrainConfig
-from niblick.train.trainer import TrainingLoss, compile_stages, train
+from niblick.train.step import TrainingLoss, compile_stages
 
 SOURCES = (argparse, pickletools, tarfile, difflib)
 INT4 = ExportConfig(scheme="int4", rules=("embed*=int6",))
@@ -93,16 +94,18 @@ def go(
     train(
         model,
         batches(config.micro_batch_tokens // 64, rank=ranks.rank, ranks=ranks.size),
-        config,
-        ScheduleConfig(steps=steps, warmdown_steps=steps // 2),
-        OptimConfig(muon_momentum_steps=10, matrix_lr=0.02),
-        checkpoints=folder,
-        validate=lambda model: Score(1.0, 1, 1, 0.0),
-        emit=events.append,
-        resume=resume,
+        Recipe(
+            config,
+            ScheduleConfig(steps=steps, warmdown_steps=steps // 2),
+            OptimConfig(muon_momentum_steps=10, matrix_lr=0.02),
+        ),
+        Hooks(events.append, lambda model: Score(1.0, 1, 1, 0.0)),
+        aids=Aids(
+            qat=QAT(model, qat, export) if qat else None,
+            penalties=Penalties(model, config.penalties, export) if config.penalties else None,
+        ),
         ranks=ranks,
-        qat=QAT(model, qat, export) if qat else None,
-        penalties=Penalties(model, config.penalties, export) if config.penalties else None,
+        keeping=Keeping(folder, resume) if folder else None,
     )
     return model, events
 
@@ -242,6 +245,15 @@ def test_resume_is_exact(tmp_path: Path) -> None:
         resumed, events = go(folder, 20, qat, MIXED, resume=True)
         assert (events[0]["event"], events[0]["step"]) == ("resume", every)
         assert all(torch.equal(p, q) for p, q in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_run_that_rounds_is_primed_when_it_goes_on(tmp_path: Path) -> None:
+    qat = QATConfig(share=0.6, refresh=3)
+    whole, _ = go(tmp_path / "a", 20, qat, MIXED)
+    go(tmp_path / "b", 20, qat, MIXED, checkpoint_every=12)
+    resumed, events = go(tmp_path / "b", 20, qat, MIXED, resume=True, warmup_steps=2)
+    assert [e["event"] for e in events[:3]] == ["resume", "warmup", "warmup"]
+    assert all(torch.equal(p, q) for p, q in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
 def test_grids_are_fitted_at_the_start_and_every_refresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

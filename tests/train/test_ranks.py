@@ -19,7 +19,7 @@ from niblick.run.directory import Run
 from niblick.train.checkpoint import list_checkpoints, read_tensors
 from niblick.train.distributed import SINGLE, Ranks
 from niblick.train.settings import TrainConfig
-from niblick.train.trainer import StopSignals
+from niblick.train.signals import StopSignals
 
 # Trains on one rank or several; every rank leaves its weights, rank 0 the events.
 WORKER = """
@@ -40,7 +40,7 @@ from niblick.train.distributed import joined
 from niblick.train.settings import OptimConfig
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.settings import TrainConfig
-from niblick.train.trainer import train
+from niblick.train.loop import Aids, Hooks, Keeping, Recipe, train
 
 torch.set_num_threads(1)
 folder, kind, passes = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -60,12 +60,15 @@ with joined() as ranks:
     events = []
     train(
         model, batches,
-        TrainConfig(seq_len=32, batch_tokens=8 * 32, micro_batch_tokens=micro, warmup_steps=1, val_every=0,
-                    dtype="float32", device="cpu", average="swa"),
-        ScheduleConfig(steps=20, warmdown_steps=10),
-        OptimConfig(muon_momentum_steps=10, grad_clip=1.0),
-        checkpoints=folder / "checkpoints", validate=lambda model: Score(1.0, 1, 1, 0.0), emit=events.append,
+        Recipe(
+            TrainConfig(seq_len=32, batch_tokens=8 * 32, micro_batch_tokens=micro, warmup_steps=1, val_every=0,
+                        dtype="float32", device="cpu", average="swa"),
+            ScheduleConfig(steps=20, warmdown_steps=10),
+            OptimConfig(muon_momentum_steps=10, grad_clip=1.0),
+        ),
+        Hooks(events.append, lambda model: Score(1.0, 1, 1, 0.0)),
         ranks=ranks,
+        keeping=Keeping(folder / "checkpoints"),
     )
     save_tensors(folder / f"rank{ranks.rank}.safetensors", dict(model.state_dict()), {})
     if ranks.main:

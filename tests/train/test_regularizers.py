@@ -26,10 +26,10 @@ from niblick.pack.quantize import quantize
 from niblick.pack.schemes import parse_scheme
 from niblick.recipes.presets import get_preset
 from niblick.score.scorers import Score
+from niblick.train.loop import Aids, Hooks, Keeping, Recipe, train
 from niblick.train.regularizers import PENALTIES, Penalties, register_penalty
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.settings import PENALTY_NAMES, OptimConfig, PenaltyConfig, TrainConfig
-from niblick.train.trainer import train
 
 INT4 = ExportConfig("int4")
 
@@ -125,13 +125,14 @@ def go(folder: Path, steps: int, *penalties: PenaltyConfig) -> tuple[LM, list[di
     train(
         model,
         batches(),
-        config,
-        ScheduleConfig(steps=steps, warmdown_steps=steps // 2),
-        OptimConfig(muon_momentum_steps=10, matrix_lr=0.02),
-        checkpoints=folder,
-        validate=lambda model: Score(1.0, 1, 1, 0.0),
-        emit=events.append,
-        penalties=Penalties(model, penalties, INT4) if penalties else None,
+        Recipe(
+            config,
+            ScheduleConfig(steps=steps, warmdown_steps=steps // 2),
+            OptimConfig(muon_momentum_steps=10, matrix_lr=0.02),
+        ),
+        Hooks(events.append, lambda model: Score(1.0, 1, 1, 0.0)),
+        aids=Aids(penalties=Penalties(model, penalties, INT4) if penalties else None),
+        keeping=Keeping(folder) if folder else None,
     )
     return model, events
 

@@ -16,7 +16,7 @@ from niblick.train.guides import make_guide
 from niblick.train.optim import Optimizers
 from niblick.train.routing import PATIENCE, CollapseWatch, routing_facts
 from niblick.train.settings import OptimConfig
-from niblick.train.trainer import compile_stages
+from niblick.train.step import compile_stages
 
 SMALL: dict[str, Any] = {"width": 16, "heads": 2, "kv_heads": 1}
 

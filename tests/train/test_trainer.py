@@ -20,12 +20,12 @@ from niblick.errors import ArtifactError, ConfigError, TrainingError
 from niblick.model.lm import LM
 from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.score.scorers import Score
-from niblick.train import trainer
+from niblick.train import loop, precision, signals
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors, save_tensors
+from niblick.train.loop import Aids, Hooks, Keeping, Recipe, train
 from niblick.train.optim import Optimizers, register_optimizer
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.settings import OptimConfig, TrainConfig
-from niblick.train.trainer import train
 
 TEXT = ("It is a truth universally acknowledged, that a single man in possession of a good fortune, " * 60).encode()
 
@@ -42,6 +42,9 @@ def batches(rows: int = 4) -> Batches:
     return Batches(split, vocab_size=260, seq_len=32, rows=rows, order="shuffle", seed=3)
 
 
+AIDS = ("guide", "qat", "penalties", "extra")
+
+
 def go(
     folder: Path,
     steps: int,
@@ -55,21 +58,22 @@ def go(
     now: Callable[[], float] = time.perf_counter,
     options: dict[str, Any] | None = None,
     **changes: Any,
-) -> tuple[LM, list[dict[str, Any]], trainer.Outcome]:
+) -> tuple[LM, list[dict[str, Any]], signals.Outcome]:
     values = {"seq_len": 32, "batch_tokens": 128, "micro_batch_tokens": rows * 32, "warmup_steps": 0, "val_every": 0}
     model = model or tiny()
     events: list[dict[str, Any]] = []
+    calls = {key: value for key, value in (options or {}).items() if key not in (*AIDS, "pause_after")}
     outcome = train(
         model,
         data or batches(rows),
-        TrainConfig(**(values | {"dtype": "float32", "device": "cpu", "log_every": 5} | changes)),  # type: ignore[arg-type]
-        schedule or ScheduleConfig(steps=steps, warmdown_steps=10),
-        optim or OptimConfig(muon_momentum_steps=10),
-        checkpoints=folder,
-        emit=events.append,
-        resume=resume,
-        now=now,
-        **({"validate": lambda model: Score(1.0, 1, 1, 0.0)} | (options or {})),
+        Recipe(
+            TrainConfig(**(values | {"dtype": "float32", "device": "cpu", "log_every": 5} | changes)),  # type: ignore[arg-type]
+            schedule or ScheduleConfig(steps=steps, warmdown_steps=10),
+            optim or OptimConfig(muon_momentum_steps=10),
+        ),
+        Hooks(**({"emit": events.append, "validate": lambda model: Score(1.0, 1, 1, 0.0), "now": now} | calls)),
+        aids=Aids(**{key: value for key, value in (options or {}).items() if key in AIDS}),
+        keeping=Keeping(folder, resume, (options or {}).get("pause_after", 0)) if folder else None,
     )
     return model, events, outcome
 
@@ -163,14 +167,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: float
 ) -> None:
     whole, _, _ = go(tmp_path / "whole", 6)
-    real, calls = trainer._gradients, []
+    real, calls = loop.gradients, []
 
     def gradients(*arguments: Any) -> Any:
         losses, routings = real(*arguments)
         calls.append(1)
         return (losses | {"total": broken} if len(calls) == 7 else losses), routings
 
-    monkeypatch.setattr(trainer, "_gradients", gradients)
+    monkeypatch.setattr(loop, "gradients", gradients)
     model = tiny()
     with pytest.raises(TrainingError, match=r"step 7; the largest finite gradient is .* in (body|embed)") as error:
         go(tmp_path / "run", 20, model=model)
@@ -233,10 +237,10 @@ def test_damaged_weight_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_device_names() -> None:
-    assert trainer.pick_device("cpu").type == "cpu"
+    assert precision.pick_device("cpu").type == "cpu"
     for name in ("abacus", "cuda:99"):
         with pytest.raises(ConfigError, match=name):
-            trainer.pick_device(name)
+            precision.pick_device(name)
 
 
 class Time:
@@ -317,15 +321,15 @@ def test_no_time_left_to_train(tmp_path: Path) -> None:
 
 
 def spiking(monkeypatch: pytest.MonkeyPatch, at: list[int], value: float) -> list[int]:
-    """Let some calls of `_gradients` give this loss. Returns where in the data each call was."""
-    real, positions = trainer._gradients, []
+    """Let some calls of `gradients` give this loss. Returns where in the data each call was."""
+    real, positions = loop.gradients, []
 
     def gradients(*arguments: Any) -> Any:
-        positions.append(arguments[1].position)
+        positions.append(arguments[0].batches.position)
         losses, routings = real(*arguments)
         return (losses | {"total": value} if len(positions) in at else losses), routings
 
-    monkeypatch.setattr(trainer, "_gradients", gradients)
+    monkeypatch.setattr(loop, "gradients", gradients)
     return positions
 
 

@@ -28,7 +28,7 @@ from niblick.run.directory import Run, write_bytes, write_json
 from niblick.run.loading import build_model, expect_tokenizer, load_artifact
 from niblick.run.prepared import config_of
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors
-from niblick.train.trainer import pick_device
+from niblick.train.precision import pick_device
 
 SETTLED = 0.9
 """Boundaries have settled once their F1 with the final ones stays this high."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from niblick.errors import NiblickError
 from niblick.run.directory import Run
 from niblick.train.distributed import Ranks
-from niblick.train.trainer import PAUSED, Outcome
+from niblick.train.signals import PAUSED, Outcome
 
 
 class Stopped(NiblickError):

@@ -21,8 +21,7 @@ from niblick.model.lm import LM
 from niblick.model.model_config import EntropyConfig
 from niblick.model.providers import Entropy
 from niblick.run.loading import expect_tokenizer, load_artifact
-from niblick.train.precision import autocast
-from niblick.train.trainer import pick_device
+from niblick.train.precision import autocast, pick_device
 
 SAMPLE_TOKENS = 65_536
 """Tokens of training text that a threshold is chosen on."""

@@ -39,8 +39,7 @@ from niblick.run.packing import artifact_header, calibrated, closure_bytes, expo
 from niblick.run.prepared import config_of, open_data
 from niblick.run.scoring import official_score
 from niblick.train.checkpoint import read_tensors
-from niblick.train.precision import autocast
-from niblick.train.trainer import pick_device
+from niblick.train.precision import autocast, pick_device
 
 MEASURE_TOKENS = 65_536
 """Tokens of training text that sensitivities and candidates of a fit are measured on."""

@@ -27,8 +27,7 @@ from niblick.pack.quantize import pack
 from niblick.run.directory import Listener, Run, read_json, write_json
 from niblick.run.loading import build_model
 from niblick.train.checkpoint import read_metadata, read_tensors
-from niblick.train.precision import autocast
-from niblick.train.trainer import pick_device
+from niblick.train.precision import autocast, pick_device
 
 
 def export(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, name: str = "") -> dict[str, Any]:

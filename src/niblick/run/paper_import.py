@@ -86,6 +86,7 @@ def import_hnet(
         artifact = run.artifact(NAME)
         artifact.parent.mkdir(parents=True)
         size = stream_artifact(artifact, header, list(_described(weights, wanted, shapes)), _arrays(weights, wanted))
+        weights.clear()  # no longer in memory when the script is made, which takes some too
         return imported(run, checkpoint, NAME, weighed(size, settings, None))
     except BaseException:
         shutil.rmtree(run.path, ignore_errors=True)

@@ -28,7 +28,7 @@ from niblick.run.scoring import official_score, validate_weights
 from niblick.run.training import train_run
 from niblick.train.checkpoint import list_checkpoints
 from niblick.train.distributed import SINGLE, RankLost, Ranks, is_lost
-from niblick.train.trainer import checkpoint_event
+from niblick.train.telling import checkpoint_event
 
 
 def run(

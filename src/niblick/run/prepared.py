@@ -19,10 +19,9 @@ from niblick.score.score_config import ScoreConfig
 from niblick.train.averaging import HOLDOUT_SHARE, HOLDOUT_TOKENS
 from niblick.train.distributed import SINGLE, Ranks
 from niblick.train.guides import Guide, make_guide
-from niblick.train.precision import pick_dtype
+from niblick.train.precision import pick_device, pick_dtype
 from niblick.train.qat import QAT
 from niblick.train.regularizers import Penalties
-from niblick.train.trainer import pick_device
 
 
 @dataclass(frozen=True)

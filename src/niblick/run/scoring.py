@@ -38,8 +38,8 @@ from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import Observe, ReportProgress, Score, Sidecar, alone, score_split
 from niblick.score.ttt import score_first
 from niblick.train.checkpoint import Progress, load_weights, read_tensors
-from niblick.train.precision import autocast
-from niblick.train.trainer import pick_device, progress_event
+from niblick.train.precision import autocast, pick_device
+from niblick.train.telling import progress_event
 
 Inspect = Callable[[LM, Dataset, ScoreConfig, str], Observe]
 """Called with what is about to be scored, and in which dtype; returns what is then told the costs."""

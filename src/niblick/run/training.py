@@ -24,7 +24,8 @@ from niblick.run.prepared import Prepared, bytes_per_token, compression_aware, p
 from niblick.run.scoring import plain_score
 from niblick.train.checkpoint import list_checkpoints, save_tensors
 from niblick.train.distributed import Ranks
-from niblick.train.trainer import Outcome, train
+from niblick.train.loop import Aids, Hooks, Keeping, Recipe, train
+from niblick.train.signals import Outcome
 
 
 @dataclass(frozen=True)
@@ -65,23 +66,20 @@ def fit(
     batches = batches_of(prepared, ranks)
     emit(start_event(prepared, model, batches, ranks))
     qat, penalties = compression_aware(model, config)
+    hooks = Hooks(
+        emit=emit,
+        validate=lambda model: plain_score(model, dataset, dataset.val, config),
+        held_back=(lambda: plain_score(model, dataset, holdout, config).loss) if holdout else None,
+        rehearse=lambda: rehearse_export(model, prepared),
+    )
     outcome = train(
         model,
         batches,
-        config.train,
-        config.schedule,
-        config.optim,
-        checkpoints=checkpoints,
-        validate=lambda model: plain_score(model, dataset, dataset.val, config),
-        emit=emit,
-        resume=resume,
-        guide=prepared.guide,
+        Recipe(config.train, config.schedule, config.optim),
+        hooks,
+        aids=Aids(prepared.guide, qat, penalties),
         ranks=ranks,
-        held_back=(lambda: plain_score(model, dataset, holdout, config).loss) if holdout else None,
-        rehearse=lambda: rehearse_export(model, prepared),
-        qat=qat,
-        penalties=penalties,
-        pause_after=pause_after,
+        keeping=Keeping(checkpoints, resume, pause_after) if checkpoints else None,
     )
     return Trained(model, outcome)
 

@@ -15,8 +15,7 @@ from niblick.run.directory import read_json, write_json
 from niblick.run.prepared import config_of
 from niblick.studies.study import FULL_STEPS, TOY, Done, Lab, Table
 from niblick.train.optim import Optimizers
-from niblick.train.precision import DTYPES, autocast, pick_dtype
-from niblick.train.trainer import pick_device
+from niblick.train.precision import DTYPES, autocast, pick_device, pick_dtype
 
 BASE = "hnet-byte260"
 LETTERS = {"convolution": "C", "attention": "T", "mamba-2": "m"}

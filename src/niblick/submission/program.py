@@ -36,7 +36,9 @@ from niblick.score.contiguous import PlainScore
 from niblick.score.scorers import score_split
 from niblick.train.checkpoint import load_weights
 from niblick.train.distributed import PATIENCE, Ranks
-from niblick.train.trainer import Outcome, pick_device, progress_event
+from niblick.train.precision import pick_device
+from niblick.train.signals import Outcome
+from niblick.train.telling import progress_event
 
 OWN = ("RUN_ID", "TOKENIZER_PATH", "MODEL_SAVE_PATH")
 """Names of the challenge that say where files are, which a config does not."""

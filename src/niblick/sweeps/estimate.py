@@ -26,8 +26,7 @@ from niblick.run.loading import build_model
 from niblick.run.prepared import open_data
 from niblick.sweeps.running import SweepFolder
 from niblick.sweeps.sweep import Member, Sweep
-from niblick.train.precision import autocast
-from niblick.train.trainer import pick_device
+from niblick.train.precision import autocast, pick_device
 
 ROUNDS = 3
 STATE_FACTOR = 3

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from niblick.errors import ConfigError
+
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 """What autocast may run in, by name."""
 
@@ -36,3 +38,14 @@ def autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextMana
     """Return the autocast context for a dtype: auto, bfloat16 or float32."""
     dtype = pick_dtype(dtype, device)
     return torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "float32")
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of that name; `auto` is CUDA, else MPS, else the CPU. Raises ConfigError if it is not here."""
+    fastest = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(fastest if name == "auto" else name)
+        torch.empty(0, device=device)
+        return device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used here: choose auto, cpu, cuda or mps") from error

@@ -81,10 +81,13 @@ class QAT:
             return False
         if (step - self._start) % self.config.refresh == 0:
             self._roundings = {n: rounding_of(p.detach(), s, self.prune) for n, (p, s) in self.weights.items()}
+        self._round()
+        return first
+
+    def _round(self) -> None:
         for name, (p, _) in self.weights.items():
             into = self._values.setdefault(name, torch.empty_like(p, requires_grad=False))
             self._roundings[name].round(p.detach(), out=into)
-        return first
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -128,6 +131,7 @@ class QAT:
         for name, (p, _) in self.weights.items():
             kept = (tensors[f"{name}/{k}"].to(p.device, copy=True) for k in ("divide", "step", "limit", "floor"))
             self._roundings[name] = Rounding(*kept)
+        self._round()  # priming takes passes before the first step is prepared
 
 
 class _Through(torch.autograd.Function):

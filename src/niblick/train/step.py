@@ -1,0 +1,139 @@
+"""One step of training: gradients of its micro-batches over all ranks, and what makes a model ready for them.
+
+Shapes: B batch, L positions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from niblick.data.loader import Batches
+from niblick.model.lm import LM, Losses
+from niblick.model.loss import Halves
+from niblick.model.routers import Routing
+from niblick.model.stage import Stage
+from niblick.train.distributed import Ranks, local_gradients
+from niblick.train.guides import Guide
+from niblick.train.optim import Optimizers
+from niblick.train.precision import autocast
+from niblick.train.qat import QAT
+from niblick.train.settings import TrainConfig
+from niblick.train.telling import Emit
+
+
+class TrainingLoss(nn.Module):
+    """A model's loss as one forward pass, which DistributedDataParallel can wrap: only the total has a gradient."""
+
+    def __init__(self, model: LM) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, ids_BL: Tensor, targets_BL: Tensor, *, guide_BL: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, list[Routing]]:
+        """Return the total to minimize, all terms of it (loss, total, ratio losses …), and what the routers did."""
+        losses, routings = self.model(ids_BL, targets_BL, guide_BL=guide_BL)
+        assert isinstance(losses, Losses)
+        terms = torch.stack((losses.lm, losses.total, *losses.ratio)).detach()
+        return losses.total, terms, [replace(r, p_BL=r.p_BL.detach()) for r in routings]
+
+
+@dataclass(frozen=True)
+class Rig:
+    """What steps run on."""
+
+    model: LM
+    forward: nn.Module
+    """Its loss, wrapped for all ranks."""
+    batches: Batches
+    config: TrainConfig
+    device: torch.device
+    ranks: Ranks
+    qat: QAT | None = None
+
+    @property
+    def passes(self) -> int:
+        """Micro-batches of this rank in a step."""
+        return self.config.passes(self.ranks.size)
+
+
+def gradients(rig: Rig, guide: Guide | None = None) -> tuple[dict[str, float], list[Routing]]:
+    """Forward and backward over the micro-batches of one step. Returns mean loss terms and the last routings.
+
+    Gradients and loss terms are means over all passes of all ranks, routings this rank's own.
+    """
+    sums: list[Tensor] = []
+    routings: list[Routing] = []
+    forward, device, qat, passes = rig.forward, rig.device, rig.qat, rig.passes
+    for i in range(passes):
+        ids_BL, targets_BL = (t.to(device, non_blocking=True) for t in rig.batches.next())
+        more = i + 1 < passes
+        with (
+            local_gradients(forward) if more else contextlib.nullcontext(),
+            qat.in_place() if qat else contextlib.nullcontext(),
+        ):
+            with autocast(device, rig.config.dtype):
+                total, terms, routings = (
+                    forward(ids_BL, targets_BL, guide_BL=guide(ids_BL)) if guide else forward(ids_BL, targets_BL)
+                )
+            (total / (passes * rig.ranks.size)).backward()
+        sums.append(terms)
+    means = torch.stack(sums).mean(0).tolist()
+    lm, total_mean, *ratio = [value / rig.ranks.size for value in rig.ranks.sum(means)]
+    return {"loss": lm, "total": total_mean} | {f"ratio_loss_{i}": r for i, r in enumerate(ratio)}, routings
+
+
+def has_unused(model: LM, config: TrainConfig, device: torch.device, guide: Guide | None) -> bool:
+    """Whether some weight gets no gradient, by trying it on one row: DistributedDataParallel must know."""
+    ids_BL = (torch.arange(config.seq_len, device=device) % model.config.vocab_size)[None]
+    for target_BL in (None, guide(ids_BL)) if guide else (None,):
+        with autocast(device, config.dtype):
+            losses, _ = model(ids_BL, ids_BL, guide_BL=target_BL)
+        losses.total.backward()
+        missing = [p for p in model.parameters() if p.requires_grad and p.grad is None]
+        model.zero_grad(set_to_none=True)
+        if missing:
+            return True
+    return False
+
+
+def prime(rig: Rig, optimizers: Optimizers, emit: Emit) -> None:
+    """Take `warmup_steps` real steps, which compile and allocate, then put everything back."""
+    model, batches, steps = rig.model, rig.batches, rig.config.warmup_steps
+    position = batches.position
+    before = copy.deepcopy((model.state_dict(), [optimizer.state_dict() for optimizer in optimizers.parts]))
+    model.train()
+    with torch.random.fork_rng([rig.device] if rig.device.type == "cuda" else []):
+        for i in range(steps):
+            gradients(rig)
+            optimizers.step(i, 1.0)
+            model.zero_grad(set_to_none=True)
+            emit({"event": "warmup", "step": i + 1, "steps": steps})
+    model.load_state_dict(before[0])
+    for optimizer, state in zip(optimizers.parts, before[1], strict=True):
+        optimizer.load_state_dict(state)
+    batches.position = position
+
+
+def compile_stages(model: LM, when: str, device: torch.device, emit: Emit, backend: Any = "inductor") -> None:
+    """Compile the loss and every stage by itself, in place: a new number of chunks touches the inner stage alone.
+
+    From then on levels round their chunk counts to a few shares of the sequence, so that no stage sees more than
+    len(COMPILED_SHARES) shapes.
+    """
+    if when == "never" or (when == "auto" and device.type != "cuda"):
+        return
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    for module in model.modules():
+        if isinstance(module, Stage):
+            module.compile(dynamic=False, backend=backend)
+    model.body.few_shapes = True
+    forward, backward = (torch.compile(half, dynamic=False, backend=backend) for half in model.halves)
+    model.halves = Halves(forward, backward)
+    emit({"event": "compile", "stages": sum(isinstance(m, Stage) for m in model.modules())})
