@@ -51,7 +51,7 @@ def write_docs(rows: list[Row]) -> None:
     """Put the table between the markers of docs/performance.md."""
     here = machine()
     lines = [
-        f"{here['processor']}, {here['threads']} threads, torch {environment()['packages']['torch']}, {date.today()}:",
+        f"{here.processor}, {here.threads} threads, torch {environment()['packages']['torch']}, {date.today()}:",
         "",
         "| what | ours | peer | ratio (lowest–highest) | peer is |",
         "| --- | ---: | ---: | ---: | --- |",

@@ -179,9 +179,10 @@ def measure_all(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             facts["models"][name], facts["many"][name] = read_json(kept)
             continue
         everything = Wanted(given.windows, 0, True, True, True, True, files)
-        result = Run(runs[f"{name}-1"]).result() or {}
+        result = Run(runs[f"{name}-1"]).result()
+        assert result is not None
         found = study(subject, everything)
-        found |= {"bpb": result["bpb"], "step": result["step"], "text_hash": result["text_hash"]}
+        found |= {"bpb": result.bpb, "step": result.step, "text_hash": result.text_hash}
         found["code"] = _cut(subject.reader, CODE)
         found["code_before"] = _cut(subject.with_model(untrained(subject)), CODE)
         facts["models"][name] = found
@@ -290,7 +291,7 @@ def render(facts: dict[str, Any], command: str) -> str:
     foot = (
         f"{first['windows']} windows of each model, spread evenly over {facts['bytes']:,} held-out bytes (text hash "
         f"`{str(first['text_hash'])[:16]}`), decisions in float32 from the artifacts. One seed each unless a line says "
-        f"otherwise. {here['cores']} cores ({here['processor']}). Made by `{command}`."
+        f"otherwise. {here.cores} cores ({here.processor}). Made by `{command}`."
     )
     return "\n\n".join(part for part in [*sections, foot] if part)
 

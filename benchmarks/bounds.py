@@ -180,7 +180,7 @@ def paths(here: Limits, quick: bool) -> list[HotPath]:
 def table(here: Limits, found: list[HotPath]) -> str:
     """The limits as a sentence and the paths as a Markdown table."""
     lines = [
-        f"{machine()['processor']}, {machine()['threads']} threads, torch {environment()['packages']['torch']}: "
+        f"{machine().processor}, {machine().threads} threads, torch {environment()['packages']['torch']}: "
         f"{here.arithmetic / 1e9:.0f} Gflop/s in {DTYPE}, {here.memory / 1e9:.1f} GB/s of memory, "
         f"{here.disk / 1e9:.2f} GB/s to the disk.",
         "",

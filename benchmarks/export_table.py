@@ -19,6 +19,8 @@ from typing import Any
 from niblick.config.run_config import RunConfig, override
 from niblick.console import RunConsole
 from niblick.data.dataset import Dataset
+from niblick.facts.events import Validation
+from niblick.facts.reading import plain
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import Run, machine, open_run
 from niblick.run.exports import export_run, fit_run
@@ -54,35 +56,39 @@ def trained(given: argparse.Namespace, name: str, more: list[str]) -> Run:
     config: RunConfig = override(get_preset("hnet-byte260"), [*NARROW, *more, *given.overrides])
     config = override(config, [f"preset={name}", f"data.path={given.data}"])
     with RunConsole() as console:
-        return Run(Path(run(config, given.runs, console)["run"]))
+        result = run(config, given.runs, console)
+        assert result is not None
+        return Run(Path(result.run))
 
 
 def make_rows(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Train what is not given, export, fit and score. Returns one record for each row of the table."""
-    plain = open_run(given.run, given.runs) if given.run else trained(given, "narrow", [])
+    first = open_run(given.run, given.runs) if given.run else trained(given, "narrow", [])
     qat = open_run(given.qat_run, given.runs) if given.qat_run else trained(given, "narrow-qat", QAT)
     rows = []
     with RunConsole() as console:
         for label, assignments in ROWS:
-            rows.append(export_run(plain, assignments, console) | {"label": label})
-        rows.append(export_run(qat, QAT_ROW[1], console) | {"label": QAT_ROW[0]})
+            rows.append(plain(export_run(first, assignments, console)) | {"label": label})
+        rows.append(plain(export_run(qat, QAT_ROW[1], console)) | {"label": QAT_ROW[0]})
         for row in rows[:FITTED]:
-            found = fit_run(plain, console, artifact=row["artifact_bytes"], ladder=(), report=console.say)
-            rows.append(found | {"label": f"`fit` with the bytes of “{row['label']}”", "instead": row["bpb"]})
+            found = fit_run(first, console, artifact=row["artifact_bytes"], ladder=(), report=console.say)
+            rows.append(
+                plain(found.result) | {"label": f"`fit` with the bytes of “{row['label']}”", "instead": row["bpb"]}
+            )
     return rows
 
 
 def float_bpb(of: Run) -> float:
     """BPB of a run's float weights: its last validation."""
-    return [event["bpb"] for event in of.events() if event["event"] == "validation"][-1]
+    return [event.bpb for event in of.events() if isinstance(event, Validation)][-1]
 
 
 def render(rows: list[dict[str, Any]], given: argparse.Namespace, command: str) -> str:
     """The table in Markdown, with where its numbers come from."""
     held_out = text_of(Dataset.open(given.data).val)
     xz = 8 * xz_size(held_out) / len(held_out)
-    plain, qat = Run(Path(rows[0]["run"])), Run(Path(rows[len(ROWS)]["run"]))
-    base = float_bpb(plain)
+    first, qat = Run(Path(rows[0]["run"])), Run(Path(rows[len(ROWS)]["run"]))
+    base = float_bpb(first)
     lines = [
         "| export | bytes | BPB | above float | better than the row it replaces |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -91,7 +97,7 @@ def render(rows: list[dict[str, Any]], given: argparse.Namespace, command: str) 
         above = f"{row['bpb'] - base:+.4f}" if row["run"] == rows[0]["run"] else f"{row['bpb'] - float_bpb(qat):+.4f}*"
         better = f"{row['instead'] - row['bpb']:.4f}" if "instead" in row else ""
         lines.append(f"| {row['label']} | {row['artifact_bytes']:,} | {row['bpb']:.4f} | {above} | {better} |")
-    here, config = machine(), plain.config()
+    here, config = machine(), first.config()
     return "\n".join(
         [
             *lines,
@@ -100,7 +106,7 @@ def render(rows: list[dict[str, Any]], given: argparse.Namespace, command: str) 
             f"{config.train.batch_tokens:,} bytes, one seed; {base:.4f} BPB as floats, `xz -9e` {xz:.4f}.\n\n*Above "
             f"the float weights of its own run, {float_bpb(qat):.4f}. Scored from the file by a fresh process on "
             f"{len(held_out):,} bytes in contiguous windows of {config.score.seq_len}; text hash "
-            f"`{str(rows[0]['text_hash'])[:16]}`; {here['cores']} cores ({here['processor']}). Made by `{command}`.",
+            f"`{str(rows[0]['text_hash'])[:16]}`; {here.cores} cores ({here.processor}). Made by `{command}`.",
         ]
     )
 

@@ -287,7 +287,7 @@ def main(arguments: list[str]) -> None:
             sys.exit(f"{mode} failed, see above")
         results.append(Result(**json.loads(done.stdout.splitlines()[-1])))
         print(table(results[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
-    print(f"\n{machine()['processor']}, {device.type}, torch {torch.__version__}\n\n{table(results)}")
+    print(f"\n{machine().processor}, {device.type}, torch {torch.__version__}\n\n{table(results)}")
     if not options.quick:
         OUT.parent.mkdir(exist_ok=True)
         found = {"environment": environment(), "results": [asdict(r) for r in results]}

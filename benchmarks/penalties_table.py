@@ -21,6 +21,8 @@ from niblick.config.run_config import RunConfig, override
 from niblick.console import RunConsole
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
+from niblick.facts.events import Validation
+from niblick.facts.reading import plain
 from niblick.model.counting import parameter_count
 from niblick.model.lm import LM
 from niblick.recipes.presets import get_preset
@@ -75,9 +77,10 @@ def make_rows(given: argparse.Namespace, folder: Path) -> tuple[list[dict[str, A
     for name, changes in variants(given.steps).items():
         with RunConsole() as console:
             result = run(override(base, changes), folder / "runs", console)
-        floats = [e["bpb"] for e in Run(Path(result["run"])).events() if e["event"] == "validation"][-1]
-        values = penalty_values(Path(result["run"]), base)
-        rows.append(result | {"name": name, "float_bpb": floats, "values": values})
+        assert result is not None
+        floats = [e.bpb for e in Run(Path(result.run)).events() if isinstance(e, Validation)][-1]
+        values = penalty_values(Path(result.run), base)
+        rows.append(plain(result) | {"name": name, "float_bpb": floats, "values": values})
     return rows, base
 
 
@@ -112,7 +115,7 @@ def render(rows: list[dict[str, Any]], config: RunConfig, data: Path, command: s
         f"A toy: {parameter_count(config.model):,} weights, {config.schedule.steps} steps of "
         f"{config.train.batch_tokens:,} bytes, one seed; {rounded} tensors are rounded, all by `{config.export.name}`. "
         f"Held out: {len(held_out):,} bytes; `xz -9e` makes {8 * xz_size(held_out) / len(held_out):.4f} BPB of them. "
-        f"{here['cores']} cores ({here['processor']}). Made by `{command}`."
+        f"{here.cores} cores ({here.processor}). Made by `{command}`."
     )
     return "\n".join([*lines, "", facts])
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from niblick.console import RunConsole
 from niblick.data.dataset import Dataset
+from niblick.facts.reading import plain
 from niblick.run.directory import machine
 from niblick.run.scoring import score_artifact
 from niblick.score.baselines import xz_size
@@ -41,7 +42,7 @@ def make_rows(artifact: str, data: str) -> list[dict[str, Any]]:
         with RunConsole() as console:
             overrides = ["score.seq_len=512", *settings]
             console.say(f"{Path(artifact).name}: {label}")
-            rows.append(score_artifact(Path(artifact), data, overrides=overrides) | {"label": label})
+            rows.append(plain(score_artifact(Path(artifact), data, overrides=overrides)) | {"label": label})
     return rows
 
 
@@ -62,7 +63,7 @@ def render(both: list[list[dict[str, Any]]], text: bytes, command: str) -> str:
             *lines,
             "",
             f"`xz -9e` on the same {len(text):,} bytes: {xz:.4f}. Text hash `{str(both[0][0]['text_hash'])[:16]}`; "
-            f"{here['threads']} of {here['cores']} cores ({here['processor']}). Made by `{command}`.",
+            f"{here.threads} of {here.cores} cores ({here.processor}). Made by `{command}`.",
         ]
     )
 

@@ -110,7 +110,7 @@ def render(rows: list[dict[str, Any]], xz: dict[str, float], given: argparse.Nam
         [
             *lines,
             "",
-            f"One seed of a toy each: {rows[0]['train_seconds']:.0f} s on {here['cores']} cores ({here['processor']}), "
+            f"One seed of a toy each: {rows[0]['train_seconds']:.0f} s on {here.cores} cores ({here.processor}), "
             f"windows of {spans}. Held out: {rows[0]['original_bytes']:,} bytes, text hash "
             f"`{str(rows[0]['text_hash'])[:16]}`. Made by `{command}`.",
         ]

@@ -6,6 +6,7 @@ from __future__ import annotations
 LAYERS = [
     ["errors"],
     ["files"],
+    ["facts"],
     ["challenge"],
     ["console", "drawing", "data", "model"],
     ["artifact"],

@@ -9,6 +9,8 @@ from typing import Any
 
 from niblick.challenge.tracks import legality
 from niblick.config.run_config import override, to_dict
+from niblick.facts.reading import plain
+from niblick.facts.scores import Machine
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import write_json
 
@@ -75,7 +77,9 @@ def finish(
         "text_hash": TEXT_HASH,
         "scorer": {"scorer": "contiguous"},
         "machine": MACHINE,
-        "legality": legality(**sizes, train_seconds=60.0, eval_seconds=3.0, machine=MACHINE, score_first=score_first),
+        "legality": plain(
+            legality(**sizes, train_seconds=60.0, eval_seconds=3.0, machine=Machine(**MACHINE), score_first=score_first)
+        ),
         "total_bytes": total_bytes if weighed else None,
     }
     record |= sizes | changes

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from niblick.challenge.tracks import UNWEIGHED
+from niblick.facts.events import Compile, Event, Export, Resume, Rounding, Start, Step, Trouble, Validation, Warmup
 
 PLAIN_SECONDS = 10.0
 """Seconds between lines where there is no terminal to rewrite a line on."""
@@ -70,33 +70,32 @@ class RunConsole:
         """Print a line that stays."""
         self.console.print(Text(text, style=style), soft_wrap=True)
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Show one event."""
-        kind = event["event"]
-        if kind == "start":
-            self._bytes_per_token = event["bytes_per_token"]
-            self.say(
-                f"{event['preset']}: {event['parameters']:,} parameters on {event['device']}, "
-                f"{human_bytes(event['train_tokens'] * self._bytes_per_token)} of training text → {event['run']}"
-            )
-        elif kind == "step":
-            self._step(event)
-        elif kind == "warmup":
-            self._line(f"warmup {event['step']}/{event['steps']}", event["step"] / event["steps"])
-        elif kind == "validation":
-            self.say(f"step {event['step']}  validation {event['bpb']:.4f} BPB (float weights)")
-        elif kind == "compile":
-            self.say(f"compiling {event['stages']} stages (first steps are slow)")
-        elif kind == "qat":
-            self.say(f"step {event['step']}  from here on {event['tensors']} tensors are rounded as the export will")
-        elif kind == "resume":
-            self.say(f"resumed after step {event['step']} from {event['checkpoint']}")
-        elif kind == "warning":
-            self.say(f"step {event['step']}  warning: {event['message']}", "yellow")
-        elif kind == "export":
-            self.say(
-                f"packed as {event['name']}: {human_bytes(event['artifact_bytes'])}; scoring it in a fresh process"
-            )
+        match event:
+            case Start():
+                self._bytes_per_token = event.bytes_per_token or 1.0
+                self.say(
+                    f"{event.preset}: {event.parameters:,} parameters on {event.device}, "
+                    f"{human_bytes(event.train_tokens * self._bytes_per_token)} of training text → {event.run}"
+                )
+            case Step():
+                self._step(event)
+            case Warmup():
+                self._line(f"warmup {event.step}/{event.steps}", event.step / event.steps)
+            case Validation():
+                self.say(f"step {event.step}  validation {event.bpb:.4f} BPB (float weights)")
+            case Compile():
+                self.say(f"compiling {event.stages} stages (first steps are slow)")
+            case Rounding():
+                self.say(f"step {event.step}  from here on {event.tensors} tensors are rounded as the export will")
+            case Resume():
+                self.say(f"resumed after step {event.step} from {event.checkpoint}")
+            case Trouble():
+                self.say(f"step {event.step}  warning: {event.message}", "yellow")
+            case Export():
+                size = human_bytes(event.artifact_bytes)
+                self.say(f"packed as {event.name}: {size}; scoring it in a fresh process")
 
     def progress(self, what: str, share: float, bpb: float | None, eta_seconds: float) -> None:
         """Show how far a scorer is, and what it has found so far; or, without a score, how far something else is."""
@@ -112,14 +111,14 @@ class RunConsole:
         speed = f"  {human_bytes(size / seconds)}/s" if seconds > 1 else ""
         self._line(f"{count:,} {what}, {human_bytes(size)}{speed}")
 
-    def _step(self, event: dict[str, Any]) -> None:
-        loss = event["loss"]
+    def _step(self, event: Step) -> None:
+        loss = event.loss
         self._smooth = loss if self._smooth is None else 0.95 * self._smooth + 0.05 * loss
         bpb = self._smooth / math.log(2) / self._bytes_per_token
-        speed = event["tokens_per_second"] * self._bytes_per_token
-        eta = f"ETA {human_seconds(event['eta_seconds'])}" if event["eta_seconds"] is not None else ""
-        text = f"step {event['step']:>5}  loss {loss:.4f}  {bpb:.3f} BPB  {human_bytes(speed)}/s  {eta}"
-        self._line(text, event["progress"])
+        speed = (event.tokens_per_second or 0.0) * self._bytes_per_token
+        eta = f"ETA {human_seconds(event.eta_seconds)}" if event.eta_seconds is not None else ""
+        text = f"step {event.step:>5}  loss {loss:.4f}  {bpb:.3f} BPB  {human_bytes(speed)}/s  {eta}"
+        self._line(text, event.progress)
 
     def _line(self, text: str, share: float | None = None) -> None:
         """Rewrite the live line; `share` of the work that is done, where it is known, becomes a bar."""

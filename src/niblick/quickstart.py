@@ -21,6 +21,7 @@ from niblick.data.prepare import prepare
 from niblick.drawing import figures
 from niblick.drawing import page as report
 from niblick.errors import DataError
+from niblick.facts.events import Event, Start, Step, Validation
 from niblick.recipes.presets import get_preset
 from niblick.run import pipeline, scoring
 from niblick.run.directory import Run, write_json
@@ -64,24 +65,25 @@ def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
             [f"data.path={folder / 'data' / 'pydocs'}", f"schedule.max_seconds={seconds}", f"schedule.steps={once}"],
         )
         result = pipeline.run(config, folder / "runs", console)
-        run = Run(Path(result["run"]))
+        assert result is not None  # there is one rank
+        run = Run(Path(result.run))
         before = chunks(build_model(config.model, config.seed), dataset.tokenizer, PUBLISHED_SENTENCE)
-        model, _ = load_artifact(run.artifact(result["artifact"]))
+        model, _ = load_artifact(run.artifact(result.artifact))
         after = chunks(model, dataset.tokenizer, PUBLISHED_SENTENCE)
         console.say("scoring it with n-grams of what it has scored, for comparison")
         sidecar = scoring.score_artifact(
-            run.artifact(result["artifact"]), config.data.path, run=run, overrides=[SIDECAR], keep=False
+            run.artifact(result.artifact), config.data.path, run=run, overrides=[SIDECAR], keep=False
         )
         options = Options(Effort(tokens=1 << 15), prove=PROVED)
         audited = audit(str(run.path), folder / "runs", options=options, say=console.say)
     events = list(run.events())
     facts = {
-        "bpb_float": [e["bpb"] for e in events if e["event"] == "validation"][-1],
-        "bpb": result["bpb"],
-        "bpb_sidecar": sidecar["bpb"],
-        "artifact_bytes": result["artifact_bytes"],
-        "code_bytes": result["code_bytes"],
-        "total_bytes": result["total_bytes"],
+        "bpb_float": [e.bpb for e in events if isinstance(e, Validation)][-1],
+        "bpb": result.bpb,
+        "bpb_sidecar": sidecar.bpb,
+        "artifact_bytes": result.artifact_bytes,
+        "code_bytes": result.code_bytes,
+        "total_bytes": result.total_bytes,
         "cap_bytes": rules.CAP_BYTES,
         "held_out_bytes": len(held_out),
         "training_bytes": len(training),
@@ -93,11 +95,11 @@ def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
         "brackets_before": brackets(before),
         "brackets_after": brackets(after),
         "audit": audited["checks"],
-        "steps": result["step"],
-        "train_seconds": result["train_seconds"],
+        "steps": result.step,
+        "train_seconds": result.train_seconds,
         "seconds": time.perf_counter() - started,
         "report": str(run.path / "report.html"),
-        "artifact": str(run.artifact(result["artifact"])),
+        "artifact": str(run.artifact(result.artifact)),
     }
     write_json(run.path / "quickstart.json", facts)
     _write_report(run, facts, _curve(events))
@@ -114,10 +116,10 @@ def _dataset(path: Path, console: RunConsole) -> Dataset:
     return dataset
 
 
-def _curve(events: list[dict[str, Any]]) -> list[tuple[float, float]]:
-    per_token = next(e["bytes_per_token"] for e in events if e["event"] == "start")
-    steps = [e for e in events if e["event"] == "step"]
-    return [(e["train_seconds"], e["loss"] / math.log(2) / per_token) for e in steps]
+def _curve(events: list[Event]) -> list[tuple[float, float]]:
+    per_token = next(e.bytes_per_token for e in events if isinstance(e, Start)) or 1.0
+    steps = [e for e in events if isinstance(e, Step)]
+    return [(e.train_seconds or 0.0, e.loss / math.log(2) / per_token) for e in steps]
 
 
 def _rows(facts: dict[str, Any]) -> list[tuple[str, float]]:

@@ -12,6 +12,7 @@ import pytest
 from niblick.challenge import rules
 from niblick.config.run_config import RunConfig, apply_environment, override, to_dict
 from niblick.errors import ConfigError
+from niblick.facts.event_lines import read_event
 from niblick.recipes.presets import get_preset
 
 
@@ -176,5 +177,5 @@ def test_log_lines_are_those_of_the_scripts(shared: Path) -> None:
     )
     env = rules.environment(to_dict(get_preset("hnet-byte260")))
     event = {"event": "start", "parameters": 17_455_176, "accumulate": 1, "environment": env}
-    for line in rules.log_lines(event):
+    for line in rules.log_lines(read_event(event)):
         assert line.replace("world_size:1 ", "world_size:8 ") in log

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,9 @@ from niblick.data.dataset import Dataset
 from niblick.data.index import text_hash
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
+from niblick.facts.reading import plain, read
+from niblick.facts.result import Result
+from niblick.facts.scores import Legality, Machine, ScoreRecord
 from niblick.recipes.presets import get_preset
 from niblick.run import pipeline
 from niblick.run.directory import Run
@@ -33,11 +35,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def run(data: Path, runs: Path, track: str, *more: str) -> tuple[Run, dict[str, Any]]:
+def run(data: Path, runs: Path, track: str, *more: str) -> tuple[Run, Result]:
     rules = [*TINY, *get_track(track).assignments, *more]
     config = override(get_preset("hnet-small"), [*rules, f"data.path={json.dumps(str(data))}"])
     result = pipeline.run(config, runs, lambda event: None)
-    return Run(Path(result["run"])), result
+    assert result is not None
+    return Run(Path(result.run)), result
 
 
 @pytest.mark.slow
@@ -56,18 +59,18 @@ def test_each_track_runs(
 ) -> None:
     made, result = run(data, tmp_path, track, *more)
     if track == "wallclock":
-        assert result["step"] > 4 and result["train_seconds"] < 7
+        assert result.step > 4 and result.train_seconds < 7
     else:
-        assert result["step"] == steps
+        assert result.step == steps
     split = Dataset.open(data).val
     assert split.index is not None
-    assert result["documents"] == documents
-    assert result["text_hash"] == text_hash(split.index[:documents])
+    assert result.documents == documents
+    assert result.text_hash == text_hash(split.index[:documents])
     said = "all" if documents == 6 else f"first {documents} documents"
-    assert result["slice"] == said
-    assert any("first" in reason for reason in result["legality"]["reasons"]) == (documents < 6)
+    assert result.slice == said
+    assert any("first" in reason for reason in result.legality.reasons) == (documents < 6)
     key = ranking_key(to_dict(made.config()), result)
-    assert (key.track, key.slice, key.text_hash) == (track, said, result["text_hash"])
+    assert (key.track, key.slice, key.text_hash) == (track, said, result.text_hash)
     assert {"wallclock": "5 s", "challenge": "600 s"}.get(track, key.budget) == key.budget
     assert made.changed() == []
 
@@ -106,10 +109,19 @@ def test_an_unknown_track() -> None:
 
 def test_what_makes_a_ranking_key() -> None:
     config = to_dict(override(get_preset("hnet-small"), TRACKS["fixed-step"].assignments))
-    here = {"gpu": None, "gpus": 0, "cores": 2, "processor": "CPU"}
-    record = {"machine": here, "text_hash": "ab" * 32, "slice": "first 64 documents"}
+    here = Machine(gpu=None, gpus=0, cores=2, processor="CPU")
+    record = ScoreRecord(
+        bpb=1.0,
+        tokens=1,
+        bytes=1,
+        artifact_bytes=1,
+        machine=here,
+        text_hash="ab" * 32,
+        slice="first 64 documents",
+        legality=Legality(under_cap=True),
+    )
     key = ranking_key(config, record)
-    assert key == ranking_key(json.loads(json.dumps(config)), dict(record))
+    assert key == ranking_key(json.loads(json.dumps(config)), read(ScoreRecord, plain(record)))
     assert str(key) == (
         "fixed-step · 20,000 steps of 8,192 tokens, shuffle order of seed 1337 · 2 cores, CPU · text abababababab "
         "(first 64 documents)"
@@ -118,9 +130,9 @@ def test_what_makes_a_ranking_key() -> None:
         (config | {"track": ""}, record),
         (config | {"schedule": config["schedule"] | {"steps": 5}}, record),
         (config | {"data": config["data"] | {"order": "stream"}}, record),
-        (config, record | {"text_hash": None}),
-        (config, record | {"slice": "all"}),
-        (config, record | {"machine": here | {"gpu": "H100", "gpus": 8}}),
+        (config, replace(record, text_hash=None)),
+        (config, replace(record, slice="all")),
+        (config, replace(record, machine=replace(here, gpu="H100", gpus=8))),
     ]
     assert len({ranking_key(*other) for other in others} | {key}) == 7
 
@@ -137,7 +149,7 @@ def test_what_makes_a_ranking_key() -> None:
 def test_bytes_of_a_score(
     artifact: int, code: int | None, total: int | None, under: bool | None, reasons: list[str]
 ) -> None:
-    here = {"gpu": "NVIDIA H100 80GB HBM3", "gpus": 8, "cores": 64, "processor": "CPU"}
+    here = Machine(gpu="NVIDIA H100 80GB HBM3", gpus=8, cores=64, processor="CPU")
     found = legality(artifact_bytes=artifact, code_bytes=code, train_seconds=1.0, eval_seconds=1.0, machine=here)
-    assert (found["code_bytes"], found["total_bytes"], found["under_cap"]) == (code, total, under)
-    assert found["reasons"] == reasons
+    assert (found.code_bytes, found.total_bytes, found.under_cap) == (code, total, under)
+    assert found.reasons == tuple(reasons)

@@ -18,6 +18,7 @@ from niblick.artifact.container import read_artifact, write_artifact
 from niblick.config.run_config import RunConfig
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
+from niblick.facts.scores import ScoreRecord
 from niblick.run import exports, packing, pipeline, prepared, scoring
 from niblick.run.directory import Run
 from niblick.train.precision import pick_dtype
@@ -575,7 +576,7 @@ def test_a_score_does_not_depend_on_the_script(
     def make_script(config: RunConfig, recipe: Path | None = None) -> NoReturn:
         raise error
 
-    def score(run: Run, name: str) -> dict[str, Any]:
+    def score(run: Run, name: str) -> ScoreRecord:
         return scoring.score_artifact(run.artifact(name), prepared.config_of(run).data.path, run=run)
 
     monkeypatch.setattr(packing, "make_script", make_script)

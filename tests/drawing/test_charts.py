@@ -15,6 +15,7 @@ from rundirs import make_run, training
 from niblick.drawing import charts
 from niblick.drawing.charts import Figure, History, Level, Validation
 from niblick.drawing.static import draw
+from niblick.facts.event_lines import read_event
 from niblick.reports.histories import MOST_POINTS, history, read_history
 
 RUNS = [
@@ -125,13 +126,13 @@ def test_a_history_of_a_run(tmp_path: Path) -> None:
 
 
 def test_a_long_history_is_thinned_and_keeps_its_end() -> None:
-    found = history(training(25_000), "long")
+    found = history(map(read_event, training(25_000)), "long")
     assert len(found.step) <= MOST_POINTS + 1
     assert found.step[-1] == 25_000
 
 
 def test_what_a_log_does_not_say_is_left_out() -> None:
     events: list[dict[str, Any]] = [{"event": "step", "step": 5, "loss": float("nan")}, {"event": "score", "bpb": 1.5}]
-    found = history(events, "foreign")
+    found = history(map(read_event, events), "foreign")
     assert (found.bpb, found.seconds, found.bytes, found.final) == ([None], [None], [None], 1.5)
     assert read_history(Path("nowhere")).step == []

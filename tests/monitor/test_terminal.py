@@ -16,7 +16,7 @@ from figures import LOGS
 from rich.console import Console
 
 from niblick.monitor import terminal
-from niblick.monitor.events import EventReader
+from niblick.monitor.event_reader import EventReader
 from niblick.monitor.watcher import Watcher
 
 STEP = {"event": "step", "step": 1, "steps": 10, "train_seconds": 1.0, "loss": 2.0, "tokens_per_second": 50.0}

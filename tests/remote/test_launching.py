@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from sshd import Server
+from told import told
 from toy import LONG, SHORT, Home, quiet, toy_config
 
 from niblick.data.dataset import Dataset
@@ -156,7 +157,7 @@ def test_the_environment_is_made_once(server: Server, monkeypatch: pytest.Monkey
 
 
 def _steps(run: Path) -> int:
-    steps = [e["step"] for e in Run(run).events() if e["event"] == "step"]
+    steps = [e["step"] for e in told(Run(run)) if e["event"] == "step"]
     return steps[-1] if steps else 0
 
 
@@ -209,7 +210,7 @@ def test_a_run_outlives_its_connections_is_stopped_gone_on_with_and_ends_by_its_
         time.sleep(1)
     assert (ended.state, ended.missing) == ("done", ()), ended
     result = Run(here).result()
-    assert result and result["bpb"] > 0 and Run(here).changed() == []
+    assert result and result.bpb > 0 and Run(here).changed() == []
     assert read_json(here / "stopped.json")["reason"] == "its budget was used up"
     assert far(records.machine("there"), ended, "status")["phase"] == "done"
 
@@ -233,7 +234,7 @@ def test_quickstart_by_the_command_line(home: Home) -> None:
         time.sleep(0.5)
     assert run.state == "done" and missing_at_home(home.records, run) == []
     result = Run(home.records.runs / "hnet-small-1").result()
-    assert result and result["bpb"] > 0
+    assert result and result.bpb > 0
     assert Dataset.open(Path(run.folder) / "data" / "pydocs").manifest["niblick"]["source"] == "pydocs"
     assert "hnet-small-1" in home.remote("logs", "latest") or home.remote("logs", "latest").strip()
     assert json.loads(home.remote("down", "127.0.0.1", "--json"))["deleted"] == ["hnet-small-1"]

@@ -43,8 +43,8 @@ def test_home_verified_scored_and_only_then_deleted_there(home: Home, waiting: R
     assert (run.state, run.missing, run.home) == ("done", (), True)
     local = Run(records.runs / "hnet-small-1")
     result = local.result()
-    assert result and result["bpb"] > 0 and local.changed() == []
-    assert result["run"] == "runs/hnet-small-1"  # as if it had run here
+    assert result and result.bpb > 0 and local.changed() == []
+    assert result.run == "runs/hnet-small-1"  # as if it had run here
     assert (local.path / "source.tar.zst").read_bytes() == source_snapshot(None)
     assert find_artifact("hnet-small-1", records.runs)[0].is_file()
     assert sorted(p.name for p in local.path.iterdir() if p.name.startswith(".")) == []

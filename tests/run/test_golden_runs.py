@@ -42,8 +42,8 @@ def test_an_old_artifact_is_scored(old: Path) -> None:
     run = Run(old / "finished")
     record = scoring.score_artifact(run.artifact("int8-published+zlib"), "data", run=run)
     known = json.loads((old / "finished" / "result.json").read_text())
-    assert record["bits"] == pytest.approx(known["bits"], rel=1e-6)
-    assert (record["tokens"], record["text_hash"], record["stream_hash"]) == (
+    assert record.bits == pytest.approx(known["bits"], rel=1e-6)
+    assert (record.tokens, record.text_hash, record.stream_hash) == (
         known["tokens"],
         known["text_hash"],
         known["stream_hash"],
@@ -54,7 +54,8 @@ def test_an_old_artifact_is_scored(old: Path) -> None:
 def test_an_old_run_is_gone_on_with(old: Path) -> None:
     """Four steps by the old code and four by this one are eight by the old code."""
     result = pipeline.resume(Run(old / "stopped"), lambda event: None)
-    assert result["step"] == 8
+    assert result is not None
+    assert result.step == 8
     mine, theirs = (read_tensors(Run(old / name).weights)[0] for name in ("stopped", "finished"))
     for name, tensor in theirs.items():
         torch.testing.assert_close(mine[name], tensor, rtol=1e-5, atol=1e-6)

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rundirs import training
 
 from niblick.errors import ConfigError
+from niblick.facts.event_lines import read_event
+from niblick.facts.events import Event
 from niblick.run import loggers
 from niblick.run.loggers import Loggers, scalars
 
 
-def tell(names: list[str], run: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def tell(names: list[str], run: Path) -> tuple[list[Event], list[str]]:
     """Tell a short training to loggers. Returns what the listener heard, and what was said."""
     run.mkdir()
     (run / "config.json").write_text('{"preset": "toy"}')
-    heard: list[dict[str, Any]] = []
+    heard: list[Event] = []
     said: list[str] = []
     with Loggers(names, heard.append, said.append) as listen:
         for event in [*training(4), {"event": "score", "bpb": 2.25, "total_bytes": 10}]:
-            listen(event | {"run": str(run)})
+            listen(replace(read_event(event), run=str(run)))
     return heard, said
 
 
@@ -82,6 +84,6 @@ def test_loggers_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_scalars_are_finite() -> None:
-    event = {"event": "step", "loss": float("nan"), "grad_norm": 1.0, "tokens_per_second": 2.0}
-    assert scalars(event, 2.0) == {"train/grad_norm": 1.0, "train/bytes_per_second": 4.0}
-    assert scalars({"event": "checkpoint", "step": 1}, None) == {}
+    event = {"event": "step", "step": 1, "loss": float("nan"), "grad_norm": 1.0, "tokens_per_second": 2.0}
+    assert scalars(read_event(event), 2.0) == {"train/grad_norm": 1.0, "train/bytes_per_second": 4.0}
+    assert scalars(read_event({"event": "checkpoint", "step": 1}), None) == {}

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from told import noted
 
 from niblick.artifact.container import read_artifact
 from niblick.audit import auditor as auditing
@@ -78,8 +79,8 @@ def trained(words: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
     runs, found = tmp_path_factory.mktemp("submitted"), {}
     for name in NAMES:
         events: list[dict[str, Any]] = []
-        result = pipeline.run(toy(name, words), runs, events.append)
-        found[name] = (Run(Path(result["run"])), events)
+        result = pipeline.run(toy(name, words), runs, noted(events))
+        found[name] = (Run(Path(result.run)), events)
     return found
 
 
@@ -126,7 +127,7 @@ def test_both_forms_train_as_niblick_does(name: str, trained: dict[str, Any], tm
             assert f"step:{event['step']}/20 train_loss:{event['loss']:.4f} " in said[0]
     exact = [[line.split(" val_loss:")[1] for line in text.splitlines() if "_exact " in line] for text in said]
     assert exact[0] == exact[1] and len(exact[0]) == 1
-    assert float(exact[0][0].partition("val_bpb:")[2]) == pytest.approx(run.result()["bpb"], abs=1e-5)  # type: ignore[index]
+    assert float(exact[0][0].partition("val_bpb:")[2]) == pytest.approx(run.result().bpb, abs=1e-5)  # type: ignore[union-attr]
     mine = read_artifact(run.artifact(run.artifact_names()[0]))
     theirs = [read_artifact(tmp_path / form / "final_model.nib") for form in ("packed", "readable")]
     assert theirs[0].config == theirs[1].config
@@ -170,7 +171,7 @@ def test_the_folder_verifies_in_a_fresh_environment(
     facts = submit([run], tmp_path / "mine")
     assert not facts["reasons"]
     assert facts["bytes_code"] == (tmp_path / "mine" / "train_gpt.py").stat().st_size
-    assert abs(facts["bytes_code"] / run.result()["code_bytes"] - 1) < 0.01  # type: ignore[index]
+    assert abs(facts["bytes_code"] / run.result().code_bytes - 1) < 0.01  # type: ignore[union-attr]
     checks = auditing.audit(str(tmp_path / "mine"), run.path.parent, data, auditing.Options(FEW, python=fresh))[
         "checks"
     ]

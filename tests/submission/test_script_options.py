@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import torch
 from allpairspy import AllPairs
+from told import noted
 
 from niblick.artifact.container import read_artifact, write_artifact
 from niblick.audit import auditor as auditing
@@ -332,13 +333,13 @@ def both(config: RunConfig, folder: Path, recipe: Path | None = None, ranks: int
     process = program(folder / "script", config, make_script(config, recipe).packed, ranks=ranks)
     events: list[dict[str, Any]] = []
     try:
-        result = pipeline.run(config, folder / "runs", events.append, recipe=recipe)
+        result = pipeline.run(config, folder / "runs", noted(events), recipe=recipe)
     except BaseException:
         process.kill()
         process.communicate()
         raise
     losses = [event["loss"] for event in events if event["event"] == "step"]
-    return Pair(Run(Path(result["run"])), losses, folder / "script", said(process), recipe)
+    return Pair(Run(Path(result.run)), losses, folder / "script", said(process), recipe)
 
 
 def exact(log: str) -> tuple[float, float]:
@@ -354,7 +355,7 @@ def expect_the_same(pair: Pair) -> None:
     assert len(told) == STEPS
     result = pair.run.result()
     assert result
-    mine = read_artifact(pair.run.artifact(result["artifact"])).state_dict()
+    mine = read_artifact(pair.run.artifact(result.artifact)).state_dict()
     theirs = read_artifact(pair.artifact).state_dict()
     assert theirs.keys() == mine.keys()
     for name, tensor in mine.items():
@@ -362,10 +363,10 @@ def expect_the_same(pair: Pair) -> None:
             theirs[name], tensor, rtol=0, atol=1e-5, msg=lambda said, name=name: f"{name}: {said}"
         )
     loss, bpb = exact(pair.log)
-    assert abs(loss - result["loss"]) < 1e-5 and abs(bpb - result["bpb"]) < 1e-5
+    assert abs(loss - result.loss) < 1e-5 and abs(bpb - result.bpb) < 1e-5
     run = pair.run if pair.recipe else None  # whose recipe registers what the artifact is made of
     again = scoring.score_artifact(pair.artifact, pair.run.config().data.path, run=run, keep=False)
-    assert abs(again["bpb"] - bpb) < 1e-5
+    assert abs(again.bpb - bpb) < 1e-5
 
 
 def placed(config: RunConfig, texts: dict[str, str], small: dict[str, Path]) -> RunConfig:
@@ -652,7 +653,7 @@ SUBMITTED = {
 @pytest.mark.parametrize("name", SUBMITTED)
 def test_the_folder_passes_its_audit(name: str, texts: dict[str, str], tmp_path: Path) -> None:
     config = placed(built(SUBMITTED[name]), texts, {})
-    run = Run(Path(pipeline.run(config, tmp_path / "runs", lambda event: None)["run"]))
+    run = Run(Path(pipeline.run(config, tmp_path / "runs", lambda event: None).run))
     options = auditing.Options(Effort(tokens=1 << 10), python=Path(sys.executable))
     auditing.audit(str(run.path), run.path.parent, options=options)
     facts = submit([run], tmp_path / "folder")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from tiny import TINY, Here, tiny_sweep
+from told import told
 
 from niblick.errors import ConfigError
 from niblick.run.directory import Run, is_run, open_run, read_json, run_folders, write_json
@@ -35,7 +36,7 @@ def run(sweep: Any, runs: Path, executor: Any, **more: Any) -> list[State]:
 
 def table(states: list[State]) -> dict[str, Any]:
     """What must come out the same however a sweep was run: kinds, scores, bytes."""
-    return {s.member.id: (s.kind, s.result and (s.result["bpb"], s.result["artifact_bytes"])) for s in states}
+    return {s.member.id: (s.kind, s.result and (s.result.bpb, s.result.artifact_bytes)) for s in states}
 
 
 @pytest.mark.slow
@@ -135,12 +136,12 @@ def test_keeping_up_with_a_reference(toy_data: Path, tmp_path: Path, score_here:
     curves = {s.member.id: s for s in plain}
     at_4 = {
         name: next(
-            e["bpb"] for e in Run(tmp_path / "tiny" / name).events() if e["event"] == "validation" and e["step"] == 4
+            e["bpb"] for e in told(Run(tmp_path / "tiny" / name)) if e["event"] == "validation" and e["step"] == 4
         )
         for name in curves
     }
     middle = sorted(at_4.values())[1]
-    text = plain[0].result["text_hash"]  # type: ignore[index]
+    text = plain[0].result.text_hash  # type: ignore[union-attr]
     reference = {"every": 4, "text_hash": text, "batch_tokens": 128, "points": [[4, middle, 0.0]]}
     write_json(tmp_path / "reference.json", reference)
     sweep = tiny_sweep(toy_data, name="kept", early_stop=KeepUp(str(tmp_path / "reference.json")))
@@ -204,5 +205,5 @@ sweep = Sweep("hnet-small", [grid({{"optim.matrix_lr": [0.02, 0.04]}})], name="t
     sweep = load_sweep(tmp_path / "tiny.py")
     pool = LocalPool(workers=2)
     straight = run(sweep, tmp_path / "straight", pool)
-    assert points == {s.member.point.name: s.result["bpb"] for s in straight if s.result}
+    assert points == {s.member.point.name: s.result.bpb for s in straight if s.result}
     assert tally(straight) == "2 done"

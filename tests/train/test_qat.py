@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from told import noted
 from torch import nn
 
 from niblick.artifact.container import read_artifact, write_artifact
@@ -99,7 +100,7 @@ def go(
             ScheduleConfig(steps=steps, warmdown_steps=steps // 2),
             OptimConfig(muon_momentum_steps=10, matrix_lr=0.02),
         ),
-        Hooks(events.append, lambda model: Score(1.0, 1, 1, 0.0)),
+        Hooks(noted(events), lambda model: Score(1.0, 1, 1, 0.0)),
         aids=Aids(
             qat=QAT(model, qat, export) if qat else None,
             penalties=Penalties(model, config.penalties, export) if config.penalties else None,

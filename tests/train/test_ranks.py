@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from told import told
 
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
@@ -66,7 +67,7 @@ with joined() as ranks:
             ScheduleConfig(steps=20, warmdown_steps=10),
             OptimConfig(muon_momentum_steps=10, grad_clip=1.0),
         ),
-        Hooks(events.append, lambda model: Score(1.0, 1, 1, 0.0)),
+        Hooks(noted(events), lambda model: Score(1.0, 1, 1, 0.0)),
         ranks=ranks,
         keeping=Keeping(folder / "checkpoints"),
     )
@@ -185,8 +186,8 @@ def test_a_signal_to_one_rank_stops_all_and_they_go_on(data: Path, tmp_path: Pat
     assert process.returncode == 0, err
     assert out.count("BPB ") == 1
     result = run.result()
-    assert result and result["step"] == step + 4
-    events = list(run.events())
+    assert result and result.step == step + 4
+    events = list(told(run))
     assert [e["step"] for e in events if e["event"] == "step"][-5:] == list(range(step, step + 5))
     assert next(e for e in events if e["event"] == "start")["ranks"] == 2
     assert "world_size:2 grad_accum_steps:1" in (run.path / "train.log").read_text()

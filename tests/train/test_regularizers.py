@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from told import noted
 from torch import Tensor, nn
 
 from niblick.artifact.dequantize import matrix_shape
@@ -130,7 +131,7 @@ def go(folder: Path, steps: int, *penalties: PenaltyConfig) -> tuple[LM, list[di
             ScheduleConfig(steps=steps, warmdown_steps=steps // 2),
             OptimConfig(muon_momentum_steps=10, matrix_lr=0.02),
         ),
-        Hooks(events.append, lambda model: Score(1.0, 1, 1, 0.0)),
+        Hooks(noted(events), lambda model: Score(1.0, 1, 1, 0.0)),
         aids=Aids(penalties=Penalties(model, penalties, INT4) if penalties else None),
         keeping=Keeping(folder) if folder else None,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from told import told
 
 from niblick.artifact.container import read_artifact
 from niblick.data.prepare import prepare
@@ -111,7 +112,7 @@ def story(run: Run) -> list[dict[str, Any]]:
     """The events without what differs from run to run: clocks, that it was resumed, and how often it was scored."""
     return [
         {key: value for key, value in event.items() if key not in CLOCKS}
-        for event in run.events()
+        for event in told(run)
         if event["event"] != "resume" and event.get("kind") != "throughput"
     ]
 
@@ -153,8 +154,8 @@ def test_twenty_kills_leave_no_trace(data: Path, tmp_path: Path) -> None:
     ]
     result, expected = run.result(), other.result()
     assert result and expected
-    assert [result[key] for key in ("bits", "average", "step", "text_hash")] == [
-        expected[key] for key in ("bits", "average", "step", "text_hash")
+    assert [getattr(result, key) for key in ("bits", "average", "step", "text_hash")] == [
+        getattr(expected, key) for key in ("bits", "average", "step", "text_hash")
     ]
 
 
@@ -204,7 +205,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(data: Path, tmp_path: Path) -> N
         filler.unlink()
         assert niblick("train", "--resume", run.path).returncode == 0
         result = run.result()
-        assert result and result["step"] == 40
+        assert result and result.step == 40
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 

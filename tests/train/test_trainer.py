@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from told import noted
 
 from niblick.data.dataset import Split
 from niblick.data.loader import Batches
@@ -71,7 +72,7 @@ def go(
             schedule or ScheduleConfig(steps=steps, warmdown_steps=10),
             optim or OptimConfig(muon_momentum_steps=10),
         ),
-        Hooks(**({"emit": events.append, "validate": lambda model: Score(1.0, 1, 1, 0.0), "now": now} | calls)),
+        Hooks(**({"emit": noted(events), "validate": lambda model: Score(1.0, 1, 1, 0.0), "now": now} | calls)),
         aids=Aids(**{key: value for key, value in (options or {}).items() if key in AIDS}),
         keeping=Keeping(folder, resume, (options or {}).get("pause_after", 0)) if folder else None,
     )

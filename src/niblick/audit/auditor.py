@@ -42,6 +42,7 @@ from niblick.data.documents import read_documents
 from niblick.data.shards import file_hash
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ArtifactError, ConfigError, NiblickError
+from niblick.facts.reading import plain
 from niblick.files import copy_recipe
 from niblick.model.lm import LM
 from niblick.recipes.presets import load_recipe
@@ -112,7 +113,7 @@ def audit(
     found = summary(target, "artifact", checks) | {
         "artifact_sha256": file_hash(artifact),
         "data": data,
-        "machine": machine(),
+        "machine": plain(machine()),
     }
     write_json(artifact.parent / "audit.json", found)
     return found
@@ -335,7 +336,7 @@ def _hygiene(audited: Audited) -> list[Check]:
 def _artifact(audited: Audited) -> list[Check]:
     path, fresh = audited.path, audited.fresh
     scored = scoring.scored_config(audited.artifact, audited.config, audited.dtype, audited.run, path)
-    code = packing.weighed(path.stat().st_size, scored, audited.recipe)["code_bytes"]
+    code = packing.weighed(path.stat().st_size, scored, audited.recipe).code_bytes
     return [artifact_check(path, code, audited.record, fresh)]
 
 
@@ -461,7 +462,7 @@ def reproduction(
     beside = f"{edges}; BPB on {facts['sample_tokens']:,} tokens against float32: {apart}"
     if record is None:
         return passed(name, f"no score is recorded; a fresh process gives {fresh['bpb']:.6f} BPB; {beside}", **facts)
-    same = record["machine"] == machine() and record["scorer"]["dtype"] == dtype
+    same = record["machine"] == plain(machine()) and record["scorer"]["dtype"] == dtype
     limit, off = (SAME if same else ALIKE), fresh["bpb"] / record["bpb"] - 1
     facts |= {"bpb": record["bpb"], "off": off}
     if not abs(off) <= limit:
@@ -529,7 +530,7 @@ def score_here(folder: str, data: str, result: str) -> None:
         load_recipe(recipe)
     record = scoring.score_artifact(Path(folder) / "artifact.nib", data)
     keys = ("bpb", "loss", "bits", "tokens", "bytes", "seconds", "knife_edges", "decisions")
-    write_json(Path(result), {key: record[key] for key in keys})
+    write_json(Path(result), {key: getattr(record, key) for key in keys})
 
 
 # Proof by decoding

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from niblick.facts.events import Event, Export, Scored, Start, Step, Stop, Validation, Warmup
+
 CAP_BYTES = 16_000_000
 """Code and artifact together must not be larger."""
 
@@ -325,35 +327,30 @@ def _look_up(config: Config, entry: EnvName) -> Any:
     return node
 
 
-def log_lines(event: dict[str, Any]) -> list[str]:
+def log_lines(event: Event) -> list[str]:
     """Render an event as lines of the challenge's own training log; events that it has no line for give none."""
-    kind = event["event"]
-    if kind == "start":
+    if isinstance(event, Start):
         return _start_lines(event)
-    if kind == "warmup":
-        return [f"warmup_step:{event['step']}/{event['steps']}"]
-    if kind in ("step", "validation"):
-        clock = 1000 * event["train_seconds"]
-        what = (
-            f"train_loss:{event['loss']:.4f}"
-            if kind == "step"
-            else f"val_loss:{event['loss']:.4f} val_bpb:{event['bpb']:.4f}"
-        )
-        average = clock / max(event["step"], 1)
-        return [f"step:{event['step']}/{event['steps']} {what} train_time:{clock:.0f}ms step_avg:{average:.2f}ms"]
-    if kind == "stop":
-        clock = 1000 * event["train_seconds"]
-        return [f"stopping_early: {event['reason']} train_time:{clock:.0f}ms step:{event['step']}/{event['steps']}"]
-    if kind == "export":
-        name = event["name"]
-        lines = [f"Serialized model {name}: {event['artifact_bytes']} bytes"]
-        if event["code_bytes"] is not None:
-            lines.append(f"Code size: {event['code_bytes']} bytes")
-            lines.append(f"Total submission size {name}: {event['total_bytes']} bytes")
+    if isinstance(event, Warmup):
+        return [f"warmup_step:{event.step}/{event.steps}"]
+    if isinstance(event, Step | Validation):
+        clock = 1000 * (event.train_seconds or 0.0)
+        what = f"val_loss:{event.loss:.4f} val_bpb:{event.bpb:.4f}" if isinstance(event, Validation) else ""
+        average = clock / max(event.step, 1)
+        what = what or f"train_loss:{event.loss:.4f}"
+        return [f"step:{event.step}/{event.steps} {what} train_time:{clock:.0f}ms step_avg:{average:.2f}ms"]
+    if isinstance(event, Stop):
+        clock = 1000 * (event.train_seconds or 0.0)
+        return [f"stopping_early: {event.reason} train_time:{clock:.0f}ms step:{event.step}/{event.steps}"]
+    if isinstance(event, Export):
+        lines = [f"Serialized model {event.name}: {event.artifact_bytes} bytes"]
+        if event.code_bytes is not None:
+            lines.append(f"Code size: {event.code_bytes} bytes")
+            lines.append(f"Total submission size {event.name}: {event.total_bytes} bytes")
         return lines
-    if kind == "score":
-        name = f"final_{event['name'].replace('-published', '').replace('+', '_')}_roundtrip"
-        loss, bpb, clock = event["loss"], event["bpb"], 1000 * event["seconds"]
+    if isinstance(event, Scored):
+        name = f"final_{event.name.replace('-published', '').replace('+', '_')}_roundtrip"
+        loss, bpb, clock = event.loss, event.bpb, 1000 * (event.seconds or 0.0)
         return [
             f"{name} val_loss:{loss:.4f} val_bpb:{bpb:.4f} eval_time:{clock:.0f}ms",
             f"{name}_exact val_loss:{loss:.8f} val_bpb:{bpb:.8f}",
@@ -361,15 +358,15 @@ def log_lines(event: dict[str, Any]) -> list[str]:
     return []
 
 
-def _start_lines(event: dict[str, Any]) -> list[str]:
-    env = event["environment"]
+def _start_lines(event: Start) -> list[str]:
+    env = event.environment
     tied = env["TIE_EMBEDDINGS"]
 
     def line(*names: str) -> str:
         return " ".join(f"{name.lower()}:{env[name]}" for name in names)
 
-    ranks = f"world_size:{event.get('ranks', 1)} grad_accum_steps:{event['accumulate']}"
-    lines = [f"model_params:{event['parameters']}", ranks]
+    ranks = f"world_size:{event.ranks} grad_accum_steps:{event.accumulate}"
+    lines = [f"model_params:{event.parameters}", ranks]
     if "OUTER_LAYERS" in env:
         lines.append(f"{line('OUTER_LAYERS')} main_layers:{env['NUM_LAYERS'] - 2 * env['OUTER_LAYERS']}")
     kind = "gqa" if env["NUM_KV_HEADS"] != env["NUM_HEADS"] else "mha"

@@ -13,6 +13,7 @@ from typing import Any
 
 from niblick.challenge import rules
 from niblick.errors import ConfigError, nearest
+from niblick.facts.scores import Legality, Machine, ScoreRecord
 
 WHOLE = "all"
 """What a score says about its slice if it is of the whole validation split."""
@@ -135,8 +136,8 @@ class RankingKey:
         return f"{track or 'no track'} · {budget} · {device} · text {text[:12] or 'unknown'} ({part})"
 
 
-def ranking_key(config: Mapping[str, Any], record: Mapping[str, Any]) -> RankingKey:
-    """Return the ranking key of a score: `config` as config.json has it, `record` a result or a line of scores.jsonl.
+def ranking_key(config: Mapping[str, Any], record: ScoreRecord) -> RankingKey:
+    """Return the ranking key of a score: `config` as config.json has it, `record` one of its scores.
 
     The budget of a run without time limit is its steps, their tokens and the order of the data; else its seconds.
     """
@@ -146,11 +147,9 @@ def ranking_key(config: Mapping[str, Any], record: Mapping[str, Any]) -> Ranking
     else:
         order = f"{data['order']} order" + ("" if data["seed"] is None else f" of seed {data['seed']}")
         budget = f"{schedule['steps']:,} steps of {config['train']['batch_tokens']:,} tokens, {order}"
-    here = record["machine"]
-    device = f"{here['gpus']}×{here['gpu']}" if here["gpu"] else f"{here['cores']} cores, {here['processor']}"
-    return RankingKey(
-        config.get("track", ""), budget, device, record.get("text_hash") or "", record.get("slice", WHOLE)
-    )
+    here = record.machine or Machine()
+    device = str(here) if here.gpu else f"{here.cores} cores, {here.processor}"
+    return RankingKey(config.get("track", ""), budget, device, record.text_hash or "", record.slice)
 
 
 def legality(
@@ -159,10 +158,10 @@ def legality(
     code_bytes: int | None,
     train_seconds: float | None,
     eval_seconds: float,
-    machine: dict[str, Any],
+    machine: Machine,
     score_first: bool = True,
     documents: int | None = None,
-) -> dict[str, Any]:
+) -> Legality:
     """Hold a score against the challenge's record track: 16,000,000 bytes, 600 s and 600 s on 8×H100.
 
     `eval_seconds` count from the artifact file to the score; `score_first` says whether nothing was learned from a
@@ -173,7 +172,6 @@ def legality(
     total = None if code_bytes is None else artifact_bytes + code_bytes
     least = artifact_bytes if total is None else total
     over = least > rules.CAP_BYTES
-    hardware = f"{machine['gpus']}×{machine['gpu']}" if machine["gpu"] else f"{machine['cores']} CPU cores"
     reasons = []
     if over:
         reasons.append(f"{least:,} bytes are over the cap of {rules.CAP_BYTES:,}")
@@ -189,16 +187,16 @@ def legality(
         reasons.append(f"only the first {documents} documents of the validation split were scored")
     if not score_first:
         reasons.append("something was learned from text before it was scored")
-    if machine["gpus"] != 8 or "H100" not in (machine["gpu"] or ""):
-        reasons.append(f"on {hardware}, not on 8×H100")
-    return {
-        "under_cap": None if total is None and not over else not over,
-        "code_bytes": code_bytes,
-        "artifact_bytes": artifact_bytes,
-        "total_bytes": total,
-        "train_seconds": train_seconds,
-        "eval_seconds": eval_seconds,
-        "hardware": hardware,
-        "score_first": score_first,
-        "reasons": reasons,
-    }
+    if machine.gpus != 8 or "H100" not in (machine.gpu or ""):
+        reasons.append(f"on {machine}, not on 8×H100")
+    return Legality(
+        under_cap=None if total is None and not over else not over,
+        code_bytes=code_bytes,
+        artifact_bytes=artifact_bytes,
+        total_bytes=total,
+        train_seconds=train_seconds,
+        eval_seconds=eval_seconds,
+        hardware=str(machine),
+        score_first=score_first,
+        reasons=tuple(reasons),
+    )

@@ -13,6 +13,8 @@ import typer
 
 from niblick.challenge.tracks import UNWEIGHED
 from niblick.errors import ConfigError
+from niblick.facts.reading import plain
+from niblick.facts.scores import ScoreRecord
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,7 +42,7 @@ RUNS = Path("runs")
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
+    print(json.dumps(value, indent=2, default=plain))
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
@@ -128,33 +130,33 @@ def number(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def print_score(record: dict[str, Any]) -> None:
-    legal = record["legality"]
-    print(f"BPB       {record['bpb']:.4f}   {record['bytes']:,} bytes of text, {record['seconds']:.1f} s")
+def print_score(record: ScoreRecord) -> None:
+    legal = record.legality
+    print(f"BPB       {record.bpb:.4f}   {record.bytes:,} bytes of text, {record.seconds:.1f} s")
     print_losses(record)
-    over = "  OVER THE CAP" if legal["under_cap"] is False else ""
-    if legal["code_bytes"] is None:
-        why = f" ({record['code_not_weighed']})" if record.get("code_not_weighed") else ""
-        print(f"bytes     artifact {legal['artifact_bytes']:,} of 16,000,000, {UNWEIGHED}{why}{over}")
+    over = "  OVER THE CAP" if legal.under_cap is False else ""
+    if legal.code_bytes is None:
+        why = f" ({record.code_not_weighed})" if record.code_not_weighed else ""
+        print(f"bytes     artifact {legal.artifact_bytes:,} of 16,000,000, {UNWEIGHED}{why}{over}")
     else:
-        parts = f"artifact {legal['artifact_bytes']:,}, code {legal['code_bytes']:,}"
-        print(f"bytes     {legal['total_bytes']:,} of 16,000,000: {parts}{over}")
-    if legal["reasons"]:
-        print(f"track     not the record track: {'; '.join(legal['reasons'])}")
+        parts = f"artifact {legal.artifact_bytes:,}, code {legal.code_bytes:,}"
+        print(f"bytes     {legal.total_bytes:,} of 16,000,000: {parts}{over}")
+    if legal.reasons:
+        print(f"track     not the record track: {'; '.join(legal.reasons)}")
 
 
-def print_losses(record: dict[str, Any]) -> None:
+def print_losses(record: ScoreRecord) -> None:
     """What the score leaves out, where the tokenizer does not give all of the text back."""
-    if record["lossless"] is False:
-        lost = record["lost"]
+    if record.lossless is False and record.lost:
+        lost = record.lost
         print(
-            f"lossy     {lost['documents']:,} of {record['documents']:,} documents do not come back "
+            f"lossy     {lost['documents']:,} of {record.documents:,} documents do not come back "
             f"({lost['bytes']:,} bytes became {lost['decoded_bytes']:,})"
         )
-        if record["bpb_repaired"] is not None:
+        if record.bpb_repaired is not None:
             print(
-                f"repaired  {record['bpb_repaired']:.4f} BPB with {record['repair_bits']:,} bits of patch, over "
-                f"{record['original_bytes']:,} original bytes: compare this one with lossless tokenizers"
+                f"repaired  {record.bpb_repaired:.4f} BPB with {record.repair_bits:,} bits of patch, over "
+                f"{record.original_bytes:,} original bytes: compare this one with lossless tokenizers"
             )
-    for sentence in record["unavailable"]:
+    for sentence in record.unavailable:
         print(f"unknown   {sentence}")

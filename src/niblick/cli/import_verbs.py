@@ -26,5 +26,5 @@ def import_hnet(
     if json_:
         print_json(result)
     else:
-        print(f"artifact  {result['artifact']}, {result['artifact_bytes']:,} bytes")
-        print(f"run       {result['run']}: niblick generate {result['run']} --prompt 'Once upon'")
+        print(f"artifact  {result.artifact}, {result.artifact_bytes:,} bytes")
+        print(f"run       {result.run}: niblick generate {result.run} --prompt 'Once upon'")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from niblick.challenge.tracks import UNWEIGHED
 from niblick.cli.app import RUNS, Json, Runs, app, print_json, print_table, resolve
 from niblick.errors import ConfigError
+from niblick.facts.result import Result
 
 
 @app.command("export")
@@ -33,12 +34,11 @@ def export_(
         _print_export(record)
 
 
-def _print_export(record: dict[str, Any]) -> None:
-    legal = record["legality"]
-    size = f"{record['artifact_bytes']:,} bytes"
-    size += {True: "", False: ", over the cap", None: f", {UNWEIGHED}"}[legal["under_cap"]]
-    print(f"\n{record['artifact']}: {size}, {record['bpb']:.4f} BPB from the file")
-    for name, note in record.get("gptq_notes", {}).items():
+def _print_export(result: Result) -> None:
+    size = f"{result.artifact_bytes:,} bytes"
+    size += {True: "", False: ", over the cap", None: f", {UNWEIGHED}"}[result.legality.under_cap]
+    print(f"\n{result.artifact}: {size}, {result.bpb:.4f} BPB from the file")
+    for name, note in (result.gptq_notes or {}).items():
         print(f"{name}: {note}")
 
 
@@ -109,13 +109,14 @@ def fit_(
 ) -> None:
     """Find the best weights that fill a cap. Example: `niblick fit latest --cap 16000000`"""
     from niblick.console import RunConsole
+    from niblick.facts.reading import plain
     from niblick.run.directory import open_run
     from niblick.run.exports import fit_run
 
     if cap is not None and artifact_bytes is not None:
         raise ConfigError("--cap counts code and artifact, --artifact-bytes the artifact alone: give one of them")
     with RunConsole() as console:
-        record = fit_run(
+        fitted = fit_run(
             open_run(target, runs),
             console,
             cap=cap,
@@ -126,15 +127,15 @@ def fit_(
             report=console.say,
         )
     if json_:
-        print_json(record)
+        print_json(plain(fitted.result) | plain(fitted.details))
         return
     columns = ["cap", "artifact", "BPB (training text)", "residuals"]
-    points = record["frontier"]
+    points = fitted.details.frontier
     print_table(
         columns,
         [[f"{p['cap']:,}", f"{p['bytes']:,}", f"{p['bpb']:.4f}", f"{p['residual_bytes']:,}"] for p in points],
     )
-    _print_export(record)
+    _print_export(fitted.result)
 
 
 @app.command()
@@ -156,11 +157,10 @@ def size(
     config, recipe = resolve(target, [a for a in given if "." in a.partition("=")[0]])
     config = with_export(config, [a for a in given if "." not in a.partition("=")[0]])
     estimate = predict_size(config, recipe)
-    facts: dict[str, Any] = asdict(estimate) | {"artifact": config.export.name, "cap": cap}
-    if fill:
-        facts["proposals"] = fill_cap(config, cap, recipe)
+    proposals = fill_cap(config, cap, recipe) if fill else []
     if json_:
-        print_json(facts)
+        facts = asdict(estimate) | {"artifact": config.export.name, "cap": cap}
+        print_json(facts | ({"proposals": [asdict(row) for row in proposals]} if fill else {}))
         return
     print(f"{estimate.parameters:,} parameters as {config.export.name}: {estimate.low:,} to {estimate.high:,} bytes")
     if estimate.code is None:
@@ -168,8 +168,8 @@ def size(
     else:
         total = f"{estimate.low + estimate.code:,} to {estimate.high + estimate.code:,}"
         print(f"with {estimate.code:,} bytes of code: {total} of {cap:,}")
-    for row in facts.get("proposals", []):
-        print(f"\nby {row['grow']}: {row['parameters']:,} parameters, {row['low']:,} to {row['high']:,} bytes")
-        print("  " + " ".join(row["overrides"]))
-    if fill and not facts["proposals"]:
+    for row in proposals:
+        print(f"\nby {row.grow}: {row.parameters:,} parameters, {row.low:,} to {row.high:,} bytes")
+        print("  " + " ".join(row.overrides))
+    if fill and not proposals:
         print(f"\nnothing of this kind surely fits {cap:,} bytes")

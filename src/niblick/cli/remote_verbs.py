@@ -271,9 +271,9 @@ def _show(records: Any, run: Any, json_: bool) -> None:
         print(f"missing   {name}")
     for line in run.lines[-4:]:
         print(f"there     {line}")
-    if result and "bpb" in result:
-        size = UNWEIGHED if result["total_bytes"] is None else f"{result['total_bytes']:,} bytes"
-        print(f"BPB       {result['bpb']:.4f}, {size}: every file is here and verified")
+    if result:
+        size = UNWEIGHED if result.total_bytes is None else f"{result.total_bytes:,} bytes"
+        print(f"BPB       {result.bpb:.4f}, {size}: every file is here and verified")
     elif run.home:
         print("at home   every file is here and verified; there is no score")
 

@@ -37,6 +37,7 @@ def evaluate(
             raise ConfigError(f"--breakdown is made by one process: leave --devices {devices} away")
         sys.exit(launch(devices, sys.argv[1:], runs))
     from niblick.console import RunConsole
+    from niblick.facts.reading import plain
     from niblick.run.artifacts import find_artifact
     from niblick.run.prepared import config_of
     from niblick.run.scoring import score_artifact
@@ -70,17 +71,16 @@ def evaluate(
         )
     if not ranks.main:
         return
-    if collector:
-        record["breakdown"] = collector.write(folder)
+    parts = collector.write(folder) if collector else None
     if json_:
-        print_json(record)
+        print_json(plain(record) | ({"breakdown": parts} if parts else {}))
         return
-    if collector:
+    if parts:
         from rich.console import Console
 
         from niblick.reports.tables import print_breakdown
 
-        print_breakdown(record["breakdown"], Console(highlight=False))
+        print_breakdown(parts, Console(highlight=False))
         print(f"pictures  {folder}\n")
     print_score(record)
 

@@ -65,8 +65,8 @@ def _scores(text: str, runs: Path) -> list[float]:
         try:
             found.append(float(word))
         except ValueError:
-            result = open_run(word, runs).result() or {}
-            if "bpb" not in result:
+            result = open_run(word, runs).result()
+            if result is None:
                 raise ConfigError(f"--record {word} has no score: name finished runs, or give numbers") from None
-            found.append(result["bpb"])
+            found.append(result.bpb)
     return found

@@ -50,7 +50,8 @@ def train(
                 raise ConfigError(
                     "--resume takes the config of the run: leave preset, overrides, --env, --track, --seeds away"
                 )
-            results = [pipeline.resume(open_run(resume, runs), listen, ranks)]
+            resumed = pipeline.resume(open_run(resume, runs), listen, ranks)
+            results = [resumed] if resumed else []
         elif not target:
             raise ConfigError("name a preset or a recipe file: `niblick presets` lists the presets")
         else:
@@ -66,7 +67,7 @@ def train(
         return
     for result in results:
         print_score(result)
-        print(f"run       {result['run']}")
+        print(f"run       {result.run}")
     if seeds > 1:
         spread = pipeline.spread(results)
         print(f"seeds     {spread['bpb_mean']:.4f} ± {spread['bpb_deviation']:.4f} BPB over {seeds} runs")
@@ -93,8 +94,8 @@ def import_challenge(
     if json_:
         print_json(result)
     else:
-        print(f"artifact  {result['artifact']}, {result['artifact_bytes']:,} bytes")
-        print(f"run       {result['run']}: niblick eval {result['run']}{'' if data else ' --data DIR'}")
+        print(f"artifact  {result.artifact}, {result.artifact_bytes:,} bytes")
+        print(f"run       {result.run}: niblick eval {result.run}{'' if data else ' --data DIR'}")
 
 
 @app.command()

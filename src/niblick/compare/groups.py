@@ -17,6 +17,9 @@ import numpy.typing as npt
 from niblick.challenge import rules
 from niblick.config.run_config import dotted, to_dict
 from niblick.errors import ConfigError
+from niblick.facts.reading import plain, read_lines
+from niblick.facts.result import Result
+from niblick.facts.scores import ScoreRecord
 from niblick.ledger.seeds import deviation, verdict, welch
 from niblick.run.artifacts import find_artifact
 from niblick.run.directory import Run
@@ -53,8 +56,10 @@ class Scored:
     artifact: str
     config: dict[str, Any]
     """Dotted keys and values."""
-    record: dict[str, Any]
-    """A line of scores.jsonl, with what result.json knows of the training."""
+    record: ScoreRecord
+    """A line of scores.jsonl."""
+    result: Result | None
+    """What result.json says of this artifact: None where that is about another one."""
     costs: npt.NDArray[Any] | None
     """Records of the documents (dtype `costs.COST`), None where the score kept none."""
 
@@ -62,6 +67,11 @@ class Scored:
     def name(self) -> str:
         """What to call it, as on the command line."""
         return f"{self.run.path}:{self.artifact}"
+
+    def metric(self, key: str) -> float | None:
+        """One of METRICS; None where nobody recorded it."""
+        found: float | None = getattr(self.record, key, getattr(self.result, key, None))
+        return found
 
 
 @dataclass(frozen=True)
@@ -76,14 +86,16 @@ class Group:
         """The member that stands for what all have in common."""
         return self.members[0]
 
-    def values(self, key: str) -> list[Any]:
-        """A metric of every member."""
-        return [member.record.get(key) for member in self.members]
+    def values(self, key: str) -> list[float] | None:
+        """A metric of every member; None if one does not have it."""
+        found = [member.metric(key) for member in self.members]
+        known = [value for value in found if value is not None]
+        return known if len(known) == len(found) else None
 
     def mean(self, key: str) -> float | None:
         """Mean of a metric; None if a member does not have it."""
         values = self.values(key)
-        return None if None in values else statistics.mean(values)
+        return None if values is None else statistics.mean(values)
 
 
 def compare(targets: list[str], runs: Path, scorer: str = "") -> dict[str, Any]:
@@ -125,39 +137,33 @@ def read_scored(target: str, runs: Path, scorer: str = "") -> Scored:
     records = read_records(path.parent / "scores.jsonl")
     if not records:
         raise ConfigError(f"{target} has no score yet: `niblick eval {target}` makes one")
-    wanted = [r for r in records if r["scorer"]["scorer"] == scorer] if scorer else _like_the_first(records)
+    wanted = [r for r in records if r.scorer.scorer == scorer] if scorer else _like_the_first(records)
     if not wanted:
-        known = ", ".join(sorted({r["scorer"]["scorer"] for r in records}))
+        known = ", ".join(sorted({r.scorer.scorer for r in records}))
         raise ConfigError(f"{target} was never scored by {scorer!r} (there: {known}): score it so by `niblick eval`")
-    record, result = wanted[-1], run.result() or {}
-    if result.get("artifact") == path.parent.name:
-        record = {key: result[key] for key in ("step", "train_seconds") if key in result} | record
-    return Scored(run, path.parent.name, dotted(to_dict(config_of(run))), record, read_costs(path.parent, record))
+    record, result = wanted[-1], run.result()
+    mine = result if result and result.artifact == path.parent.name else None
+    costs = read_costs(path.parent, record.document_costs)
+    return Scored(run, path.parent.name, dotted(to_dict(config_of(run))), record, mine, costs)
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[ScoreRecord]:
     """Read scores.jsonl; a last line that is not whole is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
+    return read_lines(ScoreRecord, path)
 
 
-def _like_the_first(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _like_the_first(records: list[ScoreRecord]) -> list[ScoreRecord]:
     """Scores made as the official one was, which is the first: the same scorer and settings, the same text."""
 
-    def made(record: dict[str, Any]) -> tuple[Any, ...]:
-        return _settings(record), record.get("text_hash"), record.get("stream_hash")
+    def made(record: ScoreRecord) -> tuple[object, ...]:
+        return _settings(record), record.text_hash, record.stream_hash
 
     return [record for record in records if made(record) == made(records[0])]
 
 
-def _settings(record: dict[str, Any]) -> dict[str, Any]:
+def _settings(record: ScoreRecord) -> dict[str, object]:
     """The settings of a scorer that its score depends on, by dotted keys."""
-    return dotted({key: value for key, value in record["scorer"].items() if key not in _NO_INFLUENCE})
+    return dotted({key: value for key, value in plain(record.scorer).items() if key not in _NO_INFLUENCE})
 
 
 def _check_same_text(scored: list[Scored]) -> list[str]:
@@ -165,20 +171,24 @@ def _check_same_text(scored: list[Scored]) -> list[str]:
     first = scored[0]
     for other in scored[1:]:
         a, b = first.record, other.record
-        for key, what in (("text_hash", "text"), ("stream_hash", "tokens")):
-            if a.get(key) and b.get(key):
-                if a[key] != b[key]:
+        hashes = (
+            ("text_hash", "text", a.text_hash, b.text_hash),
+            ("stream_hash", "tokens", a.stream_hash, b.stream_hash),
+        )
+        for key, what, one, two in hashes:
+            if one and two:
+                if one != two:
                     raise ConfigError(
-                        f"{first.name} and {other.name} were scored on different {what}: {key} {a[key]} and {b[key]}; "
+                        f"{first.name} and {other.name} were scored on different {what}: {key} {one} and {two}; "
                         "score both on the same by `niblick eval RUN --data DIR`"
                     )
                 break
         else:
-            if any(a[k] != b[k] for k in ("tokens", "bytes")):
+            if (a.tokens, a.bytes) != (b.tokens, b.bytes):
                 raise ConfigError(
                     f"nothing says that {first.name} and {other.name} were scored on the same text: no hash is "
-                    f"recorded, and {a['tokens']:,} tokens of {a['bytes']:,} bytes are not {b['tokens']:,} of "
-                    f"{b['bytes']:,}; prepare the data by `niblick data prepare` and score both on it"
+                    f"recorded, and {a.tokens:,} tokens of {a.bytes:,} bytes are not {b.tokens:,} of "
+                    f"{b.bytes:,}; prepare the data by `niblick data prepare` and score both on it"
                 )
             return ["no hash of the text is recorded: taken to be the same, since tokens and bytes are"]
     return []
@@ -214,11 +224,11 @@ def _describe(each: Group) -> dict[str, Any]:
         "runs": [member.name for member in each.members],
         "seeds": [member.config.get("seed") for member in each.members],
         "tokenizer": each.first.config.get("tokenizer"),
-        "scorer": each.first.record["scorer"],
+        "scorer": plain(each.first.record.scorer),
     }
     for key in METRICS:
         values = each.values(key)
-        if None not in values:
+        if values is not None:
             facts[key] = {"mean": statistics.mean(values), "deviation": deviation(values)}
     return facts
 
@@ -235,7 +245,7 @@ def against(first: Group, second: Group) -> dict[str, Any]:
                 f"{each.first.name} does not say whether its tokenizer gives the text back, so its BPB cannot be "
                 f"compared with another tokenizer's: score it again by `niblick eval {each.first.name}`"
             )
-    a, b = first.values(key), second.values(key)
+    a, b = first.values(key) or [], second.values(key) or []
     rule = verdict(a, b, margin, unit)
     return {
         "first": first.label,
@@ -266,9 +276,9 @@ def _seeds(a: list[float], b: list[float]) -> dict[str, Any] | None:
 def _same_tokens(first: Group, second: Group) -> bool:
     """Whether both predicted the same tokens, so that nats per token can be compared."""
     a, b = first.first, second.first
-    if a.record.get("stream_hash") and b.record.get("stream_hash"):
-        return bool(a.record["stream_hash"] == b.record["stream_hash"])
-    return (a.config["tokenizer"], a.record["tokens"]) == (b.config["tokenizer"], b.record["tokens"])
+    if a.record.stream_hash and b.record.stream_hash:
+        return a.record.stream_hash == b.record.stream_hash
+    return (a.config["tokenizer"], a.record.tokens) == (b.config["tokenizer"], b.record.tokens)
 
 
 def _documents(first: Group, second: Group, same: bool) -> dict[str, Any]:
@@ -287,7 +297,7 @@ def _documents(first: Group, second: Group, same: bool) -> dict[str, Any]:
     record = first.first.record
     offset, margin = 0.0, rules.RECORD_BPB
     if same:
-        margin = record_margin(record["tokens"], int(bytes_D.sum(dtype=np.int64)))
+        margin = record_margin(record.tokens, int(bytes_D.sum(dtype=np.int64)))
     else:
         offset = _repair_rate(second.first) - _repair_rate(first.first)
     nats = [np.mean([c["nats"] for c in those], axis=0) for those in costs]
@@ -301,7 +311,7 @@ def _documents(first: Group, second: Group, same: bool) -> dict[str, Any]:
 def _repair_rate(scored: Scored) -> float:
     """Bits of the patch that gives the text back, per byte of the text."""
     record = scored.record
-    return 0.0 if record["lossless"] else float(record["repair_bits"] / record["original_bytes"])
+    return 0.0 if record.lossless else (record.repair_bits or 0) / (record.original_bytes or 1)
 
 
 def _differences(first: Group, second: Group) -> dict[str, list[Any]]:

@@ -162,11 +162,11 @@ def _by_documents(above: Entry, below: Entry) -> tuple[float | None, str | None]
     if not (a.score.costs and b.score.costs and a.score.lossless and b.score.lossless):
         return None, None
     from niblick.errors import DataError
-    from niblick.score.costs import KEY, read_costs
+    from niblick.score.costs import read_costs
     from niblick.score.statistics import paired_bootstrap
 
     try:
-        costs = [read_costs(_folder(m), {KEY: m.score.costs}) for m in (a, b)]
+        costs = [read_costs(_folder(m), m.score.costs) for m in (a, b)]
         assert costs[0] is not None
         assert costs[1] is not None
         found = paired_bootstrap(costs[0]["nats"], costs[1]["nats"], costs[0]["bytes"])

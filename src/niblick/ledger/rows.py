@@ -6,12 +6,18 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from niblick.challenge.tracks import RankingKey, ranking_key
+from niblick.errors import DataError
+from niblick.facts.event_lines import parsed
+from niblick.facts.events import Event, Failure, Start, Step, Stop
+from niblick.facts.reading import read
+from niblick.facts.result import Clocks, ImportResult, Result, read_finished
+from niblick.facts.scores import ScoreRecord
 
 T = TypeVar("T")
 
@@ -81,7 +87,7 @@ class Row:
     """What the leaderboard groups by; the preset where no sweep says."""
     track: str
     tags: tuple[str, ...]
-    notes: tuple[dict[str, Any], ...]
+    notes: tuple[Mapping[str, str], ...]
     """`{"time", "text"}` each."""
     step: int | None
     steps: int | None
@@ -143,16 +149,16 @@ def read_run(path: str, id: str) -> tuple[Row, str]:
         with open(f"{path}/config.json", encoding="utf-8") as file:
             text = file.read()
         config = _parsed(text, "config.json")
-        result = _object(f"{path}/result.json") if os.path.exists(f"{path}/result.json") else {}
+        result = read_finished(Path(f"{path}/result.json"))
         scores = _scores(path, config, result)
         member = _object(f"{path}/member.json") if os.path.exists(f"{path}/member.json") else {}
-        told = _first_event(f"{path}/events.jsonl") if result else _last_events(f"{path}/events.jsonl")
+        told = _told(f"{path}/events.jsonl", finished=result is not None)
         status, message = _status(path, result, told)
         recipe = recipe_digest(config)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as error:
         return _broken(path, id, f"{type(error).__name__}: {error}"), "{}"
     tags, notes = _notes(f"{path}/notes.json")
-    start, step = told.get("start", {}), told.get("step", {}) | told.get("stop", {})
+    clocks = result if isinstance(result, Result) else Clocks(step=told.step, train_seconds=told.train_seconds)
     schedule = config.get("schedule") or {}
     row = Row(
         id=id,
@@ -170,12 +176,12 @@ def read_run(path: str, id: str) -> tuple[Row, str]:
         track=str(config.get("track", "")),
         tags=tags,
         notes=notes,
-        step=result.get("step", step.get("step")),
-        steps=result.get("steps", schedule.get("steps")),
-        parameters=start.get("parameters"),
-        train_seconds=_number(result.get("train_seconds", step.get("train_seconds"))),
-        wall_seconds=_number(result.get("wall_seconds")),
-        export_seconds=_number(result.get("export_seconds")),
+        step=clocks.step,
+        steps=clocks.steps or schedule.get("steps"),
+        parameters=told.parameters,
+        train_seconds=_number(clocks.train_seconds),
+        wall_seconds=_number(clocks.wall_seconds),
+        export_seconds=_number(result.export_seconds) if isinstance(result, Result) else None,
         scores=scores,
         started=os.stat(f"{path}/config.json").st_mtime,
         changed=_changed(path),
@@ -183,19 +189,12 @@ def read_run(path: str, id: str) -> tuple[Row, str]:
     return row, text
 
 
-def recipe_digest(config: dict[str, Any]) -> str:
+def recipe_digest(config: Mapping[str, Any]) -> str:
     """Digest of a config without its seeds."""
     kept = {key: value for key, value in config.items() if key != "seed"}
     if isinstance(kept.get("data"), dict):
         kept["data"] = {key: value for key, value in kept["data"].items() if key != "seed"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def standing(legality: dict[str, Any]) -> str:
-    """`legal`, `local`, `over cap` or `not weighed`, of a score's legality."""
-    if not legality["under_cap"]:
-        return "not weighed" if legality["under_cap"] is None else "over cap"
-    return "local" if legality["reasons"] else "legal"
 
 
 def largest(sizes: Iterable[int | None]) -> int | None:
@@ -234,7 +233,7 @@ def read_notes(path: str | Path) -> dict[str, Any]:
     return data | {"tags": tags, "notes": notes}
 
 
-def _notes(path: str) -> tuple[tuple[str, ...], tuple[dict[str, Any], ...]]:
+def _notes(path: str) -> tuple[tuple[str, ...], tuple[Mapping[str, str], ...]]:
     try:
         data = read_notes(path)
     except (OSError, ValueError) as error:
@@ -242,67 +241,65 @@ def _notes(path: str) -> tuple[tuple[str, ...], tuple[dict[str, Any], ...]]:
     return tuple(data["tags"]), tuple(data["notes"])
 
 
-def _scores(path: str, config: dict[str, Any], result: dict[str, Any]) -> tuple[Score, ...]:
+def _scores(path: str, config: Mapping[str, Any], result: Result | ImportResult | None) -> tuple[Score, ...]:
     """The official score, from result.json, and those of further artifacts, from their own files."""
-    official = str(result.get("artifact", ""))
-    scores = [_score(path, config, official, result)] if "bpb" in result else []
-    if not scores or not os.path.isdir(folder := f"{path}/artifacts"):
+    if not isinstance(result, Result):
+        return ()
+    scores = [_score(path, config, result.artifact, result)]
+    if not os.path.isdir(folder := f"{path}/artifacts"):
         return tuple(scores)
-    for name in sorted(name for name in os.listdir(folder) if name != official):
+    for name in sorted(name for name in os.listdir(folder) if name != result.artifact):
         record = _first_line(f"{folder}/{name}/scores.jsonl")
         if record and os.path.exists(f"{folder}/{name}/artifact.nib"):
             scores.append(_score(path, config, name, record))
     return tuple(scores)
 
 
-def _score(path: str, config: dict[str, Any], artifact: str, record: dict[str, Any]) -> Score:
-    legality = record["legality"]
+def _score(path: str, config: Mapping[str, Any], artifact: str, record: ScoreRecord) -> Score:
+    legality = record.legality
     audit, faults = read_audit(f"{path}/artifacts/{artifact}")
     try:
-        key = tuple(vars(ranking_key(config, record)).values())
+        key = tuple(vars(ranking_key(config, record)).values()) if record.machine else None
     except (KeyError, TypeError):
         key = None
     return Score(
         artifact=artifact,
-        bpb=float(record["bpb"]),
-        bpb_repaired=_number(record.get("bpb_repaired")),
-        lossless=record.get("lossless"),
+        bpb=record.bpb,
+        bpb_repaired=_number(record.bpb_repaired),
+        lossless=record.lossless,
         key=key,
-        bytes=int(record.get("original_bytes") or record["bytes"]),
-        scorer=str((record.get("scorer") or {}).get("scorer", "")),
-        artifact_bytes=int(record["artifact_bytes"]),
-        code_bytes=_bytes(record["code_bytes"]),
-        total_bytes=_bytes(record["total_bytes"]),
-        eval_seconds=_number(legality.get("eval_seconds")),
-        hardware=str(legality.get("hardware", "")),
-        standing=standing(legality),
-        score_first=bool(legality.get("score_first", True)),
-        costs=record.get("document_costs"),
+        bytes=record.original_bytes or record.bytes,
+        scorer=record.scorer.scorer,
+        artifact_bytes=record.artifact_bytes,
+        code_bytes=record.code_bytes,
+        total_bytes=record.total_bytes,
+        eval_seconds=_number(legality.eval_seconds),
+        hardware=legality.hardware,
+        standing=legality.standing,
+        score_first=legality.score_first,
+        costs=record.document_costs,
         audit=audit,
         faults=faults,
     )
 
 
-def _status(path: str, result: dict[str, Any], told: dict[str, dict[str, Any]]) -> tuple[str, str]:
+def _status(path: str, result: Result | ImportResult | None, told: Told) -> tuple[str, str]:
     """Status and message; what is neither finished nor stopped is `running` until its silence says otherwise.
 
     A run that its sweep stopped as a loser stays so, even if somebody resumes it by hand.
     """
     if os.path.exists(f"{path}/stopped.json"):
         return "stopped", str(_object(f"{path}/stopped.json").get("reason", "stopped by its sweep"))
-    if "bpb" in result:
+    if isinstance(result, Result):
         return "done", ""
-    if "imported" in result:
-        return "imported", "a checkpoint of the challenge's scripts, not scored yet"
     if result:
-        raise ValueError("result.json holds no score")
+        return "imported", "a checkpoint of the challenge's scripts, not scored yet"
     if os.path.exists(job := failed_job(path)):
         return "failed", last_words(_object(job))
-    last = told.get("last", {})
-    if last.get("event") == "failure":
-        return "failed", str(last.get("message", ""))
-    if last.get("event") == "stop" and str(last.get("reason", "")).startswith("SIG"):
-        return "stopped", f"by {last['reason']}"
+    if isinstance(told.last, Failure):
+        return "failed", told.last.message
+    if isinstance(told.last, Stop) and told.last.reason.startswith("SIG"):
+        return "stopped", f"by {told.last.reason}"
     return "running", ""
 
 
@@ -312,39 +309,46 @@ def failed_job(path: str) -> str:
     return f"{sweep}/jobs/{name}.failed.json"
 
 
-def last_words(failure: dict[str, Any]) -> str:
+def last_words(failure: Mapping[str, Any]) -> str:
     """The last line that a failed job said."""
     lines = [str(line).strip() for line in failure.get("lines") or [] if str(line).strip()]
     return lines[-1] if lines else f"exit code {failure.get('code')}"
 
 
-def _first_event(path: str) -> dict[str, dict[str, Any]]:
-    """The start event as `start`: of a finished run nothing else is asked."""
-    try:
-        with open(path, "rb") as file:
-            event = json.loads(file.readline(_TAIL))
-        return {str(event["event"]): event}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+@dataclass
+class Told:
+    """What is asked of a run's events."""
+
+    parameters: int | None = None
+    step: int | None = None
+    """The newest, and the clock then."""
+    train_seconds: float | None = None
+    last: Event | None = None
+
+    def take(self, event: Event) -> None:
+        """Take in the next event."""
+        self.last = event
+        if isinstance(event, Start):
+            self.parameters = event.parameters
+        if isinstance(event, Step | Stop) and event.step is not None:
+            self.step, self.train_seconds = event.step, event.train_seconds
 
 
-def _last_events(path: str) -> dict[str, dict[str, Any]]:
-    """The first event as `start`, the last of all as `last`, and the last of each kind near the end of the file."""
-    found: dict[str, dict[str, Any]] = {}
+def _told(path: str, finished: bool) -> Told:
+    """Read the first event, and, unless the run is finished, those near the end of the file."""
+    found = Told()
     try:
         with open(path, "rb") as file:
-            first = file.readline(_TAIL)
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL))
-            lines = file.read().split(b"\n")
+            lines = [file.readline(_TAIL)]
+            if not finished:
+                file.seek(0, os.SEEK_END)
+                file.seek(max(0, file.tell() - _TAIL))
+                lines += file.read().split(b"\n")
     except OSError:
-        return {}
-    for line in (first, *lines):
-        try:
-            event = json.loads(line)
-            found[str(event["event"])] = found["last"] = event
-        except (ValueError, KeyError, TypeError):
-            continue
+        return found
+    for line in lines:
+        if event := parsed(line):
+            found.take(event)
     return found
 
 
@@ -380,18 +384,14 @@ def _parsed(text: str | bytes, name: str) -> dict[str, Any]:
     return data
 
 
-def _first_line(path: str) -> dict[str, Any]:
+def _first_line(path: str) -> ScoreRecord | None:
     try:
         with open(path, "rb") as file:
-            record = json.loads(file.readline())
+            data = json.loads(file.readline())
     except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+        return None
+    return read(ScoreRecord, data, path) if data else None
 
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _bytes(value: Any) -> int | None:
-    return None if value is None else int(value)

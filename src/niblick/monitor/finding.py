@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from niblick.errors import DataError
+from niblick.facts.result import Finished, read_finished
 from niblick.ledger import ledger
 from niblick.ledger.rows import failed_job, last_words
-from niblick.monitor.events import EventReader
+from niblick.monitor.event_reader import EventReader
 from niblick.monitor.log_lines import LogReader, ends_whole
 from niblick.monitor.run_facts import Facts
 from niblick.monitor.tail import Tail, expect_text, last_lines
@@ -152,11 +153,18 @@ class RunSource(Source):
             if weights is not None and not self.gone:
                 self._reader.weights_written(weights)
                 self.last_at = max(self.last_at, weights)
-        if self.facts.phase != "done" and (result := read_object(self.path / "result.json")):
-            self._reader.finished(result, self.last_at)
+        if self.facts.phase != "done" and (self.path / "result.json").is_file():
+            self._reader.finished(self._result(), self.last_at)
         if self.facts.phase not in ENDED and (last := self._last_words()):
             self._reader.ended(*last, self.last_at)
         self.version += self.facts.phase != before
+
+    def _result(self) -> Finished | None:
+        """What result.json says; None if there is none, or it cannot be read."""
+        try:
+            return read_finished(self.path / "result.json")
+        except DataError:
+            return None
 
     def _last_words(self) -> tuple[str, str] | None:
         """The end of a run that could not record it itself, as its sweep recorded it."""

@@ -10,7 +10,6 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from niblick.data.check import check
 from niblick.data.prepare import prepare
 from niblick.data.shards import file_hash
 from niblick.errors import ConfigError, DataError
+from niblick.facts.events import Emit
 from niblick.model.counting import parameter_count
 from niblick.recipes.presets import load_recipe
 from niblick.run import pipeline
@@ -105,7 +105,7 @@ def _hash(path: Path) -> str:
     return file_hash(path) if path.is_file() else ""
 
 
-def work(folder: Path, listen: Callable[[dict[str, Any]], None], ranks: Ranks, resume: bool) -> None:
+def work(folder: Path, listen: Emit, ranks: Ranks, resume: bool) -> None:
     """Train, pack and score what job.json says in runs/<id> of the folder, or go on with it."""
     os.chdir(folder)
     job = read_json(Path("job.json"))

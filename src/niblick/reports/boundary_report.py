@@ -189,8 +189,8 @@ def over_training(subject: Subject, sample: Sample) -> dict[str, Any]:
     model = untrained(subject)
     assert subject.run is not None
     states = [(0, None), *((_step(path), path) for path in list_checkpoints(subject.run.checkpoints))]
-    result = subject.run.result() or {}
-    last = int(result.get("step") or states[-1][0])
+    result = subject.run.result()
+    last = (result.step if result else None) or states[-1][0]
     states = [state for state in states if state[0] != last]
     taken: list[tuple[int, list[Row]]] = []
     for step, path in states:

@@ -12,11 +12,13 @@ from niblick.compare.ablation import ablation
 from niblick.drawing import charts
 from niblick.drawing.charts import Figure, History
 from niblick.errors import NiblickError
+from niblick.facts.event_lines import read_events
+from niblick.facts.events import Failure, Rollback, Trouble
 from niblick.ledger.leaderboard import leaderboard
 from niblick.ledger.ledger import Ledger
 from niblick.ledger.notes import read_log
 from niblick.ledger.rows import Row, failed_job
-from niblick.reports.histories import read_events, read_history
+from niblick.reports.histories import read_history
 
 MOST_CURVES = 24
 """So many runs are drawn as curves, the best first; tables have all."""
@@ -45,7 +47,7 @@ class Material:
     ablation: dict[str, Any]
     histories: list[History]
     pictures: list[Picture]
-    events: dict[str, list[dict[str, Any]]]
+    events: dict[str, list[Trouble | Rollback | Failure]]
     """Warnings and the like by run id."""
     failures: dict[str, list[str]]
     """Last lines of failed jobs by run id."""
@@ -140,8 +142,9 @@ def _control(runs: Path, sweep: str) -> str:
         return ""
 
 
-def _warnings(row: Row) -> list[dict[str, Any]]:
-    return [e for e in read_events(Path(row.path) / "events.jsonl") if e["event"] in ("warning", "rollback", "failure")]
+def _warnings(row: Row) -> list[Trouble | Rollback | Failure]:
+    events = read_events(Path(row.path) / "events.jsonl")
+    return [event for event in events if isinstance(event, Trouble | Rollback | Failure)]
 
 
 def _last_lines(row: Row) -> list[str]:

@@ -11,6 +11,7 @@ from niblick.challenge.tracks import UNWEIGHED
 from niblick.console import human_seconds, weighed, weighed_megabytes
 from niblick.drawing import page as report
 from niblick.drawing.charts import Figure
+from niblick.facts.events import Failure
 from niblick.ledger.leaderboard import APART
 from niblick.ledger.listing import board_cells
 from niblick.reports.material import Material, phases
@@ -182,7 +183,8 @@ def _failures(material: Material) -> str:
             html += f"<p><b>{escape(row.id)}</b> failed its audit: {escape(', '.join(row.score.faults))}</p>"
     for id, events in material.events.items():
         for event in events[:20]:
-            words = f"{id}, step {event.get('step', '?')}: {event.get('message', '')}"
+            step = None if isinstance(event, Failure) else event.step
+            words = f"{id}, step {'?' if step is None else step}: {event.message}"
             html += f"<p class='soft'>{escape(words)}</p>"
     return html
 

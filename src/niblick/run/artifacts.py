@@ -9,7 +9,7 @@ from niblick.artifact.container import read_artifact
 from niblick.data.shards import file_hash
 from niblick.errors import ArtifactError
 from niblick.files import imported_beside
-from niblick.run.directory import Run, open_run, read_json
+from niblick.run.directory import Run, open_run
 
 
 def describe_artifact(path: Path) -> dict[str, Any]:
@@ -49,7 +49,8 @@ def find_artifact(target: str, runs: Path) -> tuple[Path, Run | None]:
     names = run.artifact_names()
     if not names:
         raise ArtifactError(f"{run.path} has no artifact yet: it is not finished (`niblick train --resume {run.path}`)")
-    chosen = artifact or read_json(run.path / "result.json")["artifact"] if run.result() else artifact or names[0]
+    found = run.finished()
+    chosen = artifact or (found.artifact if found else names[0])
     if chosen not in names:
         raise ArtifactError(f"{run.path} has no artifact {chosen!r} (there: {', '.join(names)})")
     return run.artifact(chosen), run

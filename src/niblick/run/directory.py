@@ -19,10 +19,9 @@ import os
 import platform
 import tarfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import zstandard
@@ -32,6 +31,11 @@ from niblick.challenge import rules
 from niblick.config.run_config import RunConfig, run_config, to_dict
 from niblick.data.shards import file_hash
 from niblick.errors import ConfigError, StorageError, nearest
+from niblick.facts.event_lines import read_events, written
+from niblick.facts.events import Event
+from niblick.facts.reading import SCHEMA, plain
+from niblick.facts.result import ImportResult, Result, read_finished
+from niblick.facts.scores import Machine
 from niblick.files import append_line, copy_recipe, imported_beside, read_json, write_bytes, write_json
 
 __all__ = [
@@ -53,10 +57,6 @@ MEMBER, STOPPED = "member.json", "stopped.json"
 """What a sweep writes into its runs: whose they are, and why one was stopped early (it is then never ranked)."""
 
 PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "zstandard", "brotli", "constriction")
-
-
-Listener = Callable[[dict[str, Any]], None]
-"""Called with each event of a run while it runs."""
 
 
 @dataclass(frozen=True)
@@ -102,41 +102,42 @@ class Run:
         """Names of the artifacts that are there."""
         return sorted(p.parent.name for p in self.path.glob("artifacts/*/artifact.nib"))
 
-    def result(self) -> dict[str, Any] | None:
+    def finished(self) -> Result | ImportResult | None:
         """What result.json says, or None while the run is not finished."""
-        path = self.path / "result.json"
-        return read_json(path) if path.is_file() else None
+        return read_finished(self.path / "result.json")
+
+    def result(self) -> Result | None:
+        """The result of a run that was scored, or None while it has none: an import has none at first."""
+        found = self.finished()
+        return found if isinstance(found, Result) else None
 
     def changed(self) -> list[str]:
         """Files that are not what result.json says they were when the run finished: changed by hand, or missing."""
-        recorded = (self.result() or {}).get("files", {})
+        found = self.finished()
+        recorded = found.files if found else {}
         paths = {self.path / name: digest for name, digest in recorded.items()}
         wrong = [p for p, digest in paths.items() if not p.is_file() or file_hash(p) != digest]
         return [p.relative_to(self.path).as_posix() for p in wrong]
 
-    def log(self, event: dict[str, Any]) -> None:
+    def log(self, event: Event) -> None:
         """Append an event to events.jsonl, with the time in seconds since 1970, and its rendering to train.log."""
-        event = {"time": round(time.time(), 3)} | event
-        append_line(self.path / "events.jsonl", json.dumps(event))
+        path = self.path / "events.jsonl"
+        begun = path.is_file() and path.stat().st_size > 0
+        version = {} if begun else {"schema": SCHEMA}  # on the first line
+        append_line(path, json.dumps(version | written(replace(event, time=round(time.time(), 3)))))
         for line in rules.log_lines(event):
             append_line(self.path / "train.log", line)
 
     def rewind(self, count: int) -> None:
         """Forget all but the first `count` events, in the log as well: what was lost with a kill is told anew."""
         kept = list(self.events())[:count]
-        write_bytes(self.path / "events.jsonl", "".join(json.dumps(event) + "\n" for event in kept).encode())
+        write_bytes(self.path / "events.jsonl", "".join(json.dumps(written(event)) + "\n" for event in kept).encode())
         lines = [line for event in kept for line in rules.log_lines(event)]
         write_bytes(self.path / "train.log", "".join(line + "\n" for line in lines).encode())
 
-    def events(self) -> Iterator[dict[str, Any]]:
+    def events(self) -> Iterator[Event]:
         """Read the events; a last line that is not whole is left out."""
-        path = self.path / "events.jsonl"
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    return
+        return read_events(self.path / "events.jsonl")
 
 
 def create_run(
@@ -145,7 +146,7 @@ def create_run(
     recipe: Path | None = None,
     *,
     name: str = "",
-    member: dict[str, Any] | None = None,
+    member: Mapping[str, object] | None = None,
 ) -> Run:
     """Make the next run directory of this preset, or the one called `name`, with config, machine and source in it.
 
@@ -213,17 +214,17 @@ def open_run(name: str, folder: Path) -> Run:
     raise ConfigError(f"there is no run {name!r} in {folder}" + (near if names else ": `niblick train` makes one"))
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Machine:
     """Describe what the run ran on, as far as speed depends on it."""
     cuda = torch.cuda.is_available()
-    return {
-        "system": platform.system(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if cuda else None,
-        "gpus": torch.cuda.device_count() if cuda else 0,
-    }
+    return Machine(
+        system=platform.system(),
+        processor=_processor(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        gpu=torch.cuda.get_device_name() if cuda else None,
+        gpus=torch.cuda.device_count() if cuda else 0,
+    )
 
 
 def _processor() -> str:
@@ -235,7 +236,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, object]:
     """Machine, Python and the packages that a result may depend on."""
     versions = {}
     for package in PACKAGES:
@@ -247,7 +248,7 @@ def environment() -> dict[str, Any]:
         "niblick": niblick.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "machine": machine(),
+        "machine": plain(machine()),
         "packages": versions,
         "cuda": torch.version.cuda,
     }

@@ -6,14 +6,12 @@ split is only read by the official score, of the file read back in a fresh proce
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,17 +25,21 @@ from niblick.config.run_config import RunConfig, override
 from niblick.data.dataset import Dataset
 from niblick.data.tokenizers import BYTE_TOKENIZERS
 from niblick.errors import ConfigError
+from niblick.facts.events import Emit, Event
+from niblick.facts.reading import write_file
+from niblick.facts.record import Record
+from niblick.facts.result import Calibration, ExportFacts, Result
 from niblick.pack.export_config import ExportConfig
 from niblick.pack.fit import LADDER, fit
 from niblick.pack.hessians import SEED, Hessians, calibration_batches
 from niblick.pack.quantize import pack, quantize, schemes_of
 from niblick.pack.schemes import Scheme
 from niblick.pack.sensitivity import Evaluate, Sensitivities, sensitivities
-from niblick.run.directory import Run, write_json
+from niblick.run.directory import Run
 from niblick.run.loading import build_model
-from niblick.run.packing import artifact_header, calibrated, closure_bytes, export, packed, weighed, write_export
+from niblick.run.packing import artifact_header, calibrated, closure_bytes, export, packed, told, weighed, write_export
 from niblick.run.prepared import config_of, open_data
-from niblick.run.scoring import official_score
+from niblick.run.scoring import official_score, result_of, scored
 from niblick.train.checkpoint import read_tensors
 from niblick.train.precision import autocast, pick_device
 
@@ -64,10 +66,8 @@ def check_name(name: str) -> None:
         raise ConfigError(f"{name!r} is no name of an artifact: give letters, digits and any of . + = - _")
 
 
-def export_run(
-    run: Run, assignments: list[str], listen: Callable[[dict[str, Any]], None], name: str = ""
-) -> dict[str, Any]:
-    """Pack the weights of a finished run anew and score the file in a fresh process. Returns bytes and score."""
+def export_run(run: Run, assignments: list[str], listen: Emit, name: str = "") -> Result:
+    """Pack the weights of a finished run anew and score the file in a fresh process."""
     config = with_export(finished(run), assignments)
     name = name or config.export.name
     check_name(name)
@@ -75,15 +75,15 @@ def export_run(
     return _scored(run, name, facts, listen)
 
 
-def _tell(run: Run, event: dict[str, Any], listen: Callable[[dict[str, Any]], None]) -> None:
+def _tell(run: Run, event: Event, listen: Emit) -> None:
     run.log(event)
-    listen(event | {"run": str(run.path)})
+    listen(replace(event, run=str(run.path)))
 
 
-def _scored(run: Run, name: str, facts: dict[str, Any], listen: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def _scored(run: Run, name: str, facts: ExportFacts, listen: Emit) -> Result:
     record = official_score(run, name)
-    _tell(run, {"event": "score", "name": name} | record, listen)
-    return {"run": str(run.path), "artifact": name} | facts | record
+    _tell(run, scored(record, name), listen)
+    return result_of(run, name, facts, record)
 
 
 def evaluator(config: RunConfig, dataset: Dataset, tokens: int = MEASURE_TOKENS) -> Evaluate:
@@ -131,9 +131,32 @@ def sensitivity_run(
     return sensitivities(state, encoded, config.export.codec, evaluator(config, dataset, tokens), progress)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FitFacts(Record):
+    """What a fit tried: fit.json."""
+
+    cap: int
+    codec: str
+    gptq: bool
+    tokens: int
+    """Of training text that candidates were measured on."""
+    bits: Mapping[str, float]
+    """Of each tensor."""
+    probe: Mapping[str, float]
+    frontier: tuple[Mapping[str, object], ...] = ()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The artifact that a fit found, scored, and what it tried."""
+
+    result: Result
+    details: FitFacts
+
+
 def fit_run(
     run: Run,
-    listen: Callable[[dict[str, Any]], None],
+    listen: Emit,
     *,
     cap: int | None = None,
     artifact: int | None = None,
@@ -142,7 +165,7 @@ def fit_run(
     tokens: int = MEASURE_TOKENS,
     ladder: tuple[float, ...] = LADDER,
     report: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> Fitted:
     """Find the best weights for a cap on code and artifact together, or on the `artifact` alone, and score them.
 
     Writes the artifact `fit-<bytes>` and, beside it, fit.json: bits of each tensor and the frontier.
@@ -156,11 +179,11 @@ def fit_run(
     room = artifact
     get_codec(codec)
     dataset = open_data(config)
-    state, metadata = read_tensors(run.weights)
+    state, _ = read_tensors(run.weights)
     header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
     started = time.perf_counter()
     hessians: Hessians | None = None
-    calibration: dict[str, Any] = {}
+    calibration = Calibration()
     if gptq:
         hessians, calibration = calibrated(config, state, dataset)
 
@@ -179,14 +202,22 @@ def fit_run(
         report=report,
     )
     name = f"fit-{room}"
-    calibration["calibration_seconds"] = time.perf_counter() - started  # all of it learns from training text
-    facts = write_export(run, config, dataset, found.encoded, name, codec, calibration) | {"cap": room}
-    _tell(run, {"event": "export", "name": name} | facts, listen)
-    record = _scored(run, name, facts | json.loads(metadata.get("clocks", "{}")), listen)
-    details = {"cap": room, "codec": codec, "gptq": gptq, "tokens": tokens, "bits": found.bits, "probe": found.probe}
-    details |= {"frontier": [asdict(point) for point in found.frontier]}
-    write_json(run.artifact(name).parent / "fit.json", details)
-    return record | details
+    seconds = time.perf_counter() - started  # all of it learns from training text
+    calibration = replace(calibration, calibration_seconds=seconds)
+    facts = replace(write_export(run, config, dataset, found.encoded, name, codec, calibration), cap=room)
+    _tell(run, told(facts, name), listen)
+    details = FitFacts(
+        cap=room,
+        codec=codec,
+        gptq=gptq,
+        tokens=tokens,
+        bits=found.bits,
+        probe=found.probe,
+        frontier=tuple(asdict(point) for point in found.frontier),
+    )
+    result = _scored(run, name, facts, listen)
+    write_file(run.artifact(name).parent / "fit.json", details)
+    return Fitted(result, details)
 
 
 def _once(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -221,6 +252,16 @@ class SizeEstimate:
     parameters: int
 
 
+@dataclass(frozen=True)
+class Proposal(SizeEstimate):
+    """A larger model that fits, and how large its artifact will be."""
+
+    grow: str
+    """What was made larger: width or depth."""
+    overrides: list[str]
+    """What makes it so."""
+
+
 def predict_size(config: RunConfig, recipe: Path | None = None, code: int | None = None) -> SizeEstimate:
     """Pack made-up weights of this model, of two kinds that trained ones lie between, and weigh them.
 
@@ -241,7 +282,7 @@ def predict_size(config: RunConfig, recipe: Path | None = None, code: int | None
         frame = len(artifact_bytes(artifact_header(config, tokenizer, "0" * 64), empty, "zlib"))
         sizes[kind] = round(payload + frame) + config.export.residual.bytes
     parameters = sum(p.numel() for p in model.parameters())
-    code = weighed(0, config, recipe)["code_bytes"] if code is None else code
+    code = weighed(0, config, recipe).code_bytes if code is None else code
     return SizeEstimate(min(sizes.values()), max(sizes.values()), code, parameters)
 
 
@@ -264,21 +305,21 @@ def _made_up(name: str, tensor: Tensor, kind: str, seed: int) -> tuple[Tensor, f
     return torch.from_numpy(made.astype(np.float32)), len(tensor) / rows
 
 
-def fill_cap(config: RunConfig, cap: int, recipe: Path | None = None) -> list[dict[str, Any]]:
+def fill_cap(config: RunConfig, cap: int, recipe: Path | None = None) -> list[Proposal]:
     """Propose the largest width, and the largest depth of the main stage, whose artifact surely fits the cap.
 
-    Returns a row for each: the overrides that make it, parameters and predicted bytes; fewer where nothing fits.
+    Fewer where nothing fits.
     """
     proposals = []
     code = closure_bytes(config, recipe) + LONGER_NUMBERS
     head_width = config.model.width // config.model.heads
     for what, now in (("width", config.model.heads), ("depth", len(_letters(config.model.main.layout)))):
 
-        def fits(count: int, what: str = what) -> dict[str, Any] | None:
+        def fits(count: int, what: str = what) -> Proposal | None:
             assignments = _grown(config, what, count, head_width)
             size = predict_size(override(config, assignments), recipe, code)
             fitting = size.high + code <= cap
-            return {"grow": what, "overrides": assignments} | asdict(size) if fitting else None
+            return Proposal(**vars(size), grow=what, overrides=assignments) if fitting else None
 
         low, high, best = 0, now, None  # how many heads, or blocks: bytes grow with either
         while found := fits(high):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from niblick.errors import ConfigError, nearest
+from niblick.facts.events import Emit, Event, Moment, Scored, Start, Step, Validation
 from niblick.files import read_json
 
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "wandb-offline": "wandb"}
@@ -73,7 +74,7 @@ class Wandb:
 class Loggers:
     """A listener of `pipeline.run` that tells every run to its own loggers, after `listen` has heard of it."""
 
-    def __init__(self, names: Iterable[str], listen: Callable[[dict[str, Any]], None], say: Callable[[str], None]):
+    def __init__(self, names: Iterable[str], listen: Emit, say: Callable[[str], None]):
         """Raise ConfigError for a logger that is unknown or not installed."""
         self.names = list(dict.fromkeys(names))
         for name in self.names:
@@ -94,20 +95,21 @@ class Loggers:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Hear an event."""
         self._listen(event)
         if not self.names:
             return
-        if event["run"] != self._run:
+        if event.run != self._run:
             self.close()
-            self._run, self._step = event["run"], 0
+            self._run, self._step = event.run, 0
             for name in self.names:
                 with self._kept_going(name):
                     self._open[name] = _make(name, Path(self._run))
-        if event["event"] == "start":
-            self._per_token = event["bytes_per_token"]
-        self._step = max(self._step, event.get("step", 0))
+        if isinstance(event, Start):
+            self._per_token = event.bytes_per_token
+        if isinstance(event, Moment):
+            self._step = max(self._step, event.step)
         found = scalars(event, self._per_token)
         for name, logger in list(self._open.items()):
             if found:
@@ -134,21 +136,18 @@ def _make(name: str, run: Path) -> Logger:
     return TensorBoard(run) if name == "tensorboard" else Wandb(run, offline=name == "wandb-offline")
 
 
-def scalars(event: dict[str, Any], bytes_per_token: float | None) -> dict[str, float]:
+def scalars(event: Event, bytes_per_token: float | None) -> dict[str, float]:
     """Return the finite scalars of an event, by the names they are shown under; empty for events without any."""
-    kind = event["event"]
-    found: dict[str, Any] = {}
-    if kind == "step":
-        found = {f"train/{key}": event.get(key) for key in ("loss", "total", "lr_scale", "grad_norm")}
+    found: dict[str, float | None] = {}
+    if isinstance(event, Step):
+        found = {f"train/{key}": getattr(event, key) for key in ("loss", "total", "lr_scale", "grad_norm")}
         if bytes_per_token:
-            found["train/bpb"] = event["loss"] / math.log(2) / bytes_per_token
-            found["train/bytes_per_second"] = event["tokens_per_second"] * bytes_per_token
-        for number, level in enumerate(event.get("levels", [])):
+            found["train/bpb"] = event.loss / math.log(2) / bytes_per_token
+            found["train/bytes_per_second"] = (event.tokens_per_second or 0.0) * bytes_per_token
+        for number, level in enumerate(event.levels):
             found |= {f"level{number}/{key}": value for key, value in level.items()}
-    elif kind == "validation":
-        found = {"validation/bpb": event["bpb"], "validation/loss": event["loss"]}
-    elif kind == "score":
-        found = {"final/bpb": event["bpb"], "final/total_bytes": event["total_bytes"]}
-    return {
-        name: float(value) for name, value in found.items() if isinstance(value, int | float) and math.isfinite(value)
-    }
+    elif isinstance(event, Validation):
+        found = {"validation/bpb": event.bpb, "validation/loss": event.loss}
+    elif isinstance(event, Scored):
+        found = {"final/bpb": event.bpb, "final/total_bytes": event.total_bytes}
+    return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,30 +20,45 @@ from niblick.config.run_config import (
 )
 from niblick.data.dataset import Dataset
 from niblick.errors import NiblickError
+from niblick.facts.events import Emit, Export, Trouble
+from niblick.facts.reading import merged, plain, read, read_file, write_file
+from niblick.facts.result import Calibration, Clocks, ExportFacts
+from niblick.facts.scores import Sizes
 from niblick.pack.export_config import ExportConfig
 from niblick.pack.hessians import Hessians, calibrate, calibrate_quantized, calibration_batches
 from niblick.pack.permute import permuted
 from niblick.pack.quantize import pack
-from niblick.run.directory import Listener, Run, read_json, write_json
+from niblick.run.directory import Run
 from niblick.run.loading import build_model
 from niblick.train.checkpoint import read_metadata, read_tensors
 from niblick.train.precision import autocast, pick_device
 
+_TOLD = ("name", "artifact_bytes", "code_bytes", "total_bytes", "export_seconds")
 
-def export(run: Run, config: RunConfig, dataset: Dataset, emit: Listener, name: str = "") -> dict[str, Any]:
-    """Pack the final weights of a run into its artifact. Returns artifact, code and total bytes."""
+
+def export(run: Run, config: RunConfig, dataset: Dataset, emit: Emit, name: str = "") -> ExportFacts:
+    """Pack the final weights of a run into its artifact. Returns what it weighs and what packing took."""
     started = time.perf_counter()
-    tensors, metadata = read_tensors(run.weights)
+    tensors, _ = read_tensors(run.weights)
     encoded, calibration = packed(config, tensors, dataset)
     name = name or config.export.name
     facts = write_export(run, config, dataset, encoded, name, config.export.codec, calibration)
-    facts |= {"export_seconds": time.perf_counter() - started}
-    emit({"event": "export", "name": name} | facts)
-    clocks = json.loads(metadata.get("clocks", "{}"))
-    if why := facts["code_not_weighed"]:
-        told = {"step": clocks.get("step", 0), "kind": "code", "message": f"code not weighed: {why}"}
-        emit({"event": "warning"} | told)
-    return facts | clocks
+    facts = replace(facts, export_seconds=time.perf_counter() - started)
+    emit(told(facts, name))
+    if why := facts.code_not_weighed:
+        emit(Trouble(step=clocks_of(run).step or 0, kind="code", message=f"code not weighed: {why}"))
+    return facts
+
+
+def told(facts: ExportFacts, name: str) -> Export:
+    """Return the event that an artifact was written."""
+    known = {"name": name} | plain(facts)
+    return Export(**{key: known.pop(key) for key in _TOLD if key in known}, extra=known)  # type: ignore[arg-type]
+
+
+def clocks_of(run: Run) -> Clocks:
+    """How long a run trained, as its weights say; an import's say nothing."""
+    return read(Clocks, json.loads(read_metadata(run.weights).get("clocks", "{}")), str(run.weights))
 
 
 def write_export(
@@ -53,8 +68,8 @@ def write_export(
     encoded: dict[str, EncodedTensor],
     name: str,
     codec: str,
-    calibration: dict[str, Any],
-) -> dict[str, Any]:
+    calibration: Calibration,
+) -> ExportFacts:
     """Write tensors as the artifact `name` of a run, and export.json beside it. Returns what that says.
 
     These are what `weighed` says, and the facts about its `calibration`, whose seconds count as training.
@@ -63,40 +78,41 @@ def write_export(
     path = run.artifact(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     size = write_artifact(path, header, encoded, codec)
-    facts = weighed(size, config, run.recipe if run.recipe.is_file() else None) | calibration
-    write_json(path.with_name("export.json"), facts | {"export": to_dict(config.export)})
+    facts = merged(ExportFacts, weighed(size, config, run.recipe if run.recipe.is_file() else None), calibration)
+    write_file(path.with_name("export.json"), replace(facts, export=to_dict(config.export)))
     return facts
+
+
+def exported(run: Run, name: str) -> ExportFacts | None:
+    """What export.json says of an artifact; None where there is none."""
+    path = run.artifact(name).with_name("export.json")
+    return read_file(ExportFacts, path) if path.is_file() else None
 
 
 def train_clock(run: Run, name: str) -> float | None:
     """Seconds of training that an artifact took as the challenge counts: its calibration on training text included."""
-    seconds = json.loads(read_metadata(run.weights).get("clocks", "{}")).get("train_seconds")
-    exported = run.artifact(name).with_name("export.json")
-    calibration = read_json(exported).get("calibration_seconds", 0.0) if exported.is_file() else 0.0
-    return None if seconds is None else seconds + calibration
+    seconds, facts = clocks_of(run).train_seconds, exported(run, name)
+    return None if seconds is None else seconds + ((facts.calibration_seconds if facts else None) or 0.0)
 
 
 def packed(
     config: RunConfig, tensors: dict[str, torch.Tensor], dataset: Dataset
-) -> tuple[dict[str, EncodedTensor], dict[str, Any]]:
-    """Return the weights as `config.export` wants them stored, and, with GPTQ, facts about its calibration.
-
-    These are `calibration_seconds`, `calibration_tokens`, and `gptq_notes`: what was rounded plainly, and why.
-    """
+) -> tuple[dict[str, EncodedTensor], Calibration]:
+    """Return the weights as `config.export` wants them stored, and, with GPTQ, what its calibration took."""
     wanted = config.export
     if wanted.gptq == "off":
-        return pack(tensors, wanted), {}
+        return pack(tensors, wanted), Calibration()
     if wanted.permute:
         tensors, wanted = permuted(tensors), replace(wanted, permute=False)
     hessians, facts = calibrated(config, tensors, dataset, wanted if wanted.gptq == "quantized" else None)
     notes: dict[str, str] = {}
     packed = pack(tensors, wanted, hessians=hessians, tell=notes.__setitem__)
-    return packed, facts | {"gptq_notes": notes}
+    return packed, replace(facts, gptq_notes=notes)
 
 
 def calibrated(
     config: RunConfig, tensors: dict[str, torch.Tensor], dataset: Dataset, quantized: ExportConfig | None = None
-) -> tuple[Hessians, dict[str, Any]]:
+) -> tuple[Hessians, Calibration]:
     """Return the Hessians of weights from training text, and what they took.
 
     Inputs are those of the float model or, if given how it is `quantized`, of the quantized one.
@@ -118,17 +134,20 @@ def calibrated(
         else:
             hessians = calibrate(model.to(device), batches)
     seconds = time.perf_counter() - started
-    return hessians, {"calibration_seconds": seconds, "calibration_tokens": sum(ids.numel() for ids in batches)}
+    tokens = sum(ids.numel() for ids in batches)
+    return hessians, Calibration(calibration_seconds=seconds, calibration_tokens=tokens)
 
 
-def artifact_header(config: RunConfig, tokenizer: dict[str, Any], train_text_hash: str | None = None) -> dict[str, Any]:
+def artifact_header(
+    config: RunConfig, tokenizer: Mapping[str, object], train_text_hash: str | None = None
+) -> dict[str, object]:
     """What an artifact says about itself: all it takes to score it, and which text it knows."""
     score = to_dict(config.score) | {"dtype": config.train.dtype}
     known = {"train_text_hash": train_text_hash} if train_text_hash else {}
-    return {"model": to_dict(config.model), "tokenizer": tokenizer, "score": score} | known
+    return {"model": to_dict(config.model), "tokenizer": tokenizer, "score": score, **known}
 
 
-def weighed(artifact_bytes: int, config: RunConfig, recipe: Path | None) -> dict[str, Any]:
+def weighed(artifact_bytes: int, config: RunConfig, recipe: Path | None) -> Sizes:
     """Bytes of an artifact, of the code that it needs, and of both; and `code_not_weighed`, the reason where it is so.
 
     A run never depends on its script: whatever is the matter with that, code and both are None, and nothing is raised.
@@ -139,7 +158,7 @@ def weighed(artifact_bytes: int, config: RunConfig, recipe: Path | None) -> dict
     except Exception as error:
         why = str(error) if isinstance(error, NiblickError) else f"{type(error).__name__}: {error}"
     total = None if code is None else artifact_bytes + code
-    return {"artifact_bytes": artifact_bytes, "code_bytes": code, "total_bytes": total, "code_not_weighed": why}
+    return Sizes(artifact_bytes=artifact_bytes, code_bytes=code, total_bytes=total, code_not_weighed=why)
 
 
 def closure_bytes(config: RunConfig, recipe: Path | None) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from niblick.artifact.foreign.paper_weights import (
 from niblick.config.run_config import DataConfig, RunConfig, override
 from niblick.data.tokenizers import Byte256Tokenizer
 from niblick.errors import ConfigError
+from niblick.facts.result import ImportResult
 from niblick.model.lm import LM
 from niblick.model.model_config import ModelConfig
 from niblick.run.directory import create_run
@@ -62,8 +62,8 @@ def paper_run_config(paper: PaperConfig, data: str = "", *, residual_bias: bool 
 
 def import_hnet(
     checkpoint: Path, config: Path, runs: Path, *, overrides: Iterable[str] = (), data: str = ""
-) -> dict[str, Any]:
-    """Make a run of a checkpoint of the paper's authors. Returns what its result.json holds: no score.
+) -> ImportResult:
+    """Make a run of a checkpoint of the paper's authors. Returns its result: no score.
 
     Weights become float32 in model.safetensors, and lie in the artifact `imported` in the dtype of the checkpoint.
     `overrides` may set anything but the model. Raises ConfigError or ArtifactError if config and checkpoint are not

@@ -11,20 +11,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import statistics
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from niblick.config.run_config import (
     RunConfig,
 )
 from niblick.errors import ConfigError, NiblickError, StorageError
+from niblick.facts.events import Checkpoint, Emit, Event, Export, Failure, Start, Step, Stop, Validation
+from niblick.facts.reading import write_file
+from niblick.facts.result import Result
 from niblick.run.artifacts import digests
-from niblick.run.directory import Listener, Run, create_run, write_json
+from niblick.run.directory import Run, create_run
 from niblick.run.ends import Interrupted, Stopped, resume_command
 from niblick.run.packing import export
 from niblick.run.prepared import Prepared, config_of, prepare
-from niblick.run.scoring import official_score, validate_weights
+from niblick.run.scoring import official_score, result_of, scored, validate_weights
 from niblick.run.training import train_run
 from niblick.train.checkpoint import list_checkpoints
 from niblick.train.distributed import SINGLE, RankLost, Ranks, is_lost
@@ -34,15 +37,15 @@ from niblick.train.telling import checkpoint_event
 def run(
     config: RunConfig,
     runs: Path,
-    listen: Listener,
+    listen: Emit,
     *,
     recipe: Path | None = None,
     ranks: Ranks = SINGLE,
     name: str = "",
-    member: dict[str, Any] | None = None,
+    member: Mapping[str, object] | None = None,
     pause_after: int = 0,
-) -> dict[str, Any]:
-    """Train, pack and score a config in a new run directory. Returns what result.json holds; {} on other ranks than 0.
+) -> Result | None:
+    """Train, pack and score a config in a new run directory. Returns its result; None on other ranks than 0.
 
     The directory is the next one of the preset, or `name`; `member` says which run of a sweep it is. `pause_after` is
     the trainer's. Raises Stopped if a signal or a pause ended it; a NiblickError before anything is written if config,
@@ -54,33 +57,38 @@ def run(
 
 
 def run_seeds(
-    config: RunConfig, count: int, runs: Path, listen: Listener, *, recipe: Path | None = None, ranks: Ranks = SINGLE
-) -> list[dict[str, Any]]:
-    """Run a config with the seeds s, s+1, …, one after another, and return their results in that order.
+    config: RunConfig, count: int, runs: Path, listen: Emit, *, recipe: Path | None = None, ranks: Ranks = SINGLE
+) -> list[Result]:
+    """Run a config with the seeds s, s+1, …, one after another, and return the results, in that order.
 
     The order of the data follows the seed unless `data.seed` holds it.
     """
     seeds = range(config.seed, config.seed + count)
-    return [run(replace(config, seed=seed), runs, listen, recipe=recipe, ranks=ranks) for seed in seeds]
+    results = [run(replace(config, seed=seed), runs, listen, recipe=recipe, ranks=ranks) for seed in seeds]
+    return [result for result in results if result is not None]
 
 
-def spread(results: list[dict[str, Any]]) -> dict[str, float | None]:
+def spread(results: list[Result]) -> dict[str, float | None]:
     """Mean and standard deviation (of the sample) of the scores of several runs."""
     facts: dict[str, float | None] = {}
-    for key in ("bpb", "bpb_repaired"):
-        scores = [result[key] for result in results]
-        known = len(scores) > 1 and None not in scores
+    columns: dict[str, list[float] | list[float | None]] = {
+        "bpb": [r.bpb for r in results],
+        "bpb_repaired": [r.bpb_repaired for r in results],
+    }
+    for key, column in columns.items():
+        scores = [score for score in column if score is not None]
+        known = len(column) > 1 and len(scores) == len(column)
         facts[f"{key}_mean"] = statistics.mean(scores) if known else None
         facts[f"{key}_deviation"] = statistics.stdev(scores) if known else None
     return facts
 
 
-def resume(run: Run, listen: Listener, ranks: Ranks = SINGLE, *, pause_after: int = 0) -> dict[str, Any]:
+def resume(run: Run, listen: Emit, ranks: Ranks = SINGLE, *, pause_after: int = 0) -> Result | None:
     """Go on with a run that was stopped, paused or killed, wherever that was. Raises ConfigError if it is finished.
 
     What the log says of steps after the checkpoint is forgotten, and told anew as they are taken again.
     """
-    if run.result():
+    if run.finished():
         raise ConfigError(f"{run.path} is finished already: `niblick show {run.path}` shows its result")
     prepared = prepare(config_of(run), ranks, settled=True)
     if ranks.main:
@@ -88,7 +96,7 @@ def resume(run: Run, listen: Listener, ranks: Ranks = SINGLE, *, pause_after: in
             left.unlink()
         run.rewind(_told(run))
         newest = [] if run.weights.is_file() else list_checkpoints(run.checkpoints)[-1:]
-        if newest and not any(event.get("file") == newest[0].name for event in run.events()):
+        if newest and not any(isinstance(e, Checkpoint) and e.file == newest[0].name for e in run.events()):
             run.log(checkpoint_event(newest[0]))  # killed before it was told
     ranks.barrier()
     return _carry_on(run, prepared, listen, ranks, pause_after)
@@ -96,24 +104,27 @@ def resume(run: Run, listen: Listener, ranks: Ranks = SINGLE, *, pause_after: in
 
 def _told(run: Run) -> int:
     """How many events of the log stand when a run goes on: those up to its newest checkpoint or finished step."""
-    events = [event for event in run.events() if event["event"] != "failure"]
+    events = [event for event in run.events() if not isinstance(event, Failure)]
     if run.weights.is_file():
-        finished = any(e.get("final") for e in events)
-        after = ("export",) if finished else ("stop", "export")
-        return next((i for i, e in enumerate(events) if e["event"] in after), len(events))
+        after = Export if any(map(_final, events)) else Stop | Export
+        return next((i for i, e in enumerate(events) if isinstance(e, after)), len(events))
     checkpoints = list_checkpoints(run.checkpoints)
     if not checkpoints:
         return 0
-    saved = [i for i, e in enumerate(events) if e["event"] == "checkpoint" and e["file"] == checkpoints[-1].name]
+    newest = checkpoints[-1].name
+    saved = [i for i, e in enumerate(events) if isinstance(e, Checkpoint) and e.file == newest]
     return saved[-1] + 1 if saved else len(events)  # nothing came after it
+
+
+def _final(event: Event) -> bool:
+    """Whether this is the score of the final weights."""
+    return isinstance(event, Validation) and event.final
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def _carry_on(
-    run: Run, prepared: Prepared, listen: Listener, ranks: Ranks = SINGLE, pause_after: int = 0
-) -> dict[str, Any]:
+def _carry_on(run: Run, prepared: Prepared, listen: Emit, ranks: Ranks = SINGLE, pause_after: int = 0) -> Result | None:
     """Do what is left to do; a failure is told in the events, for those who look at the run from outside."""
     try:
         return _finish(run, prepared, listen, ranks, pause_after)
@@ -123,36 +134,36 @@ def _carry_on(
         if ranks.main:
             words = str(error) if isinstance(error, NiblickError) else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OSError):
-                run.log({"event": "failure", "message": words})
+                run.log(Failure(message=words))
         raise
 
 
-def _finish(run: Run, prepared: Prepared, listen: Listener, ranks: Ranks, pause_after: int) -> dict[str, Any]:
+def _finish(run: Run, prepared: Prepared, listen: Emit, ranks: Ranks, pause_after: int) -> Result | None:
     config = prepared.config
 
-    def emit(event: dict[str, Any]) -> None:
+    def emit(event: Event) -> None:
         every = config.train.log_every
         if not ranks.main:
             return
-        known = event["event"] == "start" and any(run.events())  # told before it was killed
-        if not known and (event["event"] != "step" or event["step"] <= 10 or event["step"] % every == 0):
+        known = isinstance(event, Start) and any(True for _ in run.events())  # told before it was killed
+        if not known and (not isinstance(event, Step) or event.step <= 10 or event.step % every == 0):
             run.log(event)
-        listen(event | {"run": str(run.path)})
+        listen(replace(event, run=str(run.path)))
 
     go_on = f"go on with: {resume_command(run, ranks)}"
     try:
         if not run.weights.is_file():
             train_run(run, prepared, emit, ranks, pause_after)
         if not ranks.main:
-            return {}
-        if not any(event.get("final") for event in run.events()):
+            return None
+        if not any(map(_final, run.events())):
             validate_weights(run, config, prepared.dataset, emit)
         name = config.export.name
-        exported = export(run, config, prepared.dataset, emit)
+        packed = export(run, config, prepared.dataset, emit)
         record = official_score(run, name)
-        emit({"event": "score", "name": name} | record)
-        result = {"run": str(run.path), "artifact": name} | exported | record | {"files": digests(run)}
-        write_json(run.path / "result.json", result)
+        emit(scored(record, name))
+        result = result_of(run, name, packed, record, files=digests(run))
+        write_file(run.path / "result.json", result)
     except KeyboardInterrupt:
         if not run.weights.is_file():
             raise

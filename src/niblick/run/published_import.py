@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,17 +14,21 @@ from niblick.config.run_config import (
 )
 from niblick.data.shards import file_hash
 from niblick.data.tokenizers import BYTE_TOKENIZERS
+from niblick.facts.events import Import
+from niblick.facts.reading import merged, write_file
+from niblick.facts.result import ImportResult, Source
+from niblick.facts.scores import Sizes
 from niblick.model.lm import LM
 from niblick.pack.quantize import pack
 from niblick.run.artifacts import digests
-from niblick.run.directory import Run, create_run, write_json
+from niblick.run.directory import Run, create_run
 from niblick.run.packing import artifact_header, packed, weighed
 from niblick.run.prepared import in_dtype, open_data
 from niblick.train.checkpoint import save_tensors
 
 
-def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path | None = None) -> dict[str, Any]:
-    """Make a run of a checkpoint of the challenge's published scripts. Returns what its result.json holds: no score.
+def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path | None = None) -> ImportResult:
+    """Make a run of a checkpoint of the challenge's published scripts. Returns its result: no score.
 
     Its weights and artifact are what every tool works on. Codes and scales of an int8 file become the artifact as they
     are; a float file is packed by `config.export`. Where the config names data, its tokenizer is recorded, else its
@@ -51,17 +55,16 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     return imported(run, path, name, weighed(size, config, recipe))
 
 
-def imported(run: Run, source: Path, name: str, sizes: dict[str, Any]) -> dict[str, Any]:
-    """Write down what a run's artifact `name`, of `weighed` sizes, was made of. Returns what result.json holds."""
-    made_of = {"file": source.name, "bytes": source.stat().st_size, "sha256": file_hash(source)}
-    run.log({"event": "import"} | made_of)
-    result = {"run": str(run.path), "artifact": name, "imported": made_of} | sizes
-    result |= {"files": digests(run)}
-    write_json(run.path / "result.json", result)
+def imported(run: Run, source: Path, name: str, sizes: Sizes) -> ImportResult:
+    """Write down what a run's artifact `name`, of `weighed` sizes, was made of. Returns the result of the run."""
+    made_of = Source(file=source.name, bytes=source.stat().st_size, sha256=file_hash(source))
+    run.log(merged(Import, made_of))
+    result = merged(ImportResult, sizes, run=str(run.path), artifact=name, imported=made_of, files=digests(run))
+    write_file(run.path / "result.json", result)
     return result
 
 
-def tokenizer_spec(config: RunConfig) -> dict[str, Any]:
+def tokenizer_spec(config: RunConfig) -> Mapping[str, object]:
     """Return what an artifact says of its tokenizer: the data's, or the one the config names, where that is enough."""
     if config.data.path:
         return open_data(config).tokenizer.spec()

@@ -7,10 +7,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from niblick.artifact.container import Artifact
 from niblick.challenge.tracks import WHOLE, legality
@@ -24,41 +23,44 @@ from niblick.config.run_config import (
 )
 from niblick.data.dataset import Dataset, Split
 from niblick.errors import ConfigError, NiblickError
+from niblick.facts.events import Emit, Scored, Stop, Validation
+from niblick.facts.reading import append_record, merged, plain, read
+from niblick.facts.result import ExportFacts, Result
+from niblick.facts.scores import ScoreRecord, ScorerFacts
 from niblick.model.lm import LM
 from niblick.pack.export_config import ExportConfig
-from niblick.run.directory import Listener, Run, append_line, machine, read_json
+from niblick.run.directory import Run, machine
 from niblick.run.loading import build_model, expect_tokenizer, load_artifact
-from niblick.run.packing import train_clock, weighed
+from niblick.run.packing import clocks_of, exported, train_clock, weighed
 from niblick.run.prepared import config_of, in_dtype, scored_slice
 from niblick.score.accounting import text_facts
 from niblick.score.contiguous import PlainScore, score_contiguous
-from niblick.score.costs import KEY as COSTS_KEY
 from niblick.score.costs import document_costs, write_costs
 from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import Observe, ReportProgress, Score, Sidecar, alone, score_split
 from niblick.score.ttt import score_first
 from niblick.train.checkpoint import Progress, load_weights, read_tensors
 from niblick.train.precision import autocast, pick_device
-from niblick.train.telling import progress_event
+from niblick.train.telling import moment
 
 Inspect = Callable[[LM, Dataset, ScoreConfig, str], Observe]
 """Called with what is about to be scored, and in which dtype; returns what is then told the costs."""
 
 
-def validate_weights(run: Run, config: RunConfig, dataset: Dataset, emit: Listener) -> None:
+def validate_weights(run: Run, config: RunConfig, dataset: Dataset, emit: Emit) -> None:
     """Score the final weights as they are, in floats, before they are packed."""
-    tensors, metadata = read_tensors(run.weights)
-    clocks = json.loads(metadata["clocks"])
+    tensors, _ = read_tensors(run.weights)
+    clocks = clocks_of(run)
+    step, seconds = clocks.step or 0, clocks.train_seconds or 0.0
     model = build_model(config.model, config.seed)
     load_weights(model, tensors, run.weights)
     model = model.to(pick_device(config.train.device))
     with alone():  # the other ranks have nothing to do any more
         score = score_model(model, dataset, config.score.plain(), config.train.dtype)
-    if clocks["step"] < config.schedule.steps:
-        emit({"event": "stop", "reason": "wallclock_cap"} | clocks)
-    progress = Progress(clocks["step"], train_seconds=clocks["train_seconds"])
-    facts = progress_event("validation", progress, config.schedule)
-    emit(facts | {"loss": score.loss, "bpb": score.bpb, "final": True})
+    if step < config.schedule.steps:
+        emit(merged(Stop, clocks, reason="wallclock_cap"))
+    progress = Progress(step, train_seconds=seconds)
+    emit(moment(Validation, progress, config.schedule, loss=score.loss, bpb=score.bpb, final=True))
 
 
 def plain_score(model: LM, dataset: Dataset, split: Split, config: RunConfig) -> PlainScore:
@@ -130,7 +132,7 @@ def score_artifact(
     inspect: Inspect | None = None,
     keep: bool = True,
     progress: ReportProgress | None = None,
-) -> dict[str, Any]:
+) -> ScoreRecord:
     """Score an artifact file on the validation split in `data`; unless not to `keep`, a run's is noted beside it.
 
     The scorer is the artifact's own, changed by `overrides` such as `score.stride=64`. `inspect` is told the costs of
@@ -148,19 +150,19 @@ def score_artifact(
     if run and keep:
         if dataset.val.index is not None and score.document_nats is not None:
             costs = document_costs(dataset.val.index, score.document_nats)
-            record[COSTS_KEY] = write_costs(path.parent, costs)
-        append_line(path.parent / "scores.jsonl", json.dumps(record))
+            record = replace(record, document_costs=write_costs(path.parent, costs))
+        append_record(path.parent / "scores.jsonl", record)
     return record
 
 
-def score_record(opened: Opened, score: Score, eval_seconds: float) -> dict[str, Any]:
+def score_record(opened: Opened, score: Score, eval_seconds: float) -> ScoreRecord:
     """Everything that is kept of a score: what it is, of which text, how it came about, and whether it is legal."""
     path, run, config, dataset = opened.path, opened.run, opened.config, opened.dataset
     here, recipe = machine(), run.recipe if run and run.recipe.is_file() else None
     sizes = weighed(path.stat().st_size, scored_config(opened.artifact, config, opened.dtype, run, path), recipe)
     legal = legality(
-        artifact_bytes=sizes["artifact_bytes"],
-        code_bytes=sizes["code_bytes"],
+        artifact_bytes=sizes.artifact_bytes,
+        code_bytes=sizes.code_bytes,
         train_seconds=train_clock(run, path.parent.name) if run else None,
         eval_seconds=eval_seconds,
         machine=here,
@@ -168,26 +170,33 @@ def score_record(opened: Opened, score: Score, eval_seconds: float) -> dict[str,
         documents=config.documents if opened.sliced else None,
     )
     device = next(opened.model.parameters()).device.type
-    return {
-        "bpb": score.bpb,
-        "loss": score.loss,
-        "bits": score.bits,
-        "tokens": score.tokens,
-        "bytes": score.bytes,
-        "seconds": score.seconds,
-        **text_facts(score, dataset.val),
-        "unavailable": dataset.val.unavailable(),
-        **sizes,
-        "text_hash": dataset.val.text_hash,
-        "stream_hash": dataset.val.stream_hash,
-        "slice": f"first {config.documents} documents" if opened.sliced else WHOLE,
-        "scorer": to_dict(config) | {"dtype": opened.dtype, "device": device},
-        "knife_edges": score.knife_edges,
-        "decisions": score.decisions,
-        "ttt_log": [[line.first, line.end, *map(_rounded, line[2:])] for line in score.log],
-        "machine": here,
-        "legality": legal,
-    }
+    return merged(
+        ScoreRecord,
+        text_facts(score, dataset.val),
+        sizes,
+        bpb=score.bpb,
+        loss=score.loss,
+        bits=score.bits,
+        tokens=score.tokens,
+        bytes=score.bytes,
+        seconds=score.seconds,
+        unavailable=tuple(dataset.val.unavailable()),
+        text_hash=dataset.val.text_hash,
+        stream_hash=dataset.val.stream_hash,
+        slice=f"first {config.documents} documents" if opened.sliced else WHOLE,
+        scorer=scorer_facts(config, opened.dtype, device),
+        knife_edges=score.knife_edges,
+        decisions=score.decisions,
+        ttt_log=tuple((line.first, line.end, *map(_rounded, line[2:])) for line in score.log),
+        machine=here,
+        legality=legal,
+    )
+
+
+def scorer_facts(config: ScoreConfig, dtype: str, device: str) -> ScorerFacts:
+    """How something was scored: all settings, and in which arithmetic."""
+    settings = to_dict(config)
+    return ScorerFacts(scorer=str(settings.pop("scorer")), dtype=dtype, device=device, extra=settings)
 
 
 def scored_config(artifact: Artifact, score: ScoreConfig, dtype: str, run: Run | None, path: Path) -> RunConfig:
@@ -197,10 +206,9 @@ def scored_config(artifact: Artifact, score: ScoreConfig, dtype: str, run: Run |
     """
     model = model_config(artifact.config["model"])
     config = run.config() if run else RunConfig("artifact", model=model, export=ExportConfig(codec=artifact.codec))
-    exported = path.with_name("export.json")
-    export = read_json(exported).get("export") if run and exported.is_file() else None
+    facts = exported(run, path.parent.name) if run else None
     data = to_dict(in_dtype(replace(config, score=score), dtype))
-    return run_config(data | ({"export": export} if export else {}))
+    return run_config(data | ({"export": facts.export} if facts and facts.export else {}))
 
 
 def _rounded(seconds: float | None) -> float | None:
@@ -217,7 +225,23 @@ def refuse_known_text(dataset: Dataset, train_text_hash: str | None) -> None:
         )
 
 
-def official_score(run: Run, name: str) -> dict[str, Any]:
+_TOLD = ("name", "bpb", "loss", "seconds", "total_bytes", "scorer")
+
+
+def scored(record: ScoreRecord, name: str) -> Scored:
+    """Return the event that an artifact was scored."""
+    known = {"name": name} | plain(record)
+    return Scored(**{key: known.pop(key) for key in _TOLD}, extra=known)  # type: ignore[arg-type]
+
+
+def result_of(
+    run: Run, name: str, facts: ExportFacts, record: ScoreRecord, files: Mapping[str, str] | None = None
+) -> Result:
+    """Put together what a run says of an artifact that was packed and scored."""
+    return merged(Result, clocks_of(run), facts, record, run=str(run.path), artifact=name, files=files or {})
+
+
+def official_score(run: Run, name: str) -> ScoreRecord:
     """Score a run's artifact in a fresh process. Raises NiblickError with what that process said if it failed."""
     command = [sys.executable, "-m", "niblick", "eval", f"{run.path}:{name}", "--json"]
     # Rank 0 scores by itself: the fresh process must not look for other ranks.
@@ -225,4 +249,4 @@ def official_score(run: Run, name: str) -> dict[str, Any]:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=single)
     if done.returncode:
         raise NiblickError(f"scoring {run.artifact(name)} failed with exit code {done.returncode}: see the lines above")
-    return json.loads(done.stdout)
+    return read(ScoreRecord, json.loads(done.stdout), f"the score of {run.artifact(name)}")

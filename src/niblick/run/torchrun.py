@@ -78,6 +78,6 @@ def _go_on(arguments: list[str], runs: Path, devices: int) -> str:
         run = open_run(arguments[arguments.index("--resume") + 1] if "--resume" in arguments else "latest", runs)
     except ConfigError:
         return "start again"
-    if run.result():
+    if run.finished():
         return "start again"
     return f"go on with: niblick train --resume {run.path} --devices {devices}"

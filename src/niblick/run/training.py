@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from niblick.artifact.container import artifact_bytes
 from niblick.challenge import rules
@@ -13,9 +12,12 @@ from niblick.config.run_config import (
     to_dict,
 )
 from niblick.data.loader import Batches
+from niblick.facts.events import Emit, Start, Stop
+from niblick.facts.reading import merged, plain
+from niblick.facts.result import Clocks
 from niblick.model.lm import LM
 from niblick.model.providers import Entropy
-from niblick.run.directory import Listener, Run
+from niblick.run.directory import Run
 from niblick.run.ends import Stopped
 from niblick.run.entropy import load_small
 from niblick.run.loading import build_model
@@ -36,26 +38,29 @@ class Trained:
     outcome: Outcome
 
 
-def train_run(run: Run, prepared: Prepared, emit: Listener, ranks: Ranks, pause_after: int = 0) -> None:
+def train_run(run: Run, prepared: Prepared, emit: Emit, ranks: Ranks, pause_after: int = 0) -> None:
     """Train a run's model and keep its weights. Raises Stopped if a signal or a pause ended it before its budget."""
     trained = fit(prepared, emit, ranks, run.checkpoints, pause_after)
     outcome, progress = trained.outcome, trained.outcome.progress
-    clocks = {"train_seconds": progress.train_seconds, "wall_seconds": progress.wall_seconds}
-    facts = {"step": progress.step, "steps": prepared.config.schedule.steps} | clocks
+    clocks = Clocks(
+        step=progress.step,
+        steps=prepared.config.schedule.steps,
+        train_seconds=progress.train_seconds,
+        wall_seconds=progress.wall_seconds,
+        average=outcome.average,
+    )
     if outcome.stopped:
-        emit({"event": "stop", "reason": outcome.stopped} | facts)
+        emit(merged(Stop, clocks, reason=outcome.stopped, average=None))
         ranks.barrier()
         raise Stopped(run, outcome, ranks)
     if not ranks.main:
         return
     # First of all: from here on nothing that training gave can be lost.
     state = dict(trained.model.state_dict())
-    save_tensors(run.weights, state, {"clocks": json.dumps(facts | {"average": outcome.average})})
+    save_tensors(run.weights, state, {"clocks": json.dumps(plain(clocks))})
 
 
-def fit(
-    prepared: Prepared, emit: Listener, ranks: Ranks, checkpoints: Path | None = None, pause_after: int = 0
-) -> Trained:
+def fit(prepared: Prepared, emit: Emit, ranks: Ranks, checkpoints: Path | None = None, pause_after: int = 0) -> Trained:
     """Train a model, going on from the newest of the `checkpoints`; None: there are none, and none is kept."""
     config, dataset, holdout = prepared.config, prepared.dataset, prepared.holdout
     model = build_model(config.model, config.seed)
@@ -101,30 +106,29 @@ def batches_of(prepared: Prepared, ranks: Ranks) -> Batches:
     )
 
 
-def start_event(prepared: Prepared, model: LM, batches: Batches, ranks: Ranks) -> dict[str, Any]:
-    """Facts about a run that are told before its first step."""
+def start_event(prepared: Prepared, model: LM, batches: Batches, ranks: Ranks) -> Start:
+    """What is told of a run before its first step."""
     config, dataset = prepared.config, prepared.dataset
-    return {
-        "event": "start",
-        "preset": config.preset,
-        "parameters": parameters(model),
-        "seed": config.seed,
-        "data_seed": batches.seed,
-        "steps": config.schedule.steps,
-        "max_seconds": config.schedule.max_seconds,
-        "batch_tokens": config.train.batch_tokens,
-        "ranks": ranks.size,
-        "accumulate": config.train.passes(ranks.size),
-        "seq_len": config.train.seq_len,
-        "warmup_steps": config.train.warmup_steps,
-        "device": str(prepared.device),
-        "train_tokens": prepared.text.tokens,
-        "held_back_tokens": prepared.holdout.tokens if prepared.holdout else 0,
-        "environment": rules.environment(to_dict(config)),
-        "bytes_per_token": bytes_per_token(dataset),
-        "train_text_hash": dataset.train.text_hash,
-        "text_hash": dataset.val.text_hash,
-    }
+    return Start(
+        preset=config.preset,
+        parameters=parameters(model),
+        seed=config.seed,
+        data_seed=batches.seed,
+        steps=config.schedule.steps,
+        max_seconds=config.schedule.max_seconds,
+        batch_tokens=config.train.batch_tokens,
+        ranks=ranks.size,
+        accumulate=config.train.passes(ranks.size),
+        seq_len=config.train.seq_len,
+        warmup_steps=config.train.warmup_steps,
+        device=str(prepared.device),
+        train_tokens=prepared.text.tokens,
+        held_back_tokens=prepared.holdout.tokens if prepared.holdout else 0,
+        environment=rules.environment(to_dict(config)),
+        bytes_per_token=bytes_per_token(dataset),
+        train_text_hash=dataset.train.text_hash,
+        text_hash=dataset.val.text_hash,
+    )
 
 
 def rehearse_export(model: LM, prepared: Prepared) -> None:

@@ -6,13 +6,12 @@ patch that gives the original back (see `data.repair`), and divides by the origi
 
 from __future__ import annotations
 
-from typing import Any
-
 from niblick.data.dataset import Split
+from niblick.facts.scores import TextFacts
 from niblick.score.scorers import Score
 
 
-def text_facts(score: Score, split: Split) -> dict[str, Any]:
+def text_facts(score: Score, split: Split) -> TextFacts:
     """Return what a score record holds about losses of `split`, on which `score` was made; None for what is unknown.
 
     `lossless`; `documents` and `original_bytes` of the text; `lost`: documents that do not come back, their bytes, and
@@ -25,11 +24,11 @@ def text_facts(score: Score, split: Split) -> dict[str, Any]:
         repaired = score.bpb
     elif split.lossless is False and original_bytes and split.repair_bits is not None:
         repaired = (score.bits + split.repair_bits) / original_bytes
-    return {
-        "lossless": split.lossless,
-        "documents": documents,
-        "original_bytes": original_bytes,
-        "lost": split.lost,
-        "repair_bits": split.repair_bits,
-        "bpb_repaired": repaired,
-    }
+    return TextFacts(
+        lossless=split.lossless,
+        documents=documents,
+        original_bytes=original_bytes,
+        lost=split.lost,
+        repair_bits=split.repair_bits,
+        bpb_repaired=repaired,
+    )

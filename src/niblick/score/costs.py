@@ -13,9 +13,6 @@ from niblick.errors import DataError
 COST = np.dtype([("nats", "<f8"), ("bytes", "<u4"), ("tokens", "<u4")])
 """A record per document of the split's index: cost of its tokens, UTF-8 bytes of its text, tokens (BOS included)."""
 
-KEY = "document_costs"
-"""The key of a score record that names the file."""
-
 
 def document_costs(index: npt.NDArray[Any], nats_D: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
     """Put the costs of documents, in nats, beside what the document index says of them: (D,) of dtype COST."""
@@ -25,7 +22,7 @@ def document_costs(index: npt.NDArray[Any], nats_D: npt.NDArray[np.float64]) -> 
 
 
 def write_costs(folder: Path, costs: npt.NDArray[Any]) -> str:
-    """Write the next `documents-<n>.npy` of `folder`; return its name, for the record under KEY.
+    """Write the next `documents-<n>.npy` of `folder`; return its name, for the score record.
 
     n is the line of scores.jsonl that is written next: a file of that name is what a killed scoring left.
     """
@@ -39,9 +36,8 @@ def write_costs(folder: Path, costs: npt.NDArray[Any]) -> str:
     return path.name
 
 
-def read_costs(folder: Path, record: dict[str, Any]) -> npt.NDArray[Any] | None:
-    """Read what a score record names; None if it names none. Raises DataError if the file is missing or damaged."""
-    name = record.get(KEY)
+def read_costs(folder: Path, name: str | None) -> npt.NDArray[Any] | None:
+    """Read the file that a score record names; None if it names none. Raises DataError if it is missing or damaged."""
     if name is None:
         return None
     path = folder / Path(name).name

@@ -38,7 +38,10 @@ def outer(lab: Lab) -> tuple[list[Table], list[Done]]:
     equal = {kind: those[0] for kind, those in lab.run(BASE, points, branch="outer-{0}", **given).items()}  # type: ignore[arg-type]
     speed = _speeds(lab, equal)
     timed = {
-        kind: [*points[kind], f"schedule.steps={max(1, round(done.result['step'] * speed[REFERENCE] / speed[kind]))}"]
+        kind: [
+            *points[kind],
+            f"schedule.steps={max(1, round((done.result.step or 0) * speed[REFERENCE] / speed[kind]))}",
+        ]
         for kind, done in equal.items()
         if kind != REFERENCE
     }
@@ -126,12 +129,16 @@ def _rows(lab: Lab, those: dict[str, Done], count: dict[str, str], speed: dict[s
         [
             kind,
             count[kind],
-            f"{done.result['step']:,}",
+            f"{done.result.step:,}",
             f"{speed[kind]:.0f}",
             f"{done.bpb:.4f}",
             f"{done.bpb - those[REFERENCE].bpb:+.4f}",
             lab.cuts(done)["mean_length"],
-            f"{done.result['artifact_bytes']:,}",
+            f"{done.result.artifact_bytes:,}",
         ]
         for kind, done in those.items()
     ]
+
+
+def _steps(done: Done) -> int:
+    return done.result.step or 0

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from niblick.facts.events import Validation
 from niblick.ledger.seeds import deviation
 from niblick.run.directory import write_json
 from niblick.run.prepared import config_of
@@ -36,7 +37,7 @@ def repeatability(lab: Lab) -> tuple[list[Table], list[Done]]:
         Table(
             "The same run again",
             ["run", "steps", "BPB", "bytes"],
-            [[d.run.name, f"{d.result['step']:,}", repr(d.bpb), f"{d.result['artifact_bytes']:,}"] for d in repeats],
+            [[d.run.name, f"{d.result.step:,}", repr(d.bpb), f"{d.result.artifact_bytes:,}"] for d in repeats],
             f"{REPEATS} runs of one config and seed: {found_out}.",
         ),
         Table(
@@ -65,12 +66,12 @@ def _curve(seeds: Sequence[Done]) -> list[tuple[int, float, float]]:
     found: dict[int, list[float]] = {}
     for done in seeds:
         for event in done.run.events():
-            if event["event"] == "validation" and event["step"] and not event.get("final"):
-                found.setdefault(event["step"], []).append(event["bpb"])
+            if isinstance(event, Validation) and event.step and not event.final:
+                found.setdefault(event.step, []).append(event.bpb)
     return [(step, statistics.mean(v), deviation(v) or 0.0) for step, v in sorted(found.items()) if len(v) > 1]
 
 
 def _write_reference(lab: Lab, done: Done, curve: list[tuple[int, float, float]]) -> None:
     train = config_of(done.run).train
-    facts = {"every": train.val_every, "text_hash": done.result["text_hash"], "batch_tokens": train.batch_tokens}
+    facts = {"every": train.val_every, "text_hash": done.result.text_hash, "batch_tokens": train.batch_tokens}
     write_json(lab.runs / lab.name / "reference.json", facts | {"points": curve})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from niblick.challenge import rules
 from niblick.compare.groups import read_records
+from niblick.facts.events import Validation
+from niblick.facts.scores import ScoreRecord
 from niblick.run.exports import export_run, fit_run
 from niblick.run.packing import closure_bytes
 from niblick.studies.study import Done, Lab, Table
@@ -25,18 +25,18 @@ def rescue(lab: Lab) -> tuple[list[Table], list[Done]]:
     toy = ["model.main.layout=T4", "model.width=48"]
     done = lab.run("sp1024-14x576", {"sp1024-14x576": point}, branch="rescue", toy=toy)["sp1024-14x576"][0]
     records = {label: _exported(lab, done, assignments) for label, assignments in EXPORTS.items()}
-    published = next(iter(records.values()))["artifact_bytes"]
+    published = next(iter(records.values())).artifact_bytes
     room = round(TOY_SHARE * published) if lab.toy else rules.CAP_BYTES - closure_bytes(done.run.config(), None)
     records["`fit`"] = _fitted(lab, done, room)
-    floats = [event["bpb"] for event in done.run.events() if event["event"] == "validation"][-1]
+    floats = [event.bpb for event in done.run.events() if isinstance(event, Validation)][-1]
     rows = [
         [
             label,
-            f"{record['artifact_bytes']:,}",
-            f"{record['artifact_bytes'] / room:.0%}",
-            f"{record['bpb']:.4f}",
-            f"{record['bpb'] - floats:+.4f}",
-            "yes" if record["artifact_bytes"] <= room else "no",
+            f"{record.artifact_bytes:,}",
+            f"{record.artifact_bytes / room:.0%}",
+            f"{record.bpb:.4f}",
+            f"{record.bpb - floats:+.4f}",
+            "yes" if record.artifact_bytes <= room else "no",
         ]
         for label, record in records.items()
     ]
@@ -46,21 +46,21 @@ def rescue(lab: Lab) -> tuple[list[Table], list[Done]]:
     return [Table("Under the cap", columns, rows, note)], [done]
 
 
-def _exported(lab: Lab, done: Done, assignments: list[str]) -> dict[str, Any]:
+def _exported(lab: Lab, done: Done, assignments: list[str]) -> ScoreRecord:
     name = "+".join(a.partition("=")[2] for a in assignments)
     return _kept(done, name) or export_run(done.run, assignments, lambda event: None, name)
 
 
-def _fitted(lab: Lab, done: Done, room: int) -> dict[str, Any]:
+def _fitted(lab: Lab, done: Done, room: int) -> ScoreRecord:
     name = f"fit-{room}"
     if found := _kept(done, name):
         return found
     lab.say(f"fitting {room:,} bytes")
     tokens = 4_096 if lab.toy else 65_536
-    return fit_run(done.run, lambda event: None, artifact=room, tokens=tokens, gptq=not lab.toy)
+    return fit_run(done.run, lambda event: None, artifact=room, tokens=tokens, gptq=not lab.toy).result
 
 
-def _kept(done: Done, name: str) -> dict[str, Any] | None:
+def _kept(done: Done, name: str) -> ScoreRecord | None:
     """An artifact that was made and scored before; None if there is none."""
     records = read_records(done.run.artifact(name).with_name("scores.jsonl"))
     return records[0] if records else None

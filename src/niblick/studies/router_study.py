@@ -37,7 +37,7 @@ def routers(lab: Lab) -> tuple[list[Table], list[Done]]:
                 f"{done.bpb:.4f}",
                 *(cut[key] for key in ("mean_length", "per_256", "whitespace", "variation")),
                 f"{parameter_count(done.run.config().model):,}",
-                f"{done.result['artifact_bytes']:,}",
+                f"{done.result.artifact_bytes:,}",
             ]
         )
     columns = ["router", "BPB", "mean chunk", "boundaries per 256", "whitespace", "CV", "parameters", "bytes"]

@@ -84,7 +84,7 @@ def _table(places: dict[tuple[str, str, str], str], found: dict[str, list[Done]]
                 variant,
                 f"{done.bpb:.4f}",
                 against,
-                f"{done.result['artifact_bytes']:,}",
+                f"{done.result.artifact_bytes:,}",
                 f"{done.milliseconds:.1f}",
             ]
         )

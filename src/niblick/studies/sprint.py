@@ -62,7 +62,7 @@ def sprint(lab: Lab) -> tuple[list[Table], list[Done]]:
             idea,
             f"{found[idea].bpb:.4f}",
             f"{control - found[idea].bpb:+.4f}",
-            f"{found[idea].result['artifact_bytes']:,}",
+            f"{found[idea].result.artifact_bytes:,}",
             _legal(found[idea]),
         ]
         for name, ideas in found_in.items()
@@ -71,7 +71,7 @@ def sprint(lab: Lab) -> tuple[list[Table], list[Done]]:
     best = []
     for name, ideas in found_in.items():
         leader = min(ideas, key=lambda idea: found[idea].bpb)
-        best.append([name, leader, f"{found[leader].bpb:.4f}", f"{found[leader].result['artifact_bytes']:,}"])
+        best.append([name, leader, f"{found[leader].bpb:.4f}", f"{found[leader].result.artifact_bytes:,}"])
     best.sort(key=lambda row: row[2])
     note = "Gain: over the dense model; across tokenizers it holds only where both give the text back."
     tables = [
@@ -82,5 +82,5 @@ def sprint(lab: Lab) -> tuple[list[Table], list[Done]]:
 
 
 def _legal(done: Done) -> str:
-    under = done.result["legality"]["under_cap"]
+    under = done.result.legality.under_cap
     return UNWEIGHED if under is None else "legal" if under else "over cap"

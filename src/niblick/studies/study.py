@@ -22,6 +22,9 @@ from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.drawing import page as report
 from niblick.errors import ConfigError, NiblickError
+from niblick.facts.reading import plain
+from niblick.facts.result import Result
+from niblick.facts.scores import ScoreRecord
 from niblick.model.lm import LM
 from niblick.run.directory import Run, write_bytes, write_json
 from niblick.run.loading import load_artifact
@@ -75,22 +78,22 @@ class Done:
     """A finished run of a study."""
 
     run: Run
-    result: dict[str, Any]
+    result: Result
 
     @property
     def bpb(self) -> float:
         """Its score from the artifact."""
-        return float(self.result["bpb"])
+        return self.result.bpb
 
     @property
     def artifact(self) -> Path:
         """Its artifact."""
-        return self.run.artifact(self.result["artifact"])
+        return self.run.artifact(self.result.artifact)
 
     @property
     def milliseconds(self) -> float:
         """Milliseconds of a training step."""
-        return 1000 * float(self.result["train_seconds"]) / int(self.result["step"])
+        return 1000 * (self.result.train_seconds or 0.0) / (self.result.step or 1)
 
 
 Points = Mapping[str, Sequence[str]]
@@ -186,21 +189,20 @@ class Lab:
         self.say(f"{sweep.name}: {len(points) * len(seeds)} runs")
         again = f"niblick study {self.study}"
         states = run_sweep(sweep, self.runs, self.executor(sweep.cpus), source=again, retry=True, say=self.say)
-        for state in states:
-            if state.kind != "done":
-                last = state.lines[-1] if state.lines else "see its log"
-                raise NiblickError(f"{sweep.name}/{state.member.id} is {state.kind}: {last}; `{again}` goes on")
         found: dict[str, list[Done]] = {}
         for state in states:
+            if state.kind != "done" or state.result is None:
+                last = state.lines[-1] if state.lines else "see its log"
+                raise NiblickError(f"{sweep.name}/{state.member.id} is {state.kind}: {last}; `{again}` goes on")
             run = Run(self.runs / sweep.name / state.member.id)
-            found.setdefault(state.member.point.name, []).append(Done(run, state.result or {}))
+            found.setdefault(state.member.point.name, []).append(Done(run, state.result))
         return found
 
-    def rescored(self, done: Done, overrides: Sequence[str]) -> dict[str, Any]:
+    def rescored(self, done: Done, overrides: Sequence[str]) -> ScoreRecord:
         """Return the score of a finished run's artifact with other settings; it is made once and kept beside it."""
         wanted = dict(entry.removeprefix("score.").split("=", 1) for entry in overrides)
         for record in read_records(done.artifact.with_name("scores.jsonl")):
-            had = dotted(record["scorer"])
+            had = dotted(plain(record.scorer))
             if all(str(had.get(key)) == value for key, value in wanted.items()):
                 return record
         return score_artifact(done.artifact, config_of(done.run).data.path, run=done.run, overrides=overrides)

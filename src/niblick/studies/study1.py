@@ -55,7 +55,7 @@ def study1(lab: Lab) -> tuple[list[Table], list[Done]]:
                 tokenizer,
                 *map(str, shape),
                 f"{done.bpb:.4f}",
-                f"{done.result['artifact_bytes']:,}",
+                f"{done.result.artifact_bytes:,}",
                 *(cut[key] for key in ("whitespace", "variation", "per_256", "mean_length")),
             ]
         )
@@ -71,7 +71,7 @@ def study1(lab: Lab) -> tuple[list[Table], list[Done]]:
         Table(
             f"The best of bytes ({best}) with three seeds",
             ["seed", "BPB", "bytes"],
-            [[str(s), f"{d.bpb:.4f}", f"{d.result['artifact_bytes']:,}"] for s, d in zip(SEEDS, seeds, strict=True)],
+            [[str(s), f"{d.bpb:.4f}", f"{d.result.artifact_bytes:,}"] for s, d in zip(SEEDS, seeds, strict=True)],
             f"{spread} BPB over seeds.",
         ),
         _pictures(lab, seeds[0]),

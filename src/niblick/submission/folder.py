@@ -25,6 +25,9 @@ from niblick.compare.groups import read_records
 from niblick.config.run_config import RunConfig, dotted, to_dict
 from niblick.data.shards import file_hash
 from niblick.errors import ConfigError, NiblickError
+from niblick.facts.events import Validation
+from niblick.facts.result import Result
+from niblick.facts.scores import ScoreRecord
 from niblick.files import imported_beside, read_json, write_bytes
 from niblick.ledger.seeds import deviation, verdict
 from niblick.run.directory import Run
@@ -53,8 +56,8 @@ class Entry:
     run: Run
     config: RunConfig
     artifact: Path
-    result: dict[str, Any]
-    record: dict[str, Any]
+    result: Result
+    record: ScoreRecord
     """Its score."""
 
 
@@ -80,7 +83,7 @@ class Submission:
     @property
     def scores(self) -> list[float]:
         """BPB of all runs."""
-        return [entry.record["bpb"] for entry in self.entries]
+        return [entry.record.bpb for entry in self.entries]
 
     @property
     def total(self) -> int:
@@ -136,13 +139,13 @@ def _entry(run: Run) -> Entry:
     """Read a run. Raises ConfigError if there is nothing of it to submit."""
     config = config_of(run)
     result = run.result()
-    if result is None or "bpb" not in result:
+    if result is None:
         raise ConfigError(f"{run.path} is not finished: go on with `niblick train --resume {run.path}`")
-    artifact = run.artifact(result["artifact"])
+    artifact = run.artifact(result.artifact)
     if not artifact.is_file():
         raise ConfigError(f"{run.path} has lost its artifact {artifact.name}: pack it again with `niblick export`")
     record = read_records(artifact.parent / "scores.jsonl")[-1]
-    own = [r for r in read_records(artifact.parent / "scores.jsonl") if r["scorer"] == result["scorer"]]
+    own = [r for r in read_records(artifact.parent / "scores.jsonl") if r.scorer == result.scorer]
     return Entry(run, config, artifact, result, own[-1] if own else record)
 
 
@@ -171,12 +174,12 @@ def reasons(found: Submission) -> list[str]:
         if total > rules.CAP_BYTES:
             said.append(f"{name} takes {total:,} bytes with its code, over the cap of {rules.CAP_BYTES:,}")
         if found.claim in ("", "challenge"):
-            legal = entry.record["legality"]
-            for what, key in (("trained", "train_seconds"), ("was scored", "eval_seconds")):
-                if (legal[key] or 0.0) > rules.TRAIN_SECONDS:
-                    said.append(f"{name} {what} for {legal[key]:.0f} s, over {rules.TRAIN_SECONDS} s")
+            legal = entry.record.legality
+            for what, seconds in (("trained", legal.train_seconds), ("was scored", legal.eval_seconds)):
+                if (seconds or 0.0) > rules.TRAIN_SECONDS:
+                    said.append(f"{name} {what} for {seconds:.0f} s, over {rules.TRAIN_SECONDS} s")
         if found.claim == "challenge":
-            said += [f"{name}: {reason}" for reason in entry.record["legality"]["reasons"] if "8×H100" in reason]
+            said += [f"{name}: {reason}" for reason in entry.record.legality.reasons if "8×H100" in reason]
     seeds = [entry.config.seed for entry in found.entries]
     if len(set(seeds)) < len(seeds):
         said.append("two of the runs have the same seed: they are one")
@@ -244,11 +247,11 @@ def _pictures(entry: Entry) -> list[str]:
 def submission_facts(found: Submission) -> dict[str, Any]:
     """What submission.json holds: the challenge's fields, and what it takes to check them."""
     first = found.entries[0]
-    legal, result = first.record["legality"], first.result
-    floats = [event for event in first.run.events() if event["event"] == "validation" and event.get("final")]
+    legal, result = first.record.legality, first.result
+    floats = [event for event in first.run.events() if isinstance(event, Validation) and event.final]
     record = found.claim == "challenge" and not found.reasons
     seeds = [
-        {"seed": e.config.seed, "val_bpb": e.record["bpb"], "val_loss": e.record["loss"], "run": e.run.path.name}
+        {"seed": e.config.seed, "val_bpb": e.record.bpb, "val_loss": e.record.loss, "run": e.run.path.name}
         for e in found.entries
     ]
     return {
@@ -260,15 +263,15 @@ def submission_facts(found: Submission) -> dict[str, Any]:
         "track": found.claim or "none",
         "record": record,
         "reasons": found.reasons,
-        "val_loss": first.record["loss"],
-        "val_bpb": first.record["bpb"],
+        "val_loss": first.record.loss,
+        "val_bpb": first.record.bpb,
         "val_bpb_mean": statistics.mean(found.scores),
         "val_bpb_deviation": deviation(found.scores),
-        "pre_quant_val_bpb": floats[-1]["bpb"] if floats else None,
-        "step_stop": result.get("step"),
-        "wallclock_seconds": legal["train_seconds"],
-        "eval_seconds": legal["eval_seconds"],
-        "hardware": legal["hardware"],
+        "pre_quant_val_bpb": floats[-1].bpb if floats else None,
+        "step_stop": result.step,
+        "wallclock_seconds": legal.train_seconds,
+        "eval_seconds": legal.eval_seconds,
+        "hardware": legal.hardware,
         "bytes_total": found.total,
         "bytes_model_int8_zlib": first.artifact.stat().st_size,
         "bytes_code": len(found.code),
@@ -278,8 +281,8 @@ def submission_facts(found: Submission) -> dict[str, Any]:
         "seeds": seeds,
         "verdict": found.verdict,
         "tokenizer": first.config.tokenizer,
-        "text_hash": first.record["text_hash"],
-        "stream_hash": first.record["stream_hash"],
+        "text_hash": first.record.text_hash,
+        "stream_hash": first.record.stream_hash,
         "niblick": __version__,
     }
 

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -27,6 +26,7 @@ from niblick.config.run_config import RunConfig, to_dict, with_values
 from niblick.data.dataset import Dataset
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.errors import ConfigError, NiblickError
+from niblick.facts.events import Event, Export, Scored, Step, Stop, Validation
 from niblick.run.loading import build_model
 from niblick.run.packing import artifact_header, packed
 from niblick.run.prepared import Prepared, prepare
@@ -38,7 +38,7 @@ from niblick.train.checkpoint import load_weights
 from niblick.train.distributed import PATIENCE, Ranks
 from niblick.train.precision import pick_device
 from niblick.train.signals import Outcome
-from niblick.train.telling import progress_event
+from niblick.train.telling import moment
 
 OWN = ("RUN_ID", "TOKENIZER_PATH", "MODEL_SAVE_PATH")
 """Names of the challenge that say where files are, which a config does not."""
@@ -62,9 +62,9 @@ class Log:
         if ranks.main:
             path.parent.mkdir(parents=True, exist_ok=True)
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Write the lines of an event."""
-        seldom = event["event"] == "step" and event["step"] > 10 and event["step"] % self.config.train.log_every
+        seldom = isinstance(event, Step) and event.step > 10 and event.step % self.config.train.log_every
         for line in [] if seldom or not self.ranks.main else rules.log_lines(event):
             print(line, flush=True)
             with self.path.open("a") as file:
@@ -84,8 +84,7 @@ def train_and_pack(prepared: Prepared, log: Log, ranks: Ranks, out: Path) -> Non
         data = artifact_bytes(header, encoded, config.export.codec)
         out.write_bytes(data)
         size, code = len(data), Path(sys.argv[0]).stat().st_size
-        sizes = {"artifact_bytes": size, "code_bytes": code, "total_bytes": size + code}
-        log({"event": "export", "name": config.export.name} | sizes)
+        log(Export(name=config.export.name, artifact_bytes=size, code_bytes=code, total_bytes=size + code))
     ranks.barrier()
 
 
@@ -93,10 +92,9 @@ def tell_end(config: RunConfig, outcome: Outcome, score: PlainScore, log: Log) -
     """Say how training ended, and the score of the weights as they are."""
     progress = outcome.progress
     if progress.step < config.schedule.steps:
-        facts = {"step": progress.step, "steps": config.schedule.steps, "train_seconds": progress.train_seconds}
-        log({"event": "stop", "reason": "wallclock_cap"} | facts)
-    facts = progress_event("validation", progress, config.schedule)
-    log(facts | {"loss": score.loss, "bpb": score.bpb, "final": True})
+        steps, seconds = config.schedule.steps, progress.train_seconds
+        log(Stop(reason="wallclock_cap", step=progress.step, steps=steps, train_seconds=seconds))
+    log(moment(Validation, progress, config.schedule, loss=score.loss, bpb=score.bpb, final=True))
 
 
 def evaluate(config: RunConfig, dataset: Dataset, log: Log, path: Path) -> None:
@@ -111,8 +109,8 @@ def evaluate(config: RunConfig, dataset: Dataset, log: Log, path: Path) -> None:
     else:
         found = score_model(model, dataset, config.score, config.train.dtype)
         score = PlainScore(found.loss, found.bpb)
-    facts = {"loss": score.loss, "bpb": score.bpb, "seconds": time.perf_counter() - started}
-    log({"event": "score", "name": config.export.name} | facts)
+    seconds = time.perf_counter() - started
+    log(Scored(name=config.export.name, loss=score.loss, bpb=score.bpb, seconds=seconds))
 
 
 def join() -> Ranks:

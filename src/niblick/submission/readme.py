@@ -71,11 +71,11 @@ def _results(found: Submission, facts: dict[str, Any]) -> str:
     columns = ("seed", "val_loss", "val_bpb", "steps", "training", "evaluation", "artifact")
     rows = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for entry in found.entries:
-        legal = entry.record["legality"]
-        trained = "unknown" if legal["train_seconds"] is None else f"{legal['train_seconds']:.1f} s"
-        score = f"{entry.record['loss']:.6f} | {entry.record['bpb']:.6f} | {entry.result.get('step')}"
+        legal = entry.record.legality
+        trained = "unknown" if legal.train_seconds is None else f"{legal.train_seconds:.1f} s"
+        score = f"{entry.record.loss:.6f} | {entry.record.bpb:.6f} | {entry.result.step}"
         size = f"{entry.artifact.stat().st_size:,} bytes"
-        rows.append(f"| {entry.config.seed} | {score} | {trained} | {legal['eval_seconds']:.1f} s | {size} |")
+        rows.append(f"| {entry.config.seed} | {score} | {trained} | {legal.eval_seconds:.1f} s | {size} |")
     spread = facts["val_bpb_deviation"]
     mean = f"{facts['val_bpb_mean']:.4f}" + (f" ± {spread:.4f}" if spread is not None else "")
     seeds = "seed" if len(found.entries) == 1 else "seeds"

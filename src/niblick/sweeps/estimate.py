@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from niblick.config.run_config import RunConfig
+from niblick.facts.result import Result
 from niblick.run.directory import source_snapshot
 from niblick.run.exports import predict_size
 from niblick.run.loading import build_model
@@ -82,7 +83,7 @@ def estimate(sweep: Sweep, runs: Path, workers: int | None = None) -> dict[str, 
 
 
 def _point(
-    members: list[Member], speed: Speed, start: float, source: int, results: list[dict[str, Any] | None]
+    members: list[Member], speed: Speed, start: float, source: int, results: list[Result | None]
 ) -> dict[str, Any]:
     config = members[0].config
     dataset = open_data(config)
@@ -94,9 +95,9 @@ def _point(
     windows = config.score.seq_len / config.score.step
     validations = 2 + (config.schedule.steps // config.train.val_every if config.train.val_every else 0)
     score = dataset.val.tokens * speed.score * (windows + validations - 1)
-    known = [result for result in results if result]
+    known = [result.train_seconds for result in results if result and result.train_seconds is not None]
     if known:
-        train = statistics.mean(result["train_seconds"] for result in known)
+        train = statistics.mean(known)
     every = config.train.checkpoint_every
     written = config.schedule.steps // every if every else 0
     checkpoints = min(config.train.checkpoints_kept or written, written)

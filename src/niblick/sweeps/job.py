@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from niblick.facts.events import Event, Validation
 from niblick.run.directory import read_json, write_json
 
 DONE, PAUSED, STOPPED = 0, 75, 76
@@ -79,15 +80,16 @@ def execute(job: Job) -> int:
     run = Run(job.place)
     if (job.place / STOPPED_FILE).is_file():
         return STOPPED
-    if run.result():
+    if run.finished():
         return DONE
     with RunConsole() as console:
 
-        def listen(event: dict[str, Any]) -> None:
+        def listen(event: Event) -> None:
             console(event)
-            limit = limits.get(event["step"]) if event["event"] == "validation" and not event.get("final") else None
-            if limit is not None and event["bpb"] > limit:
-                raise Lost(event["step"], event["bpb"], limit)
+            if isinstance(event, Validation) and not event.final:
+                limit = limits.get(event.step)
+                if limit is not None and event.bpb > limit:
+                    raise Lost(event.step, event.bpb, limit)
 
         limits = {int(step): limit for step, limit in job.limits or []}
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from niblick.errors import ConfigError, nearest
+from niblick.facts.result import Result
 from niblick.ledger.rows import largest
 from niblick.ledger.seeds import deviation
 from niblick.run.directory import STOPPED, Run, read_json
@@ -21,7 +22,7 @@ def by_point(states: Sequence[State]) -> list[dict[str, Any]]:
     for name in dict.fromkeys(state.member.point.name for state in states):
         those = [state for state in states if state.member.point.name == name]
         results = [state.result for state in those if state.kind == "done" and state.result]
-        scores = [result["bpb"] for result in results]
+        scores = [result.bpb for result in results]
         rows.append(
             {
                 "name": name,
@@ -30,7 +31,7 @@ def by_point(states: Sequence[State]) -> list[dict[str, Any]]:
                 "done": len(results),
                 "bpb": statistics.mean(scores) if scores else None,
                 "deviation": deviation(scores),
-                "total_bytes": largest(result["total_bytes"] for result in results),
+                "total_bytes": largest(result.total_bytes for result in results),
                 "note": _note(those),
             }
         )
@@ -54,13 +55,13 @@ def sweep_directory(target: str, runs: Path) -> Path:
     raise ConfigError(f"there is no sweep {name!r} in {runs}{nearest(name, known) if known else ''}")
 
 
-def finished_runs(folder: Path) -> dict[str, list[tuple[Run, dict[str, Any]]]]:
+def finished_runs(folder: Path) -> dict[str, list[tuple[Run, Result]]]:
     """Return the finished runs of a sweep's directory by point, in its order; stopped ones are left out.
 
     Raises ConfigError if a file of one was changed after it was finished.
     """
     recorded = read_json(folder / "sweep.json")
-    found: dict[str, list[tuple[Run, dict[str, Any]]]] = {point["name"]: [] for point in recorded["points"]}
+    found: dict[str, list[tuple[Run, Result]]] = {point["name"]: [] for point in recorded["points"]}
     for point, those in found.items():
         for seed in recorded["seeds"]:
             run = Run(folder / f"{point}-s{seed}")

@@ -25,6 +25,8 @@ from typing import Any
 from niblick.challenge.tracks import UNWEIGHED
 from niblick.config.run_config import to_dict
 from niblick.errors import ConfigError, NiblickError
+from niblick.facts.events import Start, Validation
+from niblick.facts.result import Result
 from niblick.run.directory import STOPPED, Run, read_json, write_json
 from niblick.sweeps import job as jobs
 from niblick.sweeps.executors import Ended, Executor
@@ -52,7 +54,7 @@ class State:
 
     member: Member
     kind: str
-    result: dict[str, Any] | None = None
+    result: Result | None = None
     lines: tuple[str, ...] = ()
     """Of a failed run: the last it printed. Of a stopped one: why. Of a changed one: the files."""
 
@@ -289,8 +291,8 @@ def _job(folder: SweepFolder, member: Member, rung: int) -> Job:
 def _outcome(folder: SweepFolder, member: Member, ended: Ended, rung: int) -> str:
     """Note how a job ended, and say it in one line."""
     if ended.code == jobs.DONE and (result := folder.run(member).result()):
-        size = UNWEIGHED if result["total_bytes"] is None else f"{result['total_bytes']:,} bytes"
-        return f"{member.id}  {result['bpb']:.4f} BPB, {size}"
+        size = UNWEIGHED if result.total_bytes is None else f"{result.total_bytes:,} bytes"
+        return f"{member.id}  {result.bpb:.4f} BPB, {size}"
     if ended.code == jobs.PAUSED:
         score = _score_at(folder.run(member), rung)
         return f"{member.id}  step {rung}" + ("" if score is None else f": {score:.4f} BPB as floats")
@@ -304,8 +306,8 @@ def _outcome(folder: SweepFolder, member: Member, ended: Ended, rung: int) -> st
 
 def _score_at(run: Run, step: int) -> float | None:
     """Validation BPB after a step, as the run's events have it; None while it has not come there."""
-    found = [e for e in run.events() if e["event"] == "validation" and e["step"] == step and not e.get("final")]
-    return found[-1]["bpb"] if found else None
+    found = [e.bpb for e in run.events() if isinstance(e, Validation) and e.step == step and not e.final]
+    return found[-1] if found else None
 
 
 def _halve(folder: SweepFolder, members: list[Member], rung: int, say: Say) -> None:
@@ -339,9 +341,9 @@ def _stopped_before(run: Run, rung: int) -> bool:
 
 def _comparable(run: Run, member: Member) -> str:
     """What points must have in common to be compared at a rung: text, tokens, budget."""
-    start = next((event for event in run.events() if event["event"] == "start"), {})
+    start = next((event for event in run.events() if isinstance(event, Start)), Start())
     config = member.config
-    facts = (start.get("text_hash"), config.tokenizer, config.data.path, config.score.documents)
+    facts = (start.text_hash, config.tokenizer, config.data.path, config.score.documents)
     return repr((*facts, config.schedule.steps, config.train.batch_tokens))
 
 
@@ -359,5 +361,5 @@ def as_facts(state: State) -> dict[str, Any]:
     facts |= {"state": state.kind, "lines": list(state.lines)}
     if state.result and state.kind == "done":
         keys = ("bpb", "bpb_repaired", "artifact_bytes", "total_bytes", "step", "train_seconds", "text_hash", "slice")
-        facts |= {key: state.result.get(key) for key in keys}
+        facts |= {key: getattr(state.result, key) for key in keys}
     return facts

@@ -80,10 +80,11 @@ def _gains(folder: Path) -> dict[str, Gain]:
     if len({key.text_hash for key in keys}) > 1 or len({(key.track, key.budget) for key in keys}) > 1:
         said = "; ".join(sorted(map(str, keys))[:2])
         raise ConfigError(f"the runs of {folder} are not ranked together, so ideas have no gains there: {said}")
-    streams = {result.get("stream_hash") for those in points.values() for _, result in those}
+    streams = {result.stream_hash for those in points.values() for _, result in those}
     metric = "bpb" if len(streams) == 1 else "bpb_repaired"
-    scores = {name: [result[metric] for _, result in those] for name, those in points.items()}
-    lacking = [name for name, values in scores.items() if None in values]
+    found = {name: [getattr(result, metric) for _, result in those] for name, those in points.items()}
+    scores: dict[str, list[float]] = {name: [v for v in values if v is not None] for name, values in found.items()}
+    lacking = [name for name, values in found.items() if None in values]
     if lacking:
         raise ConfigError(
             f"{folder} sets tokenizers against each other, and nothing says what {lacking[0]} loses of the text: "

@@ -1,6 +1,6 @@
 """The training loop: reads top to bottom as the story of a run; clever parts live in the modules beside it.
 
-The loop tells what happens as events (plain dictionaries) to whoever listens; it prints and writes nothing but
+The loop tells what happens as events to whoever listens; it prints and writes nothing but
 checkpoints. Over several ranks all run the same loop; rank 0 alone writes.
 """
 
@@ -18,6 +18,7 @@ import torch
 
 from niblick.data.loader import Batches
 from niblick.errors import TrainingError
+from niblick.facts.events import Average, Emit, Reserve, Resume, Rollback, Rounding, Step, Trouble, Validation
 from niblick.model.lm import LM
 from niblick.model.routers import Routing
 from niblick.score.contiguous import PlainScore
@@ -41,7 +42,7 @@ from niblick.train.schedule import Clock, Pace, ScheduleConfig
 from niblick.train.settings import OptimConfig, TrainConfig
 from niblick.train.signals import PAUSED, Outcome, StopSignals
 from niblick.train.step import Rig, TrainingLoss, compile_stages, gradients, has_unused, prime
-from niblick.train.telling import Emit, checkpoint_event, progress_event
+from niblick.train.telling import checkpoint_event, moment
 from niblick.train.watch import Watch
 
 
@@ -161,7 +162,7 @@ class _Training:
         if newest is None:
             return Progress()
         progress = load_checkpoint(newest, self.model, self.parts)
-        self.emit({"event": "resume", "step": progress.step, "checkpoint": newest.name})
+        self.emit(Resume(step=progress.step, checkpoint=newest.name))
         return progress
 
     def _reserve(self, limit: float) -> float:
@@ -175,7 +176,7 @@ class _Training:
         if rehearse and self.ranks.main:
             rehearse()
         reserve = self.ranks.agree(0, (now() - started,))[1][0]
-        self.emit({"event": "reserve", "seconds": reserve})
+        self.emit(Reserve(seconds=reserve))
         if reserve >= limit:
             raise TrainingError(
                 f"what follows training takes {reserve:.1f} s here, and schedule.max_seconds={limit} "
@@ -217,8 +218,7 @@ class _Training:
     def _validate(self) -> None:
         with self.clock.paused():
             score = self.hooks.validate(self.model)
-        event = progress_event("validation", self.progress, self.schedule)
-        self.emit(event | {"loss": score.loss, "bpb": score.bpb})
+        self.emit(moment(Validation, self.progress, self.schedule, loss=score.loss, bpb=score.bpb))
 
     def _save(self, folder: Path) -> Path:
         progress = self.progress
@@ -238,7 +238,7 @@ class _Training:
         guide = self.aids.guide if progress.step < self.config.init_steps else None
         left = 1 - schedule.progress(progress.step, progress.train_seconds)
         if qat and qat.prepare(progress.step, lr_scale, left):
-            self.emit({"event": "qat", "step": progress.step + 1, "tensors": len(qat.weights)})
+            self.emit(Rounding(step=progress.step + 1, tensors=len(qat.weights)))
         losses, routings = gradients(self.rig, guide)
         losses |= self.aids.penalties.add_gradients(progress.step) if self.aids.penalties else {}
         norm = self.optimizers.clip()
@@ -254,7 +254,7 @@ class _Training:
         progress.train_seconds = self.clock.read()
         seconds = progress.train_seconds - started
         self.pace.add(seconds)
-        self._tell(losses | {"grad_norm": norm, "lr_scale": lr_scale}, seconds, routings)
+        self._tell(losses, seconds, routings, {"grad_norm": norm, "lr_scale": lr_scale})
         every = self.config.checkpoint_every
         if self.keeping and every and progress.step % every == 0:
             self._save(self.keeping.folder)
@@ -273,7 +273,7 @@ class _Training:
                 raise _not_finite(self.model, losses, progress, self._save(folder))
             raise TrainingError(f"the loss is {losses['total']} at step {progress.step + 1}")
         if wrong:
-            self.emit({"event": "warning", "step": progress.step + 1, "kind": "loss_spike", "message": wrong})
+            self.emit(Trouble(step=progress.step + 1, kind="loss_spike", message=wrong))
         return False
 
     def _roll_back(self, folder: Path, wrong: str) -> None:
@@ -282,34 +282,31 @@ class _Training:
         self.model.zero_grad(set_to_none=True)
         path = list_checkpoints(folder)[-1]
         back = load_checkpoint(path, self.model, self.parts)
-        self.emit({"event": "warning", "step": step, "kind": "loss_spike", "message": wrong})
+        self.emit(Trouble(step=step, kind="loss_spike", message=wrong))
         message = f"rolled back to step {back.step}: {wrong}"
-        self.emit({"event": "rollback", "step": step, "to": back.step, "checkpoint": path.name, "message": message})
+        self.emit(Rollback(step=step, to=back.step, checkpoint=path.name, message=message))
         back.position, back.rollbacks = self.batches.position, self.progress.rollbacks + 1
         self.progress, self.watch = back, Watch(back.watch)
 
-    def _tell(self, facts: dict[str, float], seconds: float, routings: list[Routing]) -> None:
+    def _tell(self, losses: dict[str, float], seconds: float, routings: list[Routing], facts: dict[str, float]) -> None:
         """Tell of a step, and warn of routers that died and steps that are slow."""
         progress, watch, config = self.progress, self.watch, self.config
         logged = watch and (progress.step % config.log_every == 0 or progress.step == 1)
         levels = [routing_facts(r) for r in routings] if logged else []
-        self.emit(
-            progress_event("step", progress, self.schedule)
-            | facts
-            | {"tokens_per_second": config.batch_tokens / seconds}
-            | ({"levels": levels} if logged and levels else {})
-        )
-        for warning in watch.routers.warnings(levels) if watch else ():
-            self.emit(warning | {"step": progress.step, "kind": "dead_router"})
+        facts |= {"loss": losses.pop("loss"), "total": losses.pop("total")}
+        facts["tokens_per_second"] = config.batch_tokens / seconds
+        self.emit(moment(Step, progress, self.schedule, levels=tuple(levels), extra=losses, **facts))
+        for warning in watch.routers.warnings(levels, progress.step) if watch else ():
+            self.emit(warning)
         if watch and (slow := watch.slow(seconds, config.batch_tokens)):
-            self.emit({"event": "warning", "step": progress.step, "kind": "throughput", "message": slow})
+            self.emit(Trouble(step=progress.step, kind="throughput", message=slow))
 
     def _chosen_average(self) -> str:
         """Choose among the averages of the weights; returns which the model has now."""
         kind, costs = self.averages.finish(self.hooks.held_back) if self.averages else ("raw", {})
         _, (self.progress.train_seconds,) = self.ranks.agree(0, (self.clock.read(),))
         if self.averages:
-            self.emit({"event": "average", "step": self.progress.step, "chosen": kind, "losses": costs})
+            self.emit(Average(step=self.progress.step, chosen=kind, losses=costs))
         return kind
 
 

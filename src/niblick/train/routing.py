@@ -5,11 +5,10 @@ Shapes: B batch, L positions.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 
+from niblick.facts.events import Trouble
 from niblick.model.routers import Routing
 
 CERTAIN = 0.02
@@ -68,12 +67,13 @@ class CollapseWatch:
         """Return for each level how many logged steps its collapse has lasted: what `lasted` takes back."""
         return [self._lasted[i] for i in sorted(self._lasted)]
 
-    def warnings(self, levels: list[dict[str, float]]) -> list[dict[str, Any]]:
-        """Take in the facts of one logged step. Returns the events to emit."""
+    def warnings(self, levels: list[dict[str, float]], step: int) -> list[Trouble]:
+        """Take in the facts of a logged step. Returns the events to emit."""
         events = []
         for i, facts in enumerate(levels):
             reason = collapse(facts)
             self._lasted[i] = self._lasted.get(i, 0) + 1 if reason else 0
             if self._lasted[i] == PATIENCE:
-                events.append({"event": "warning", "level": i, "message": f"level {i} has collapsed: {reason}"})
+                message = f"level {i} has collapsed: {reason}"
+                events.append(Trouble(step=step, kind="dead_router", level=i, message=message))
         return events

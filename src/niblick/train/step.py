@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from niblick.data.loader import Batches
+from niblick.facts.events import Compile, Emit, Warmup
 from niblick.model.lm import LM, Losses
 from niblick.model.loss import Halves
 from niblick.model.routers import Routing
@@ -24,7 +25,6 @@ from niblick.train.optim import Optimizers
 from niblick.train.precision import autocast
 from niblick.train.qat import QAT
 from niblick.train.settings import TrainConfig
-from niblick.train.telling import Emit
 
 
 class TrainingLoss(nn.Module):
@@ -114,7 +114,7 @@ def prime(rig: Rig, optimizers: Optimizers, emit: Emit) -> None:
             gradients(rig)
             optimizers.step(i, 1.0)
             model.zero_grad(set_to_none=True)
-            emit({"event": "warmup", "step": i + 1, "steps": steps})
+            emit(Warmup(step=i + 1, steps=steps))
     model.load_state_dict(before[0])
     for optimizer, state in zip(optimizers.parts, before[1], strict=True):
         optimizer.load_state_dict(state)
@@ -136,4 +136,4 @@ def compile_stages(model: LM, when: str, device: torch.device, emit: Emit, backe
     model.body.few_shapes = True
     forward, backward = (torch.compile(half, dynamic=False, backend=backend) for half in model.halves)
     model.halves = Halves(forward, backward)
-    emit({"event": "compile", "stages": sum(isinstance(m, Stage) for m in model.modules())})
+    emit(Compile(stages=sum(isinstance(m, Stage) for m in model.modules())))
