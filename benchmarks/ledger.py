@@ -19,10 +19,11 @@ SEEDS = 5
 def make_runs(folder: Path, count: int) -> None:
     """Write `count` finished run directories: those files of real ones that the ledger reads, with made-up scores."""
     from niblick.config.run_config import to_dict
+    from niblick.facts.reading import plain
     from niblick.recipes.presets import get_preset
     from niblick.run.directory import machine
 
-    here = machine()
+    here = plain(machine())
     base = to_dict(get_preset("hnet-byte260"))
     for i in range(count):
         group, seed = divmod(i, SEEDS)
@@ -39,7 +40,7 @@ def make_runs(folder: Path, count: int) -> None:
         (artifact / "scores.jsonl").write_text(json.dumps(result) + "\n")
 
 
-def _result(bpb: float, total: int, here: dict[str, Any]) -> dict[str, Any]:
+def _result(bpb: float, total: int, here: dict[str, object]) -> dict[str, Any]:
     legality = {
         "under_cap": total <= 16_000_000,
         "eval_seconds": 12.5,

@@ -10,6 +10,7 @@ import pytest
 from niblick.audit.checks import Check
 from niblick.audit.log_checks import VALIDATION_BYTES, audit_log
 from niblick.challenge import rules
+from niblick.facts.event_lines import read_event
 
 LOG = """\
 val_loader:shards pattern=./data/datasets/fineweb10B_sp1024/fineweb_val_*.bin tokens:62021632
@@ -73,13 +74,13 @@ def test_our_own_lines_are_read() -> None:
     event = {"event": "validation", "step": 10, "steps": 10, "loss": 2.0, "bpb": 1.5, "train_seconds": 2.0}
     score = {"event": "score", "name": "int8+zlib", "loss": 2.0, "bpb": 1.5, "seconds": 1.0}
     sizes = {"event": "export", "name": "x", "artifact_bytes": 5, "code_bytes": 7, "total_bytes": 12}
-    lines = [line for e in (event, sizes, score) for line in rules.log_lines(e)]
+    lines = [line for e in (event, sizes, score) for line in rules.log_lines(read_event(e))]
     checks = by_name(audit_log("\n".join(["val_tokens: 100", *lines]), true_bytes=192))
     assert checks["bytes"].facts["implied_bytes"] == 192
     assert checks["scores"].status == checks["artifact"].status == checks["steps and times"].status == "pass"
     unweighed = sizes | {"code_bytes": None, "total_bytes": None}
-    assert rules.log_lines(unweighed) == ["Serialized model x: 5 bytes"]
-    assert by_name(audit_log("\n".join(rules.log_lines(unweighed))))["artifact"].status == "not applicable"
+    assert rules.log_lines(read_event(unweighed)) == ["Serialized model x: 5 bytes"]
+    assert by_name(audit_log("\n".join(rules.log_lines(read_event(unweighed)))))["artifact"].status == "not applicable"
 
 
 def test_published_logs(shared: Path) -> None:

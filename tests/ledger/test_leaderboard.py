@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ WIDE = ("model.width=192",)
 
 
 def board(folder: Path) -> dict[str, Any]:
-    facts = leaderboard(Ledger(folder))
+    facts = asdict(leaderboard(Ledger(folder)))
     assert len(facts["boards"]) == 1
     return facts["boards"][0]  # type: ignore[no-any-return]
 
@@ -91,7 +92,7 @@ def test_stopped_runs_are_never_ranked(tmp_path: Path) -> None:
     for each in (path, other):
         (each / "stopped.json").write_text(json.dumps({"reason": "not among the best half"}))
     seeds(tmp_path, "wide", [1.9], overrides=WIDE)
-    facts = leaderboard(Ledger(tmp_path))
+    facts = asdict(leaderboard(Ledger(tmp_path)))
     assert [row["branch"] for row in facts["boards"][0]["ranked"]] == ["wide"]
     assert [(row["branch"], row["apart"]) for row in facts["boards"][0]["apart"]] == [("plain", "stopped")]
     assert [row["run"] for row in facts["stopped"]] == ["s/plain-s1"]
@@ -119,7 +120,7 @@ def test_nothing_is_ranked_across_keys(tmp_path: Path) -> None:
     make_run(tmp_path, "a-4", slice="first 8 documents")
     make_run(tmp_path, "a-5", machine=gpu)
     make_run(tmp_path, "a-6", overrides=("track=proxy",))
-    facts = leaderboard(Ledger(tmp_path))
+    facts = asdict(leaderboard(Ledger(tmp_path)))
     assert len(facts["boards"]) == 6
     assert all(len(each["ranked"]) == 1 for each in facts["boards"])
     assert any("nothing is ranked across" in note for note in facts["notes"])

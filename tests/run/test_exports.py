@@ -139,9 +139,9 @@ def test_filling_a_cap_grows_width_or_depth() -> None:
     now = predict_size(config)
     assert 0.5 * now.parameters < now.low < now.high < now.parameters
     proposals = fill_cap(config, now.code + 2 * now.high)
-    assert [p["grow"] for p in proposals] == ["width", "depth"]
+    assert [p.grow for p in proposals] == ["width", "depth"]
     for proposal in proposals:
-        assert now.high < proposal["high"] + now.code <= now.code + 2 * now.high
+        assert now.high < proposal.high + now.code <= now.code + 2 * now.high
     assert fill_cap(config, 1000) == []
     with pytest.raises(ConfigError, match="unknown key"):
         with_export(config, ["colour=red"])

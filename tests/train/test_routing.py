@@ -38,10 +38,10 @@ def model(*levels: LevelConfig) -> LM:
 )
 def test_collapse_is_seen_once_it_lasts(p: torch.Tensor, says: str | None) -> None:
     watch, facts = CollapseWatch(), routing_facts(Routing(p, p >= 0.5))
-    told = [watch.warnings([facts]) for _ in range(2 * PATIENCE)]
+    told = [watch.warnings([facts], step) for step in range(2 * PATIENCE)]
     assert [bool(t) for t in told] == [says is not None and i == PATIENCE - 1 for i in range(2 * PATIENCE)]
     if says:
-        assert says in told[PATIENCE - 1][0]["message"]
+        assert says in told[PATIENCE - 1][0].message
 
 
 def test_facts_leave_padding_out() -> None:

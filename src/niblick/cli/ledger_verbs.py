@@ -109,6 +109,8 @@ def leaderboard(
     json_: Json = False,
 ) -> None:
     """Rank the best result of each branch beside its equals. Example: `niblick leaderboard --track fixed-step`"""
+    from dataclasses import asdict
+
     from niblick.ledger.leaderboard import leaderboard as rank
     from niblick.ledger.ledger import Ledger
     from niblick.ledger.listing import leaderboard_csv, print_leaderboard
@@ -117,7 +119,7 @@ def leaderboard(
         raise ConfigError("--csv and --json both want stdout: give one of them")
     facts = rank(Ledger(runs), _filter(values, preset, branch, track, sweep, tag, ""))
     if json_:
-        print_json(facts)
+        print_json(asdict(facts))
     elif csv:
         print(leaderboard_csv(facts), end="")
     else:

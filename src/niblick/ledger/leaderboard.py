@@ -71,35 +71,100 @@ class Entry:
     def _pairs(self) -> list[tuple[Row, Score]]:
         return [(member.row, member.score) for member in self.members]
 
-    def facts(self) -> dict[str, Any]:
-        """Return plain data for tables."""
+    def place(self, rank: int | None, p: float | None, p_by: str | None) -> Place:
+        """Return its line of a board."""
         scores = [member.score for member in self.members]
-        return {
-            "branch": self.branch,
-            "name": self.name,
-            "artifact": scores[0].artifact,
-            "runs": [member.row.id for member in self.members],
-            "seeds": [member.row.seed for member in self.members],
-            "mean": self.mean,
-            "deviation": deviation(self.scores),
-            "scores": self.scores,
-            "total_bytes": largest(score.total_bytes for score in scores),
-            "standing": _worst(score.standing for score in scores),
-            "audit": _audit(scores),
-            "faults": sorted({fault for score in scores for fault in score.faults}),
-            "scorer": scores[0].scorer,
-            "apart": self.apart,
-        }
+        return Place(
+            branch=self.branch,
+            name=self.name,
+            artifact=scores[0].artifact,
+            runs=[member.row.id for member in self.members],
+            seeds=[member.row.seed for member in self.members],
+            mean=self.mean,
+            deviation=deviation(self.scores),
+            scores=self.scores,
+            total_bytes=largest(score.total_bytes for score in scores),
+            standing=_worst(score.standing for score in scores),
+            audit=_audit(scores),
+            faults=sorted({fault for score in scores for fault in score.faults}),
+            scorer=scores[0].scorer,
+            apart=self.apart,
+            rank=rank,
+            p=p,
+            p_by=p_by,
+        )
 
 
-def leaderboard(ledger: Ledger, wanted: Filter | None = None, only: set[str] | None = None) -> dict[str, Any]:
-    """Rank what a ledger holds. Returns `boards`, one for each ranking key, `stopped` and `notes`.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A line of a board: one entry."""
 
-    A board has `key`, `ranked`, the best entry of each branch, best first, and `apart`, the best entry of each branch
-    and reason. Every row of either has the facts of `Entry`, and its `rank`; `p` is how likely scores like these are
-    where it is no worse than the one above, by Welch's test over seeds (`p_by` = "seeds") or, where one has a single
-    seed, by paired bootstrap over documents ("documents"); None where neither can say. `stopped` lists the runs that
-    were stopped before they had a score. `only` are the ids to look at, all by default.
+    branch: str
+    name: str
+    artifact: str
+    runs: list[str]
+    seeds: list[int | None]
+    mean: float
+    deviation: float | None
+    scores: list[float]
+    total_bytes: int | None
+    standing: str
+    audit: str
+    faults: list[str]
+    scorer: str
+    apart: str
+    """Why it is not ranked, a key of APART; "" where it is."""
+    rank: int | None
+    p: float | None
+    """How likely scores like these are where it is no worse than the one above."""
+    p_by: str | None
+    """`seeds`: by Welch's test; `documents`: by paired bootstrap. None where neither can say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoardKey(RankingKey):
+    """What the scores of a board have in common."""
+
+    name: str
+    """The same for people."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """Entries whose scores can be ranked together."""
+
+    key: BoardKey
+    ranked: list[Place]
+    """The best entry of each branch, best first."""
+    apart: list[Place]
+    """The best entry of each branch and reason not to rank it."""
+
+
+@dataclass(frozen=True)
+class StoppedRun:
+    """A run that was stopped before it had a score."""
+
+    run: str
+    branch: str
+    seed: int | None
+    step: int | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Everything that a ledger ranks; `asdict` of it is its JSON."""
+
+    boards: list[Board]
+    stopped: list[StoppedRun]
+    notes: list[str]
+
+
+def leaderboard(ledger: Ledger, wanted: Filter | None = None, only: set[str] | None = None) -> Leaderboard:
+    """Rank what a ledger holds: a board for each ranking key. `only` are the ids to look at, all by default.
+
+    Entries are told apart by Welch's test over seeds or, where one has a single seed, by paired bootstrap over
+    documents.
     """
     boards: dict[tuple[str, ...], dict[tuple[Any, ...], list[Member]]] = {}
     rows, unknown = [row for row in ledger.rows(wanted) if only is None or row.id in only], 0
@@ -110,19 +175,19 @@ def leaderboard(ledger: Ledger, wanted: Filter | None = None, only: set[str] | N
                 recipe = (row.branch, row.recipe, score.artifact, row.status == "stopped")
                 boards.setdefault(score.key, {}).setdefault(recipe, []).append(Member(row, score))
     found = [_board(ledger, RankingKey(*key), list(recipes.values())) for key, recipes in boards.items()]
-    found.sort(key=lambda board: (-len(board["ranked"]), -len(board["apart"]), board["key"]["name"]))
+    found.sort(key=lambda board: (-len(board.ranked), -len(board.apart), board.key.name))
     notes = [f"{unknown} scores do not say on which machine and text they were made: left out"] if unknown else []
     if len(found) > 1:
         notes.append(f"{len(found)} boards: nothing is ranked across track, budget, device, text and slice")
     stopped = [
-        {"run": row.id, "branch": row.branch, "seed": row.seed, "step": row.step, "message": row.message}
+        StoppedRun(row.id, row.branch, row.seed, row.step, row.message)
         for row in rows
         if row.status == "stopped" and not row.scores
     ]
-    return {"boards": found, "stopped": stopped, "notes": notes}
+    return Leaderboard(found, stopped, notes)
 
 
-def _board(ledger: Ledger, key: RankingKey, recipes: list[list[Member]]) -> dict[str, Any]:
+def _board(ledger: Ledger, key: RankingKey, recipes: list[list[Member]]) -> Board:
     """The best entry of each branch and reason. Only the files of entries that would be shown are looked at."""
     entries = [_entry(members, key) for members in recipes]
     best: dict[tuple[str, str], Entry] = {}
@@ -133,18 +198,16 @@ def _board(ledger: Ledger, key: RankingKey, recipes: list[list[Member]]) -> dict
             entry = replace(entry, apart="changed")
         best.setdefault((entry.branch, entry.apart), entry)
     ranks = {reason: [e for e in best.values() if e.apart == reason] for reason in ("", *reversed(APART))}
-    return {
-        "key": vars(key) | {"name": str(key)},
-        "ranked": _rows(ranks.pop(""), ranked=True),
-        "apart": [row for entries in ranks.values() for row in _rows(entries)],
-    }
+    ranked = _places(ranks.pop(""), ranked=True)
+    apart = [place for entries in ranks.values() for place in _places(entries)]
+    return Board(BoardKey(**vars(key), name=str(key)), ranked, apart)
 
 
-def _rows(entries: list[Entry], ranked: bool = False) -> list[dict[str, Any]]:
+def _places(entries: list[Entry], ranked: bool = False) -> list[Place]:
     rows = []
     for i, entry in enumerate(entries):
         p, by = against(entries[i - 1], entry) if i else (None, None)
-        rows.append(entry.facts() | {"rank": i + 1 if ranked else None, "p": p, "p_by": by})
+        rows.append(entry.place(i + 1 if ranked else None, p, by))
     return rows
 
 

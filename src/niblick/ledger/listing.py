@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from niblick.console import weighed_megabytes
 from niblick.errors import ConfigError, nearest
-from niblick.ledger.leaderboard import APART
+from niblick.ledger.leaderboard import APART, Leaderboard, Place
 from niblick.ledger.ledger import Ledger
 from niblick.ledger.rows import Row
 
@@ -93,16 +93,16 @@ def csv_text(ledger: Ledger, rows: list[Row]) -> str:
     return _csv(facts)
 
 
-def leaderboard_csv(facts: dict[str, Any]) -> str:
+def leaderboard_csv(found: Leaderboard) -> str:
     """Return a leaderboard as CSV, a line for each entry, ranked or apart."""
     rows = []
-    for board in facts["boards"]:
-        key = {name: value for name, value in board["key"].items() if name != "name"}
-        rows += [key | row for row in board["ranked"] + board["apart"]]
+    for board in found.boards:
+        key = {name: value for name, value in vars(board.key).items() if name != "name"}
+        rows += [key | vars(place) for place in board.ranked + board.apart]
     return _csv(rows)
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def _csv(rows: Sequence[Mapping[str, object]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     if rows:
@@ -111,45 +111,45 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     return buffer.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     return " ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def print_leaderboard(facts: dict[str, Any]) -> None:
+def print_leaderboard(found: Leaderboard) -> None:
     """Print the boards of a leaderboard."""
     console = _console()
-    if not facts["boards"]:
+    if not found.boards:
         console.print("no run has a score yet: `niblick train` makes one")
-    for number, board in enumerate(facts["boards"]):
+    for number, board in enumerate(found.boards):
         if number:
             console.print()
-        console.print(Text(board["key"]["name"], style="bold"), soft_wrap=True)
-        rows = board["ranked"] + board["apart"]
+        console.print(Text(board.key.name, style="bold"), soft_wrap=True)
+        rows = board.ranked + board.apart
         columns = ["rank", "branch", "result", "BPB", "seeds", "p", "MB", "standing", "audit", "not ranked"]
-        cells = [[Text(cell) for cell in [*board_cells(row), row["apart"]]] for row in rows]
+        cells = [[Text(cell) for cell in [*board_cells(row), row.apart]] for row in rows]
         console.print(_table(columns, cells, {"rank", "BPB", "seeds", "p", "MB"}))
-        for reason in dict.fromkeys(row["apart"] for row in board["apart"]):
+        for reason in dict.fromkeys(row.apart for row in board.apart):
             console.print(Text(f"not ranked, {reason}: {APART[reason]}", style="yellow"), soft_wrap=True)
-    if facts["stopped"]:
-        console.print(Text(f"\n{len(facts['stopped'])} runs were stopped before they had a score", style="yellow"))
-    for sentence in facts["notes"]:
+    if found.stopped:
+        console.print(Text(f"\n{len(found.stopped)} runs were stopped before they had a score", style="yellow"))
+    for sentence in found.notes:
         console.print(Text(f"note: {sentence}", style="yellow"), soft_wrap=True)
 
 
-def board_cells(row: dict[str, Any]) -> list[str]:
+def board_cells(row: Place) -> list[str]:
     """Return a row of a leaderboard as words: rank, branch, result, BPB, seeds, p, MB, standing, audit."""
-    deviation = "" if row["deviation"] is None else f" ± {row['deviation']:.4f}"
-    p = "" if row["p"] is None else ("< 0.0001" if row["p"] < 0.0001 else f"{row['p']:.4f}")
+    deviation = "" if row.deviation is None else f" ± {row.deviation:.4f}"
+    p = "" if row.p is None else ("< 0.0001" if row.p < 0.0001 else f"{row.p:.4f}")
     return [
-        "" if row["rank"] is None else str(row["rank"]),
-        row["branch"],
-        row["name"],
-        f"{row['mean']:.4f}{deviation}",
-        str(len(row["scores"])),
-        p + (" (documents)" if p and row["p_by"] == "documents" else ""),
-        weighed_megabytes(row["total_bytes"]),
-        row["standing"],
-        row["audit"] + (f": {', '.join(row['faults'])}" if row["faults"] else ""),
+        "" if row.rank is None else str(row.rank),
+        row.branch,
+        row.name,
+        f"{row.mean:.4f}{deviation}",
+        str(len(row.scores)),
+        p + (" (documents)" if p and row.p_by == "documents" else ""),
+        weighed_megabytes(row.total_bytes),
+        row.standing,
+        row.audit + (f": {', '.join(row.faults)}" if row.faults else ""),
     ]
 
 

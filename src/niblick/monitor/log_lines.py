@@ -226,11 +226,12 @@ class LogReader:
         elif found := _SUMMARY.match(text):
             self._summary(found[1], _number(found[2]))
         else:
-            pairs = [_SETTING.match(token) for token in text.split()]
-            if not all(pairs):
+            tokens = text.split()
+            pairs = [pair for token in tokens if (pair := _SETTING.match(token))]
+            if len(pairs) < len(tokens):
                 return False
             for pair in pairs:
-                self._setting(pair[1], pair[2])  # type: ignore[index]
+                self._setting(pair[1], pair[2])
         return True
 
     def _summary(self, name: str, value: float) -> None:

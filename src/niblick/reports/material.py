@@ -14,7 +14,7 @@ from niblick.drawing.charts import Figure, History
 from niblick.errors import NiblickError
 from niblick.facts.event_lines import read_events
 from niblick.facts.events import Failure, Rollback, Trouble
-from niblick.ledger.leaderboard import leaderboard
+from niblick.ledger.leaderboard import Leaderboard, leaderboard
 from niblick.ledger.ledger import Ledger
 from niblick.ledger.notes import read_log
 from niblick.ledger.rows import Row, failed_job
@@ -43,7 +43,7 @@ class Material:
 
     title: str
     rows: list[Row]
-    board: dict[str, Any]
+    board: Leaderboard
     ablation: dict[str, Any]
     histories: list[History]
     pictures: list[Picture]
@@ -93,9 +93,9 @@ def all_charts(material: Material) -> dict[str, Figure]:
         found[f"curves-{x}"] = charts.learning_curves(runs, x)
     found["boundaries"] = charts.boundary_rates(runs)
     found["bytes-bpb"] = charts.bytes_against_bpb([row.facts() | {"name": row.id} for row in rows], rules.CAP_BYTES)
-    for number, board in enumerate(material.board["boards"]):
-        if len(board["ranked"]) > 1:
-            named = [row | {"name": row["branch"]} for row in board["ranked"]]
+    for number, board in enumerate(material.board.boards):
+        if len(board.ranked) > 1:
+            named = [vars(row) | {"name": row.branch} for row in board.ranked]
             found[f"leaderboard-{number + 1}"] = charts.ranking(named)
     others = [row for row in material.ablation["rows"] if not row["reference"]]
     if others:

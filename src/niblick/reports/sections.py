@@ -35,7 +35,7 @@ def sections(material: Material, figures: dict[str, Figure]) -> list[str]:
         "Config": _config(material),
     }
     done = [report.section(title, html) if title else html for title, html in parts.items() if html]
-    said = "".join(f"<p class='soft'>{escape(note)}</p>" for note in material.notes + material.board["notes"])
+    said = "".join(f"<p class='soft'>{escape(note)}</p>" for note in material.notes + material.board.notes)
     return [*done, said]
 
 
@@ -68,13 +68,13 @@ def _leaderboard(material: Material, figures: dict[str, Figure]) -> str:
     if len(material.rows) < 2:
         return ""
     html = ""
-    for number, board in enumerate(material.board["boards"]):
-        html += f"<p class='key'>{escape(board['key']['name'])}</p>"
+    for number, board in enumerate(material.board.boards):
+        html += f"<p class='key'>{escape(board.key.name)}</p>"
         html += _chart(figures, f"leaderboard-{number + 1}", "mean BPB of each branch, with deviation over seeds")
-        if board["ranked"]:
-            html += report.table(_BOARD, [board_cells(row) for row in board["ranked"]], words=(1, 2, 7, 8))
+        if board.ranked:
+            html += report.table(_BOARD, [board_cells(row) for row in board.ranked], words=(1, 2, 7, 8))
         for reason, words in APART.items():
-            rows = [row for row in board["apart"] if row["apart"] == reason]
+            rows = [row for row in board.apart if row.apart == reason]
             if rows:
                 html += f"<p class='soft'>Not ranked: {escape(words)}</p>"
                 html += report.table(_BOARD, [board_cells(row) for row in rows], words=(1, 2, 7, 8))

@@ -33,7 +33,7 @@ from niblick.run.loading import build_model
 from niblick.train.checkpoint import read_metadata, read_tensors
 from niblick.train.precision import autocast, pick_device
 
-_TOLD = ("name", "artifact_bytes", "code_bytes", "total_bytes", "export_seconds")
+_TOLD = ("artifact_bytes", "code_bytes", "total_bytes", "export_seconds")
 
 
 def export(run: Run, config: RunConfig, dataset: Dataset, emit: Emit, name: str = "") -> ExportFacts:
@@ -52,8 +52,14 @@ def export(run: Run, config: RunConfig, dataset: Dataset, emit: Emit, name: str 
 
 def told(facts: ExportFacts, name: str) -> Export:
     """Return the event that an artifact was written."""
-    known = {"name": name} | plain(facts)
-    return Export(**{key: known.pop(key) for key in _TOLD if key in known}, extra=known)  # type: ignore[arg-type]
+    return Export(
+        name=name,
+        artifact_bytes=facts.artifact_bytes,
+        code_bytes=facts.code_bytes,
+        total_bytes=facts.total_bytes,
+        export_seconds=facts.export_seconds,
+        extra={key: value for key, value in plain(facts).items() if key not in _TOLD},
+    )
 
 
 def clocks_of(run: Run) -> Clocks:

@@ -225,13 +225,20 @@ def refuse_known_text(dataset: Dataset, train_text_hash: str | None) -> None:
         )
 
 
-_TOLD = ("name", "bpb", "loss", "seconds", "total_bytes", "scorer")
+_TOLD = ("bpb", "loss", "seconds", "total_bytes", "scorer")
 
 
 def scored(record: ScoreRecord, name: str) -> Scored:
     """Return the event that an artifact was scored."""
-    known = {"name": name} | plain(record)
-    return Scored(**{key: known.pop(key) for key in _TOLD}, extra=known)  # type: ignore[arg-type]
+    return Scored(
+        name=name,
+        bpb=record.bpb,
+        loss=record.loss,
+        seconds=record.seconds,
+        total_bytes=record.total_bytes,
+        scorer=plain(record.scorer),
+        extra={key: value for key, value in plain(record).items() if key not in _TOLD},
+    )
 
 
 def result_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,8 +35,8 @@ def outer(lab: Lab) -> tuple[list[Table], list[Done]]:
     for kind in LETTERS:
         if kind != MATCHED:
             points[kind] += _hidden(lab, points[kind], wanted)
-    given = {"sets": sets, "toy": SMALL, "full": FULL_STEPS, "track": "fixed-step"}
-    equal = {kind: those[0] for kind, those in lab.run(BASE, points, branch="outer-{0}", **given).items()}  # type: ignore[arg-type]
+    train = partial(lab.run, BASE, branch="outer-{0}", sets=sets, toy=SMALL, full=FULL_STEPS, track="fixed-step")
+    equal = {kind: those[0] for kind, those in train(points).items()}
     speed = _speeds(lab, equal)
     timed = {
         kind: [
@@ -45,7 +46,7 @@ def outer(lab: Lab) -> tuple[list[Table], list[Done]]:
         for kind, done in equal.items()
         if kind != REFERENCE
     }
-    found = lab.run(BASE, timed, part="time", branch="outer-{0}", **given)  # type: ignore[arg-type]
+    found = train(timed, part="time")
     in_time = {kind: found[kind][0] if kind in found else equal[kind] for kind in LETTERS}
     count = {kind: f"{parameter_count(done.run.config().model):,}" for kind, done in equal.items()}
     columns = ["outer stages", "parameters", "steps", "ms a step", "BPB", f"against {REFERENCE}", "mean chunk", "bytes"]

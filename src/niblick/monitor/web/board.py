@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 from nicegui import run, ui
 
@@ -14,7 +14,7 @@ from niblick.challenge import rules
 from niblick.console import weighed
 from niblick.drawing import charts
 from niblick.errors import NiblickError
-from niblick.ledger.leaderboard import APART, leaderboard
+from niblick.ledger.leaderboard import APART, Board, Place, leaderboard
 from niblick.ledger.ledger import Ledger
 from niblick.monitor.watcher import LABELS, Watcher
 from niblick.monitor.web import fragments
@@ -30,9 +30,9 @@ class Standings:
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
         self._lock = threading.Lock()
-        self._known: tuple[object, dict[str, Any]] | None = None
+        self._known: tuple[object, Shown] | None = None
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> Shown:
         """Return boards, notes and points, and the final scores of logs."""
         with self._lock:
             seen = [(v.id, v.phase, v.gone, v.final) for v in self._watcher.views.values()]
@@ -52,31 +52,54 @@ def build(watcher: Watcher, standings: Standings) -> None:
         against = Chart("Bytes against BPB", "bytes")
         table = Live("panel")
         logs = Live("panel")
-        drawn: dict[str, Any] = {}
+        drawn: dict[str, Shown] = {}
 
         async def update() -> None:
             found = await run.io_bound(standings.read)
             if found is None or found == drawn.get("found"):
                 return
             drawn["found"] = found
-            boards.show("".join(_board(board) for board in found["boards"]) or _nothing())
-            note.show(" · ".join(escape(text) for text in found["notes"]))
-            first = found["boards"][0]["ranked"][:20] if found["boards"] else []
+            boards.show("".join(_board(board) for board in found.boards) or _nothing())
+            note.show(" · ".join(escape(text) for text in found.notes))
+            first = [vars(place) for place in found.boards[0].ranked[:20]] if found.boards else []
             ranking.draw(charts.ranking(first))
-            against.draw(charts.bytes_against_bpb(found["points"], rules.CAP_BYTES))
-            table.show(_points(found["points"]))
-            table.element.set_visibility(bool(found["points"]))
-            logs.show(_logs(found["logs"]))
-            logs.element.set_visibility(bool(found["logs"]))
+            against.draw(charts.bytes_against_bpb([vars(point) for point in found.points], rules.CAP_BYTES))
+            table.show(_points(found.points))
+            table.element.set_visibility(bool(found.points))
+            logs.show(_logs(found.logs))
+            logs.element.set_visibility(bool(found.logs))
 
         ui.timer(REFRESH_SECONDS, update)
 
 
-def _read(watcher: Watcher) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Artifact:
+    """A scored artifact, as a point among others."""
+
+    name: str
+    total_bytes: int | None
+    bpb: float
+    standing: str
+    audit: str
+    scorer: str
+    run: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All that the page shows."""
+
+    boards: list[Board]
+    notes: list[str]
+    points: list[Artifact]
+    logs: list[list[str]]
+
+
+def _read(watcher: Watcher) -> Shown:
     """Boards, notes, and points of all folders, and the final scores of logs."""
-    boards: list[dict[str, Any]] = []
+    boards: list[Board] = []
     notes: list[str] = []
-    points: list[dict[str, Any]] = []
+    points: list[Artifact] = []
     for root in watcher.roots:
         try:
             ledger = Ledger(root, remember=False)  # to look is not to write
@@ -85,20 +108,14 @@ def _read(watcher: Watcher) -> dict[str, Any]:
         except NiblickError as error:
             notes.append(str(error))
             continue
-        boards += found["boards"]
-        notes += found["notes"]
+        boards += found.boards
+        notes += found.notes
         points += [
-            {"name": f"{row.id}:{s.artifact}", "total_bytes": s.total_bytes, "bpb": s.bpb, "standing": s.standing}
-            | {"audit": s.audit, "scorer": s.scorer, "run": row.id}
+            Artifact(f"{row.id}:{s.artifact}", s.total_bytes, s.bpb, s.standing, s.audit, s.scorer, row.id)
             for row in rows
             for s in row.scores
         ]
-    return {
-        "boards": boards,
-        "notes": notes,
-        "points": sorted(points, key=lambda p: p["bpb"]),
-        "logs": _log_rows(watcher),
-    }
+    return Shown(boards, notes, sorted(points, key=lambda p: p.bpb), _log_rows(watcher))
 
 
 def _log_rows(watcher: Watcher) -> list[list[str]]:
@@ -110,54 +127,52 @@ def _log_rows(watcher: Watcher) -> list[list[str]]:
     ]
 
 
-def _board(board: dict[str, Any]) -> str:
+def _board(board: Board) -> str:
     rows = [
         [
-            str(row["rank"]),
-            row["branch"],
-            row["name"],
+            str(row.rank),
+            row.branch,
+            row.name,
             _score(row),
-            str(len(row["seeds"])),
-            "" if row["p"] is None else f"{row['p']:.3g} ({row['p_by']})",
-            weighed(row["total_bytes"]),
-            row["standing"],
-            row["audit"],
+            str(len(row.seeds)),
+            "" if row.p is None else f"{row.p:.3g} ({row.p_by})",
+            weighed(row.total_bytes),
+            row.standing,
+            row.audit,
         ]
-        for row in board["ranked"]
+        for row in board.ranked
     ]
     titles = ["rank", "branch", "entry", "BPB", "seeds", "p against the one above", "bytes", "standing", "audit"]
     ranked = fragments.table(titles, rows, numbers=(0, 3, 4, 6)) if rows else "<p class=soft>nothing to rank</p>"
-    apart = [
-        [row["branch"], row["name"], _score(row), weighed(row["total_bytes"]), _why(row)] for row in board["apart"]
-    ]
+    apart = [[row.branch, row.name, _score(row), weighed(row.total_bytes), _why(row)] for row in board.apart]
     beside = ""
     if apart:
         beside = "<p class=soft style='margin:12px 0 4px'>Not ranked:</p>" + fragments.table(
             ["branch", "entry", "BPB", "bytes", "why"], apart, numbers=(2, 3)
         )
-    name = escape(board["key"]["name"])
+    name = escape(board.key.name)
     return f'<section class=panel style="margin-bottom:14px"><h2>{name}</h2>{ranked}{beside}</section>'
 
 
-def _why(row: dict[str, Any]) -> str:
-    faults = f": {', '.join(row['faults'])}" if row["faults"] else ""
-    return APART.get(row["apart"], row["apart"]) + faults
+def _why(row: Place) -> str:
+    faults = f": {', '.join(row.faults)}" if row.faults else ""
+    return APART.get(row.apart, row.apart) + faults
 
 
-def _score(row: dict[str, Any]) -> str:
-    return f"{row['mean']:.4f}" + (f" ± {row['deviation']:.4f}" if row["deviation"] is not None else "")
+def _score(row: Place) -> str:
+    return f"{row.mean:.4f}" + (f" ± {row.deviation:.4f}" if row.deviation is not None else "")
 
 
-def _points(points: Sequence[dict[str, Any]]) -> str:
+def _points(points: Sequence[Artifact]) -> str:
     rows = [
         [
-            p["name"],
-            f"{p['bpb']:.4f}",
-            weighed(p["total_bytes"]),
-            "–" if p["total_bytes"] is None else f"{p['total_bytes'] / rules.CAP_BYTES:.1%}",
-            p["standing"],
-            p["scorer"],
-            p["audit"],
+            p.name,
+            f"{p.bpb:.4f}",
+            weighed(p.total_bytes),
+            "–" if p.total_bytes is None else f"{p.total_bytes / rules.CAP_BYTES:.1%}",
+            p.standing,
+            p.scorer,
+            p.audit,
         ]
         for p in points[:200]
     ]
