@@ -8,7 +8,7 @@ import pytest
 
 from niblick.errors import ConfigError
 from niblick.run.directory import write_json
-from niblick.sweeps.stopping import Halving, KeepUp
+from niblick.sweeps.stopping import Behind, Halving, KeepUp
 from niblick.sweeps.sweep import Axis, Sweep, grid, listed, load_sweep, zipped
 
 LENGTH, WEIGHT = "model.levels.0.target_length", "model.levels.0.ratio_weight"
@@ -138,7 +138,7 @@ def test_halving() -> None:
     groups = dict.fromkeys("abcd", "x") | {"other": "y"}
     losers = rule.losers(scores, groups)
     assert set(losers) == {"a", "d"}
-    assert losers["a"] == {"place": 3, "of": 4, "kept": 2, "limit": 2.0}
+    assert losers["a"] == Behind(place=3, of=4, kept=2, limit=2.0)
     # Kept ones first: losers who are judged again beside part of the winners change nothing.
     assert set(rule.losers({"c": [1.9], "a": [2.1], "d": [3.0]}, groups)) == {"a", "d"}
     with pytest.raises(ConfigError, match="factor ≥ 2"):

@@ -39,13 +39,13 @@ def test_which_ideas_survive(tmp_path: Path) -> None:
     write_sweep(tmp_path, "small", small)
     write_sweep(tmp_path, "large", large)
     facts = transfer("small", "large", tmp_path)
-    assert [idea["name"] for idea in facts["ideas"]] == ["a", "b", "c"]
-    assert facts["ideas"][0]["first"]["gain"] == pytest.approx(0.095)
+    assert [idea.name for idea in facts.ideas] == ["a", "b", "c"]
+    assert facts.ideas[0].first.gain == pytest.approx(0.095)
     expected = stats.ttest_ind(large["control"], large["a"], equal_var=False, alternative="greater")
-    assert facts["ideas"][0]["second"]["p"] == pytest.approx(expected.pvalue)
-    assert facts["sign_agreement"] == pytest.approx(2 / 3)
-    assert facts["rank_correlation"] == pytest.approx(1.0)
-    assert facts["survived"] == ["a"] and facts["only_in_one"] == ["d", "e"]
+    assert facts.ideas[0].second.p == pytest.approx(expected.pvalue)
+    assert facts.sign_agreement == pytest.approx(2 / 3)
+    assert facts.rank_correlation == pytest.approx(1.0)
+    assert facts.survived == ["a"] and facts.only_in_one == ["d", "e"]
     text = render(facts)
     assert "| b | +0.0500 ± 0.0071 | -0.0500 ± 0.0071 | differ | no |" in text
     assert "Signs agree for 2 of 3 ideas; rank correlation +1.00." in text
@@ -56,13 +56,13 @@ def test_one_sweep_in_two_places(tmp_path: Path) -> None:
         write_sweep(tmp_path / place, "sprint", {"control": [2.0], "x": [1.9], "y": [1.95]})
     sides = [str(tmp_path / place / "sprint") for place in ("a", "b")]
     facts = transfer(*sides, tmp_path)
-    assert [facts["first"], facts["second"]] == sides
+    assert [facts.first, facts.second] == sides
 
 
 def test_luck_does_not_survive(tmp_path: Path) -> None:
     write_sweep(tmp_path, "small", {"control": [2.0, 2.0], "a": [1.9, 1.9], "b": [1.9, 1.95]})
     write_sweep(tmp_path, "large", {"control": [1.2, 1.22], "a": [1.05, 1.33], "b": [1.0, 1.01]})
-    assert transfer("small", "large", tmp_path)["survived"] == ["b"]
+    assert transfer("small", "large", tmp_path).survived == ["b"]
 
 
 def test_what_cannot_be_transferred(tmp_path: Path) -> None:

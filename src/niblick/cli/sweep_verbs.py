@@ -193,11 +193,13 @@ def transfer(
     json_: Json = False,
 ) -> None:
     """Which ideas of one sweep survive in another? Example: `niblick transfer proxy.py full.py`"""
+    from dataclasses import asdict
+
     from niblick.sweeps.transfer import render, transfer
 
     facts = transfer(first, second, runs)
     if json_:
-        print_json(facts)
+        print_json(asdict(facts))
     else:
         print(render(facts))
 

@@ -326,10 +326,10 @@ def _halve(folder: SweepFolder, members: list[Member], rung: int, say: Say) -> N
         if (place := losers.get(member.point.name)) and not (folder.run(member).path / STOPPED).is_file():
             score = _score_at(folder.run(member), rung)
             reason = (
-                f"place {place['place']} of {place['of']} after step {rung}, and {place['kept']} went on "
-                f"(to {place['limit']:.4f} BPB)"
+                f"place {place.place} of {place.of} after step {rung}, and {place.kept} went on "
+                f"(to {place.limit:.4f} BPB)"
             )
-            facts = {"rule": "halving", "step": rung, "bpb": score, "limit": place["limit"], "reason": reason}
+            facts = {"rule": "halving", "step": rung, "bpb": score, "limit": place.limit, "reason": reason}
             write_json(folder.run(member).path / STOPPED, facts)
             say(f"stopped  {member.id}: {reason}")
 

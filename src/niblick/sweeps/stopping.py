@@ -24,6 +24,18 @@ from niblick.run.directory import read_json
 
 
 @dataclass(frozen=True)
+class Behind:
+    """Where a point stands that does not go on."""
+
+    place: int
+    of: int
+    kept: int
+    """How many go on."""
+    limit: float
+    """BPB of the last that does."""
+
+
+@dataclass(frozen=True)
 class Halving:
     """Successive halving: after `first` steps, and each time `factor` times as many, one of `factor` points goes on.
 
@@ -57,7 +69,7 @@ class Halving:
         if not self.rungs(config.schedule.steps):
             raise ConfigError(f"Halving(first={self.first}) is never reached by schedule.steps={config.schedule.steps}")
 
-    def losers(self, scores: Mapping[str, list[float]], groups: Mapping[str, Hashable]) -> dict[str, dict[str, Any]]:
+    def losers(self, scores: Mapping[str, list[float]], groups: Mapping[str, Hashable]) -> dict[str, Behind]:
         """Return which points stop, each with its place: `scores` has those of all seeds at this rung, by point."""
         together: dict[Hashable, list[str]] = defaultdict(list)
         for name in scores:
@@ -68,7 +80,7 @@ class Halving:
             kept = math.ceil(len(ranked) / self.factor)
             limit = statistics.mean(scores[ranked[kept - 1]])
             for place, name in enumerate(ranked[kept:], kept + 1):
-                losers[name] = {"place": place, "of": len(ranked), "kept": kept, "limit": limit}
+                losers[name] = Behind(place, len(ranked), kept, limit)
         return losers
 
 

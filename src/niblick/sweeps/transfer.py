@@ -6,9 +6,8 @@ An idea is a point that both sweeps have; its gain is how far it is below the sw
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from niblick.challenge.tracks import ranking_key
 from niblick.config.run_config import to_dict
@@ -34,12 +33,36 @@ class Gain:
     seeds: int
 
 
-def transfer(first: str, second: str, runs: Path) -> dict[str, Any]:
-    """Compare two sweeps idea by idea. Returns plain data.
+@dataclass(frozen=True)
+class Idea:
+    """What an idea gains in both sweeps."""
 
-    `ideas` has for each the gains, whether their signs agree and whether it survived: better in both, and in the second
-    surely so (p < SURE) where seeds can tell. `rank_correlation` is Spearman's over the ideas. Raises ConfigError for
-    sweeps without finished runs, or with fewer than two ideas in common.
+    name: str
+    first: Gain
+    second: Gain
+    same_sign: bool
+    survived: bool
+    """Better in both, and in the second surely so (p < SURE) where seeds can tell."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Two sweeps beside each other; `asdict` of it is its JSON."""
+
+    first: str
+    second: str
+    ideas: list[Idea]
+    sign_agreement: float
+    rank_correlation: float | None
+    """Spearman's, over the ideas."""
+    survived: list[str]
+    only_in_one: list[str]
+
+
+def transfer(first: str, second: str, runs: Path) -> Transfer:
+    """Compare two sweeps idea by idea.
+
+    Raises ConfigError for sweeps without finished runs, or with fewer than two ideas in common.
     """
     folders = [sweep_directory(target, runs) for target in (first, second)]
     sides = [_gains(folder) for folder in folders]
@@ -49,26 +72,25 @@ def transfer(first: str, second: str, runs: Path) -> dict[str, Any]:
             f"{first} and {second} have {len(shared)} finished ideas in common ({', '.join(shared) or 'none'}), and a "
             "comparison takes two: points are matched by their names, the control is none"
         )
-    ideas: list[dict[str, Any]] = []
+    ideas: list[Idea] = []
     for name in shared:
         one, other = sides[0][name], sides[1][name]
         sure = other.p is None or other.p < SURE
         survived = one.gain > 0 and other.gain > 0 and sure
-        facts: dict[str, Any] = {"name": name, "first": asdict(one), "second": asdict(other)}
-        ideas.append(facts | {"same_sign": (one.gain > 0) == (other.gain > 0), "survived": survived})
-    agreeing = sum(idea["same_sign"] for idea in ideas)
+        ideas.append(Idea(name, one, other, (one.gain > 0) == (other.gain > 0), survived))
+    agreeing = sum(idea.same_sign for idea in ideas)
     names = [folder.name for folder in folders]
     if names[0] == names[1]:  # one sweep in two places
         names = [first, second]
-    return {
-        "first": names[0],
-        "second": names[1],
-        "ideas": ideas,
-        "sign_agreement": agreeing / len(ideas),
-        "rank_correlation": _spearman([[idea[side]["gain"] for idea in ideas] for side in ("first", "second")]),
-        "survived": [idea["name"] for idea in ideas if idea["survived"]],
-        "only_in_one": sorted(set(sides[0]) ^ set(sides[1])),
-    }
+    return Transfer(
+        first=names[0],
+        second=names[1],
+        ideas=ideas,
+        sign_agreement=agreeing / len(ideas),
+        rank_correlation=_spearman([[idea.first.gain for idea in ideas], [idea.second.gain for idea in ideas]]),
+        survived=[idea.name for idea in ideas if idea.survived],
+        only_in_one=sorted(set(sides[0]) ^ set(sides[1])),
+    )
 
 
 def _gains(folder: Path) -> dict[str, Gain]:
@@ -108,28 +130,28 @@ def _spearman(sides: list[list[float]]) -> float | None:
     return float(spearmanr(*sides).statistic)
 
 
-def render(facts: dict[str, Any]) -> str:
+def render(found: Transfer) -> str:
     """The comparison in Markdown."""
-    first, second = facts["first"], facts["second"]
+    first, second = found.first, found.second
     lines = [f"| idea | gain in {first} | gain in {second} | signs | survived |", "| --- | ---: | ---: | --- | --- |"]
-    for idea in facts["ideas"]:
-        signs = "agree" if idea["same_sign"] else "differ"
-        gains = " | ".join(_shown(idea[side]) for side in ("first", "second"))
-        lines.append(f"| {idea['name']} | {gains} | {signs} | {'yes' if idea['survived'] else 'no'} |")
-    rank = facts["rank_correlation"]
-    count = len(facts["ideas"])
+    for idea in found.ideas:
+        signs = "agree" if idea.same_sign else "differ"
+        gains = " | ".join(_shown(gain) for gain in (idea.first, idea.second))
+        lines.append(f"| {idea.name} | {gains} | {signs} | {'yes' if idea.survived else 'no'} |")
+    rank = found.rank_correlation
+    count = len(found.ideas)
     lines += [
         "",
         f"Gains in BPB over the control, ± standard error over seeds. Signs agree for "
-        f"{round(facts['sign_agreement'] * count)} of {count} ideas; rank correlation "
+        f"{round(found.sign_agreement * count)} of {count} ideas; rank correlation "
         f"{'undefined' if rank is None else f'{rank:+.2f}'}.",
         f"Survived (better in both, in {second} at p < {SURE:g} where there are seeds): "
-        f"{', '.join(facts['survived']) or 'none'}.",
+        f"{', '.join(found.survived) or 'none'}.",
     ]
-    if facts["only_in_one"]:
-        lines.append(f"In one of the sweeps alone: {', '.join(facts['only_in_one'])}.")
+    if found.only_in_one:
+        lines.append(f"In one of the sweeps alone: {', '.join(found.only_in_one)}.")
     return "\n".join(lines)
 
 
-def _shown(gain: dict[str, Any]) -> str:
-    return f"{gain['gain']:+.4f}" + ("" if gain["error"] is None else f" ± {gain['error']:.4f}")
+def _shown(gain: Gain) -> str:
+    return f"{gain.gain:+.4f}" + ("" if gain.error is None else f" ± {gain.error:.4f}")
