@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import textwrap
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,39 @@ WIDTH = 100
 """Columns of what the terminal shows at the end."""
 
 
-def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Quickstart:
+    """What a quickstart found; `asdict` of it is its JSON."""
+
+    bpb_float: float
+    bpb: float
+    """From the artifact."""
+    bpb_sidecar: float
+    """The same, with n-grams of what has been scored."""
+    artifact_bytes: int
+    code_bytes: int | None
+    total_bytes: int | None
+    cap_bytes: int
+    held_out_bytes: int
+    training_bytes: int
+    text_hash: str
+    python_version: str
+    baselines: dict[str, float]
+    """Bits per byte of the compressors."""
+    chunks_before: list[str]
+    chunks_after: list[str]
+    brackets_before: str
+    brackets_after: str
+    audit: list[Mapping[str, Any]]
+    """The checks, as audit.json has them."""
+    steps: int
+    train_seconds: float
+    seconds: float
+    report: str
+    artifact: str
+
+
+def quickstart(folder: Path, seconds: float) -> Quickstart:
     """Run everything below `folder` (data/pydocs, runs/) and return the facts that `render` shows.
 
     Raises DataError if data/pydocs exists but is no finished dataset.
@@ -77,31 +111,31 @@ def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
         options = Options(Effort(tokens=1 << 15), prove=PROVED)
         audited = audit(str(run.path), folder / "runs", options=options, say=console.say)
     events = list(run.events())
-    facts = {
-        "bpb_float": [e.bpb for e in events if isinstance(e, Validation)][-1],
-        "bpb": result.bpb,
-        "bpb_sidecar": sidecar.bpb,
-        "artifact_bytes": result.artifact_bytes,
-        "code_bytes": result.code_bytes,
-        "total_bytes": result.total_bytes,
-        "cap_bytes": rules.CAP_BYTES,
-        "held_out_bytes": len(held_out),
-        "training_bytes": len(training),
-        "text_hash": dataset.val.text_hash,
-        "python_version": dataset.manifest["niblick"]["python_version"],
-        "baselines": {name: row["bits_per_byte"] for name, row in baselines.items()},
-        "chunks_before": [c.text for c in before],
-        "chunks_after": [c.text for c in after],
-        "brackets_before": brackets(before),
-        "brackets_after": brackets(after),
-        "audit": audited["checks"],
-        "steps": result.step,
-        "train_seconds": result.train_seconds,
-        "seconds": time.perf_counter() - started,
-        "report": str(run.path / "report.html"),
-        "artifact": str(run.artifact(result.artifact)),
-    }
-    write_json(run.path / "quickstart.json", facts)
+    facts = Quickstart(
+        bpb_float=[e.bpb for e in events if isinstance(e, Validation)][-1],
+        bpb=result.bpb,
+        bpb_sidecar=sidecar.bpb,
+        artifact_bytes=result.artifact_bytes,
+        code_bytes=result.code_bytes,
+        total_bytes=result.total_bytes,
+        cap_bytes=rules.CAP_BYTES,
+        held_out_bytes=len(held_out),
+        training_bytes=len(training),
+        text_hash=dataset.val.text_hash or "",
+        python_version=dataset.manifest["niblick"]["python_version"],
+        baselines={name: row["bits_per_byte"] for name, row in baselines.items()},
+        chunks_before=[c.text for c in before],
+        chunks_after=[c.text for c in after],
+        brackets_before=brackets(before),
+        brackets_after=brackets(after),
+        audit=audited["checks"],
+        steps=result.step or 0,
+        train_seconds=result.train_seconds or 0.0,
+        seconds=time.perf_counter() - started,
+        report=str(run.path / "report.html"),
+        artifact=str(run.artifact(result.artifact)),
+    )
+    write_json(run.path / "quickstart.json", asdict(facts))
     _write_report(run, facts, _curve(events))
     return facts
 
@@ -122,22 +156,22 @@ def _curve(events: list[Event]) -> list[tuple[float, float]]:
     return [(e.train_seconds or 0.0, e.loss / math.log(2) / per_token) for e in steps]
 
 
-def _rows(facts: dict[str, Any]) -> list[tuple[str, float]]:
-    own = [("niblick, float weights", facts["bpb_float"]), ("niblick, from the artifact", facts["bpb"])]
-    own += [("niblick, with n-grams as it goes", facts["bpb_sidecar"])]
-    return own + [(label, facts["baselines"][name]) for name, label in BASELINES.items()]
+def _rows(facts: Quickstart) -> list[tuple[str, float]]:
+    own = [("niblick, float weights", facts.bpb_float), ("niblick, from the artifact", facts.bpb)]
+    own += [("niblick, with n-grams as it goes", facts.bpb_sidecar)]
+    return own + [(label, facts.baselines[name]) for name, label in BASELINES.items()]
 
 
-def verdict(facts: dict[str, Any]) -> str:
+def verdict(facts: Quickstart) -> str:
     """Where the model stands among the compressors, honestly."""
-    bpb, helped, others = facts["bpb"], facts["bpb_sidecar"], facts["baselines"]
+    bpb, helped, others = facts.bpb, facts.bpb_sidecar, facts.baselines
     alone = [BASELINES[n] for n in ("xz", "bzip2", "zstd") if bpb < others[n]]
     behind = [BASELINES[n] for n in ("xz", "bzip2", "zstd") if bpb >= others[n]]
     prefixed = others["xz_prefixed"]
     first = f"It beats {_and(alone)} alone" if alone else f"It does not beat {_and(behind)}, even alone"
     if alone and behind:
         first += f", not {_and(behind)}"
-    second = f"xz that has seen the training text keeps all {human_bytes(facts['training_bytes'])} of it at hand: "
+    second = f"xz that has seen the training text keeps all {human_bytes(facts.training_bytes)} of it at hand: "
     if bpb < prefixed:
         second += f"it beats that too ({_against(bpb, prefixed)})"
     else:
@@ -155,32 +189,32 @@ def _and(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def render(facts: dict[str, Any]) -> str:
+def render(facts: Quickstart) -> str:
     """Return what the terminal shows at the end."""
-    lines = ["", f"bits per byte on {facts['held_out_bytes']:,} bytes held out (less is better)", ""]
+    lines = ["", f"bits per byte on {facts.held_out_bytes:,} bytes held out (less is better)", ""]
     lines += [f"  {label:<36}{value:>8.4f}" for label, value in _rows(facts)]
     lines += ["", *textwrap.wrap(verdict(facts), WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
-    if facts["code_bytes"] is None:
-        size = f"{facts['artifact_bytes']:,} bytes, {UNWEIGHED}; the cap of both is {facts['cap_bytes']:,}"
+    if facts.total_bytes is None:
+        size = f"{facts.artifact_bytes:,} bytes, {UNWEIGHED}; the cap of both is {facts.cap_bytes:,}"
     else:
-        size = f"{facts['artifact_bytes']:,} + code {facts['code_bytes']:,} = {facts['total_bytes']:,} bytes, "
-        size += f"{facts['total_bytes'] / facts['cap_bytes']:.1%} of the cap of {facts['cap_bytes']:,}"
+        size = f"{facts.artifact_bytes:,} + code {facts.code_bytes or 0:,} = {facts.total_bytes:,} bytes, "
+        size += f"{facts.total_bytes / facts.cap_bytes:.1%} of the cap of {facts.cap_bytes:,}"
     lines += [
         f"size      artifact {size}",
-        *_wrapped(facts["brackets_before"], "chunks    before  "),
-        *_wrapped(facts["brackets_after"], "          after   "),
+        *_wrapped(facts.brackets_before, "chunks    before  "),
+        *_wrapped(facts.brackets_after, "          after   "),
         *textwrap.wrap(audit_line(facts), WIDTH, initial_indent="audit     ", subsequent_indent=" " * 10),
-        f"time      {human_seconds(facts['seconds'])}, of which {human_seconds(facts['train_seconds'])} training "
-        f"({facts['steps']:,} steps)",
-        f"report    {facts['report']}",
-        f"artifact  {facts['artifact']}",
+        f"time      {human_seconds(facts.seconds)}, of which {human_seconds(facts.train_seconds)} training "
+        f"({facts.steps:,} steps)",
+        f"report    {facts.report}",
+        f"artifact  {facts.artifact}",
     ]
     return "\n".join(lines)
 
 
-def audit_line(facts: dict[str, Any]) -> str:
+def audit_line(facts: Quickstart) -> str:
     """What the audit says, and the proof: how many checks passed, or which failed."""
-    checks = facts["audit"]
+    checks = facts.audit
     failed = [check["name"] for check in checks if check["status"] == "fail"]
     proof = next(check["detail"] for check in checks if check["name"] == "proof")
     verdict = (
@@ -199,24 +233,24 @@ def _wrapped(brackets: str, label: str) -> list[str]:
     return lines
 
 
-def _write_report(run: Run, facts: dict[str, Any], curve: list[tuple[float, float]]) -> None:
+def _write_report(run: Run, facts: Quickstart, curve: list[tuple[float, float]]) -> None:
     rows = _rows(facts)
     colors = [figures.OURS] * 3 + [figures.PREFIXED if "prefix" in label else figures.THEIRS for label, _ in rows[3:]]
     bar_rows = [(label, value, color) for (label, value), color in zip(rows, colors, strict=True)]
-    meter = "" if facts["total_bytes"] is None else report.meter(facts["total_bytes"] / facts["cap_bytes"])
+    meter = "" if facts.total_bytes is None else report.meter(facts.total_bytes / facts.cap_bytes)
     sections = [
-        f'<p><span class="big">{facts["bpb"]:.3f}</span> bits per byte, from the artifact. {verdict(facts)}</p>',
+        f'<p><span class="big">{facts.bpb:.3f}</span> bits per byte, from the artifact. {verdict(facts)}</p>',
         report.section("Against compressors", report.svg(figures.bars(bar_rows), "bits per byte of each")),
         report.section(
             "Training",
-            report.svg(figures.training_curve(curve, facts["bpb"]), "bits per byte over seconds of training"),
+            report.svg(figures.training_curve(curve, facts.bpb), "bits per byte over seconds of training"),
         ),
         report.section(
             "Chunks",
-            f'<p class="soft">Before training, {len(facts["chunks_before"])} chunks:</p>'
-            + report.chunk_line(facts["chunks_before"])
-            + f'<p class="soft">After training, {len(facts["chunks_after"])}:</p>'
-            + report.chunk_line(facts["chunks_after"]),
+            f'<p class="soft">Before training, {len(facts.chunks_before)} chunks:</p>'
+            + report.chunk_line(facts.chunks_before)
+            + f'<p class="soft">After training, {len(facts.chunks_after)}:</p>'
+            + report.chunk_line(facts.chunks_after),
         ),
         report.section(
             "Bytes",
@@ -224,28 +258,28 @@ def _write_report(run: Run, facts: dict[str, Any], curve: list[tuple[float, floa
             + report.table(
                 ["", "bytes"],
                 [
-                    ["artifact", f"{facts['artifact_bytes']:,}"],
-                    ["code", weighed(facts["code_bytes"])],
-                    ["together", weighed(facts["total_bytes"])],
-                    ["cap", f"{facts['cap_bytes']:,}"],
+                    ["artifact", f"{facts.artifact_bytes:,}"],
+                    ["code", weighed(facts.code_bytes)],
+                    ["together", weighed(facts.total_bytes)],
+                    ["cap", f"{facts.cap_bytes:,}"],
                 ],
             ),
         ),
         report.section(
             "Audit",
-            report.table(["check", "verdict"], [[c["name"], c["status"]] for c in facts["audit"]])
+            report.table(["check", "verdict"], [[c["name"], c["status"]] for c in facts.audit])
             + f'<p class="soft">{audit_line(facts)}.</p>',
         ),
         report.section(
             "All numbers",
             report.table(["bits per byte", ""], [[label, f"{value:.4f}"] for label, value in rows], own=2)
-            + f'<p class="soft">Text: documentation of Python {facts["python_version"]}, '
-            f"{facts['held_out_bytes']:,} bytes held out (hash {facts['text_hash'][:16]}…), "
-            f"{facts['training_bytes']:,} bytes of training text. {facts['steps']:,} steps in "
-            f"{facts['train_seconds']:.0f} s.</p>",
+            + f'<p class="soft">Text: documentation of Python {facts.python_version}, '
+            f"{facts.held_out_bytes:,} bytes held out (hash {facts.text_hash[:16]}…), "
+            f"{facts.training_bytes:,} bytes of training text. {facts.steps:,} steps in "
+            f"{facts.train_seconds:.0f} s.</p>",
         ),
     ]
-    lead = f"{run.name}: a small byte-level H-Net, trained on this machine in {human_seconds(facts['train_seconds'])}"
+    lead = f"{run.name}: a small byte-level H-Net, trained on this machine in {human_seconds(facts.train_seconds)}"
     (run.path / "report.html").write_text(report.page("niblick quickstart", lead, sections), encoding="utf-8")
     for name, image in (
         ("bpb.png", figures.bars(bar_rows, "png")),

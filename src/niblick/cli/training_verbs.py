@@ -105,10 +105,12 @@ def quickstart(
     json_: Json = False,
 ) -> None:
     """Train, pack and score a small byte-level H-Net on this machine's own text. Example: `niblick quickstart`"""
+    from dataclasses import asdict
+
     from niblick.quickstart import quickstart, render
 
     facts = quickstart(folder, seconds)
     if json_:
-        print_json(facts)
+        print_json(asdict(facts))
     else:
         print(render(facts))
