@@ -112,6 +112,11 @@ def _names(cls: type) -> tuple[str, ...]:
 
 
 @_cached
+def _known(cls: type) -> frozenset[str]:
+    return frozenset(_names(cls))
+
+
+@_cached
 def _adapter(cls: type) -> Any:
     from pydantic import TypeAdapter
 
@@ -133,6 +138,10 @@ def _sorted(cls: type[Record], data: object) -> object:
     """Data with the keys that the class does not know put under `extra`, at every level."""
     if not isinstance(data, Mapping):
         return data
-    names, inner = _names(cls), _inner(cls)
-    known = {name: _sorted(inner[name], data[name]) if name in inner else data[name] for name in names if name in data}
-    return known | {"extra": {key: value for key, value in data.items() if key not in names}}
+    names, inner = _known(cls), _inner(cls)
+    known = {key: value for key, value in data.items() if key in names}
+    extra = {key: value for key, value in data.items() if key not in names} if len(known) < len(data) else {}
+    for name, part in inner.items():
+        if name in known:
+            known[name] = _sorted(part, known[name])
+    return known | {"extra": extra}
