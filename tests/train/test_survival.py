@@ -63,7 +63,7 @@ MOMENTS = {  # where a kill may fall: the function and the most calls to let pas
     "packing": ("niblick.run.packing", "pack", 1),
     "the artifact being written": ("os", "fsync", 3),
     "scoring": ("niblick.run.pipeline", "official_score", 1),
-    "the result": ("niblick.run.pipeline", "write_json", 1),
+    "the result": ("niblick.run.pipeline", "write_file", 1),
 }
 ORDER = [
     *("making the run", "a step", "the update", "an event", "a file being written", "a checkpoint on its way"),
