@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from niblick.errors import ConfigError
-from niblick.model.layers import BLOCKS, Context, Rope, StepContext, rope_table
+from niblick.model.context import Context, Rope, StepContext, rope_table
+from niblick.model.layers import BLOCKS
 from niblick.model.mlp import new_norm
 from niblick.model.model_config import BlockConfig, StageConfig, parse_layout
 from niblick.model.varlen import Segments, fits
