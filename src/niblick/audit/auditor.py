@@ -68,6 +68,11 @@ ALIKE = 2e-3
 PROOF = 0.005
 """Share by which the payload of a proof may differ from the score, apart from what opens its lanes."""
 
+NO_CAGE = (
+    "the folder's script is not run: there is no cage for it on this machine (install bubblewrap); "
+    "--trust runs it as a program of yours"
+)
+
 SAMPLE_TOKENS = 16_384
 """Tokens on which arithmetics are compared."""
 
@@ -81,8 +86,8 @@ class Options:
     """Documents whose score is proved by decoding."""
     source: str = ""
     """The text that the data was made of, to tell copies from what the source repeats."""
-    python: Path | None = None
-    """The Python of an environment to run submissions in; None: a fresh one is made of their requirements."""
+    handling: rerunning.Handling | None = field(default_factory=rerunning.handling)
+    """How the scripts of submissions are run; None: they are not, because there is no cage for them here."""
     train_bytes: int | None = 1 << 30
     """Training text that validation text is looked for in, at most; None: all of it."""
 
@@ -124,6 +129,8 @@ def audit(
 def audit_folder(folder: Path, runs: Path, data: str, options: Options, say: Say) -> dict[str, Any]:
     """Audit what lies in a submission folder: scripts and logs, each by itself; then all of it together, run again."""
     checks: list[Check] = []
+    if options.handling is None:
+        say(NO_CAGE)
     scripts, logs = sorted(folder.glob("*.py")), sorted([*folder.glob("*.txt"), *folder.glob("*.log")])
     logs = [log for log in logs if "requirements" not in log.name]
     stated = rerunning.stated(folder) if (folder / "submission.json").is_file() else None
@@ -137,7 +144,7 @@ def audit_folder(folder: Path, runs: Path, data: str, options: Options, say: Say
         checks += [replace(check, name=f"{path.name}: {check.name}") for check in found]
     if stated is not None:
         checks.append(folder_bytes(folder, stated))
-    checks.append(rerun(folder, stated, data, options.python, say))
+    checks.append(rerun(folder, stated, data, options.handling, say))
     if artifact.is_file() and data:
         checks += artifact_checks(artifact, None, data, options, say)
     return summary(str(folder), "submission", checks)
@@ -166,22 +173,26 @@ def folder_bytes(folder: Path, stated: dict[str, Any]) -> Check:
     return passed(name, f"{total:,} bytes, {total / rules.CAP_BYTES:.1%} of the cap, as stated", **found)
 
 
-def rerun(folder: Path, stated: dict[str, Any] | None, data: str, python: Path | None, say: Say) -> Check:
+def rerun(
+    folder: Path, stated: dict[str, Any] | None, data: str, handling: rerunning.Handling | None, say: Say
+) -> Check:
     """Score a submission again in a fresh environment without network, with its own script."""
     name = "rerun"
     if stated is None or not (folder / "train_gpt.py").is_file() or not (folder / "final_model.nib").is_file():
         return not_applicable(name, f"{folder} has no submission.json, train_gpt.py and final_model.nib to run again")
     if not data:
         return not_applicable(name, "its score is not made again, because no text is named: pass --data DIR")
-    say("making a fresh environment, and scoring the artifact in it without network")
+    if handling is None:
+        return not_applicable(name, NO_CAGE)
+    say(f"making a fresh environment, and scoring the artifact with the folder's own script {handling.told}")
     try:
-        found = rerunning.rerun(folder, data, python)
+        found = rerunning.rerun(folder, data, handling)
     except NiblickError as error:
         return failed(name, str(error))
     said = float(stated.get("val_bpb", float("nan")))
     off = found["bpb"] - said
-    facts = {"bpb": found["bpb"], "stated": said, "off": off, "network": found["network"]}
-    told = f"{found['bpb']:.6f} BPB in a fresh environment, {found['network']}; submission.json says {said:.6f}"
+    facts = {"bpb": found["bpb"], "stated": said, "off": off, "how": found["how"]}
+    told = f"{found['bpb']:.6f} BPB in a fresh environment {found['how']}; submission.json says {said:.6f}"
     return passed(name, told, **facts) if abs(off) <= rerunning.ENOUGH else failed(name, told, **facts)
 
 

@@ -20,6 +20,10 @@ def audit(
     prove: Annotated[int, typer.Option(help="Prove the score of so many documents by coding and decoding them.")] = 0,
     source: Annotated[str, typer.Option(help="The text the data was made of: tells copies from what it repeats.")] = "",
     thorough: Annotated[bool, typer.Option("--thorough", help="Try every position of whole windows.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Run a submission's script even if no cage holds it.")] = False,
+    limits: Annotated[
+        str, typer.Option(help="What it may take: seconds=600,memory=8GB,processes=64,output=1MB,disk=2GB.")
+    ] = "",
     data: Data = "",
     runs: Runs = RUNS,
     json_: Json = False,
@@ -34,8 +38,11 @@ def audit(
         from niblick.audit.auditor import Options
         from niblick.audit.auditor import audit as run_audit
         from niblick.audit.function_checks import Effort
+        from niblick.submission.cage import parse_limits
+        from niblick.submission.rerun import handling
 
-        options = Options(Effort(1 << 22) if thorough else Effort(), prove, source)
+        held = handling(parse_limits(limits), trust)
+        options = Options(Effort(1 << 22) if thorough else Effort(), prove, source, held)
         found = run_audit(target, runs, data, options, None if json_ else _say)
     if json_:
         print_json(found)
