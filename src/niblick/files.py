@@ -9,10 +9,19 @@ import ast
 import contextlib
 import json
 import os
+import platform
+import secrets
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from niblick.errors import DataError
+from niblick.errors import ConfigError, DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 
 def read_json(path: Path) -> Any:
@@ -30,7 +39,7 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically: temporary file, fsync, rename."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_for(path)
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -42,10 +51,44 @@ def write_bytes(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def temporary_for(path: Path) -> Path:
+    """A name beside `path` that nobody else uses, for what is renamed when it is whole; a kill may leave it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
+    """Be the only process that holds the lock file `path`. A lock of a process that died counts for nothing.
+
+    `what` is locked, in words. Raises ConfigError, and says who has it, if another process holds it for longer than
+    `wait` seconds.
+    """
+    import filelock
+
+    lock = filelock.FileLock(path, timeout=wait)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        holder = path.read_text(encoding="utf-8", errors="replace")[:200].strip() if path.is_file() else ""
+        raise ConfigError(
+            f"{what} is being written by {holder or 'another process'}: wait until that has ended, or stop it"
+        ) from None
+    try:
+        since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        path.write_text(f"process {os.getpid()} on {platform.node()}, since {since}\n", encoding="utf-8")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()  # while it is held: who waits for it notices, and asks for a new one
+        lock.release()
+
+
 def append_line(path: Path, line: str) -> None:
     """Append one line in one write, or nothing; what a kill left of a line before it is cut off."""
     data = (line + "\n").encode()
     with open(path, "ab+", buffering=0) as file:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed: others look at the end and write there, too
         if end := file.seek(0, os.SEEK_END):
             file.seek(end - 1)
             if file.read(1) != b"\n":

@@ -128,7 +128,7 @@ class _Transfer:
         self.parts, temporary = beside / "partial", beside / "temporary"
         shutil.rmtree(temporary, ignore_errors=True)  # of an rsync that was killed
         temporary.mkdir()
-        self.options = [f"--temp-dir={temporary}", f"--partial-dir={self.parts}", "--exclude=*.tmp"]
+        self.options = [f"--temp-dir={temporary}", f"--partial-dir={self.parts}", "--exclude=*.tmp", "--exclude=*.lock"]
 
     def live(self, checkpoints: list[str]) -> None:
         """Config, events, log and the newest checkpoint; those before it are then dropped here as they are there."""

@@ -50,7 +50,9 @@ def run(
     """
     prepared = prepare(config, ranks)
     path = create_run(runs, prepared.config, recipe, name=name, member=member).path if ranks.main else None
-    return _carry_on(Run(ranks.share_path(path)), prepared, listen, ranks, pause_after)
+    made = Run(ranks.share_path(path))
+    with made.writing() if ranks.main else contextlib.nullcontext():
+        return _carry_on(made, prepared, listen, ranks, pause_after)
 
 
 def run_seeds(
@@ -83,15 +85,21 @@ def resume(run: Run, listen: Listener, ranks: Ranks = SINGLE, *, pause_after: in
     if run.result():
         raise ConfigError(f"{run.path} is finished already: `niblick show {run.path}` shows its result")
     prepared = prepare(config_of(run), ranks, settled=True)
-    if ranks.main:
-        for left in run.path.rglob("*.tmp"):
-            left.unlink()
-        run.rewind(_told(run))
-        newest = [] if run.weights.is_file() else list_checkpoints(run.checkpoints)[-1:]
-        if newest and not any(event.get("file") == newest[0].name for event in run.events()):
-            run.log(checkpoint_event(newest[0]))  # killed before it was told
-    ranks.barrier()
-    return _carry_on(run, prepared, listen, ranks, pause_after)
+    with run.writing() if ranks.main else contextlib.nullcontext():
+        if ranks.main:
+            _clear(run)
+        ranks.barrier()
+        return _carry_on(run, prepared, listen, ranks, pause_after)
+
+
+def _clear(run: Run) -> None:
+    """Take away what a kill left, and what the log says of steps that will be taken again."""
+    for left in run.path.rglob("*.tmp"):
+        left.unlink()
+    run.rewind(_told(run))
+    newest = [] if run.weights.is_file() else list_checkpoints(run.checkpoints)[-1:]
+    if newest and not any(event.get("file") == newest[0].name for event in run.events()):
+        run.log(checkpoint_event(newest[0]))  # killed before it was told
 
 
 def _told(run: Run) -> int:

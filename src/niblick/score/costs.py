@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from niblick.errors import DataError
+from niblick.files import temporary_for
 
 COST = np.dtype([("nats", "<f8"), ("bytes", "<u4"), ("tokens", "<u4")])
 """A record per document of the split's index: cost of its tokens, UTF-8 bytes of its text, tokens (BOS included)."""
@@ -32,7 +33,7 @@ def write_costs(folder: Path, costs: npt.NDArray[Any]) -> str:
     scores = folder / "scores.jsonl"
     number = 1 + (scores.read_bytes().count(b"\n") if scores.is_file() else 0)
     path = folder / f"documents-{number}.npy"
-    temporary = path.with_suffix(".tmp")
+    temporary = temporary_for(path)
     with open(temporary, "wb") as file:
         np.save(file, costs, allow_pickle=False)
     temporary.replace(path)

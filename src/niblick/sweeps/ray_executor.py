@@ -174,7 +174,7 @@ def _packed(folder: Path) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.suffix != ".tmp":
+            if path.is_file() and path.suffix not in (".tmp", ".lock"):
                 tar.add(path, path.relative_to(folder).as_posix())
     return buffer.getvalue()
 
