@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from niblick.data.index import map_array
 from niblick.errors import DataError
 from niblick.files import temporary_for
 
@@ -47,7 +48,7 @@ def read_costs(folder: Path, record: dict[str, Any]) -> npt.NDArray[Any] | None:
         return None
     path = folder / Path(name).name
     try:
-        costs = np.load(path, allow_pickle=False)
+        costs = map_array(path)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
             f"The document costs {path} cannot be read ({error}); score again by `niblick eval`."
