@@ -24,8 +24,8 @@ def data_prepare(
     source: Annotated[
         str,
         typer.Option(
-            help="pydocs, pysource, FILE.jsonl[.zst|.gz], FILE.parquet, FILE.txt, a folder of such, "
-            "challenge:docs or challenge:sp1024."
+            help="pydocs, pysource, FILE.jsonl, FILE.txt (also .zst, .gz, .xz, .bz2), FILE.parquet, "
+            "FILE.arrow, a folder of such, challenge:docs or challenge:sp1024."
         ),
     ],
     out: Out,
@@ -38,12 +38,22 @@ def data_prepare(
     train_shards: Annotated[
         int | None, typer.Option(help="Fetch the first N training shards of challenge:sp1024 (80 by default).")
     ] = None,
+    text_key: Annotated[
+        str, typer.Option(help="Key or column of the text; with dots inside another, as in meta.text.")
+    ] = "text",
+    separator: Annotated[
+        str, typer.Option(help="Cut text files into documents here, as at '<|endoftext|>'; by default a file is one.")
+    ] = "",
+    max_window: Annotated[
+        int, typer.Option(help="Largest window of a .zst in MiB: reading takes so much memory (2048: --long=31).")
+    ] = 2048,
     shard_tokens: ShardTokens = 100_000_000,
     workers: Workers = None,
     json_: Json = False,
 ) -> None:
     """Turn text into token shards. Example: `niblick data prepare --source pydocs --out data/pydocs`"""
     from niblick.console import RunConsole
+    from niblick.data.documents import Reading
     from niblick.data.prepare import prepare
 
     what = "files" if source.startswith("challenge:") and source != "challenge:docs" else "documents"
@@ -58,6 +68,7 @@ def data_prepare(
             workers=workers,
             normalization=_normalization(normalization),
             train_shards=train_shards,
+            reading=Reading(text_key, separator, max_window << 20),
             progress=lambda count, size: console.preparing(what, count, size),
         )
     _show_data(manifest, out, json_)

@@ -19,12 +19,15 @@ import numpy as np
 from niblick.challenge import rules
 from niblick.data.dataset import Dataset, Split
 from niblick.data.documents import (
+    AS_IT_IS,
     MAX_DOCUMENT_BYTES,
     Block,
     Document,
+    Reading,
     count_documents,
     grouped,
     read_blocks,
+    read_documents,
     source_name,
 )
 from niblick.data.embedded import EMBEDDED, held_out_count, paragraphs, without_paragraphs
@@ -58,21 +61,22 @@ class Corpus:
         return (document.text for document in islice(documents, self.val_docs, max_docs))
 
 
-def open_corpus(source: str, val_docs: int | None, max_docs: int | None) -> Corpus:
+def open_corpus(source: str, val_docs: int | None, max_docs: int | None, reading: Reading = AS_IT_IS) -> Corpus:
     """The corpus in a file or directory, or Python's own text. Raises DataError if there is none."""
     if source in EMBEDDED:
         return _embedded(source, val_docs, max_docs)
     if val_docs is None:
         enough = rules.VALIDATION_DOCUMENTS * VALIDATION_SHARE
-        count = count_documents(source, min(enough, max_docs or enough))
+        count = count_documents(source, min(enough, max_docs or enough), reading)
         if count == 1:
+            list(read_documents(source, reading))  # what was counted as one may be none
             raise DataError(
                 f"{source} holds one document, so nothing would remain for training; "
                 "give more documents, or say with val_docs (1 or 0) which split this one is"
             )
         val_docs = max(1, min(rules.VALIDATION_DOCUMENTS, count // VALIDATION_SHARE))
     # The manifest names the file, not where it lay on this machine.
-    return Corpus(source_name(source), Path(source).name, val_docs, lambda: read_blocks(source))
+    return Corpus(source_name(source), Path(source).name, val_docs, lambda: read_blocks(source, reading))
 
 
 def _embedded(source: str, val_docs: int | None, max_docs: int | None) -> Corpus:

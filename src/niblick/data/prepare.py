@@ -21,7 +21,7 @@ from typing import Any
 from niblick.challenge import rules
 from niblick.data.corpus import Corpus, corpus_of_shards, open_corpus
 from niblick.data.dataset import Dataset
-from niblick.data.documents import no_documents
+from niblick.data.documents import AS_IT_IS, Reading, no_documents
 from niblick.data.download import PREFIX, Files, challenge_documents, fetch_shards
 from niblick.data.encode import Encoded, encode_blocks
 from niblick.data.subword_training import Normalization, train_subwords
@@ -49,6 +49,7 @@ def prepare(
     normalization: Normalization = "identity",
     train_shards: int | None = None,
     hub: Files | None = None,
+    reading: Reading = AS_IT_IS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Make a dataset of `source` in `out` and return its manifest.
@@ -57,8 +58,8 @@ def prepare(
     `normalization`. `val_docs` first documents become the validation split, `max_docs` are read in all, `workers`
     processes encode (default: one per core, at most 6; for bytes none but this one). The source `challenge:docs`
     streams the challenge's documents; `challenge:sp1024` and its like fetch `train_shards` finished shards, tokenizer
-    included (`hub` is where from). Raises DataError for bad input and for an `out` that is in use; then nothing is left
-    in it.
+    included (`hub` is where from). `reading` is how files are read. Raises DataError for bad input and for an `out`
+    that is in use; then nothing is left in it.
     """
     out = Path(out)
     refuse_used(out)
@@ -81,7 +82,7 @@ def prepare(
     tokenizer = tokenizer or "byte260"
     if not re.fullmatch(r"sp:\d+", tokenizer):
         make_tokenizer(tokenizer)  # a wrong name is better found before the text is read
-    corpus = challenge_documents(val_docs, hub) if variant else open_corpus(source, val_docs, max_docs)
+    corpus = challenge_documents(val_docs, hub) if variant else open_corpus(source, val_docs, max_docs, reading)
     return _build(corpus, tokenizer, out, max_docs, shard_tokens, workers, normalization, progress)
 
 
