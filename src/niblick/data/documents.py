@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from niblick.data.columns import TABLES, table_texts
 from niblick.data.compressed import COMPRESSIONS, DAMAGED, MAX_WINDOW, MIN_WINDOW, decompressed
 from niblick.data.embedded import EMBEDDED, embedded_documents
-from niblick.data.columns import TABLES, table_texts
 from niblick.errors import ConfigError, DataError, nearest
+from niblick.files import integer
 
 BLOCK_BYTES = 2 << 20
 """What a block aims at: large enough that sending it costs nothing, small enough that dozens fit in memory."""
@@ -241,7 +242,7 @@ def _too_long(where: str) -> DataError:
 def _parse_line(line: bytes, where: str, default: str, key: str) -> Document:
     try:
         text = line.decode("utf-8")
-        record = json.loads(text, parse_int=float)  # Python's int refuses more than 4,300 digits; no number is used
+        record = json.loads(text, parse_int=integer)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8") from error
     except (ValueError, RecursionError) as error:
@@ -271,7 +272,7 @@ def _value(record: Any, key: str) -> Any:
 
 
 def _kind(value: object) -> str:
-    return "number" if isinstance(value, float) else type(value).__name__
+    return "number" if isinstance(value, int | float) else type(value).__name__
 
 
 def _refuse_surrogates(text: str, where: str) -> None:
