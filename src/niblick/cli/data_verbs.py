@@ -76,11 +76,18 @@ def data_prepare(
 
 @data_app.command("convert")
 def data_convert(
-    folder: Annotated[Path, typer.Argument(help="Shards: a dataset, or the challenge's own with its manifest.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Shards: a dataset, the challenge's own with its manifest, or those of llm.c, nanoGPT …"),
+    ],
     out: Out,
     tokenizer: Annotated[str, typer.Option(help=f"{TOKENIZERS}")] = "byte260",
     given: Annotated[
-        str | None, typer.Option(help="Tokenizer of the shards, where no manifest names it: byte260 or FILE.model.")
+        str | None,
+        typer.Option(
+            help="Tokenizer of the shards, where no manifest names it: byte260, FILE.model, or another "
+            "project's tokenizer.json, vocab.json or FILE.tiktoken."
+        ),
     ] = None,
     normalization: Normalization = "identity",
     shard_tokens: ShardTokens = 100_000_000,
@@ -90,14 +97,14 @@ def data_convert(
     """Decode shards and encode their documents anew. Example: `niblick data convert data/sp --out data/bytes`"""
     from niblick.console import RunConsole
     from niblick.data.prepare import convert
-    from niblick.data.tokenizers import make_tokenizer
+    from niblick.data.tokenizers import given_tokenizer
 
     with RunConsole() as console:
         manifest = convert(
             folder,
             tokenizer,
             out,
-            given=make_tokenizer(given) if given else None,
+            given=given_tokenizer(given) if given else None,
             shard_tokens=shard_tokens,
             workers=workers,
             normalization=_normalization(normalization),

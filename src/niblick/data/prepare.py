@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from niblick.challenge import rules
-from niblick.data.corpus import Corpus, corpus_of_shards, open_corpus
+from niblick.data.corpus import Corpus, corpus_of_foreign, corpus_of_shards, open_corpus
 from niblick.data.dataset import Dataset
 from niblick.data.documents import AS_IT_IS, Reading, no_documents
 from niblick.data.download import PREFIX, Files, challenge_documents, fetch_shards
@@ -27,6 +27,7 @@ from niblick.data.encode import Encoded, encode_blocks
 from niblick.data.subword_training import Normalization, train_subwords
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.data.vocabularies import Vocabulary
 from niblick.data.writing import DatasetWriter, appearing_whole, refuse_used
 from niblick.errors import DataError
 
@@ -99,15 +100,23 @@ def convert(
 ) -> dict[str, Any]:
     """Decode the shards in `directory` to documents and make a dataset of them with another tokenizer.
 
-    The shards need BOS tokens, but no index; `given` is their tokenizer where no manifest names it. The splits stay
-    as they are. Raises DataError as `prepare` and `Dataset.open` do.
+    The shards need BOS tokens, but no index; `given` is their tokenizer where no manifest names it. They may be other
+    projects' (`foreign_shards`), `given` then the vocabulary that decodes them. The splits stay as they are. Raises
+    DataError as `prepare` and `Dataset.open` do.
     """
     out = Path(out)
     refuse_used(out)
     if shard_tokens < 1:
         raise DataError(f"shard_tokens is {shard_tokens}; it must be at least 1")
-    corpus = corpus_of_shards(Dataset.open(directory, given))
+    corpus = _shards(Path(directory), given)
     return _build(corpus, tokenizer, out, None, shard_tokens, workers, normalization, progress)
+
+
+def _shards(directory: Path, given: Tokenizer | None) -> Corpus:
+    own = any(directory.glob("**/fineweb_*.bin"))
+    if given is not None and directory.is_dir() and (isinstance(given, Vocabulary) or not own):
+        return corpus_of_foreign(directory, given)
+    return corpus_of_shards(Dataset.open(directory, given))
 
 
 def _build(
