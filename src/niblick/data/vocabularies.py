@@ -114,7 +114,7 @@ def _from_json(path: Path, data: bytes) -> tuple[dict[int, bytes], set[int]]:
     if kind != "BPE" or "ByteLevel" not in names or not isinstance(vocab, dict):
         raise DataError(
             f"{path} is a {kind} vocabulary with the decoder {'+'.join(names) or 'none'}, and of those only byte-level "
-            "BPE is read, such as GPT-2's and Llama 3's; where a SentencePiece tokenizer.model lies beside it, give that"
+            "BPE is read, such as GPT-2's and Llama 3's; where a tokenizer.model lies beside it, give that"
         )
     letters, known, controls = _letters(), dict[int, bytes](), set[int]()
     for piece, token in vocab.items():
