@@ -9,12 +9,13 @@
 # process of its own inside the task, so that its exit is a number, and is not repeated.
 
 set -eu
+code=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/env"
 "$work/env/bin/pip" install --quiet --disable-pip-version-check ray==2.60.0
 cd "$work"
-RAY_USAGE_STATS_ENABLED=0 "$work/env/bin/python" - 2> "$work/said" <<'PYTHON'
+RAY_USAGE_STATS_ENABLED=0 "$work/env/bin/python" - > "$work/said" 2>&1 <<'PYTHON' || code=$?
 import logging, os, sys
 import ray
 
@@ -44,3 +45,6 @@ print("seen:    ", {how: f"run {times} times, then {said}" for how, (times, said
 ray.shutdown()
 sys.exit(seen["exit"] != (4, "WorkerCrashedError") or seen["raise"][0] != 1)
 PYTHON
+# Ray tells of each retry by itself.
+grep -v raylet "$work/said"
+exit $code
