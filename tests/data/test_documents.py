@@ -207,6 +207,38 @@ def test_missing_and_empty_sources(tmp_path: Path) -> None:
         list(read_documents(str(tmp_path / "none.jsonl")))
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("docs.csv.gz", "write its text column as JSON lines or Parquet first"),
+        ("CC-MAIN-0001.warc.wet.gz", "a web archive"),
+        ("docs.tar.zst", "unpack it first"),
+        ("train.bin", "`niblick data convert`"),
+        ("shard.00000.mds", "MosaicML's streaming"),
+        ("docs.pkl", "not opened"),
+    ],
+)
+def test_forms_of_others(tmp_path: Path, name: str, hint: str) -> None:
+    (tmp_path / name).write_bytes(b"?")
+    with pytest.raises(DataError, match=rf"a form that niblick does not read \(.*{hint}.*\); give FILE\.jsonl"):
+        list(read_documents(str(tmp_path / name)))
+
+
+def test_dumps_without_a_second_suffix(tmp_path: Path) -> None:
+    """As dumps of forums are called; enwik8 and its like have none at all."""
+    for name in ("RC_2021-01.zst", "part.v2.zst"):
+        (tmp_path / name).write_bytes(zstandard.compress(b'{"body": "a"}\n{"body": "b"}'))
+    found = list(read_documents(str(tmp_path / "RC_2021-01.zst"), Reading("body")))
+    assert found == [Document("a", "RC_2021-01"), Document("b", "RC_2021-01")]
+    assert len(list(read_documents(str(tmp_path / "part.v2.zst"), Reading("body")))) == 2
+    assert len(list(read_documents(str(tmp_path), Reading("body")))) == 2
+    (tmp_path / "enwik8").write_text("<page>one</page>\n<page>two</page>\n")
+    assert [d.text for d in read_documents(str(tmp_path / "enwik8"), Reading(separator="</page>"))] == [
+        "<page>one",
+        "<page>two",
+    ]
+
+
 def test_too_long_a_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_jsonl: WriteJsonl) -> None:
     monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 1 << 20)
     monkeypatch.setattr(documents, "BLOCK_BYTES", 1 << 16)

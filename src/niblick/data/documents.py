@@ -36,6 +36,15 @@ LINES = _and_compressed((".jsonl", ".ndjson", ".json"))
 TEXTS = _and_compressed(
     (".txt", ".text", ".md", ".rst", ".tex", ".html", ".py", ".c", ".h", ".cpp", ".js", ".ts", ".rs", ".go")
 )
+UNREAD = {
+    (".csv", ".tsv"): "write its text column as JSON lines or Parquet first",
+    (".warc", ".wet", ".wat"): "it is a web archive: take the text out of it first",
+    (".tar", ".zip", ".tgz", ".7z"): "unpack it first",
+    (".bin", ".npy", ".idx", ".npz"): "token shards go with their folder to `niblick data convert`",
+    (".mds",): "it holds samples of MosaicML's streaming: write their texts as JSON lines first",
+    (".pkl", ".pickle", ".pt"): "pickles of strangers are not opened",
+}
+"""What to do about forms of others."""
 FORMS = (
     "FILE.jsonl, FILE.ndjson, FILE.json or FILE.txt (also .zst, .gz, .xz, .bz2), FILE.parquet, FILE.arrow, "
     "a directory of these, pydocs, pysource or challenge:docs"
@@ -142,7 +151,7 @@ def count_documents(source: str, limit: int, reading: Reading = AS_IT_IS) -> int
 def source_name(source: str) -> str:
     """The stem that names datasets and documents: `docs_selected` for `some/docs_selected.jsonl.zst`."""
     name = Path(source).resolve().name if source in (".", "..") else Path(source).name
-    for suffix in sorted((*LINES, *TEXTS, *TABLES), key=len, reverse=True):
+    for suffix in sorted((*LINES, *TEXTS, *TABLES, *COMPRESSIONS), key=len, reverse=True):
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             name = name[: -len(suffix)]
             break
@@ -164,15 +173,28 @@ def read_blocks(source: str, reading: Reading = AS_IT_IS) -> Iterator[Block]:
             raise DataError(f"the directory {source} holds no text files; give one with {FORMS}")
         yield from _merged(block for file, name in files for block in _file_blocks(file, name, reading))
     elif path.is_file():
-        if not _readable(path.name):
-            raise DataError(f"{source} has a form that niblick does not read; give {FORMS}")
+        if not (_readable(path.name) or _taken_for_lines(path.name) or not path.suffix):
+            raise DataError(f"{source} has a form that niblick does not read{_hint(path.name)}; give {FORMS}")
         yield from _file_blocks(path, source_name(source), reading)
     else:
         raise DataError(f"there is no source {source!r}{nearest(source, EMBEDDED)}; give {FORMS}")
 
 
 def _readable(name: str) -> bool:
-    return name.lower().endswith((*LINES, *TEXTS, *TABLES))
+    """Whether the name says that a file holds documents; `RC_2021-01.zst`, as dumps are called, is JSON lines."""
+    bare = name.lower().endswith(COMPRESSIONS) and name.count(".") == 1
+    return bare or name.lower().endswith((*LINES, *TEXTS, *TABLES))
+
+
+def _taken_for_lines(name: str) -> bool:
+    """Whether a compressed file that the user named is read as JSON lines: nothing says that it is something else."""
+    return name.lower().endswith(COMPRESSIONS) and not _hint(name) and not name.lower().endswith(TEXTS)
+
+
+def _hint(name: str) -> str:
+    """What to do about a file in a form of others; "" if there is nothing to say."""
+    parts = [f".{part}" for part in name.lower().split(".")[1:]]
+    return next((f" ({hint})" for suffixes, hint in UNREAD.items() if {*suffixes} & {*parts}), "")
 
 
 def _files_below(directory: Path) -> list[tuple[Path, str]]:
@@ -195,7 +217,7 @@ def _file_blocks(path: Path, name: str, reading: Reading) -> Iterator[Block]:
     try:
         if lowered.endswith(TABLES):
             yield from grouped(_table_documents(path, name, reading))
-        elif lowered.endswith(LINES):
+        elif lowered.endswith(LINES) or _taken_for_lines(lowered):
             with open(path, "rb") as file:
                 yield from line_blocks(decompressed(file, str(path), reading.max_window), str(path), reading.text_key)
         else:
