@@ -81,11 +81,25 @@ def test_arrow(tmp_path: Path, form: str) -> None:
         for batch in table.to_batches(max_chunksize=5):
             writer.write(batch)
     (tmp_path / "dataset_info.json").write_text("{}")
+    (tmp_path / "state.json").write_text("{}")
+    (tmp_path / "cache-0123456789abcdef.arrow").write_bytes(path.read_bytes())
     assert [(d.text, d.source) for d in read_documents(str(tmp_path))] == [(text, "s") for text in TEXTS]
     assert [d.text for d in read_documents(str(path), Reading("meta.doc.text"))] == TEXTS
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match="no readable Arrow file"):
         list(read_documents(str(path)))
+
+
+def test_splits_of_one_dataset_are_not_mixed(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "docs.txt").write_text("a")
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
+    with pytest.raises(
+        DataError, match=r"several splits of one dataset \(train, validation\); name one"
+    ):
+        list(read_documents(str(tmp_path)))
+    assert len(list(read_documents(str(tmp_path / "train")))) == 1
 
 
 @pytest.mark.parametrize("rows", [None, 500])

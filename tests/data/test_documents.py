@@ -222,6 +222,8 @@ def test_forms_of_others(tmp_path: Path, name: str, hint: str) -> None:
     (tmp_path / name).write_bytes(b"?")
     with pytest.raises(DataError, match=rf"a form that niblick does not read \(.*{hint}.*\); give FILE\.jsonl"):
         list(read_documents(str(tmp_path / name)))
+    with pytest.raises(DataError, match=rf"holds no text files \(.*{hint}"):
+        list(read_documents(str(tmp_path)))
 
 
 def test_dumps_without_a_second_suffix(tmp_path: Path) -> None:

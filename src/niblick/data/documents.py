@@ -168,9 +168,13 @@ def read_blocks(source: str, reading: Reading = AS_IT_IS) -> Iterator[Block]:
         return
     path = Path(source)
     if path.is_dir():
+        if (path / "dataset_dict.json").is_file():
+            splits = ", ".join(sorted(each.name for each in path.iterdir() if each.is_dir()))
+            raise DataError(f"{source} holds several splits of one dataset ({splits}); name one, as in {path}/train")
         files = _files_below(path)
         if not files:
-            raise DataError(f"the directory {source} holds no text files; give one with {FORMS}")
+            hint = next(filter(None, (_hint(each.name) for each in sorted(path.iterdir()))), "")
+            raise DataError(f"the directory {source} holds no text files{hint}; give one with {FORMS}")
         yield from _merged(block for file, name in files for block in _file_blocks(file, name, reading))
     elif path.is_file():
         if not (_readable(path.name) or _taken_for_lines(path.name) or not path.suffix):
@@ -206,7 +210,9 @@ def _files_below(directory: Path) -> list[tuple[Path, str]]:
     for root, folders, names in os.walk(directory):
         folders[:] = [folder for folder in folders if not folder.startswith(".")]
         for name in names:
-            if _readable(name) and not name.startswith(".") and not name.lower().endswith(".json"):
+            described = name.lower().endswith(".json")
+            cached = name.startswith("cache-") and "state.json" in names  # of the datasets library, no part of it
+            if _readable(name) and not (name.startswith(".") or described or cached):
                 path = Path(root, name)
                 found.append((path, path.relative_to(directory).as_posix()))
     return sorted(found, key=lambda item: item[1])
