@@ -95,9 +95,7 @@ def test_splits_of_one_dataset_are_not_mixed(tmp_path: Path) -> None:
         (tmp_path / split).mkdir()
         (tmp_path / split / "docs.txt").write_text("a")
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
-    with pytest.raises(
-        DataError, match=r"several splits of one dataset \(train, validation\); name one"
-    ):
+    with pytest.raises(DataError, match=r"several splits of one dataset \(train, validation\); name one"):
         list(read_documents(str(tmp_path)))
     assert len(list(read_documents(str(tmp_path / "train")))) == 1
 

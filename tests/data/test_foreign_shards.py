@@ -195,6 +195,15 @@ def test_they_decode_only(tmp_path: Path) -> None:
     assert given.decode(np.array([END])) == b""
 
 
+@pytest.mark.parametrize(("ranks", "between"), [(50256, 50256), (100256, 100257), (151643, 151643)])
+def test_the_token_between_texts_of_tiktoken(tmp_path: Path, ranks: int, between: int) -> None:
+    path = tmp_path / "x.tiktoken"
+    path.write_bytes(b"".join(b"YQ== %d\n" % rank for rank in range(ranks)))
+    vocabulary = Vocabulary.read(path)
+    assert (vocabulary.bos_id, vocabulary.vocab_size) == (between, between + 1)
+    assert vocabulary.decode(np.array([0, between, ranks - 1])) == b"aa"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -22,6 +22,9 @@ from niblick.files import integer
 SUFFIXES = (".json", ".tiktoken")
 BETWEEN = ("<|endoftext|>", "<|begin_of_text|>", "<s>", "<|bos|>", "<bos>")
 """Names of the token that stands between documents."""
+_TIKTOKEN = {50280: 50256, 100255: 100257, 199997: 199999}
+"""The token between texts by the last rank in a .tiktoken file, which does not say it: p50k, cl100k, o200k. Elsewhere, as
+with r50k, it is the one after the ranks."""
 _MOST = 1 << 20
 ENCODES = "byte260, byte256, a SentencePiece FILE.model, or sp:VOCAB, which trains one"
 
@@ -50,7 +53,7 @@ class Vocabulary:
             known, controls = _from_json(path, data)
         separators = [token for name in BETWEEN for token, piece in known.items() if piece == name.encode()]
         if not separators and path.suffix == ".tiktoken":
-            separators = [len(known)]  # its special tokens are in tiktoken's source: the first ends a text
+            separators = [_TIKTOKEN.get(max(known, default=0), len(known))]
         if not separators:
             raise DataError(f"{path} has none of the tokens {', '.join(BETWEEN)}, so documents cannot be told apart")
         controls |= set(separators)
