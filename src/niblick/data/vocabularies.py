@@ -23,8 +23,8 @@ SUFFIXES = (".json", ".tiktoken")
 BETWEEN = ("<|endoftext|>", "<|begin_of_text|>", "<s>", "<|bos|>", "<bos>")
 """Names of the token that stands between documents."""
 _TIKTOKEN = {50280: 50256, 100255: 100257, 199997: 199999}
-"""The token between texts by the last rank in a .tiktoken file, which does not say it: p50k, cl100k, o200k. Elsewhere, as
-with r50k, it is the one after the ranks."""
+"""The token between texts by the last rank of a .tiktoken file, which does not say it: p50k, cl100k, o200k. Elsewhere
+it is the one after the ranks."""
 _MOST = 1 << 20
 ENCODES = "byte260, byte256, a SentencePiece FILE.model, or sp:VOCAB, which trains one"
 
