@@ -32,6 +32,11 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} cannot be read as JSON: {error}") from error
 
 
+def integer(digits: str) -> int | float:
+    """Read an integer of foreign JSON (`json.loads(parse_int=integer)`): int() refuses thousands of digits."""
+    return int(digits) if len(digits) < 300 else float(digits)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write a JSON file atomically."""
     write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())

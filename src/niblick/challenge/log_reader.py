@@ -23,6 +23,8 @@ _TOTAL = re.compile(r"^Total submission size ([^:]+): (\d+) bytes")
 _LIMIT = re.compile(rf"\bmax_wallclock_seconds:{_NUMBER}")
 _SUMMARY = re.compile(rf"^(val_bpb|artifact_bytes):\s+{_NUMBER}\s*$")
 _EVAL = re.compile(r"\beval_time:(\d+)ms")
+_ENDLESS = re.compile(r"\d{300}")
+"""More digits than a float has room for, and soon more than int() reads: no script prints such a number."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def read_log(text: str) -> ChallengeLog:
     log = ChallengeLog()
     for number, line in enumerate(text.splitlines(), 1):
         log.lines = number
-        _read(log, number, line.rstrip())
+        if not _ENDLESS.search(line):
+            _read(log, number, line.rstrip())
     return log
 
 

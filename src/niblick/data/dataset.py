@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from niblick.data.foreign_shards import GPT2_BETWEEN, foreign_kind
 from niblick.data.index import index_name, read_index, text_hash
 from niblick.data.shards import read_shard
 from niblick.data.subwords import SentencePieceTokenizer
@@ -173,16 +174,22 @@ class Dataset:
         """
         directory, manifest = _locate(Path(path))
         if not any(directory.glob("fineweb_*.bin")):
+            if foreign := foreign_kind(directory):
+                raise foreign
             raise DataError(f"{directory} holds no fineweb_train_*.bin or fineweb_val_*.bin; {_MAKE}")
-        if tokenizer is None:
-            tokenizer = _tokenizer(manifest, directory, usual)
         recorded = manifest.get("niblick", {}).get("splits", {})
         train, val = (open_split(directory, split, recorded.get(split)) for split in ("train", "val"))
+        if tokenizer is None:
+            if not manifest:
+                _refuse_gpt2(directory, train, val)
+            tokenizer = _tokenizer(manifest, directory, usual)
         return cls(directory, manifest, tokenizer, train, val)
 
 
 def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
     """The directory of the shards, and the manifest."""
+    if path.is_file():
+        raise DataError(f"{path} is a file; give the folder of the shards, or text to `niblick data prepare --source`")
     if not path.is_dir():
         raise DataError(f"there is no data directory {path}; {_MAKE}")
     if (path / "manifest.json").is_file():
@@ -239,6 +246,17 @@ def _tokenizer(manifest: dict[str, Any], directory: Path, usual: str) -> Tokeniz
         f"nothing says which tokenizer made {directory}: it has no manifest that lists it; make a dataset of it by "
         f"`niblick data convert {directory} --given byte260|FILE.model --out DIR`"
     )
+
+
+def _refuse_gpt2(directory: Path, *splits: Split) -> None:
+    """Shards without manifest whose first token is the one that begins a document in GPT-2's vocabulary."""
+    for split in splits:
+        if split.tokens and int(split.slice(0, 1)[0]) == GPT2_BETWEEN:
+            raise DataError(
+                f"the shards in {directory} begin with token {GPT2_BETWEEN}, so they are GPT-2's tokens, as llm.c and "
+                f"modded-nanogpt have them; `niblick data convert {directory} --given tokenizer.json --out DIR` "
+                "makes a dataset of their text, given GPT-2's tokenizer.json, vocab.json or FILE.tiktoken"
+            )
 
 
 def open_split(directory: Path, split: str, recorded: dict[str, Any] | None, *, indexed: bool = True) -> Split:

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from niblick.files import integer
 from niblick.monitor.run_facts import MOST_LEVELS, Check, Facts, FinalScore, Note, Point
 from niblick.monitor.timing import Pace
 
@@ -38,7 +39,7 @@ class EventReader:
     def feed(self, line: str, at: float | None = None) -> None:
         """Take in one line; what is no event is left out. An event's own time counts, else `at`."""
         try:
-            event = json.loads(line)
+            event = json.loads(line, parse_int=integer)
         except ValueError:
             return
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
@@ -47,7 +48,7 @@ class EventReader:
         self.told_at = told if told is not None else self.told_at
         try:
             self._readers.get(event["event"], self._other)(event, told if told is not None else at)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return  # of another version: what it says is unknown
 
     def weights_written(self, at: float) -> None:

@@ -31,7 +31,7 @@ import numpy.typing as npt
 import torch
 from constriction import stream
 
-from niblick.artifact.range_models import PRECISION, frequencies
+from niblick.artifact.range_models import PRECISION, coder_weights, frequencies
 from niblick.errors import ArtifactError, ConfigError
 from niblick.model.level import Level
 from niblick.model.lm import LM
@@ -197,7 +197,7 @@ class _Writer:
 
     def code(self, tables_RV: npt.NDArray[np.int64], known_R: Tokens) -> Tokens:
         """Write tokens under integer frequencies, and return them."""
-        self._coder.encode(known_R.astype(np.int32), _FAMILY, (tables_RV - 1).astype(np.float64))
+        self._coder.encode(known_R.astype(np.int32), _FAMILY, coder_weights(tables_RV))
         return known_R
 
     def data(self) -> bytes:
@@ -216,7 +216,7 @@ class _Reader:
     def code(self, tables_RV: npt.NDArray[np.int64], known_R: Tokens) -> Tokens:
         """Read tokens. What no encoder writes gives some token or other: the block's check will tell."""
         try:
-            return self._coder.decode(_FAMILY, (tables_RV - 1).astype(np.float64)).astype(np.uint16)
+            return self._coder.decode(_FAMILY, coder_weights(tables_RV)).astype(np.uint16)
         except (AssertionError, ValueError):
             return np.zeros_like(known_R)
 

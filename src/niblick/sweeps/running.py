@@ -258,7 +258,7 @@ def _execute(folder: SweepFolder, members: list[Member], executor: Executor, say
     """Execute the members that are neither done nor stopped nor failed, up to step `rung` (0: to the end)."""
     waiting = [m for m in members if folder.state(m).kind in ("waiting", "begun")]
     running: dict[str, Member] = {}
-    total, count = len(waiting), 0
+    total, count, told = len(waiting), 0, set[str]()
     while waiting or running:
         if folder.stop_wish.is_file():
             raise KeyboardInterrupt
@@ -270,6 +270,9 @@ def _execute(folder: SweepFolder, members: list[Member], executor: Executor, say
             count += 1
             member = running.pop(ended.run)
             say(f"{count}/{total}  {_outcome(folder, member, ended, rung)}")
+            if ended.note and ended.note not in told:
+                told.add(ended.note)
+                say(ended.note)
         time.sleep(POLL)
 
 

@@ -20,7 +20,7 @@ import torch
 from niblick.artifact.container import FREE_RAW_BYTES, MAX_FILE_BYTES, MAX_RAW_BYTES
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.foreign.names import from_published, to_published
-from niblick.artifact.foreign.torch_files import load_dictionary, no_dictionary
+from niblick.artifact.foreign.torch_files import load_dictionary, no_dictionary, unreadable
 from niblick.errors import ArtifactError
 
 MAX_INFLATION = 100
@@ -69,7 +69,7 @@ def _read(path: Path) -> bytes:
             raise ArtifactError(f"{path} has {size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read")
         return path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({error.strerror}); give the path of a checkpoint") from None
+        raise unreadable(path, error) from None
 
 
 def _inflate(path: Path, data: bytes) -> bytes:
