@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from niblick.audit.checks import Check, failed, not_applicable, passed
+from niblick.audit.checks import Check, look, not_applicable, passed
 from niblick.errors import ConfigError
 
 _VALIDATION = re.compile(r"(?:^|_)(?:val|valid|validation|heldout|held_out)(?:_|$|\d)", re.IGNORECASE)
@@ -154,12 +154,13 @@ def _validation(flow: _Flow) -> Check:
     """Where validation tokens are loaded and used: shown, not judged."""
     name = "validation tokens"
     if not flow.loads and not flow.uses:
-        return not_applicable(name, "the script names no validation data")
+        return not_applicable(name, "the script names no validation data", "look")
     lines = sorted({f.line for f in flow.loads})
     used = sorted({f.line for f in flow.uses})
     return passed(
         name,
         f"loaded near line {', '.join(map(str, lines[:6])) or '?'}; used in lines {', '.join(map(str, used[:12]))}",
+        "look",
         loaded=_lines(flow.loads),
         used=_lines(flow.uses),
     )
@@ -183,10 +184,10 @@ def _learning(flow: _Flow) -> Check:
             else:
                 guarded.append(Finding(node.lineno, f"learns from validation data that line {scored} scores before"))
     if bad:
-        return failed(name, f"line {bad[0].line}: {bad[0].what}", lines=_lines(bad))
+        return look(name, f"line {bad[0].line}: {bad[0].what}", lines=_lines(bad))
     if guarded:
-        return passed(name, f"line {guarded[0].line} {guarded[0].what}", lines=_lines(guarded))
-    return passed(name, f"none of {backward} backward passes touches validation data")
+        return passed(name, f"line {guarded[0].line} {guarded[0].what}", "look", lines=_lines(guarded))
+    return passed(name, f"none of {backward} backward passes touches validation data", "look")
 
 
 def _scored_before(flow: _Flow, scope: ast.AST, tainted: set[str], line: int) -> int | None:
@@ -228,8 +229,8 @@ def _keys(tree: ast.Module) -> Check:
             what = "XOR" if not isinstance(node, ast.Call) else called(node)
             found.append(Finding(getattr(node, "lineno", 0), f"the target ({targets[0]}) goes into a key by {what}"))
     if found:
-        return failed(name, f"line {found[0].line}: {found[0].what}", lines=_lines(found))
-    return passed(name, "no hash or XOR key has a target in it")
+        return look(name, f"line {found[0].line}: {found[0].what}", lines=_lines(found))
+    return passed(name, "no hash or XOR key has a target in it", "look")
 
 
 def _corrections(flow: _Flow) -> Check:
@@ -245,8 +246,8 @@ def _corrections(flow: _Flow) -> Check:
                 if len(costs) > 1 or (costs and called(node) in ("amin", "argmin")):
                     found.append(Finding(node.lineno, f"{called(node)} chooses by the cost of validation data"))
     if found:
-        return failed(name, f"line {found[0].line}: {found[0].what}", lines=_lines(found))
-    return passed(name, "nothing is fitted to validation data or chosen by its cost")
+        return look(name, f"line {found[0].line}: {found[0].what}", lines=_lines(found))
+    return passed(name, "nothing is fitted to validation data or chosen by its cost", "look")
 
 
 def _byte_table(tree: ast.Module) -> Check:
@@ -267,19 +268,19 @@ def _byte_table(tree: ast.Module) -> Check:
         )
         stripped = re.search(r"\[1:\]|lstrip\(|removeprefix\(|replace\(", text)
         if spaced and not stripped:
-            return failed(
+            return look(
                 name,
                 f"line {lengths[0].lineno}: a piece's bytes are counted with its leading space, which is counted "
                 "again by itself: texts look about a sixth longer than they are",
                 line=lengths[0].lineno,
             )
         if "is_byte" not in text:
-            return failed(
+            return look(
                 name,
                 f"line {lengths[0].lineno}: byte pieces such as <0xE2> are counted by the letters of their name; "
                 "each is one byte",
                 line=lengths[0].lineno,
             )
     if not tables:
-        return not_applicable(name, "the script makes no table of token bytes")
-    return passed(name, "the table counts a leading space once and a byte piece as one byte")
+        return not_applicable(name, "the script makes no table of token bytes", "look")
+    return passed(name, "the table counts a leading space once and a byte piece as one byte", "look")
