@@ -26,7 +26,7 @@ from torch import Tensor
 
 from niblick.artifact.container import Artifact
 from niblick.audit import text_checks as text
-from niblick.audit.checks import Check, failed, not_applicable, passed, summary
+from niblick.audit.checks import Audit, Check, failed, not_applicable, passed
 from niblick.audit.file_checks import audit_file, read_text
 from niblick.audit.function_checks import Effort, Function, audit_function
 from niblick.audit.log_checks import audit_log
@@ -87,10 +87,8 @@ class Options:
     """Training text that validation text is looked for in, at most; None: all of it."""
 
 
-def audit(
-    target: str, runs: Path, data: str = "", options: Options | None = None, say: Say | None = None
-) -> dict[str, Any]:
-    """Audit whatever `target` is. Returns what audit.json holds; for an artifact that is written beside it.
+def audit(target: str, runs: Path, data: str = "", options: Options | None = None, say: Say | None = None) -> Audit:
+    """Audit whatever `target` is. The audit of an artifact is written beside it as audit.json.
 
     Raises ConfigError if there is no such thing, or if the text that it needs is not named.
     """
@@ -102,26 +100,23 @@ def audit(
         return found
     module, _, name = target.rpartition(":")
     if module and not path.exists() and _is_function(module, name, runs):
-        return summary(target, "function", _function_checks(load_function(module, name), data, options))
+        return Audit(target, "function", tuple(_function_checks(load_function(module, name), data, options)))
     artifact, run = artifacts.find_artifact(target, runs)
     if not data and run is not None:
         data = prepared.config_of(run).data.path
     if not data:
         raise ConfigError(f"{target} names no text: pass --data DIR")
     checks = artifact_checks(artifact, run, data, options, say)
-    found = summary(target, "artifact", checks) | {
-        "artifact_sha256": file_hash(artifact),
-        "data": data,
-        "machine": machine(),
-    }
-    write_json(artifact.parent / "audit.json", found)
+    about = {"artifact_sha256": file_hash(artifact), "data": data, "machine": machine()}
+    found = Audit(target, "artifact", tuple(checks), about)
+    write_json(artifact.parent / "audit.json", found.plain())
     return found
 
 
 # Submission folders
 
 
-def audit_folder(folder: Path, runs: Path, data: str, options: Options, say: Say) -> dict[str, Any]:
+def audit_folder(folder: Path, runs: Path, data: str, options: Options, say: Say) -> Audit:
     """Audit what lies in a submission folder: scripts and logs, each by itself; then all of it together, run again."""
     checks: list[Check] = []
     scripts, logs = sorted(folder.glob("*.py")), sorted([*folder.glob("*.txt"), *folder.glob("*.log")])
@@ -140,7 +135,7 @@ def audit_folder(folder: Path, runs: Path, data: str, options: Options, say: Say
     checks.append(rerun(folder, stated, data, options.python, say))
     if artifact.is_file() and data:
         checks += artifact_checks(artifact, None, data, options, say)
-    return summary(str(folder), "submission", checks)
+    return Audit(str(folder), "submission", tuple(checks))
 
 
 def _data_of(stated: dict[str, Any], runs: Path) -> str:

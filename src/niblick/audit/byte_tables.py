@@ -88,7 +88,12 @@ def _decodes_one(length: ast.Call, unit: ast.AST) -> bool:
         for inner in ast.walk(node.target)
         if isinstance(inner, ast.Name)
     }
-    for node in ast.walk(length):
+    used = {inner.id for inner in ast.walk(length) if isinstance(inner, ast.Name)}
+    made = [node for node in ast.walk(unit) if isinstance(node, ast.Assign)]
+    for _ in range(2):  # what the names in it were made of, and the names in that
+        own = [node.value for node in made if any(isinstance(t, ast.Name) and t.id in used for t in node.targets)]
+        used |= {inner.id for value in own for inner in ast.walk(value) if isinstance(inner, ast.Name)}
+    for node in [part for whole in (length, *own) for part in ast.walk(whole)]:
         if called(node) in ("decode", "decode_ids", "DecodeIds", "Decode", "convert_ids_to_string"):
             assert isinstance(node, ast.Call)
             first = node.args[0] if node.args else None

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from niblick.audit.checks import summary
+from niblick.audit.checks import Audit
 from niblick.audit.log_checks import audit_log
 from niblick.audit.script_checks import audit_script
 from niblick.errors import DataError
 
 
-def audit_file(target: str) -> dict[str, Any] | None:
+def audit_file(target: str) -> Audit | None:
     """Audit a script or a log; None for anything else. Raises DataError if it cannot be read."""
     path = Path(target)
     if path.suffix == ".py" and path.is_file():
-        return summary(target, "script", audit_script(read_text(path), target))
+        return Audit(target, "script", tuple(audit_script(read_text(path), target)))
     if path.suffix in (".txt", ".log") and path.is_file():
-        return summary(target, "log", audit_log(read_text(path)))
+        return Audit(target, "log", tuple(audit_log(read_text(path))))
     return None
 
 

@@ -275,7 +275,7 @@ class Expressions(Events):
         line = getattr(node, "lineno", 0)
         for part in parts:
             rest = [other for other in parts if other is not part and not other.traits & {"bool"}]
-            tokens = [other for other in rest if how == "XOR" or other.regions or other.traits & {"token", "key"}]
+            tokens = [other for other in rest if how in ("XOR", "bitwise_xor") or other.regions or other.traits & {"token", "key"}]
             if "target" in part.traits and not part.traits & {"bool"} and tokens:
                 self.find("target in keys", line, f"the target goes into a key by {how}")
         if how == "XOR" and len(parts) == 2:
@@ -298,11 +298,11 @@ class Expressions(Events):
                 return out
         if "key" in index.traits:
             index.traits.add("used alone")
-        if index.regions and not index.traits & {"bool", "text"}:
+        if index.regions and not base.regions and not index.traits & {"bool", "text"}:
             out = self._looked_up(node, base, index)
         else:
             out = part_of(base, index, node.slice)
-            if not base.regions and not _HOLDS_TOKENS.search(ast.unparse(node.value)):
+            if not (base.regions or "target" in base.traits or _HOLDS_TOKENS.search(ast.unparse(node.value))):
                 out.traits.discard("target")
         if index.chosen:
             out.chosen |= index.chosen

@@ -156,7 +156,7 @@ class Value:
             self.number = None
 
 
-KEPT = {"target", "dist", "onehot", "of target", "key"}
+KEPT = {"target", "token", "dist", "onehot", "of target", "key"}
 """Traits that are handed on."""
 
 

@@ -7,6 +7,7 @@ A loss in nats per token, a number of tokens and a score in bits per byte imply 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -27,7 +28,8 @@ OTHER_SPLITS = {63_779_840: "another validation split (of 63,779,840 sp1024 toke
 def audit_log(text: str, true_bytes: int = VALIDATION_BYTES) -> list[Check]:
     """All checks of a log."""
     log = read_log(text)
-    return [implied_bytes(log, true_bytes), scores_agree(log), sizes(log), clocks(log)]
+    found = [implied_bytes(log, true_bytes), scores_agree(log), sizes(log), clocks(log)]
+    return [replace(check, strength="stated") for check in found]
 
 
 def implied_range(claim: Claim, tokens: int) -> tuple[float, float, float]:
