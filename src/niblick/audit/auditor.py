@@ -28,7 +28,8 @@ from niblick.artifact.container import Artifact
 from niblick.audit import text_checks as text
 from niblick.audit.checks import Audit, Check, failed, not_applicable, passed
 from niblick.audit.file_checks import audit_file, read_text
-from niblick.audit.function_checks import Effort, Function, audit_function
+from niblick.audit.function_checks import Effort
+from niblick.audit.functions import function_checks, sample_rows
 from niblick.audit.log_checks import audit_log
 from niblick.audit.model_checks import audit_model, exact
 from niblick.audit.scorer_checks import Scorer, score_first, sums_to_one
@@ -55,9 +56,6 @@ from niblick.score.scorers import score_split
 from niblick.submission import rerun as rerunning
 
 Say = Callable[[str], None]
-
-ROWS = 4
-"""Windows that a model or function is asked about."""
 
 SAME = 1e-6
 """Share by which a score may differ when it is made again on the same machine."""
@@ -100,7 +98,7 @@ def audit(target: str, runs: Path, data: str = "", options: Options | None = Non
         return found
     module, _, name = target.rpartition(":")
     if module and not path.exists() and _is_function(module, name, runs):
-        return Audit(target, "function", tuple(_function_checks(load_function(module, name), data, options)))
+        return Audit(target, "function", tuple(function_checks(module, name, data, options.effort)))
     artifact, run = artifacts.find_artifact(target, runs)
     if not data and run is not None:
         data = prepared.config_of(run).data.path
@@ -195,64 +193,6 @@ def _is_function(module: str, name: str, runs: Path) -> bool:
         return False
     finally:
         sys.path.pop(0)
-
-
-def load_function(module: str, name: str) -> Function:
-    """Import `name` of a module or a .py file: any f(ids_BL) → log-probabilities_BLV. Raises ConfigError if not."""
-    sys.path.insert(0, os.getcwd())
-    try:
-        if module.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(module).stem, module)
-            if spec is None or spec.loader is None or not Path(module).is_file():
-                raise ConfigError(f"there is no file {module} to take {name} from")
-            found = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(found)
-        else:
-            found = importlib.import_module(module)
-        function = getattr(found, name, None)
-    except NiblickError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise ConfigError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    if not callable(function):
-        raise ConfigError(f"{module} has no function {name}: name a function from ids to log-probabilities")
-    return function
-
-
-def _function_checks(function: Function, data: str, options: Options) -> list[Check]:
-    if not data:
-        raise ConfigError("a function is asked about real text: pass --data DIR")
-    dataset = Dataset.open(data)
-    vocab_size = dataset.tokenizer.vocab_size
-    ids_BL = sample_rows(dataset.val, dataset.tokenizer.bos_id, 128)
-
-    def checked(ids_BL: Tensor) -> Tensor:
-        try:
-            log_p_BLV = function(ids_BL)
-        except Exception as error:  # the user's code may raise anything
-            raise ConfigError(f"the function raised {type(error).__name__}: {error}") from error
-        expected = (*ids_BL.shape, vocab_size)
-        if not isinstance(log_p_BLV, Tensor) or tuple(log_p_BLV.shape) != expected:
-            shape = tuple(log_p_BLV.shape) if isinstance(log_p_BLV, Tensor) else type(log_p_BLV).__name__
-            raise ConfigError(f"the function gave {shape}, expected log-probabilities of shape {expected}")
-        return log_p_BLV.detach().cpu().clone()
-
-    checks = audit_function(checked, ids_BL, vocab_size, options.effort)
-    why = "a function has no file, log or score of its own"
-    return [*checks, text.bytes_counted(dataset.val, dataset.tokenizer)] + [
-        not_applicable(name, why) for name in ("score-first", "artifact", "reproduction")
-    ]
-
-
-def sample_rows(split: Split, bos_id: int, length: int) -> Tensor:
-    """Return ROWS windows of `length` tokens from the stream: its beginning, places drawn, and its end."""
-    length = min(length, split.tokens)
-    last = split.tokens - length
-    drawn = np.random.default_rng(0).integers(0, last + 1, ROWS - 2).tolist()
-    places = [0, *drawn, last]
-    return torch.from_numpy(np.stack([split.slice(at, length).astype(np.int64) for at in places]))
 
 
 # Artifacts

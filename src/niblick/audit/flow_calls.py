@@ -231,8 +231,10 @@ class Calls(Expressions):
         target = any("target" in part.traits for part in everything)
         if name in ("softmax", "log_softmax"):
             out.traits = (out.traits - {"target"}) | {"dist"}
-        elif name in _COSTS or name in ("sum", "mean", "argmax", "logsumexp"):
-            out.traits -= {"dist", "target", "of target", "onehot"} if name in _COSTS else set()
+        elif name in _COSTS:
+            out.traits -= {"dist", "target", "of target", "onehot"}
+        elif name in ("item", "float") or (name in ("sum", "mean") and not everything):
+            out.traits -= {"dist", "of target", "onehot"}
         elif name == "one_hot":
             out.traits = (out.traits - {"target"}) | {"onehot"}
         elif name in ("masked_fill", "masked_fill_", "where", "index_fill") and any(

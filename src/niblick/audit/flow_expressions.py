@@ -254,6 +254,8 @@ class Expressions(Events):
             return self.ask(node, None, [left, right], "a matrix product")
         if isinstance(op, ast.Mult | ast.Add | ast.Sub | ast.Div | ast.Pow):
             self._bent(node, left, right)
+            if "onehot" in out.traits and "dist" in out.traits:
+                out.traits -= {"onehot", "dist", "of target"}  # the target's own place in it
         if left.number is not None and right.number is not None:
             out.number = _calculated(op, left.number, right.number)
         return out

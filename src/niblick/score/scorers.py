@@ -346,6 +346,16 @@ def _ranks() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
 
 
+def batches_of(windows: Windows, config: ScoreConfig, split: Split, bos_id: int, *, pad: bool) -> list[Windows]:
+    """All batches in which one process reads these windows when nothing rides along, in their order."""
+    parts = _parts(windows, config, split, bos_id)
+    return [
+        own
+        for part in parts
+        for own in batches(windows.part(part.begin, part.end), config.batch_tokens, pad=pad, ordered=False)
+    ]
+
+
 class _Part(NamedTuple):
     """Windows [begin, end), worked off together."""
 
