@@ -1,4 +1,4 @@
-"""Scripts that cheat, as people have: a reading must say where to look. Several of each kind, each written its own way."""
+"""Scripts that cheat, as people have: reading them must say where to look. Several of each kind, each its own way."""
 
 from __future__ import annotations
 
@@ -384,7 +384,8 @@ def sizes(tokenizer, n):
 """,
         """
 def sizes(sp):
-    return [1 if sp.is_byte(i) else len(sp.id_to_piece(i).lstrip("\u2581").encode("utf-16")) for i in range(sp.vocab_size())]
+    pieces = [sp.id_to_piece(i).lstrip("\u2581") for i in range(sp.vocab_size())]
+    return [1 if sp.is_byte(i) else len(piece.encode("utf-16")) for i, piece in enumerate(pieces)]
 """,
     ]),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Honest scripts that look odd: a reading of them must raise no alarm. Several of each kind, each written its own way."""
+"""Honest scripts that look odd: reading them must raise no alarm. Several of each kind, each written its own way."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def eval_val_sliding_ttt(args, base_model, rank, world_size, device, val_tokens,
                     lengths.append(end - ws)
                     x[i, :end - ws] = piece[:-1]; y[i, :end - ws] = piece[1:]
                 logits = base_model.forward_logits(x)
-                nll = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten(), reduction="none").reshape(len(some), -1)
+                nll = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten(), reduction="none")
+                nll = nll.reshape(len(some), -1)
                 for i, ws in enumerate(some):
                     s = 0 if ws == 0 else max(lengths[i] - args.stride, 0)
                     loss_sum += nll[i, s:lengths[i]].double().sum()

@@ -10,10 +10,8 @@ import importlib
 import importlib.util
 import json
 import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,19 +20,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from niblick.artifact.container import Artifact
 from niblick.audit import text_checks as text
 from niblick.audit.checks import Audit, Check, failed, not_applicable, passed
 from niblick.audit.file_checks import audit_file, read_text
+from niblick.audit.fresh import Fresh, constants, score_fresh
 from niblick.audit.function_checks import Effort
 from niblick.audit.functions import function_checks, sample_rows
 from niblick.audit.log_checks import audit_log
 from niblick.audit.model_checks import audit_model, exact
 from niblick.audit.scorer_checks import Scorer, score_first, sums_to_one
 from niblick.audit.script_checks import audit_script
-from niblick.audit.watched import foreign
 from niblick.challenge import rules
 from niblick.challenge.tracks import UNWEIGHED
 from niblick.config.run_config import score_config
@@ -42,10 +39,8 @@ from niblick.data.dataset import Dataset, Split
 from niblick.data.documents import read_documents
 from niblick.data.shards import file_hash
 from niblick.data.tokenizers import Tokenizer
-from niblick.errors import ArtifactError, ConfigError, NiblickError
-from niblick.files import copy_recipe
+from niblick.errors import ConfigError, NiblickError
 from niblick.model.lm import LM
-from niblick.recipes.presets import load_recipe
 from niblick.run import artifacts, packing, prepared, scoring
 from niblick.run.directory import Run, machine, write_json
 from niblick.run.loading import expect_tokenizer, load_artifact
@@ -223,10 +218,10 @@ class Audited:
         return self.run.recipe if self.run is not None and self.run.recipe.is_file() else None
 
     @cached_property
-    def fresh(self) -> dict[str, Any]:
+    def fresh(self) -> Fresh:
         """What a fresh process finds, see `score_fresh`; made once, for all checks that ask for it."""
         self.say("scoring the artifact again in a fresh process without network")
-        return score_fresh(self.path, self.recipe, self.data)
+        return score_fresh(self.path, self.recipe, self.data, self.options.effort.tokens)
 
 
 def artifact_checks(path: Path, run: Run | None, data: str, options: Options, say: Say) -> list[Check]:
@@ -271,7 +266,12 @@ def _artifact(audited: Audited) -> list[Check]:
     path, fresh = audited.path, audited.fresh
     scored = scoring.scored_config(audited.artifact, audited.config, audited.dtype, audited.run, path)
     code = packing.weighed(path.stat().st_size, scored, audited.recipe)["code_bytes"]
-    return [artifact_check(path, code, audited.record, fresh)]
+    named = constants(audited.recipe) if audited.recipe else []
+    return [artifact_check(path, code, audited.record, fresh, named)]
+
+
+def _windows(audited: Audited) -> list[Check]:
+    return [audited.fresh.windows]
 
 
 def _reproduction(audited: Audited) -> list[Check]:
@@ -290,6 +290,7 @@ ARTIFACT_CHECKS: tuple[Callable[[Audited], list[Check]], ...] = (
     _model,
     _bytes,
     _scorer,
+    _windows,
     _hygiene,
     _artifact,
     _reproduction,
@@ -348,19 +349,22 @@ def as_scorer(model: LM, tokenizer: Tokenizer, config: ScoreConfig) -> Scorer:
     return scorer
 
 
-def artifact_check(path: Path, code: int | None, record: dict[str, Any] | None, fresh: dict[str, Any]) -> Check:
-    """Self-contained, under the cap with its code, and within the time limits where the record claims the track."""
+def artifact_check(
+    path: Path,
+    code: int | None,
+    record: dict[str, Any] | None,
+    fresh: Fresh,
+    named: Sequence[tuple[str, int, int]] = (),
+) -> Check:
+    """Self-contained, under the cap with its code, and within the time limits where the record claims the track.
+
+    `named` are long constants in the recipe's code: (file, line, bytes).
+    """
     name, size = "artifact", path.stat().st_size
     total = size + (code or 0)
     weight = UNWEIGHED if code is None else f"{code:,} of code"
-    if fresh["foreign"]:
-        return failed(
-            name,
-            f"scoring reads {fresh['foreign'][0]}, which is neither artifact, code nor the text: it is not counted",
-            files=fresh["foreign"][:8],
-        )
-    if fresh["network"]:
-        return failed(name, f"scoring wants the network: {fresh['network'][0]}", calls=fresh["network"][:8])
+    if (wanted := _wanted(fresh)) is not None:
+        return wanted
     if total > rules.CAP_BYTES:
         what = f"{size:,} bytes without the code" if code is None else f"{size:,} bytes and {weight}"
         return failed(name, f"{what} are over the cap of {rules.CAP_BYTES:,}", total=total)
@@ -372,11 +376,32 @@ def artifact_check(path: Path, code: int | None, record: dict[str, Any] | None, 
     share = f"{'at least ' if code is None else ''}{total / rules.CAP_BYTES:.1%} of the cap"
     return passed(
         name,
-        f"{size:,} bytes and {weight}, {share}; scoring reads nothing but artifact, code and text, and no network",
+        f"{size:,} bytes and {weight}, {share}; scoring reads nothing but artifact, code and text, and no network"
+        + "".join(f"; {where} line {line} holds {count:,} bytes of constants" for where, line, count in named[:3]),
         artifact_bytes=size,
         code_bytes=code,
         total_bytes=None if code is None else total,
     )
+
+
+def _wanted(fresh: Fresh) -> Check | None:
+    """The check that fails if scoring needs something that nobody counts."""
+    name = "artifact"
+    if fresh.foreign:
+        what = f"scoring reads {fresh.foreign[0]}, which is neither artifact, code nor the text: it is not counted"
+        return failed(name, what, files=list(fresh.foreign[:8]))
+    if fresh.strange:
+        what = f"scoring imports {fresh.strange[0]}, which niblick does not require: what is in it is not counted"
+        return failed(name, what, packages=list(fresh.strange[:8]))
+    if fresh.network:
+        return failed(name, f"scoring wants the network: {fresh.network[0]}", calls=list(fresh.network[:8]))
+    if fresh.processes:
+        what = f"scoring starts another process: {fresh.processes[0]}"
+        return failed(name, what, calls=list(fresh.processes[:8]))
+    if fresh.failure:
+        what = "in an empty folder with an empty environment, artifact and recipe alone cannot be scored"
+        return failed(name, f"{what}: {fresh.failure}")
+    return None
 
 
 def reproduction(
@@ -385,27 +410,29 @@ def reproduction(
     config: ScoreConfig,
     dtype: str,
     record: dict[str, Any] | None,
-    fresh: dict[str, Any],
+    fresh: Fresh,
 ) -> Check:
     """The score repeats, and how far other arithmetics are from it; router decisions on a knife-edge are counted."""
     name = "reproduction"
-    facts: dict[str, Any] = {"bpb_fresh": fresh["bpb"], "knife_edges": fresh["knife_edges"], "bpb": None}
+    if fresh.failure:
+        return failed(name, f"the score cannot be made again: {fresh.failure}")
+    facts: dict[str, Any] = {"bpb_fresh": fresh.bpb, "knife_edges": fresh.knife_edges, "bpb": None}
     facts |= arithmetics(model, dataset, config)
-    edges = f"{fresh['knife_edges']:,} of {fresh['decisions']:,} router decisions on a knife-edge"
+    edges = f"{fresh.knife_edges:,} of {fresh.decisions:,} router decisions on a knife-edge"
     apart = ", ".join(f"{key} {value:+.2e}" for key, value in facts["apart"].items())
     beside = f"{edges}; BPB on {facts['sample_tokens']:,} tokens against float32: {apart}"
     if record is None:
-        return passed(name, f"no score is recorded; a fresh process gives {fresh['bpb']:.6f} BPB; {beside}", **facts)
+        return passed(name, f"no score is recorded; a fresh process gives {fresh.bpb:.6f} BPB; {beside}", **facts)
     same = record["machine"] == machine() and record["scorer"]["dtype"] == dtype
-    limit, off = (SAME if same else ALIKE), fresh["bpb"] / record["bpb"] - 1
+    limit, off = (SAME if same else ALIKE), fresh.bpb / record["bpb"] - 1
     facts |= {"bpb": record["bpb"], "off": off}
     if not abs(off) <= limit:
         return failed(
             name,
-            f"the record says {record['bpb']:.6f} BPB and a fresh process gives {fresh['bpb']:.6f} ({off:+.2e})",
+            f"the record says {record['bpb']:.6f} BPB and a fresh process gives {fresh.bpb:.6f} ({off:+.2e})",
             **facts,
         )
-    return passed(name, f"{fresh['bpb']:.6f} BPB again in a fresh process ({off:+.1e}); {beside}", **facts)
+    return passed(name, f"{fresh.bpb:.6f} BPB again in a fresh process ({off:+.1e}); {beside}", **facts)
 
 
 def arithmetics(model: LM, dataset: Dataset, config: ScoreConfig) -> dict[str, Any]:
@@ -422,49 +449,6 @@ def arithmetics(model: LM, dataset: Dataset, config: ScoreConfig) -> dict[str, A
     model.to(device)
     apart = {key: value - bpb["float32"] for key, value in bpb.items() if key != "float32"}
     return {"sample_tokens": count, "arithmetics": bpb, "apart": apart}
-
-
-# A fresh process
-
-_FRESH = (
-    "import sys; from niblick.audit.watched import watch; watch(sys.argv[1]); "
-    "from niblick.audit.auditor import score_here; score_here(*sys.argv[2:])"
-)
-
-
-def score_fresh(path: Path, recipe: Path | None, data: str) -> dict[str, Any]:
-    """Score an artifact in a process that has the file, its code and the text, and refuses the network.
-
-    Returns its score, and what it opened besides (`foreign`) and where it wanted to connect (`network`).
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(os.path.realpath(name))
-        (folder / "artifact.nib").write_bytes(path.read_bytes())
-        if recipe is not None:
-            copy_recipe(recipe, folder)
-        report, result = folder / "report.json", folder / "score.json"
-        command = [sys.executable, "-c", _FRESH, str(report), str(folder), os.path.abspath(data), str(result)]
-        here = str(Path(__file__).parents[2])
-        environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-        environment |= {"PYTHONPATH": here, "XDG_CACHE_HOME": str(folder)}  # no file of an earlier process is read
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        watched = json.loads(report.read_text()) if report.is_file() else {"files": [], "network": []}
-        if done.returncode and not watched["network"]:
-            last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-            raise ArtifactError(f"scoring {path} in a fresh process failed: {last}")
-        score = json.loads(result.read_text()) if result.is_file() else dict.fromkeys(("bpb", "loss"), float("nan"))
-        known = [str(folder), os.path.realpath(data), here]
-        score |= {"foreign": foreign(watched["files"], known), "network": watched["network"]}
-        return {"knife_edges": 0, "decisions": 0} | score
-
-
-def score_here(folder: str, data: str, result: str) -> None:
-    """What the fresh process does: score the artifact of a folder that holds nothing else but its recipe."""
-    if (recipe := Path(folder) / "recipe.py").is_file():
-        load_recipe(recipe)
-    record = scoring.score_artifact(Path(folder) / "artifact.nib", data)
-    keys = ("bpb", "loss", "bits", "tokens", "bytes", "seconds", "knife_edges", "decisions")
-    write_json(Path(result), {key: record[key] for key in keys})
 
 
 # Proof by decoding

@@ -10,7 +10,9 @@ from niblick.audit.flow_calls import called
 from niblick.audit.flow_events import Finding
 
 _SPACE = "\u2581"
-_BYTE_PIECES = re.compile(r"is_?byte|byte_?piece|byte_?fallback|byte_?tok|single_token_bytes|<0x|<bytes?", re.IGNORECASE)
+_BYTE_PIECES = re.compile(
+    r"is_?byte|byte_?piece|byte_?fallback|byte_?tok|single_token_bytes|<0x|<bytes?", re.IGNORECASE
+)
 _PIECES = re.compile(r"id_?to_?piece|id_?to_?token|piece|vocab|" + _SPACE, re.IGNORECASE)
 _SPACED = re.compile(r"space|leading|(?:^|_)hls(?:_|$)", re.IGNORECASE)
 _STRIPS = ("lstrip", "removeprefix", "strip")
@@ -23,7 +25,9 @@ def read_tables(trees: Sequence[ast.Module]) -> tuple[int, list[Finding]]:
     by_name = {function.name: function for function in functions}
     summed = any(_adds_space(node) for node in nodes)
     inside = {id(inner) for function in functions for inner in ast.walk(function) if inner is not function}
-    loose = [ast.Module([n for n in tree.body if not isinstance(n, ast.FunctionDef | ast.ClassDef)], []) for tree in trees]
+    loose = [
+        ast.Module([n for n in tree.body if not isinstance(n, ast.FunctionDef | ast.ClassDef)], []) for tree in trees
+    ]
     tables, found = 0, list[Finding]()
     for unit in [*[f for f in functions if id(f) not in inside], *loose]:
         lengths = list(_lengths(unit))
@@ -68,8 +72,8 @@ def _lengths(unit: ast.AST) -> Iterator[ast.Call]:
 def _words(units: Sequence[ast.AST]) -> Iterator[str]:
     """Names and texts of some code, without what documents it."""
     for unit in units:
-        texts = {id(n.body[0].value) for n in ast.walk(unit)
-                 if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.body and isinstance(n.body[0], ast.Expr)}  # fmt: skip
+        defined = [n for n in ast.walk(unit) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+        texts = {id(n.body[0].value) for n in defined if n.body and isinstance(n.body[0], ast.Expr)}
         for node in ast.walk(unit):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
                 yield node.value
@@ -163,7 +167,7 @@ def _is_one(node: ast.expr) -> bool:
 def _strips(node: ast.AST) -> bool:
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Slice):
         lower = node.slice.lower
-        return isinstance(lower, ast.Constant) and lower.value == 1 or called(lower or node) == "len"
+        return (isinstance(lower, ast.Constant) and lower.value == 1) or called(lower or node) == "len"
     if called(node) == "replace" and isinstance(node, ast.Call) and len(node.args) == 2:
         return isinstance(node.args[1], ast.Constant) and node.args[1].value == ""
     return called(node) in _STRIPS

@@ -1,8 +1,8 @@
 """A script gone through without being run: statement by statement, into its functions, each loop twice.
 
-Two passes of a loop are enough to tell whether what a later pass prices was learned in an earlier one. Both branches of a
-condition are followed, unless it asks for the first or last pass of a loop. Functions that nothing calls are gone through
-at the end, with arguments that are known by their names alone.
+Two passes of a loop are enough to tell whether what a later pass prices was learned in an earlier one. Both branches
+of a condition are followed, unless it asks for the first or last pass of a loop. Functions that nothing calls are gone
+through at the end, with arguments that are known by their names alone.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Flow(Calls):
             if about and re.search(r"tok|ids|data|loader", name) and not value.regions:
                 value.regions.add(VAL)
             words[name] = value
-        if words and next(reversed(words)) and arguments.defaults:
+        if words and arguments.defaults:
             for argument, default in zip(arguments.args[::-1], arguments.defaults[::-1], strict=False):
                 if not words.get(argument.arg, Value()).regions and argument.arg in words:
                     words[argument.arg] = self.value(default, function.scope)
@@ -213,7 +213,7 @@ class Flow(Calls):
 
     def block(self, body: Sequence[ast.stmt], scope: Scope) -> bool:
         """Go through statements. Returns whether nothing after them is reached."""
-        return any([self.statement(node, scope) for node in self._reached(body)])
+        return any(self.statement(node, scope) for node in self._reached(body))
 
     @staticmethod
     def _reached(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:

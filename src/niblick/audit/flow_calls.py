@@ -10,21 +10,26 @@ from niblick.audit.flow_events import Finding
 from niblick.audit.flow_expressions import Expressions
 from niblick.audit.flow_values import Function, Scope, Value, blend
 
-_PLAIN = set(
-    "float int str bool len round abs sum item cpu numpy tolist mean to double long half bfloat16 reshape view flatten "
-    "squeeze unsqueeze detach clone contiguous expand expand_as permute transpose stack cat concatenate concat tensor "
-    "as_tensor zeros_like empty_like ones_like full_like from_numpy all_reduce all_gather barrier log exp log2 log1p sqrt "
-    "isfinite isnan nan_to_num clamp clip numel size dim type cuda pin_memory astype copy array asarray arange list tuple "
-    "set enumerate zip range reversed isinstance hasattr broadcast repeat tile split chunk append format join get pop keys "
-    "values items ravel unbind nonzero where any all prod cumsum float32 float64 int64 int32 map filter iter next tobytes "
-    "encode decode strip print repr new_zeros new_tensor masked_select narrow unfold roll pad type_as ceil floor pow "
-    "glob Path fromfile load open read read_bytes sorted sort argsort topk max min is_tensor flip diff byte short".split()
+_PLAIN = frozenset(
+    """
+    float int str bool len round abs sum item cpu numpy tolist mean to double long half bfloat16 reshape view
+    flatten squeeze unsqueeze detach clone contiguous expand expand_as permute transpose stack cat concatenate
+    concat tensor as_tensor zeros_like empty_like ones_like full_like from_numpy all_reduce all_gather barrier log
+    exp log2 log1p sqrt isfinite isnan nan_to_num clamp clip numel size dim type cuda pin_memory astype copy array
+    asarray arange list tuple set enumerate zip range reversed isinstance hasattr broadcast repeat tile split chunk
+    append format join get pop keys values items ravel unbind nonzero where any all prod cumsum float32 float64
+    int64 int32 map filter iter next tobytes encode decode strip print repr new_zeros new_tensor masked_select
+    narrow unfold roll pad type_as ceil floor pow glob Path fromfile load open read read_bytes sorted sort argsort
+    topk max min is_tensor flip diff byte short
+    """.split()  # noqa: SIM905
 )
 """Calls that move, shape, load or add up values, and price nothing."""
-_SAME = set(
-    "to train eval cuda cpu half bfloat16 float double requires_grad_ compile DDP DistributedDataParallel DataParallel "
-    "parameters named_parameters modules named_modules children buffers state_dict items values zero_grad module "
-    "fullgraph parameters_to_vector get_submodule unwrap_model".split()
+_SAME = frozenset(
+    """
+    to train eval cuda cpu half bfloat16 float double requires_grad_ compile DDP DistributedDataParallel
+    DataParallel parameters named_parameters modules named_modules children buffers state_dict items values
+    zero_grad module fullgraph parameters_to_vector get_submodule unwrap_model
+    """.split()  # noqa: SIM905
 )
 """Calls that give a model, or its weights, back as they are."""
 _UPDATES = ("update", "observe", "fit", "ingest", "partial_fit", "learn", "adapt", "train_on", "train_step", "absorb")
@@ -32,13 +37,29 @@ _COUNTS = ("bincount", "Counter", "unique", "histogram", "histc", "unique_consec
 _FITS = ("lstsq", "minimize", "curve_fit", "polyfit", "solve", "fit", "LBFGS", "minimize_scalar", "fmin", "brent")
 _HASHES = ("hash", "bitwise_xor", "crc32", "adler32", "blake2b", "blake2s", "md5", "sha1", "sha256", "sha512", "xxhash",
            "xxh64", "xxh32", "xxh3_64", "murmurhash3_32", "mmh3")  # fmt: skip
-_SHOWS = ("print", "log", "log0", "info", "write", "dump", "dumps", "print0", "master_print", "warning", "debug", "logln")
+_SHOWS = (
+    "print",
+    "log",
+    "log0",
+    "info",
+    "write",
+    "dump",
+    "dumps",
+    "print0",
+    "master_print",
+    "warning",
+    "debug",
+    "logln",
+)
+_WRAPS = ("compile", "partial", "wraps", "jit", "script", "DDP", "DistributedDataParallel", "checkpoint_wrapper")
 _COSTS = ("cross_entropy", "nll_loss", "gather", "take_along_dim", "take_along_axis", "binary_cross_entropy")
 _CALIBRATES = ("hessian", "calib", "awq", "gptq", "smoothquant", "collect_stat", "act_stat", "activation_stat")
-_KNOWN = set(
-    "torch numpy sentencepiece tqdm huggingface_hub datasets triton wandb brotli zstandard tiktoken transformers einops "
-    "safetensors scipy sklearn constriction numba mamba_ssm causal_conv1d flash_attn flash_attn_interface niblick pandas "
-    "requests psutil yaml tokenizers deepspeed apex xformers liger_kernel regex zstd pyzstd".split()
+_KNOWN = frozenset(
+    """
+    torch numpy sentencepiece tqdm huggingface_hub datasets triton wandb brotli zstandard tiktoken transformers
+    einops safetensors scipy sklearn constriction numba mamba_ssm causal_conv1d flash_attn flash_attn_interface
+    niblick pandas requests psutil yaml tokenizers deepspeed apex xformers liger_kernel regex zstd pyzstd
+    """.split()  # noqa: SIM905
 )
 """Packages whose functions do what their names say."""
 
@@ -91,9 +112,8 @@ class Calls(Expressions):
                 return _copied(owner) if name == "state_dict" else owner
             if (out := self._inside(node, name, owner, everything)) is not None:
                 return out
-        if name in ("compile", "partial", "wraps", "jit", "script", "DDP", "DistributedDataParallel", "checkpoint_wrapper"):
-            if given:
-                return given[0]
+        if name in _WRAPS and given:
+            return given[0]
         if name in ("deepcopy", "copy") and given and given[0].is_state:
             return _copied(given[0])
         if name in ("backward", "grad", "autograd"):
@@ -119,8 +139,8 @@ class Calls(Expressions):
             return _numbered(out, name, parts)
         who = owner if owner is not None and not owner.traits & {"module"} else function
         who = who if who is not None and not who.traits & {"module"} else None
-        out = self.ask(node, who, [*everything, *([owner] if who is owner and owner is not None and owner.regions else [])],
-                       name)  # fmt: skip
+        text = [owner] if owner is not None and who is owner and owner.regions else []
+        out = self.ask(node, who, [*everything, *text], name)
         if who is not None and who.is_state and self.hooks and out.val():
             self._hooked(node, out)
         if out.is_state and not out.trials:
@@ -140,7 +160,9 @@ class Calls(Expressions):
         self.hooks = hooks
 
     def _gradient(self, node: ast.Call, owner: Value | None, everything: list[Value]) -> Value:
-        loss = owner if owner is not None and not owner.traits & {"module"} else (everything[0] if everything else Value())
+        loss = (
+            owner if owner is not None and not owner.traits & {"module"} else (everything[0] if everything else Value())
+        )
         self.backward += 1
         self.trained |= {cost.number for cost in loss.costs}
         into = list(loss.makers.values()) + [value for value in everything[1:] if value.is_state]
@@ -190,10 +212,10 @@ class Calls(Expressions):
             if keys.val() and owner.is_state:
                 self.learn(keys, [owner], line, "counts", must_be_scored=False)
                 return owner
-        if name in _UPDATES and owner.is_state and "list" not in owner.traits and given.val():
-            if not given.costs:
-                self.learn(given, [owner], line, f"{name} learns from", must_be_scored=False)
-                return Value()
+        learns = name in _UPDATES and owner.is_state and "list" not in owner.traits
+        if learns and given.val() and not given.costs:
+            self.learn(given, [owner], line, f"{name} learns from", must_be_scored=False)
+            return Value()
         if name in ("append", "extend", "add", "insert", "add_", "appendleft", "sub_", "setdefault", "push") or (
             name.endswith("_") and not name.startswith("_") and name not in ("requires_grad_", "zero_")
         ):
@@ -245,7 +267,20 @@ class Calls(Expressions):
         elif out.makers and out.costs and name not in _PLAIN:
             out.traits -= {"target", "of target", "onehot"}
             out.traits = out.traits - {"dist"} if target else out.traits | {"dist"}
-        if name in ("eq", "ne", "lt", "gt", "le", "ge", "isin", "logical_and", "logical_or", "startswith", "any", "all"):
+        if name in (
+            "eq",
+            "ne",
+            "lt",
+            "gt",
+            "le",
+            "ge",
+            "isin",
+            "logical_and",
+            "logical_or",
+            "startswith",
+            "any",
+            "all",
+        ):
             out.traits = (out.traits - {"target", "key"}) | {"bool"}
         if name in ("len", "numel", "size", "dim", "nelement", "stat", "perf_counter", "time"):
             return Value(traits={"const"}, place=out.place)

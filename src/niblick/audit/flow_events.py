@@ -146,7 +146,7 @@ class Events:
             own = [shown for shown in self.shown if any(one.region.overlaps(cost.region) for one in shown)]
             last_is_late = not own or any(one.after is not None for one in own[-1])
             if last_is_late or (summed and cost.number not in self.trained):
-                what = f"{cost.after.how} validation data in line {cost.after.line} before it is scored in line {cost.line}"
+                what = f"{cost.after.how} validation data before line {cost.line} scores it"
                 self.find("score-first", cost.after.line, what)
         for key, line in self.extended.values():
             if "used alone" in key.traits:

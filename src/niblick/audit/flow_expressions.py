@@ -8,13 +8,15 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from niblick.audit.flow_events import Events, Finding
-from niblick.audit.flow_values import TRAIN, VAL, Function, Region, Scope, Value, blend, const, elements
+from niblick.audit.flow_values import TRAIN, VAL, Function, Region, Scope, Value, blend, const
 
 _SETTING = re.compile(
     r"loss|bpb|every|batch_size|seconds|steps|_ms|time|freq|interval|logits?$|seq_?len|shape|share|frac|ratio|num_|count",
     re.IGNORECASE,
 )
-_DATA = r"(?:tok|id|data|set|x|y|text|doc|stream|load|batch|file|path|shard|chunk|seq|ds|split|corpus|glob|pattern|dir|inp)"
+_DATA = (
+    r"(?:tok|id|data|set|x|y|text|doc|stream|load|batch|file|path|shard|chunk|seq|ds|split|corpus|glob|pattern|dir|inp)"
+)
 _VAL_NAME = re.compile(
     rf"(?:^|_)(?:val|valid|validation|heldout|held_out)_{_DATA}|(?:^|_)(?:heldout|held_out|validation)$|\w_val$",
     re.IGNORECASE,
@@ -30,7 +32,9 @@ _TARGET = re.compile(
     r"|next_(?:tok|token|id)s?|gold)$",
     re.IGNORECASE,
 )
-_TOKEN = re.compile(r"^(?:ctx|context|prev|x|xs|tok|toks|tokens?|ids|hist|history|inputs?|window|prefix)", re.IGNORECASE)
+_TOKEN = re.compile(
+    r"^(?:ctx|context|prev|x|xs|tok|toks|tokens?|ids|hist|history|inputs?|window|prefix)", re.IGNORECASE
+)
 _HOLDS_TOKENS = re.compile(r"tok|chunk|seq|ids|window|local|batch|buf|text|doc|stream|val|^x$", re.IGNORECASE)
 
 
@@ -277,7 +281,11 @@ class Expressions(Events):
         line = getattr(node, "lineno", 0)
         for part in parts:
             rest = [other for other in parts if other is not part and not other.traits & {"bool"}]
-            tokens = [other for other in rest if how in ("XOR", "bitwise_xor") or other.regions or other.traits & {"token", "key"}]
+            tokens = [
+                other
+                for other in rest
+                if how in ("XOR", "bitwise_xor") or other.regions or other.traits & {"token", "key"}
+            ]
             if "target" in part.traits and not part.traits & {"bool"} and tokens:
                 self.find("target in keys", line, f"the target goes into a key by {how}")
         if how == "XOR" and len(parts) == 2:
@@ -290,7 +298,11 @@ class Expressions(Events):
         base = self.value(node.value, scope)
         index = self.value(node.slice, scope)
         if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str | int):
-            if base.items and isinstance(node.slice.value, int) and -len(base.items) <= node.slice.value < len(base.items):
+            if (
+                base.items
+                and isinstance(node.slice.value, int)
+                and -len(base.items) <= node.slice.value < len(base.items)
+            ):
                 return base.items[node.slice.value]
             if isinstance(node.slice.value, str) and node.slice.value in base.fields:
                 return base.fields[node.slice.value]

@@ -1,7 +1,7 @@
 """What is known of a value while a script is read: which text it comes from, and what has learned from that text.
 
-A part of a text is told by the loops whose counters cut it out: `val[at : at + n]` in the first pass of a loop is another
-part than in its second, and the same part when an outer loop comes round again.
+A part of a text is told by the loops whose counters cut it out: `val[at : at + n]` in the first pass of a loop is
+another part than in its second, and the same part when an outer loop comes round again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The audit of a function from ids to log-probabilities: asked about rows, scored as it would be, and watched meanwhile."""
+"""The audit of a function from ids to log-probabilities: asked about rows, scored as it would be, and watched."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS, LENGTH = 4, 128
 
 
 def load_function(module: str, name: str) -> Function:
-    """Import `name` of a module or a .py file anew: any f(ids_BL) → log-probabilities_BLV. Raises ConfigError if not."""
+    """Import `name` of a module or a .py file anew: f(ids_BL) → log-probabilities_BLV. Raises ConfigError if not."""
     sys.path.insert(0, os.getcwd())
     try:
         if module.endswith(".py"):
@@ -68,7 +68,9 @@ def function_checks(module: str, name: str, data: str, effort: Effort) -> list[C
     why = "a function has no file, log or score of its own"
     artifact = not_applicable("artifact", why)
     if read:
-        artifact = failed("artifact", f"the function reads {read[0]}: the very text that it is to predict", files=read[:8])
+        artifact = failed(
+            "artifact", f"the function reads {read[0]}: the very text that it is to predict", files=read[:8]
+        )
     others = [not_applicable(name, why) for name in ("score-first", "reproduction")]
     return [*checks, text.bytes_counted(dataset.val, dataset.tokenizer), artifact, *others]
 

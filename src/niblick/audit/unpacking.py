@@ -29,9 +29,9 @@ MOST_BYTES = 10_000_000
 _DEEPEST = 8
 _SECTION = re.compile(r"^# module (\S+)[^\n]*\n", re.MULTILINE)
 _STRING_METHODS = (
-    "decode encode join replace strip lstrip rstrip split rsplit partition rpartition translate lower upper removeprefix "
-    "removesuffix hex splitlines"
-).split()
+    "decode", "encode", "join", "replace", "strip", "lstrip", "rstrip", "split", "rsplit", "partition", "rpartition",
+    "translate", "lower", "upper", "removeprefix", "removesuffix", "hex", "splitlines",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""A process that is watched: which files it reads and for whom, what it imports, and that it starts and reaches nothing.
+"""A process that is watched: which files it reads and for whom, what it imports, and that it starts nothing.
 
-Uses the interpreter's audit events (PEP 578), and stands before the readers in machine code that the interpreter does not
-hear of (safetensors). Who asks is told by the call stack: what the user's own code opens is judged more strictly than
-what Python and niblick need to run. Code that sets out to deceive the interpreter itself is not seen.
+Uses the interpreter's audit events (PEP 578), and stands before the readers in machine code that the interpreter does
+not hear of (safetensors). Who asks is told by the call stack: what the user's own code opens is judged more strictly
+than what Python and niblick need to run. Code that sets out to deceive the interpreter itself is not seen.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from types import FrameType
 from typing import Any
 
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
-_PROCESSES = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn",
-              "os.startfile")  # fmt: skip
+_PROCESSES = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty",
+              "pty.spawn", "os.startfile")  # fmt: skip
+_NIBLICK = os.path.realpath(os.path.dirname(os.path.dirname(__file__)))
 _CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib")
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
                   "MKL_NUM_THREADS", "GOMP_SPINCOUNT", "LANG", "LC_ALL")  # fmt: skip
@@ -57,22 +58,33 @@ class Watched:
         """A file is opened."""
         path = os.path.realpath(name)
         self.files.add(path)
-        by_user = self._users_own()
-        if by_user and (not path.endswith(_CODE) or path.startswith(self.data + os.sep)):
+        text = path.startswith(self.data + os.sep)
+        if self._users_own(through_niblick=text) and (text or not path.endswith(_CODE)):
             self.asked.add(path)
 
-    def _users_own(self) -> bool:
-        """Whether a frame of the user's code is above this call."""
+    def _users_own(self, *, through_niblick: bool = True) -> bool:
+        """Whether the user's code asked for this: not by importing something, nor (unless told) by asking niblick."""
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
-            if frame.f_code.co_filename.startswith(self.own + os.sep):
+            file = frame.f_code.co_filename
+            if file.startswith(self.own + os.sep):
                 return True
+            if file.startswith("<frozen importlib._bootstrap"):
+                return False  # what a module does as it is imported is its own doing
+            own = file.startswith(_NIBLICK + os.sep) and not file.startswith(_NIBLICK + os.sep + "audit")
+            if own and not through_niblick:
+                return False
             frame = frame.f_back
         return False
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
-        modules = {name.partition(".")[0] for name in list(sys.modules)}
+        stdlib = os.path.realpath(os.path.dirname(os.__file__))
+        modules = set()
+        for name, module in list(sys.modules.items()):
+            file = os.path.realpath(getattr(module, "__file__", None) or "")
+            if "." not in name and os.path.isfile(file) and (_packages(file) or not file.startswith(stdlib + os.sep)):
+                modules.add(name)
         return {
             "files": sorted(path for path in list(self.files) if os.path.isfile(path)),
             "asked": sorted(path for path in list(self.asked) if os.path.isfile(path)),
@@ -101,10 +113,10 @@ def _stand_before_safetensors(seen: Watched) -> None:
         library = importlib.import_module(module)
         opener = getattr(library, "safe_open", None)
         if opener is not None:
-            setattr(library, "safe_open", _heard(opener, seen))
+            vars(library)["safe_open"] = _heard(opener, seen)
         for name in ("load_file", "load_model"):
             if (reader := getattr(library, name, None)) is not None:
-                setattr(library, name, _heard(reader, seen))
+                vars(library)[name] = _heard(reader, seen)
 
 
 def _heard(function: Any, seen: Watched) -> Any:
@@ -155,12 +167,15 @@ def strange_packages(modules: list[str], own: set[str]) -> list[str]:
     return [
         name
         for name in modules
-        if not name.startswith("_")
-        and name not in sys.stdlib_module_names
+        if name not in sys.stdlib_module_names
         and name not in own
         and name not in ("niblick", "__main__", "sitecustomize", "usercustomize", "sitecustomise")
         and not known & {_normal(owner) for owner in belong.get(name, ["?"])}
     ]
+
+
+def _packages(file: str) -> bool:
+    return "site-packages" in file or "dist-packages" in file
 
 
 def required() -> set[str]:

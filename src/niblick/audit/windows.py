@@ -1,8 +1,8 @@
 """Whole windows as they are really scored, held against the same rows asked alone by something that has seen nothing.
 
-Some batches of the real scoring, spread over the stream, are kept with what each target cost there: at the scorer's batch
-size, window length and dtype, and again after many more tokens. A fresh copy is then asked about single rows, and about
-rows that end before the target, which leaves nothing to look ahead at. Both must give every target the same cost.
+Some batches of the real scoring, spread over the stream, are kept with what each target cost there: at the scorer's
+batch size, window length and dtype, and again after many more tokens. A fresh copy is then asked about single rows, and
+about rows that end before the target, which leaves nothing to look ahead at. Both must give every target the same cost.
 
 Shapes: N targets, B batch, L positions, T positions whose targets are scored, V vocabulary.
 """
@@ -178,9 +178,7 @@ def computes_in_half(f: Function, ids_BL: Tensor) -> bool:
     return seen.half
 
 
-def function_windows(
-    load: Callable[[], Function], split: Split, bos_id: int, vocab_size: int, tokens: int
-) -> Check:
+def function_windows(load: Callable[[], Function], split: Split, bos_id: int, vocab_size: int, tokens: int) -> Check:
     """A function as it is scored, against a copy that is loaded anew and asked about rows alone."""
     config = ScoreConfig()
     kept = spread(config, split, bos_id, tokens, pad=False)
@@ -202,7 +200,10 @@ def function_windows(
             some = [row.begin + end for end in row.ends]
             asked, cut = alone(fresh, row), with_nothing_behind(fresh, row)
             for own, when in zip(nats, ("", f" (after {read:,} tokens)"), strict=True):
-                for way, other, places in (("with nothing behind it", cut, some), ("in a row alone", asked, everywhere)):
+                for way, other, places in (
+                    ("with nothing behind it", cut, some),
+                    ("in a row alone", asked, everywhere),
+                ):
                     found = difference(way + when, own[list(places)], other, batch, places)
                     if beyond(found, half=half):
                         return told(found, half)
@@ -210,8 +211,8 @@ def function_windows(
     rows, length = kept[0].ids_BL.shape
     return passed(
         "scored windows",
-        f"{targets:,} targets in batches of up to {rows} windows of {length} tokens cost what they cost in rows alone, at "
-        f"first and after {read:,} tokens",
+        f"{targets:,} targets in batches of up to {rows} windows of {length} tokens cost what they cost in rows alone, "
+        f"at first and after {read:,} tokens",
         targets=targets,
         tokens=read,
         half=half,
