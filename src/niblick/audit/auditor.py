@@ -27,7 +27,7 @@ from torch import Tensor
 from niblick.artifact.container import Artifact
 from niblick.audit import text_checks as text
 from niblick.audit.checks import Audit, Check, failed, not_applicable, passed
-from niblick.audit.file_checks import audit_file, read_text
+from niblick.audit.file_checks import audit_file
 from niblick.audit.function_checks import Effort, Function, audit_function
 from niblick.audit.log_checks import audit_log
 from niblick.audit.model_checks import audit_model, exact
@@ -42,7 +42,7 @@ from niblick.data.documents import read_documents
 from niblick.data.shards import file_hash
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ArtifactError, ConfigError, NiblickError
-from niblick.files import copy_recipe
+from niblick.files import copy_recipe, read_text
 from niblick.model.lm import LM
 from niblick.recipes.presets import load_recipe
 from niblick.run import artifacts, packing, prepared, scoring

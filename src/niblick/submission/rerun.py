@@ -94,7 +94,7 @@ def rerun(folder: Path, data: str, python: Path | None = None) -> dict[str, Any]
     if done.returncode or not claims:
         last = ((done.stderr or done.stdout).strip().splitlines() or ["nothing"])[-1]
         raise NiblickError(f"`python train_gpt.py --eval` of {folder} failed: {last}")
-    return {"bpb": float(claims[-1].bpb), "loss": float(claims[-1].loss), "network": how}
+    return {"bpb": float(claims[-1].bpb), "loss": float(claims[-1].loss or "nan"), "network": how}
 
 
 def stated(folder: Path) -> dict[str, Any]:
