@@ -33,11 +33,14 @@ LIKELY_WINDOW = 4096
 """Windows of a log that does not say how long they are."""
 
 
-def audit_log(text: str, true_bytes: int = VALIDATION_BYTES) -> list[Check]:
-    """All checks of a log: of the last run in it, with the others named."""
+def audit_log(text: str, true_bytes: int = VALIDATION_BYTES, shipped_code: int | None = None) -> list[Check]:
+    """All checks of a log: of the last run in it, with the others named.
+
+    `shipped_code` is what the script weighs that lies beside it: logs may have counted its unpacked source.
+    """
     runs = read_runs(text)
     log = runs[-1]
-    found = [implied_bytes(log, true_bytes), scores_agree(log), sizes(log), clocks(log), track(log)]
+    found = [implied_bytes(log, true_bytes), scores_agree(log), sizes(log, shipped_code), clocks(log), track(log)]
     if not log.empty:
         found += [several_runs(runs)] if len(runs) > 1 else []
         found += log_suspicions.suspicions(runs, VALIDATION_TOKENS)
@@ -178,7 +181,7 @@ def _worse(log: ChallengeLog, best: Claim) -> str:
     )
 
 
-def sizes(log: ChallengeLog) -> Check:
+def sizes(log: ChallengeLog, shipped_code: int | None = None) -> Check:
     """Code and model add up to the total, which is under the cap."""
     name = "artifact"
     code, models, totals = ([s for s in log.sizes if s.said.what == what] for what in ("code", "model", "total"))
@@ -195,6 +198,8 @@ def sizes(log: ChallengeLog) -> Check:
             )
     for total in totals:
         if total.said.size - total.said.slack > rules.CAP_BYTES:
+            if shipped_code is not None and (said := _as_shipped(total, code, models, shipped_code)):
+                return passed(name, said, "stated", total_bytes=total.said.size)
             said = f"line {total.line}: {total.said.size:,} bytes are over the cap of {rules.CAP_BYTES:,}"
             return failed(name, said, "stated", line=total.line, total=total.said.size)
     if "artifact_bytes" in log.summary:
@@ -210,6 +215,19 @@ def sizes(log: ChallengeLog) -> Check:
 def _adds_up(code: Sized, model: Sized, total: Sized) -> bool:
     slack = code.said.slack + model.said.slack + total.said.slack
     return abs(code.said.size + model.said.size - total.said.size) <= slack
+
+
+def _as_shipped(total: Sized, code: list[Sized], models: list[Sized], shipped: int) -> str:
+    """What to say of a total over the cap that is under it with the code as it is shipped; "" where it is not."""
+    for counted in code:
+        for model in models:
+            fits = _adds_up(counted, model, total) and model.said.size + shipped <= rules.CAP_BYTES
+            if fits and shipped < counted.said.size:
+                return (
+                    f"line {total.line}: {total.said.size:,} bytes are over the cap with {counted.said.size:,} of "
+                    f"code; the script is shipped in {shipped:,}, which makes {model.said.size + shipped:,}, under it"
+                )
+    return ""
 
 
 def _of(size: Sized) -> str:
