@@ -24,14 +24,13 @@ import torch
 from niblick.artifact.container import Artifact
 from niblick.audit import text_checks as text
 from niblick.audit.checks import Audit, Check, failed, not_applicable, passed
-from niblick.audit.file_checks import audit_file, read_text
+from niblick.audit.file_checks import audit_file
+from niblick.audit.folders import folder_checks, read_folder
 from niblick.audit.fresh import Fresh, constants, score_fresh
 from niblick.audit.function_checks import Effort
 from niblick.audit.functions import function_checks, sample_rows
-from niblick.audit.log_checks import audit_log
 from niblick.audit.model_checks import audit_model, exact
 from niblick.audit.scorer_checks import Scorer, score_first, sums_to_one
-from niblick.audit.script_checks import audit_script
 from niblick.challenge import rules
 from niblick.challenge.tracks import UNWEIGHED
 from niblick.config.run_config import score_config
@@ -40,6 +39,7 @@ from niblick.data.documents import read_documents
 from niblick.data.shards import file_hash
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError, NiblickError
+from niblick.files import read_json
 from niblick.model.lm import LM
 from niblick.run import artifacts, packing, prepared, scoring
 from niblick.run.directory import Run, machine, write_json
@@ -49,6 +49,7 @@ from niblick.score.coding import Layout, decode, encode, refuse_unprovable
 from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import score_split
 from niblick.submission import rerun as rerunning
+from niblick.submission.forms import Form
 
 Say = Callable[[str], None]
 
@@ -110,55 +111,35 @@ def audit(target: str, runs: Path, data: str = "", options: Options | None = Non
 
 
 def audit_folder(folder: Path, runs: Path, data: str, options: Options, say: Say) -> Audit:
-    """Audit what lies in a submission folder: scripts and logs, each by itself; then all of it together, run again."""
-    checks: list[Check] = []
-    scripts, logs = sorted(folder.glob("*.py")), sorted([*folder.glob("*.txt"), *folder.glob("*.log")])
-    logs = [log for log in logs if "requirements" not in log.name]
-    stated = rerunning.stated(folder) if (folder / "submission.json").is_file() else None
-    data = data or (_data_of(stated, runs) if stated else "")
+    """Audit a submission folder: its files are read, by themselves and beside each other, and then run again."""
+    found = read_folder(folder)
+    checks = folder_checks(found)
+    data = data or (_data_of(found.form, runs) if found.form else "")
+    checks.append(rerun(folder, found.form, data, options.python, say))
     artifact = folder / "final_model.nib"
-    if not scripts and not logs:
-        raise ConfigError(f"{folder} holds no script (*.py) and no log (*.log, *.txt): name a run, file or submission")
-    for path, found in [(p, audit_script(read_text(p), str(p))) for p in scripts] + [
-        (p, audit_log(read_text(p))) for p in logs
-    ]:
-        checks += [replace(check, name=f"{path.name}: {check.name}") for check in found]
-    if stated is not None:
-        checks.append(folder_bytes(folder, stated))
-    checks.append(rerun(folder, stated, data, options.python, say))
     if artifact.is_file() and data:
         checks += artifact_checks(artifact, None, data, options, say)
     return Audit(str(folder), "submission", tuple(checks))
 
 
-def _data_of(stated: dict[str, Any], runs: Path) -> str:
+def _data_of(form: Form, runs: Path) -> str:
     """The text that a submission's first run was scored on, where that run lies in `runs`."""
-    for seed in stated.get("seeds", []):
-        path = runs / str(seed.get("run", "")) / "config.json"
-        if path.is_file():
-            return str(json.loads(path.read_text(encoding="utf-8"))["data"]["path"])
+    for seed in form.seeds:
+        path = runs / seed.run / "config.json"
+        if seed.run and path.is_file():
+            return str(read_json(path)["data"]["path"])
     return ""
 
 
-def folder_bytes(folder: Path, stated: dict[str, Any]) -> Check:
-    """The files are as large as submission.json says, and together within the cap."""
-    name = "submission: bytes"
-    sizes = {"bytes_code": "train_gpt.py", "bytes_model_int8_zlib": "final_model.nib"}
-    found = {key: (folder / file).stat().st_size if (folder / file).is_file() else 0 for key, file in sizes.items()}
-    total = sum(found.values())
-    for key, size in {**found, "bytes_total": total}.items():
-        if stated.get(key) != size:
-            return failed(name, f"submission.json says {key} of {stated.get(key)}, and there are {size}", **found)
-    if total > rules.CAP_BYTES:
-        return failed(name, f"{total:,} bytes are over the cap of {rules.CAP_BYTES:,}", **found)
-    return passed(name, f"{total:,} bytes, {total / rules.CAP_BYTES:.1%} of the cap, as stated", **found)
-
-
-def rerun(folder: Path, stated: dict[str, Any] | None, data: str, python: Path | None, say: Say) -> Check:
+def rerun(folder: Path, form: Form | None, data: str, python: Path | None, say: Say) -> Check:
     """Score a submission again in a fresh environment without network, with its own script."""
     name = "rerun"
-    if stated is None or not (folder / "train_gpt.py").is_file() or not (folder / "final_model.nib").is_file():
-        return not_applicable(name, f"{folder} has no submission.json, train_gpt.py and final_model.nib to run again")
+    missing = [file for file in ("train_gpt.py", "final_model.nib") if not (folder / file).is_file()]
+    missing += ["submission.json"] * (form is None)
+    if missing or form is None:
+        return not_applicable(name, f"it cannot be run again: {folder} has no {' and no '.join(missing)}")
+    if form.bpb is None:
+        return not_applicable(name, f"{form.path.name} states no score that could be made again")
     if not data:
         return not_applicable(name, "its score is not made again, because no text is named: pass --data DIR")
     say("making a fresh environment, and scoring the artifact in it without network")
@@ -166,7 +147,7 @@ def rerun(folder: Path, stated: dict[str, Any] | None, data: str, python: Path |
         found = rerunning.rerun(folder, data, python)
     except NiblickError as error:
         return failed(name, str(error))
-    said = float(stated.get("val_bpb", float("nan")))
+    said = form.bpb.value
     off = found["bpb"] - said
     facts = {"bpb": found["bpb"], "stated": said, "off": off, "network": found["network"]}
     told = f"{found['bpb']:.6f} BPB in a fresh environment, {found['network']}; submission.json says {said:.6f}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from niblick.audit.checks import Audit
 from niblick.audit.log_checks import audit_log
 from niblick.audit.script_checks import audit_script
-from niblick.errors import DataError
+from niblick.files import read_text
 
 
 def audit_file(target: str) -> Audit | None:
@@ -18,11 +18,3 @@ def audit_file(target: str) -> Audit | None:
     if path.suffix in (".txt", ".log") and path.is_file():
         return Audit(target, "log", tuple(audit_log(read_text(path))))
     return None
-
-
-def read_text(path: Path) -> str:
-    """Read a file, whatever its bytes are. Raises DataError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error

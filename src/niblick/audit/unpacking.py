@@ -16,12 +16,12 @@ import importlib
 import io
 import lzma
 import re
-import tokenize
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from niblick import files
 from niblick.errors import ConfigError
 
 MOST_BYTES = 10_000_000
@@ -60,20 +60,10 @@ class _TooMuch(Exception):
 
 
 def decoded(data: bytes, name: str = "the script") -> str:
-    """Return the text of a Python file as Python reads it: BOM, coding line, any line ends. UTF-16 too.
-
-    Raises ConfigError if the bytes are no text.
-    """
+    """Return the text of a Python file, whatever its encoding and line ends. Raises ConfigError if it is no text."""
     try:
-        for mark, kind in ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
-                           (codecs.BOM_UTF16_BE, "utf-16")):  # fmt: skip
-            if data.startswith(mark):
-                return _unix(data.decode(kind))
-        if len(data) > 3 and b"\0" in data[:4]:
-            return _unix(data.decode("utf-16-le" if data[1] == 0 else "utf-16-be"))
-        kind, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
-        return _unix(data.decode(kind))
-    except (SyntaxError, UnicodeError, LookupError) as error:
+        return _unix(files.decoded(data))
+    except UnicodeError as error:
         raise ConfigError(f"{name} is no text that Python could read: {error}") from None
 
 

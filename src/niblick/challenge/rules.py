@@ -20,6 +20,9 @@ TRAIN_SECONDS = 600
 EVAL_SECONDS = 600
 """Record track: seconds of scoring on 8×H100."""
 
+GPUS = 8
+"""Record track: GPUs."""
+
 RECORD_NATS = 0.005
 """A record must beat the last one by so many nats per token of the same tokenizer."""
 

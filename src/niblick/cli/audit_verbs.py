@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from niblick.cli.app import RUNS, Data, Json, Runs, app, print_json
+from niblick.cli.app import RUNS, Data, Json, Runs, app, print_json, print_table
 from niblick.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -61,11 +61,17 @@ def print_audit(found: Audit) -> None:
     """A line or more for each check, and the verdict."""
     import textwrap
 
-    width = max((len(check.name) for check in found.checks), default=0) + 2
+    plain = [check for check in found.checks if "evidence" not in check.facts]
+    width = max((len(check.name) for check in plain), default=0) + 2
     marks = {"pass": "pass", "fail": "FAIL", "look": "look", "not applicable": "n/a "}
-    for check in found.checks:
+    for check in plain:
         head = f"{marks[check.status]}  {check.name:<{width}}"
         print(textwrap.fill(check.detail, 110, initial_indent=head, subsequent_indent=" " * len(head)))
+    if compared := [check for check in found.checks if "evidence" in check.facts]:
+        print()
+        columns = ["what", "claim", "evidence", "verdict"]
+        cells = [[c.name.removeprefix("claim: "), c.facts["claim"], c.facts["evidence"]] for c in compared]
+        print_table(columns, [[*cell, marks[c.status]] for cell, c in zip(cells, compared, strict=True)])
     print(f"\n{found.subject}: {found.sentence()}")
 
 
