@@ -102,7 +102,11 @@ class Flow(Calls):
             if start is not None and start.function is not None and not _is_module(body):
                 self.enter(start.function, node, given, words)
             else:
-                words = words | {str(at): value for at, value in enumerate(given)}
+                names = [
+                    n.target.id for n in body.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+                ]
+                names += [str(at) for at in range(len(names), len(given))]
+                words = words | dict(zip(names, given, strict=False))
                 for name, value in words.items():
                     instance.fields.setdefault(name, value)
             return instance
@@ -395,12 +399,15 @@ class Flow(Calls):
     ) -> Value:
         """The values of a comprehension."""
         inner = Scope(scope)
-        out = Value(traits={"list"})
+        out, values = Value(traits={"list"}), list[Value]()
+        known = generators[0].iter
+        passes = len(known.elts) if isinstance(known, ast.Tuple | ast.List) and len(generators) == 1 else 0
 
         def go(level: int) -> None:
             if level == len(generators):
                 for part in body:
                     value = self.value(part, inner)
+                    values.append(value)
                     self.settle(value, getattr(node, "lineno", 0), summed=True)
                     out.take(value)
                     out.place |= value.place
@@ -409,7 +416,7 @@ class Flow(Calls):
                 return
             one = generators[level]
             source = self.value(one.iter, inner)
-            for at in range(2):
+            for at in range(passes if 0 < passes < 9 else 2):
                 loop = (getattr(node, "lineno", 0), getattr(node, "col_offset", 0), level)
                 self.loops.append((loop, at))
                 self.bind(one.target, self._element(one.iter, source, loop, at, inner), inner)
@@ -419,6 +426,8 @@ class Flow(Calls):
                 self.loops.pop()
 
         go(0)
+        if passes and len(values) == passes:
+            out.items = values
         return out
 
     # Assignments

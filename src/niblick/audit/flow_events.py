@@ -36,6 +36,8 @@ class Events:
         self.unfollowed: set[Finding] = set()
         self.backward = 0
         self.scored: dict[Region, int] = {}
+        self.followed = False
+        """Whether validation data was followed to what it costs."""
         self.late: list[tuple[Cost, bool]] = []
         """Costs of what was learned before, and whether they were summed up."""
         self.trained: set[int] = set()
@@ -71,7 +73,7 @@ class Events:
             out.learned |= who.all_learned()
             out.makers |= who.makers
             out.chosen |= who.chosen
-        if parts and not given and out.regions:
+        if out.regions and not any(part.regions for part in given):
             out.makers, out.costs = {}, set()  # a file by its name
             return out
         for root in out.makers.values():
@@ -121,6 +123,7 @@ class Events:
     def settle(self, value: Value, line: int, *, summed: bool) -> None:
         """A cost becomes a number, or a part of a sum."""
         for cost in value.costs:
+            self.followed |= cost.region.text == "val"
             if cost.after is None:
                 self.scored.setdefault(cost.region, line)
             else:

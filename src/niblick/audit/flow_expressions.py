@@ -280,7 +280,7 @@ class Expressions(Events):
         """Values are mixed into a key."""
         line = getattr(node, "lineno", 0)
         for part in parts:
-            rest = [other for other in parts if other is not part and not other.traits & {"bool"}]
+            rest = [other for other in parts if other is not part and not other.traits & {"bool", "target"}]
             tokens = [
                 other
                 for other in rest
@@ -365,7 +365,7 @@ def part_of(base: Value, index: Value, cut: ast.expr) -> Value:
             marks = frozenset([(ast.unparse(cut.lower), 1)])
     out.regions = {Region(region.text, region.place | marks) for region in base.regions}
     last = cut.elts[-1] if isinstance(cut, ast.Tuple) and cut.elts else cut
-    if isinstance(last, ast.Slice) and base.traits.isdisjoint({"dist", "list"}):
+    if isinstance(last, ast.Slice) and base.traits.isdisjoint({"dist", "list", "key"}):
         if _is_next(last.lower):
             out.traits.add("target")
         elif last.upper is not None:

@@ -151,6 +151,8 @@ class Value:
         self.trials |= other.trials
         self.makers |= other.makers
         self.traits |= other.traits & KEPT
+        if "<class>" in other.fields:
+            self.fields = {**other.fields, **self.fields}
         if other.regions or other.costs:
             self.traits -= {"const", "text"}
             self.number = None

@@ -115,6 +115,8 @@ def _learning(read: Sequence[_Read]) -> Check:
     if guarded:
         where, first = guarded[0]
         return passed(name, f"{where}line {first.line} {first.what}", "look", lines=_lines(guarded))
+    if any(one.flow.uses for one in read) and not any(one.flow.followed for one in read):
+        return not_applicable(name, "validation data was not followed to any score of it", "look")
     passes = sum(one.flow.backward for one in read)
     if not passes and not any(one.flow.uses for one in read):
         return not_applicable(name, "the script learns nothing and uses no validation data", "look")

@@ -10,7 +10,7 @@ Shapes: N targets, B batch, L positions, T positions whose targets are scored, V
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from niblick.audit.checks import Check, failed, passed
 from niblick.data.dataset import Split
-from niblick.score.any_function import FunctionLosses
+from niblick.score.any_function import FunctionLosses, NotNormalized
 from niblick.score.plan import Batch, plan, read_batch
 from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import Losses, batches_of
@@ -62,14 +62,6 @@ class Apart:
     target: int
     nats: tuple[float, float]
     mean: float
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Batches of the real scoring, with the nats of their targets."""
-
-    batches: list[Batch]
-    nats: list[Floats] = field(default_factory=list)
 
 
 def spread(config: ScoreConfig, split: Split, bos_id: int, tokens: int, *, pad: bool) -> list[Batch]:
@@ -180,6 +172,13 @@ def computes_in_half(f: Function, ids_BL: Tensor) -> bool:
 
 def function_windows(load: Callable[[], Function], split: Split, bos_id: int, vocab_size: int, tokens: int) -> Check:
     """A function as it is scored, against a copy that is loaded anew and asked about rows alone."""
+    try:
+        return _function_windows(load, split, bos_id, vocab_size, tokens)
+    except NotNormalized as error:
+        return failed("scored windows", f"as it is scored, {error}")
+
+
+def _function_windows(load: Callable[[], Function], split: Split, bos_id: int, vocab_size: int, tokens: int) -> Check:
     config = ScoreConfig()
     kept = spread(config, split, bos_id, tokens, pad=False)
     scorer, warm = FunctionLosses(load(), vocab_size), min(8 * tokens, MOST_WARM)

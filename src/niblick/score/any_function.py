@@ -59,6 +59,10 @@ class FunctionLosses(Losses):
         return -log_p_BTV.gather(2, targets_BT[:, :, None].to(log_p_BTV.device)).flatten()
 
 
+class NotNormalized(ConfigError):
+    """What a function gives is no distribution."""
+
+
 def sum_tolerance(dtype: torch.dtype) -> float:
     """How far the probabilities of a position may be from a sum of one, by rounding in this dtype."""
     return HALF_TOLERANCE if dtype in (torch.float16, torch.bfloat16) else TOLERANCE
@@ -73,7 +77,7 @@ def _check(log_p_BLV: Tensor, expected: tuple[int, ...]) -> None:
     off_BL = (sums_BL - 1).abs()
     if not bool((off_BL <= sum_tolerance(log_p_BLV.dtype)).all()):  # so that NaN is refused too
         row, place = divmod(int(off_BL.nan_to_num(torch.inf).argmax()), expected[1])
-        raise ConfigError(
+        raise NotNormalized(
             f"the probabilities at position {place} of row {row} sum to {float(sums_BL[row, place]):.4g}, expected 1: "
             "give log-probabilities in nats, as of log_softmax"
         )
