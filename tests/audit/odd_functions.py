@@ -1,4 +1,4 @@
-"""Functions from ids (B, L) to log-probabilities (B, L, 260): cheats that show only as they are scored, honest oddities.
+"""Functions from ids (B, L) to log-probabilities (B, L, 260): cheats that show as they are scored, honest oddities.
 
 `FILE` is written to a file and loaded from there, so that each can be loaded anew.
 """
