@@ -180,5 +180,5 @@ def test_the_command_shows_one_table(tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert not end.value.code
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert said.count("evidence") == 1 and "has no final_model.nib" in said and "checks passed" in said

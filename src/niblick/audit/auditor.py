@@ -23,7 +23,7 @@ import torch
 
 from niblick.artifact.container import Artifact
 from niblick.audit import text_checks as text
-from niblick.audit.checks import Audit, Check, failed, not_applicable, passed
+from niblick.audit.checks import Audit, Check, failed, look, not_applicable, passed
 from niblick.audit.file_checks import audit_file
 from niblick.audit.folders import folder_checks, read_folder
 from niblick.audit.fresh import Fresh, constants, score_fresh
@@ -230,7 +230,25 @@ def _bytes(audited: Audited) -> list[Check]:
     audited.say("counting bytes again, and looking for validation text in training text")
     record = audited.record
     claimed = (record["bytes"], record["lossless"]) if record else (None, None)
+    if audited.dataset.val.byte_counts:
+        return [given_bytes(audited.dataset.val, audited.dataset.tokenizer, claimed[0])]
     return [text.bytes_counted(audited.dataset.val, audited.dataset.tokenizer, *claimed)]
+
+
+def given_bytes(split: Split, tokenizer: Tokenizer, claimed: int | None) -> Check:
+    """Byte counts that lie beside the tokens: no more than the tokens decode to, and those of the score."""
+    name = "bytes"
+    counted = sum(int(counts.sum(dtype=np.int64)) for counts in split.byte_counts) - int(split.byte_counts[0][0])
+    decoded = sum(len(tokenizer.decode(split.slice(*span))) for span in text.document_spans(split, tokenizer.bos_id))
+    facts = {"bytes": counted, "decoded_bytes": decoded}
+    if counted > decoded:
+        said = f"the counts beside the tokens make {counted:,} bytes, and the tokens decode to {decoded:,}"
+        return failed(name, said, **facts)
+    if claimed is not None and claimed != counted:
+        said = f"the score counts {claimed:,} bytes and the counts beside the tokens make {counted:,}"
+        return failed(name, said, claimed=claimed, **facts)
+    told = f"{counted:,} bytes by the counts beside the tokens, of {decoded:,} that these decode to"
+    return look(name, f"{told}: what the text was before it was changed, nobody can see here", **facts)
 
 
 def _scorer(audited: Audited) -> list[Check]:

@@ -296,7 +296,7 @@ def score_losses(
         done += end - first
         clock.check(done, total)
         span = tokens[first - 1 - offset :]
-        tally.add(first, nats_N, int(tokenizer.token_bytes(span[:-1], span[1:]).sum()))
+        tally.add(first, nats_N, int(split.target_bytes(first, span, tokenizer).sum()))
         if observe is not None:
             observe(first, nats_N)
         if progress is not None and tally.bytes:
