@@ -23,6 +23,9 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
+_LOOK = 8192
+"""Bytes at the beginning of a file that tell whether it is text."""
+
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises DataError if it is missing or broken."""
@@ -35,6 +38,32 @@ def read_json(path: Path) -> Any:
 def integer(digits: str) -> int | float:
     """Read an integer of foreign JSON (`json.loads(parse_int=integer)`): int() refuses thousands of digits."""
     return int(digits) if len(digits) < 300 else float(digits)
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in whatever encoding it was written: UTF-8 or UTF-16, with or without a mark at its beginning.
+
+    Raises DataError if it cannot be read, or if it is no text.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return decoded(data)
+    except UnicodeError as error:
+        raise DataError(f"{path} is no text ({error}): give a file that people can read") from None
+
+
+def decoded(data: bytes) -> str:
+    """Decode the bytes of a text file. Raises UnicodeError if they are no text."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16")
+    if b"\0" in data[:4] and len(data) > 3:
+        return data.decode("utf-16-le" if data[1] == 0 else "utf-16-be")
+    if b"\0" in data[:_LOOK]:
+        raise UnicodeError("it holds NUL bytes")
+    return data.decode("utf-8-sig", errors="replace")
 
 
 def write_json(path: Path, data: Any) -> None:

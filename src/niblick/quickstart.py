@@ -92,7 +92,7 @@ def quickstart(folder: Path, seconds: float) -> dict[str, Any]:
         "chunks_after": [c.text for c in after],
         "brackets_before": brackets(before),
         "brackets_after": brackets(after),
-        "audit": audited["checks"],
+        "audit": [check.plain() for check in audited.checks],
         "steps": result["step"],
         "train_seconds": result["train_seconds"],
         "seconds": time.perf_counter() - started,

@@ -202,12 +202,22 @@ def test_logs_scripts_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture[
         "Code size: 7 bytes\nSerialized model x: 5 bytes\nTotal submission size x: 12 bytes\n"
     )
     assert niblick("audit", tmp_path / "train.log") == 0
-    assert niblick("audit", tmp_path / "train_gpt.py") == 1
+    assert niblick("audit", tmp_path / "train_gpt.py") == 0
+    assert "look at score-first;" in capsys.readouterr().out
+    assert niblick("audit", tmp_path / "train_gpt.py", "--strict") == 1
     capsys.readouterr()
-    assert niblick("audit", tmp_path, "--json") == 1
-    found = statuses(json.loads(capsys.readouterr().out))
-    assert found["train_gpt.py: score-first"] == "fail" and found["train.log: artifact"] == "pass"
+    assert niblick("audit", tmp_path, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    found = statuses(said)
+    assert said["outcome"] == "look" and said["honest"] is True
+    assert {check["name"]: check["strength"] for check in said["checks"]}["train.log: artifact"] == "stated"
+    assert found["train_gpt.py: score-first"] == "look" and found["train.log: artifact"] == "pass"
     assert found["rerun"] == "not applicable"
+    (tmp_path / "empty.log").write_text("hello\n")
+    capsys.readouterr()
+    assert niblick("audit", tmp_path / "empty.log", "--json") == 2
+    said = json.loads(capsys.readouterr().out)
+    assert (said["outcome"], said["honest"]) == ("nothing read", False)
 
 
 def test_bad_targets_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,12 +173,9 @@ def test_the_folder_verifies_in_a_fresh_environment(
     assert not facts["reasons"]
     assert facts["bytes_code"] == (tmp_path / "mine" / "train_gpt.py").stat().st_size
     assert abs(facts["bytes_code"] / run.result()["code_bytes"] - 1) < 0.01  # type: ignore[index]
-    checks = auditing.audit(str(tmp_path / "mine"), run.path.parent, data, auditing.Options(FEW, handling=fresh))[
-        "checks"
-    ]
-    bad = [c for c in checks if c["status"] == "fail" and not c["name"].startswith("train_seed")]
-    assert not bad
-    assert {"rerun", "causality", "artifact"} <= {c["name"] for c in checks if c["status"] == "pass"}
+    found = auditing.audit(str(tmp_path / "mine"), run.path.parent, data, auditing.Options(FEW, handling=fresh))
+    assert not [name for name in found.named("fail") if not name.startswith("train_seed")]
+    assert {"rerun", "causality", "artifact"} <= set(found.named("pass"))
 
 
 @pytest.fixture

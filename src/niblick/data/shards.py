@@ -29,6 +29,12 @@ def shard_header(tokens: int) -> bytes:
     return header.tobytes()
 
 
+def shard_files(directory: Path, split: str) -> list[Path]:
+    """The shards of a split in stream order: their names end in a number, and no other files of the name are tokens."""
+    return sorted(p for p in directory.glob(f"fineweb_{split}_*.bin") if p.stem.rpartition("_")[2].isdecimal()
+                  and p.stem.count("_") == split.count("_") + 2)  # fmt: skip
+
+
 def read_shard(path: Path) -> npt.NDArray[np.uint16]:
     """Map the tokens of a shard, shape (tokens,), read-only. Raises DataError if it is foreign, damaged or cut off."""
     try:

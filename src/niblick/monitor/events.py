@@ -66,15 +66,19 @@ class EventReader:
 
     def finished(self, result: dict[str, Any], at: float | None) -> None:
         """Note that result.json is there, which is written last: whatever the events say, the run is done."""
-        facts, bpb = self.facts, _number(result.get("bpb"))
+        facts, bpb, name = self.facts, _number(result.get("bpb")), str(result.get("artifact", "score"))
         if bpb is not None and not facts.scores:
-            name = str(result.get("artifact", "score"))
-            facts.score(FinalScore(name, "roundtrip", bpb, _number(result.get("loss")), None, True))
-        for key in ("artifact_bytes", "code_bytes", "total_bytes"):
-            if isinstance(result.get(key), int):
-                setattr(facts, key, result[key])
+            facts.score(FinalScore(name, "roundtrip", bpb, _number(result.get("loss")), None, True, name))
+        sizes = ("artifact_bytes", "code_bytes", "total_bytes")
+        facts.weigh(name, **{key: result[key] for key in sizes if isinstance(result.get(key), int)})
+        self.decided(result)
         facts.message = ""
         facts.enter("done", at)
+
+    def decided(self, result: dict[str, Any]) -> None:
+        """Note which artifact result.json calls the official one: artifacts may be added after it."""
+        if isinstance(result.get("artifact"), str):
+            self.facts.official = result["artifact"]
 
     def _configure(self, config: dict[str, Any]) -> None:
         levels = (config.get("model") or {}).get("levels") or []
@@ -136,12 +140,14 @@ class EventReader:
         self.facts.notes.append(Note("info", f"training stopped: {reason}", self.facts.step, at))
 
     def _export(self, event: dict[str, Any], at: float | None) -> None:
-        facts = self.facts
-        facts.artifact_bytes, facts.code_bytes = event.get("artifact_bytes"), event.get("code_bytes")
-        facts.total_bytes = event.get("total_bytes")
+        facts, name = self.facts, str(event.get("name"))
+        size = event.get("artifact_bytes")
+        sizes = {key: event.get(key) for key in ("artifact_bytes", "code_bytes", "total_bytes")}
+        facts.weigh(name, **sizes)
+        facts.official = facts.official or name  # what training packs comes first
         if (seconds := _number(event.get("export_seconds"))) is not None:
             facts.took("packaging", seconds)
-        facts.notes.append(Note("good", f"packed as {event.get('name')}: {facts.artifact_bytes:,} bytes", None, at))
+        facts.notes.append(Note("good", f"packed as {name}: {size:,} bytes", None, at))
         facts.enter("quantized_validation", at)
 
     def _score(self, event: dict[str, Any], at: float | None) -> None:
@@ -150,10 +156,11 @@ class EventReader:
         kind = "ttt" if learns else "sliding" if scorer.get("scorer") == "sliding" else "roundtrip"
         seconds = _number(event.get("seconds"))
         name = str(event.get("name", "score"))
-        facts.score(FinalScore(name, kind, float(event["bpb"]), _number(event.get("loss")), seconds, True))
+        facts.score(FinalScore(name, kind, float(event["bpb"]), _number(event.get("loss")), seconds, True, name))
         if seconds is not None:
             facts.took("quantized_validation", seconds)
-        facts.total_bytes = event.get("total_bytes", facts.total_bytes)
+        if "total_bytes" in event:
+            facts.weigh(name, total_bytes=event["total_bytes"])
         facts.notes.append(Note("good", f"scored from the artifact: {event['bpb']:.4f} BPB", None, at))
         facts.enter("done", at)
 

@@ -7,7 +7,6 @@ folder is copied, so that nothing in it changes.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
@@ -134,7 +133,7 @@ def rerun(folder: Path, data: str, handling: Handling) -> dict[str, Any]:
     claims = [claim for claim in read_log(ended.out).claims if claim.name.endswith("_exact")]
     if not claims:
         raise NiblickError(f"`python train_gpt.py --eval` of {folder} printed no exact score")
-    return {"bpb": float(claims[-1].bpb), "loss": float(claims[-1].loss), "how": handling.told}
+    return {"bpb": float(claims[-1].bpb), "loss": float(claims[-1].loss or "nan"), "how": handling.told}
 
 
 def copy_folder(folder: Path, into: Path, limits: Limits) -> None:
@@ -172,14 +171,3 @@ def _expect(ended: Ended, what: str) -> None:
     if ended.code:
         last = ((ended.err or ended.out).strip().splitlines() or [f"exit code {ended.code}"])[-1]
         raise NiblickError(f"{what}: {last[:500]}")
-
-
-def stated(folder: Path) -> dict[str, Any]:
-    """What submission.json says. Raises ConfigError if it is missing or no JSON."""
-    try:
-        facts = json.loads((folder / "submission.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder} has no readable submission.json ({error})") from error
-    if not isinstance(facts, dict):
-        raise ConfigError(f"{folder}/submission.json is no object")
-    return facts
