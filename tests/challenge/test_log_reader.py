@@ -18,4 +18,4 @@ def test_lines_with_endless_numbers_are_passed_over() -> None:
     ]
     log = read_log("\n".join(lines))
     assert [(claim.line, claim.step) for claim in log.claims] == [(5, 5)]
-    assert (log.tokens, log.code, log.limit_seconds, log.lines) == (None, (6, 1234), None, 6)
+    assert (log.tokens, [size.line for size in log.sizes], log.settings, log.lines) == (None, [6], {}, 6)

@@ -8,6 +8,7 @@ of the interpreter: reading and encoding then cost nothing of their time.
 from __future__ import annotations
 
 import hashlib
+import re
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -31,8 +32,8 @@ def shard_header(tokens: int) -> bytes:
 
 def shard_files(directory: Path, split: str) -> list[Path]:
     """The shards of a split in stream order: their names end in a number, and no other files of the name are tokens."""
-    return sorted(p for p in directory.glob(f"fineweb_{split}_*.bin") if p.stem.rpartition("_")[2].isdecimal()
-                  and p.stem.count("_") == split.count("_") + 2)  # fmt: skip
+    name = re.compile(rf"fineweb_{split}_\d+\.bin")
+    return sorted(path for path in directory.glob("fineweb_*.bin") if name.fullmatch(path.name))
 
 
 def read_shard(path: Path) -> npt.NDArray[np.uint16]:
