@@ -32,29 +32,6 @@ TOY = [
 ]
 QUICK = Options(Effort(tokens=1 << 12))
 
-HIDDEN = '''
-import torch
-from niblick.model.layers import ConvBlock, register_block
-from niblick.recipes.presets import get_preset
-from niblick.config.run_config import override
-
-class Hidden(ConvBlock):
-    """A block whose table lies in a file that nobody counts."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        with open({path!r}, "rb") as file:
-            self.table = torch.tensor(list(file.read(16)), dtype=torch.float32)
-
-    def forward(self, x_BLD, x0_BLD, context):
-        return super().forward(x_BLD + self.table.to(x_BLD) / 256, x0_BLD, context)
-
-register_block("h", Hidden)
-
-def recipe():
-    return override(get_preset("hnet-small"), {overrides!r})
-'''
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -124,22 +101,6 @@ def test_an_artifact_whose_code_was_not_weighed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(rules, "CAP_BYTES", 999)
     check = auditing.artifact_check(path, None, None, fresh)
     assert check.status == "fail" and "1,000 bytes without the code are over the cap" in check.detail
-
-
-@pytest.mark.slow
-def test_a_hidden_file_is_found(data: Path, tmp_path: Path) -> None:
-    """The last cheat of the museum: a table that is not in the artifact."""
-    table = tmp_path / "table.bin"
-    table.write_bytes(bytes(range(16)))
-    overrides = [assignment for assignment in TOY if "layout" not in assignment] + ["model.main.layout=h1"]
-    recipe = tmp_path / "recipe.py"
-    recipe.write_text(HIDDEN.format(path=str(table), overrides=overrides))
-    made = train(str(recipe), data, tmp_path / "runs")
-    path = next(made.glob("artifacts/*/artifact.nib"))
-    fresh = auditing.score_fresh(path, made / "recipe.py", str(data))
-    assert fresh["foreign"] == [str(table)]
-    check = auditing.artifact_check(path, 90_000, None, fresh)
-    assert check.status == "fail" and "table.bin" in check.detail
 
 
 @pytest.mark.slow
