@@ -9,6 +9,7 @@ copies of validation text, and recipes under which one artifact is scored. Our o
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import tempfile
 from collections import Counter
@@ -131,6 +132,7 @@ def _line(kind: str, found: Counter[str]) -> str:
 def main() -> None:
     """Print the table, or put it into the page."""
     sys.path.insert(0, str(ROOT / "tests" / "audit"))
+    os.environ["NIB_ODD_TABLE"] = "0.5"  # what a recipe looks for
     made = table([row for some in (scripts, own_scripts, functions, copies, recipes) for row in some()])
     if "--docs" in sys.argv:
         text = PAGE.read_text()

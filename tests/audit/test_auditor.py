@@ -15,6 +15,7 @@ from niblick import cli
 from niblick.artifact.container import read_artifact, write_artifact
 from niblick.audit import auditor as auditing
 from niblick.audit.auditor import Options
+from niblick.audit.fresh import Fresh
 from niblick.audit.function_checks import Effort
 from niblick.challenge import rules
 from niblick.data.dataset import Dataset
@@ -72,8 +73,8 @@ def statuses(found: dict[str, Any]) -> dict[str, str]:
 def test_an_honest_run_passes_and_is_proved(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert niblick("audit", run, "--prove", "1", "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    names = ("causality", "normalization", "independence", "bytes", "score-first", "split hygiene", "artifact")
-    assert statuses(found) == dict.fromkeys((*names, "reproduction", "proof"), "pass"), found
+    names = ("causality", "normalization", "independence", "bytes", "score-first", "scored windows", "split hygiene")
+    assert statuses(found) == dict.fromkeys((*names, "artifact", "reproduction", "proof"), "pass"), found
     [written] = run.glob("artifacts/*/audit.json")
     assert json.loads(written.read_text()) == found
 
@@ -94,7 +95,7 @@ def test_records_that_say_something_else_fail(run: Path, data: Path, tmp_path: P
 def test_an_artifact_whose_code_was_not_weighed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "artifact.nib"
     path.write_bytes(bytes(1000))
-    fresh: dict[str, Any] = {"foreign": [], "network": []}
+    fresh = Fresh(1.0)
     check = auditing.artifact_check(path, None, None, fresh)
     assert check.status == "pass" and "code not weighed" in check.detail
     assert (check.facts["code_bytes"], check.facts["total_bytes"]) == (None, None)
