@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from niblick.artifact.container import Artifact
+from niblick.audit import claims
 from niblick.audit import text_checks as text
 from niblick.audit.checks import Audit, Check, failed, look, not_applicable, passed
 from niblick.audit.file_checks import audit_file
@@ -58,12 +59,6 @@ Say = Callable[[str], None]
 
 ROWS = 4
 """Windows that a model or function is asked about."""
-
-SAME = 1e-6
-"""Share by which a score may differ when it is made again on the same machine."""
-
-ALIKE = 2e-3
-"""The same on another machine or device, where rounding differs."""
 
 PROOF = 0.005
 """Share by which the payload of a proof may differ from the score, apart from what opens its lanes."""
@@ -106,9 +101,10 @@ def audit(target: str, runs: Path, data: str = "", options: Options | None = Non
         data = prepared.config_of(run).data.path
     if not data:
         raise ConfigError(f"{target} names no text: pass --data DIR")
-    checks = artifact_checks(artifact, run, data, options, say)
-    about = {"artifact_sha256": file_hash(artifact), "data": data, "machine": machine()}
-    found = Audit(target, "artifact", tuple(checks), about)
+    audited = open_audited(artifact, run, data, options, say)
+    about: dict[str, Any] = {"artifact_sha256": file_hash(artifact), "data": data, "machine": machine()}
+    about["score_sha256"] = scoring.record_digest(audited.record) if audited.record else None
+    found = Audit(target, "artifact", tuple(all_checks(audited)), about)
     write_json(artifact.parent / "audit.json", found.plain())
     return found
 
@@ -247,7 +243,9 @@ class Audited:
     data: str
     artifact: Artifact
     model: LM
+    whole: Dataset
     dataset: Dataset
+    """What is scored of it: its validation split is what `score.documents` leaves."""
     config: ScoreConfig
     """The artifact's own scorer."""
     dtype: str
@@ -270,16 +268,27 @@ class Audited:
 
 
 def artifact_checks(path: Path, run: Run | None, data: str, options: Options, say: Say) -> list[Check]:
-    """All of ARTIFACT_CHECKS: eight, and the proof where it is asked for."""
+    """All checks of an artifact on a text."""
+    return all_checks(open_audited(path, run, data, options, say))
+
+
+def open_audited(path: Path, run: Run | None, data: str, options: Options, say: Say) -> Audited:
+    """Open an artifact and the text that it is scored on. Raises ConfigError if they do not fit."""
     if run is not None:
         prepared.config_of(run)
     model, artifact = load_artifact(path)
-    dataset = Dataset.open(data)
-    expect_tokenizer(artifact, dataset, path)
+    whole = Dataset.open(data)
+    expect_tokenizer(artifact, whole, path)
     settings = dict(artifact.config["score"])
     dtype = settings.pop("dtype")
-    config, record = score_config(settings), last_score(path, dataset)
-    audited = Audited(path, run, data, artifact, model, dataset, config, dtype, record, options, say)
+    config = score_config(settings)
+    dataset = prepared.scored_slice(whole, config)
+    record = claims.last_score(path, dataset.val, config)
+    return Audited(path, run, data, artifact, model, whole, dataset, config, dtype, record, options, say)
+
+
+def all_checks(audited: Audited) -> list[Check]:
+    """All of ARTIFACT_CHECKS, and the proof where it is asked for."""
     return [check for checks in ARTIFACT_CHECKS for check in checks(audited)]
 
 
@@ -320,7 +329,7 @@ def _scorer(audited: Audited) -> list[Check]:
 
 
 def _hygiene(audited: Audited) -> list[Check]:
-    name, dataset = audited.options.source, audited.dataset
+    name, dataset = audited.options.source, audited.whole
     source = (document.text.encode() for document in read_documents(name)) if name else None
     return [text.hygiene(dataset.train, dataset.val, dataset.tokenizer, source, audited.options.train_bytes)]
 
@@ -337,6 +346,15 @@ def _reproduction(audited: Audited) -> list[Check]:
     return [reproduction(a.model, a.dataset, a.config, a.dtype, a.record, a.fresh)]
 
 
+def _claims(audited: Audited) -> list[Check]:
+    a = audited
+    return [
+        claims.scores_agree(a.path, a.dataset.val, a.config, a.dtype, a.fresh["bpb"]),
+        claims.result_agrees(a.path, a.run),
+        claims.data_agrees(a.artifact, a.whole),
+    ]
+
+
 def _proof(audited: Audited) -> list[Check]:
     if not (count := audited.options.prove):
         return []
@@ -351,19 +369,10 @@ ARTIFACT_CHECKS: tuple[Callable[[Audited], list[Check]], ...] = (
     _hygiene,
     _artifact,
     _reproduction,
+    _claims,
     _proof,
 )
 """What an artifact is put to, in the order of the report."""
-
-
-def last_score(path: Path, dataset: Dataset) -> dict[str, Any] | None:
-    """The newest score beside an artifact that is of this text and by its own scorer; None if there is none."""
-    scores = path.parent / "scores.jsonl"
-    if not scores.is_file():
-        return None
-    records = [json.loads(line) for line in scores.read_text(encoding="utf-8").splitlines() if line.strip()]
-    same = [r for r in records if r["stream_hash"] == dataset.val.stream_hash]
-    return same[0] if same else None
 
 
 def scorer_checks(model: LM, dataset: Dataset, config: ScoreConfig, record: dict[str, Any] | None) -> list[Check]:
@@ -455,7 +464,7 @@ def reproduction(
     if record is None:
         return passed(name, f"no score is recorded; a fresh process gives {fresh['bpb']:.6f} BPB; {beside}", **facts)
     same = record["machine"] == machine() and record["scorer"]["dtype"] == dtype
-    limit, off = (SAME if same else ALIKE), fresh["bpb"] / record["bpb"] - 1
+    limit, off = (claims.SAME if same else claims.ALIKE), fresh["bpb"] / record["bpb"] - 1
     facts |= {"bpb": record["bpb"], "off": off}
     if not abs(off) <= limit:
         return failed(
