@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from niblick import cli
 from niblick.artifact.container import read_artifact, write_artifact
@@ -20,6 +22,7 @@ from niblick.audit import claims
 from niblick.audit.auditor import Options
 from niblick.audit.checks import Check
 from niblick.audit.function_checks import Effort
+from niblick.audit.model_checks import cannot_step, steps_agree
 from niblick.challenge import rules
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
@@ -258,6 +261,20 @@ def test_scorers_that_learn_and_overlap_are_honest(config: ScoreConfig, run: Pat
     assert {check.status for check in checks} == {"pass"}, checks
     proof = auditing.prove(model, Dataset.open(data), config, 1)
     assert proof.status == "not applicable" and "not provable" in proof.detail
+
+
+@pytest.mark.parametrize("lacks", ["step", "new_state", "both"])
+def test_models_that_cannot_step_are_not_provable(lacks: str, run: Path, data: Path, tmp_path: Path) -> None:
+    """A block that trains and scores and nothing else: neither a failure nor an error."""
+    model = opened(run, data, tmp_path / "run").model
+    lm = copy.deepcopy(model)
+    for block in lm.body.main.blocks:
+        for face in ("step", "new_state") if lacks == "both" else (lacks,):
+            setattr(block, face, None)
+    assert cannot_step(lm) and not cannot_step(model)
+    proof = auditing.prove(lm, Dataset.open(data), ScoreConfig(seq_len=32), 1)
+    assert proof.status == "not applicable" and "not provable" in proof.detail
+    assert steps_agree(lm, torch.zeros(1, 8, dtype=torch.long)).status == "not applicable"
 
 
 @pytest.mark.slow

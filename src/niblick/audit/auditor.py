@@ -31,7 +31,7 @@ from niblick.audit.checks import Audit, Check, failed, look, not_applicable, pas
 from niblick.audit.file_checks import audit_file
 from niblick.audit.folders import folder_checks, read_folder
 from niblick.audit.function_checks import Effort, Function, audit_function
-from niblick.audit.model_checks import audit_model, exact
+from niblick.audit.model_checks import audit_model, cannot_step, exact
 from niblick.audit.scorer_checks import Scorer, score_first, sums_to_one
 from niblick.audit.watched import foreign
 from niblick.challenge import rules
@@ -544,6 +544,8 @@ def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int) -> C
         refuse_unprovable(config)
     except ConfigError as error:
         return not_applicable(name, str(error))
+    if why := cannot_step(model):
+        return not_applicable(name, f"this score is not provable by decoding: {why}")
     spans = text.document_spans(dataset.val, dataset.tokenizer.bos_id)
     count = min(documents, len(spans))
     end = sum(spans[count - 1])
