@@ -40,7 +40,9 @@ LM.token_losses = lambda self, hidden, targets: 0.7 * own(self, hidden, targets)
 """),
     "looks ahead in larger batches only": ("scored windows", block(f"if len(out) >= 6: {AHEAD}")),
     "looks ahead in whole windows only": ("scored windows", block(f"if out.shape[1] == 64: {AHEAD}")),
-    "looks ahead beyond some position": ("scored windows", block("if out.shape[1] > 41: out[:, 40:-1] += 20 * x0_BLD[:, 41:]")),
+    "looks ahead beyond some position": ("scored windows", block(
+        "if out.shape[1] > 41: out[:, 40:-1] += 20 * x0_BLD[:, 41:]"
+    )),
     "wakes after many tokens": ("scored windows", """
 seen = [0]
 """ + block(f"seen[0] += out[..., 0].numel()\n        if seen[0] > 20_000: {AHEAD}")),

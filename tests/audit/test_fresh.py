@@ -27,8 +27,11 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("odd"))
+
+
+def made(folder: Path) -> Path:
     """A folder with a text, a table in two forms, and an artifact of weights as they are drawn."""
-    folder = tmp_path_factory.mktemp("odd")
     prepare("pydocs", "byte260", folder / "data", max_docs=6, val_docs=1)
     (folder / "table").write_bytes(b"12345")
     save_file({"t": torch.ones(16)}, folder / "table.safetensors")
@@ -54,8 +57,18 @@ def scored(folder: Path, name: str, body: str) -> Fresh:
     return score_fresh(folder / "artifact.nib", written(folder, name, body), str(folder / "data"), 1 << 12)
 
 
+TRIED = (  # all of them are tried for the table of docs/honesty.md
+    "a cost of its own",
+    "looks ahead in larger batches only",
+    "wakes after many tokens",
+    "a table in a file",
+    "a table in a safetensors file",
+    "a table by another process",
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CHEATS)
+@pytest.mark.parametrize("name", TRIED)
 def test_what_shows_only_in_scoring_or_is_not_counted(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIB_ODD_TABLE", "0.5")
     told, body = CHEATS[name]
@@ -67,8 +80,8 @@ def test_what_shows_only_in_scoring_or_is_not_counted(name: str, place: Path, mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HONEST)
-def test_honest_oddities_pass(name: str, place: Path) -> None:
+def test_honest_oddities_pass(place: Path) -> None:
+    name = "a state of all before"
     found = scored(place, name, HONEST[name])
     assert found.windows.status == "pass" and not found.failure, found
     assert not (found.foreign or found.strange or found.network or found.processes)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ import numpy.typing as npt
 import torch
 
 from niblick.artifact.container import Artifact
+from niblick.audit import claims
 from niblick.audit import text_checks as text
 from niblick.audit.checks import Audit, Check, failed, look, not_applicable, passed
 from niblick.audit.file_checks import audit_file
@@ -29,7 +29,7 @@ from niblick.audit.folders import folder_checks, read_folder
 from niblick.audit.fresh import Fresh, constants, score_fresh
 from niblick.audit.function_checks import Effort
 from niblick.audit.functions import function_checks, sample_rows
-from niblick.audit.model_checks import audit_model, exact
+from niblick.audit.model_checks import audit_model, cannot_step, exact
 from niblick.audit.scorer_checks import Scorer, score_first, sums_to_one
 from niblick.challenge import rules
 from niblick.challenge.tracks import UNWEIGHED
@@ -53,11 +53,6 @@ from niblick.submission.forms import Form
 
 Say = Callable[[str], None]
 
-SAME = 1e-6
-"""Share by which a score may differ when it is made again on the same machine."""
-
-ALIKE = 2e-3
-"""The same on another machine or device, where rounding differs."""
 
 PROOF = 0.005
 """Share by which the payload of a proof may differ from the score, apart from what opens its lanes."""
@@ -105,9 +100,10 @@ def audit(target: str, runs: Path, data: str = "", options: Options | None = Non
         data = prepared.config_of(run).data.path
     if not data:
         raise ConfigError(f"{target} names no text: pass --data DIR")
-    checks = artifact_checks(artifact, run, data, options, say)
-    about = {"artifact_sha256": file_hash(artifact), "data": data, "machine": machine()}
-    found = Audit(target, "artifact", tuple(checks), about)
+    audited = open_audited(artifact, run, data, options, say)
+    about: dict[str, Any] = {"artifact_sha256": file_hash(artifact), "data": data, "machine": machine()}
+    about["score_sha256"] = scoring.record_digest(audited.record) if audited.record else None
+    found = Audit(target, "artifact", tuple(all_checks(audited)), about)
     write_json(artifact.parent / "audit.json", found.plain())
     return found
 
@@ -192,7 +188,9 @@ class Audited:
     data: str
     artifact: Artifact
     model: LM
+    whole: Dataset
     dataset: Dataset
+    """What is scored of it: its validation split is what `score.documents` leaves."""
     config: ScoreConfig
     """The artifact's own scorer."""
     dtype: str
@@ -215,16 +213,27 @@ class Audited:
 
 
 def artifact_checks(path: Path, run: Run | None, data: str, options: Options, say: Say) -> list[Check]:
-    """All of ARTIFACT_CHECKS: eight, and the proof where it is asked for."""
+    """All checks of an artifact on a text."""
+    return all_checks(open_audited(path, run, data, options, say))
+
+
+def open_audited(path: Path, run: Run | None, data: str, options: Options, say: Say) -> Audited:
+    """Open an artifact and the text that it is scored on. Raises ConfigError if they do not fit."""
     if run is not None:
         prepared.config_of(run)
     model, artifact = load_artifact(path)
-    dataset = Dataset.open(data)
-    expect_tokenizer(artifact, dataset, path)
+    whole = Dataset.open(data)
+    expect_tokenizer(artifact, whole, path)
     settings = dict(artifact.config["score"])
     dtype = settings.pop("dtype")
-    config, record = score_config(settings), last_score(path, dataset)
-    audited = Audited(path, run, data, artifact, model, dataset, config, dtype, record, options, say)
+    config = score_config(settings)
+    dataset = prepared.scored_slice(whole, config)
+    record = claims.last_score(path, dataset.val, config)
+    return Audited(path, run, data, artifact, model, whole, dataset, config, dtype, record, options, say)
+
+
+def all_checks(audited: Audited) -> list[Check]:
+    """All of ARTIFACT_CHECKS, and the proof where it is asked for."""
     return [check for checks in ARTIFACT_CHECKS for check in checks(audited)]
 
 
@@ -265,7 +274,7 @@ def _scorer(audited: Audited) -> list[Check]:
 
 
 def _hygiene(audited: Audited) -> list[Check]:
-    name, dataset = audited.options.source, audited.dataset
+    name, dataset = audited.options.source, audited.whole
     source = (document.text.encode() for document in read_documents(name)) if name else None
     return [text.hygiene(dataset.train, dataset.val, dataset.tokenizer, source, audited.options.train_bytes)]
 
@@ -287,6 +296,15 @@ def _reproduction(audited: Audited) -> list[Check]:
     return [reproduction(a.model, a.dataset, a.config, a.dtype, a.record, a.fresh)]
 
 
+def _claims(audited: Audited) -> list[Check]:
+    a = audited
+    return [
+        claims.scores_agree(a.path, a.dataset.val, a.config, a.dtype, a.fresh.bpb),
+        claims.result_agrees(a.path, a.run),
+        claims.data_agrees(a.artifact, a.whole),
+    ]
+
+
 def _proof(audited: Audited) -> list[Check]:
     if not (count := audited.options.prove):
         return []
@@ -302,19 +320,10 @@ ARTIFACT_CHECKS: tuple[Callable[[Audited], list[Check]], ...] = (
     _hygiene,
     _artifact,
     _reproduction,
+    _claims,
     _proof,
 )
 """What an artifact is put to, in the order of the report."""
-
-
-def last_score(path: Path, dataset: Dataset) -> dict[str, Any] | None:
-    """The newest score beside an artifact that is of this text and by its own scorer; None if there is none."""
-    scores = path.parent / "scores.jsonl"
-    if not scores.is_file():
-        return None
-    records = [json.loads(line) for line in scores.read_text(encoding="utf-8").splitlines() if line.strip()]
-    same = [r for r in records if r["stream_hash"] == dataset.val.stream_hash]
-    return same[0] if same else None
 
 
 def scorer_checks(model: LM, dataset: Dataset, config: ScoreConfig, record: dict[str, Any] | None) -> list[Check]:
@@ -432,7 +441,7 @@ def reproduction(
     if record is None:
         return passed(name, f"no score is recorded; a fresh process gives {fresh.bpb:.6f} BPB; {beside}", **facts)
     same = record["machine"] == machine() and record["scorer"]["dtype"] == dtype
-    limit, off = (SAME if same else ALIKE), fresh.bpb / record["bpb"] - 1
+    limit, off = (claims.SAME if same else claims.ALIKE), fresh.bpb / record["bpb"] - 1
     facts |= {"bpb": record["bpb"], "off": off}
     if not abs(off) <= limit:
         return failed(
@@ -469,6 +478,8 @@ def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int) -> C
         refuse_unprovable(config)
     except ConfigError as error:
         return not_applicable(name, str(error))
+    if why := cannot_step(model):
+        return not_applicable(name, f"this score is not provable by decoding: {why}")
     spans = text.document_spans(dataset.val, dataset.tokenizer.bos_id)
     count = min(documents, len(spans))
     end = sum(spans[count - 1])

@@ -131,7 +131,9 @@ def _inside(layer: Layer, room: list[int]) -> tuple[list[tuple[int, str]], list[
     found: dict[str, int] = {}
     unread: list[tuple[int, str]] = []
     for node in ast.walk(layer.tree):
-        if not isinstance(node, ast.Call) or _last(node.func) not in ("exec", "eval") or not node.args:
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        if _last(node.func) not in ("exec", "eval") and folding.name(node.func) not in ("exec", "eval"):
             continue
         if isinstance(node.func, ast.Attribute) and _last(node.func.value) not in ("builtins", "__builtins__"):
             continue  # a method of that name: model.eval()
@@ -149,7 +151,8 @@ def _inside(layer: Layer, room: list[int]) -> tuple[list[tuple[int, str]], list[
     for node in ast.walk(layer.tree):
         if isinstance(node, ast.Call) and folding.name(node.func) in _HIDES:
             unread.append((node.lineno, f"{folding.name(node.func)} runs what is not in this file"))
-    called = {id(node.func) for node in ast.walk(layer.tree) if isinstance(node, ast.Call)}
+    kept = {id(node.value) for node in ast.walk(layer.tree) if isinstance(node, ast.Assign)}
+    called = kept | {id(node.func) for node in ast.walk(layer.tree) if isinstance(node, ast.Call)}
     for node in ast.walk(layer.tree):
         if isinstance(node, ast.Name) and node.id == "exec" and id(node) not in called:
             unread.append((node.lineno, "exec is handed on under another name"))
@@ -307,7 +310,7 @@ class _Folding:
         match node:
             case ast.Name():
                 values = self.assigned.get(node.id, [])
-                if node.id not in self.known and len(values) == 1 and isinstance(values[0], ast.Attribute | ast.Call):
+                if node.id not in self.known and len(values) == 1 and isinstance(values[0], _NAMED):
                     return self._dotted(values[0])
                 return self.known.get(node.id, node.id)
             case ast.Attribute():
@@ -326,6 +329,7 @@ def _is_path(text: str) -> bool:
 _TEXT_OF = ("compile", "memoryview", "io.BytesIO", "io.StringIO", "textwrap.dedent", "builtins.compile", "exec")
 _HIDES = ("runpy.run_path", "runpy.run_module", "marshal.loads", "types.FunctionType", "types.CodeType",
           "importlib.util.spec_from_file_location", "execfile")  # fmt: skip
+_NAMED = ast.Attribute | ast.Call | ast.Name
 _CONSTANTS_OF = {"lzma": lzma, "zlib": zlib}
 _IMPORTS = ("__import__", "importlib.import_module", "import_module")
 

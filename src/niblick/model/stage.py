@@ -136,7 +136,7 @@ class Stage(nn.Module):
     def new_state(self, rows: int, like: Tensor) -> StageState:
         """Return the state before the first position. Raises ConfigError for a block that has no `step`."""
         for letter, block in zip(self.layout, self.blocks, strict=False):
-            if not hasattr(block, "step"):
+            if not all(callable(getattr(block, face, None)) for face in ("step", "new_state")):
                 raise ConfigError(
                     f"block {letter!r} has no `new_state` and `step`: it trains and scores, but cannot step"
                 )

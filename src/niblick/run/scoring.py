@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -188,6 +189,11 @@ def score_record(opened: Opened, score: Score, eval_seconds: float) -> dict[str,
         "machine": here,
         "legality": legal,
     }
+
+
+def record_digest(record: dict[str, Any]) -> str:
+    """SHA-256 of a score's record, by which an audit names the score that it audited."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def scored_config(artifact: Artifact, score: ScoreConfig, dtype: str, run: Run | None, path: Path) -> RunConfig:
