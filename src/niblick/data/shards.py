@@ -8,8 +8,8 @@ of the interpreter: reading and encoding then cost nothing of their time.
 from __future__ import annotations
 
 import hashlib
-import re
 import os
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
