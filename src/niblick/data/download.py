@@ -240,7 +240,7 @@ def _pieces(files: Files, name: str, start: int) -> Iterator[bytes]:
 
 def _check_validation(directory: Path, manifest: dict[str, Any], variant: str) -> None:
     entry = _entry(manifest, variant)
-    tokens = sum(len(read_shard(path)) for path in shard_files(directory, "val"))
+    tokens = sum(len(read_shard(path)) for path in shard_files((directory / entry["val_glob"]).parent, "val"))
     if tokens != entry["stats"].get("tokens_val", tokens):
         raise DataError(
             f"the validation shards of {variant} hold {tokens} tokens, the manifest says "
