@@ -7,7 +7,7 @@ PY = $(VENV)/bin/python
 JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help quickstart test test-fast lint bench memory tokenizers penalties boundaries readme screenshots install dev sky clean
+.PHONY: help findings quickstart test test-fast lint bench memory tokenizers penalties boundaries readme screenshots install dev sky clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -45,6 +45,10 @@ readme: dev  ## run the quickstart and put its output into README.md
 
 screenshots: dev  ## the pictures of README.md and docs/monitor.md: trains two small runs and looks at them (5 minutes)
 	@$(PY) docs/screenshots.py
+
+findings:  ## surprises in the libraries we stand on, each run again without niblick: which of them changed? (10 minutes)
+	@changed=; for script in findings/*.sh; do echo "== $$script"; sh $$script || changed="$$changed $$script"; done; \
+	if [ -n "$$changed" ]; then echo "changed:$$changed"; exit 1; else echo "none has changed"; fi
 
 install: $(VENV)/.installed  ## the package and what it needs, into .venv
 dev: $(VENV)/.dev  ## the same with the tools for tests, lint and benchmarks

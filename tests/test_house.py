@@ -17,6 +17,7 @@ EXCEPTIONS = {
     ("cli/remote_verbs.py", "launch"): FLAGS,
     ("cli/scoring_verbs.py", "evaluate"): FLAGS,
     ("cli/studying_verbs.py", "boundaries"): FLAGS,
+    ("cli/audit_verbs.py", "audit"): FLAGS,
     ("cli/submitting_verbs.py", "submit"): FLAGS,
     ("cli/sweep_verbs.py", "study"): FLAGS,
     ("cli/text_verbs.py", "generate"): FLAGS,

@@ -17,7 +17,7 @@ CORE_PACKAGES = {"torch", "numpy", "safetensors", "sentencepiece", "zstandard", 
 # Inside a function: to read or fetch a user's files, which is no part of a submission; or where it happens to be
 # installed, and something else does the same where it is not.
 LAZY = {
-    "data/documents.py": {"pyarrow"},
+    "data/columns.py": {"pyarrow"},
     "data/download.py": {"huggingface_hub"},
     "model/mamba.py": {"mamba_ssm"},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 
@@ -63,12 +64,14 @@ class RunConsole:
 
     def __exit__(self, *exc: object) -> None:
         if self._live:
-            self._live.stop()
+            with contextlib.suppress(OSError):
+                self._live.stop()
             self._live = None
 
     def say(self, text: str, style: str = "") -> None:
-        """Print a line that stays."""
-        self.console.print(Text(text, style=style), soft_wrap=True)
+        """Print a line that stays; nothing where the terminal has gone away, which ends no run."""
+        with contextlib.suppress(OSError):
+            self.console.print(Text(text, style=style), soft_wrap=True)
 
     def __call__(self, event: Event) -> None:
         """Show one event."""

@@ -9,10 +9,22 @@ import ast
 import contextlib
 import json
 import os
+import platform
+import secrets
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from niblick.errors import DataError
+from niblick.errors import ConfigError, DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
+_LOOK = 8192
+"""Bytes at the beginning of a file that tell whether it is text."""
 
 
 def read_json(path: Path) -> Any:
@@ -23,6 +35,37 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} cannot be read as JSON: {error}") from error
 
 
+def integer(digits: str) -> int | float:
+    """Read an integer of foreign JSON (`json.loads(parse_int=integer)`): int() refuses thousands of digits."""
+    return int(digits) if len(digits) < 300 else float(digits)
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in whatever encoding it was written: UTF-8 or UTF-16, with or without a mark at its beginning.
+
+    Raises DataError if it cannot be read, or if it is no text.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return decoded(data)
+    except UnicodeError as error:
+        raise DataError(f"{path} is no text ({error}): give a file that people can read") from None
+
+
+def decoded(data: bytes) -> str:
+    """Decode the bytes of a text file. Raises UnicodeError if they are no text."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16")
+    if b"\0" in data[:4] and len(data) > 3:
+        return data.decode("utf-16-le" if data[1] == 0 else "utf-16-be")
+    if b"\0" in data[:_LOOK]:
+        raise UnicodeError("it holds NUL bytes")
+    return data.decode("utf-8-sig", errors="replace")
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write a JSON file atomically."""
     write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
@@ -30,7 +73,7 @@ def write_json(path: Path, data: Any) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically: temporary file, fsync, rename."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_for(path)
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -42,10 +85,44 @@ def write_bytes(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def temporary_for(path: Path) -> Path:
+    """A name beside `path` that nobody else uses, for what is renamed when it is whole; a kill may leave it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
+    """Be the only process that holds the lock file `path`. A lock of a process that died counts for nothing.
+
+    `what` is locked, in words. Raises ConfigError, and says who has it, if another process holds it for longer than
+    `wait` seconds.
+    """
+    import filelock
+
+    lock = filelock.FileLock(path, timeout=wait)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        holder = path.read_text(encoding="utf-8", errors="replace")[:200].strip() if path.is_file() else ""
+        raise ConfigError(
+            f"{what} is being written by {holder or 'another process'}: wait until that has ended, or stop it"
+        ) from None
+    try:
+        since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        path.write_text(f"process {os.getpid()} on {platform.node()}, since {since}\n", encoding="utf-8")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()  # while it is held: who waits for it notices, and asks for a new one
+        lock.release()
+
+
 def append_line(path: Path, line: str) -> None:
     """Append one line in one write, or nothing; what a kill left of a line before it is cut off."""
     data = (line + "\n").encode()
     with open(path, "ab+", buffering=0) as file:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed: others look at the end and write there, too
         if end := file.seek(0, os.SEEK_END):
             file.seek(end - 1)
             if file.read(1) != b"\n":

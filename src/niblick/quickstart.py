@@ -128,7 +128,7 @@ def quickstart(folder: Path, seconds: float) -> Quickstart:
         chunks_after=[c.text for c in after],
         brackets_before=brackets(before),
         brackets_after=brackets(after),
-        audit=audited["checks"],
+        audit=[check.plain() for check in audited.checks],
         steps=result.step or 0,
         train_seconds=result.train_seconds or 0.0,
         seconds=time.perf_counter() - started,

@@ -6,6 +6,7 @@ import hashlib
 import lzma
 import tracemalloc
 import zlib
+from typing import Literal
 
 import brotli
 import numpy as np
@@ -202,6 +203,22 @@ def test_the_coder_uses_exactly_our_frequencies(weights: np.ndarray) -> None:
         encoder = stream.queue.RangeEncoder()
         encoder.encode(np.array([symbol], np.int32), model)
         assert encoder.pos()[1] == (whole * int(freqs[:symbol].sum()), whole * int(freqs[symbol]))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_tables_are_handed_over_in_c_order(order: Literal["C", "F"]) -> None:
+    """constriction reads a table in Fortran order as if it were in C order, and says nothing."""
+    tables = np.array(frequencies(np.arange(1, 41).reshape(5, 8) ** 2), order=order)
+    weights = range_models.coder_weights(tables)
+    assert weights.flags.c_contiguous
+    assert np.array_equal(weights, tables - 1)
+    streams = []
+    for table in (weights, range_models.coder_weights(np.ascontiguousarray(tables))):
+        encoder = stream.queue.RangeEncoder()
+        encoder.encode(np.arange(5, dtype=np.int32), stream.model.Categorical(perfect=False), table)
+        streams.append(encoder.get_compressed().tolist())
+    assert streams[0] == streams[1]
+    assert range_models.coder_weights(tables[:, ::2][0]).flags.c_contiguous
 
 
 def test_families_are_the_same_numbers_everywhere() -> None:

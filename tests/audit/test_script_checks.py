@@ -5,12 +5,14 @@ from __future__ import annotations
 import textwrap
 
 import pytest
+from cheating_scripts import CHEATS
+from honest_scripts import HEAD, HONEST
 
 from niblick.audit.checks import Check
 from niblick.audit.script_checks import audit_script
 from niblick.errors import ConfigError
 
-HONEST = """
+PLAIN = """
 import glob, torch, numpy as np
 def load_tokens(pattern):
     return torch.cat([torch.from_numpy(np.fromfile(f, np.uint16)) for f in sorted(glob.glob(pattern))])
@@ -66,21 +68,45 @@ BYTES = """\
 """
 
 
-def checks(source: str) -> dict[str, Check]:
-    return {check.name: check for check in audit_script(textwrap.dedent(source))}
+def checks(source: str | bytes) -> dict[str, Check]:
+    return {check.name: check for check in audit_script(source)}
+
+
+def looks(source: str | bytes) -> list[str]:
+    return [check.name for check in audit_script(source) if check.status == "look"]
+
+
+@pytest.mark.parametrize("kind", HONEST)
+def test_honest_oddities_raise_no_alarm(kind: str) -> None:
+    for source in HONEST[kind]:
+        found = audit_script(HEAD + source)
+        assert [check for check in found if check.status == "look"] == [], source
+        assert any(check.status == "pass" for check in found)
+
+
+@pytest.mark.parametrize("kind", CHEATS)
+def test_cheats_of_every_kind_are_looked_at(kind: str) -> None:
+    names, sources = CHEATS[kind]
+    for source in sources:
+        found = [check for check in audit_script(HEAD + source) if check.status == "look" and check.name in names]
+        assert found, source
+        line = found[0].facts["lines"][0]["line"]
+        assert f"line {line}: " in found[0].detail and HEAD.count("\n") < line <= (HEAD + source).count("\n")
 
 
 def test_an_honest_script_passes() -> None:
-    found = checks(HONEST)
-    assert {name: check.status for name, check in found.items()} == dict.fromkeys(found, "pass")
-    assert [row["line"] for row in found["validation tokens"].facts["loaded"]] == [26]
+    found = checks(PLAIN)
+    changed = {name: check.status for name, check in found.items()}
+    assert changed == dict.fromkeys(found, "pass")
+    loaded = [row["line"] for row in found["validation tokens"].facts["loaded"]]
+    assert loaded == [26]
     used = [row["line"] for row in found["validation tokens"].facts["used"]]
-    assert {26, 32} <= set(used) and 29 not in used
+    assert {22, 26, 32} <= set(used) and 29 not in used
 
 
 def test_learning_after_scoring_is_legal_and_shown() -> None:
     check = checks(TTT)["score-first"]
-    assert check.status == "pass" and check.facts["lines"][0]["line"] == 9 and "line 6 scores before" in check.detail
+    assert check.status == "pass" and check.facts["lines"][0]["line"] == 9 and "line 7 scores before" in check.detail
 
 
 @pytest.mark.parametrize(
@@ -95,13 +121,24 @@ def test_learning_after_scoring_is_legal_and_shown() -> None:
         ("val_loss_a = score(a, val_tokens)\nval_loss_b = score(b, val_tokens)\n"
          "total = torch.minimum(val_loss_a * val_tokens, val_loss_b * val_tokens)", "corrections", 3),
         ("bias = np.linalg.lstsq(features(val_tokens), targets)[0]", "corrections", 1),
-        (HONEST.replace("            piece = piece[1:]\n", ""), "byte table", 14),
-        (HONEST.replace(BYTES, ""), "byte table", 12),
+        (PLAIN.replace("            piece = piece[1:]\n", ""), "byte table", 14),
+        (PLAIN.replace(BYTES, ""), "byte table", 12),
     ],
 )  # fmt: skip
 def test_cheats_are_found_with_their_line(source: str, name: str, line: int) -> None:
-    check = checks(source)[name]
-    assert check.status == "fail" and f"line {line}:" in check.detail
+    check = checks(textwrap.dedent(source))[name]
+    assert check.status == "look" and f"line {line}:" in check.detail
+
+
+def test_what_cannot_be_followed_is_no_pass() -> None:
+    """Validation data that goes into a module nobody has; a program made as it runs."""
+    found = checks("from their_code import run\nval_tokens = load('fineweb_val_0.bin')\nrun(val_tokens)\n")
+    assert found["validation tokens"].status == "look" and "line 3" in found["validation tokens"].detail
+    found = checks(PLAIN + "exec(open('more.py').read())\n")
+    assert found["program"].status == "look" and {check.status for check in found.values()} == {
+        "look",
+        "not applicable",
+    }
 
 
 def test_no_python_is_refused() -> None:

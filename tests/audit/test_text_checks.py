@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
 
-from niblick.audit.text_checks import RUN, Matches, bytes_counted, hygiene
+from niblick.audit.copies import RUN, Matches, normal
+from niblick.audit.text_checks import bytes_counted, hygiene
 from niblick.data.dataset import Split
 from niblick.data.index import RECORD
 from niblick.data.tokenizers import ByteTokenizer
@@ -41,7 +42,38 @@ def test_a_run_is_found_wherever_it_stands(at: int, length: int) -> None:
     if len(piece) < RUN:
         assert not found
     else:
-        assert found == [(502, 3, at, len(piece))]
+        assert found == [(502, 3, at, len(piece), 0)]
+
+
+def one_in(every: int, text: bytes) -> bytes:
+    """The text with every so-manieth byte replaced."""
+    return bytes(b if n % every else (b + 1 - 97) % 26 + 97 for n, b in enumerate(text, 1))
+
+
+def words(text: bytes, width: int = 6) -> bytes:
+    return b" ".join(text[at : at + width] for at in range(0, len(text), width))
+
+
+CHANGES: dict[str, Callable[[bytes], bytes]] = {
+    "with CRLF": lambda text: text.replace(b" ", b"\r\n"),
+    "in capitals": bytes.upper,
+    "one byte in 150 changed": lambda text: one_in(150, text),
+    "one byte in 90 left out": lambda text: b"".join(text[at : at + 89] for at in range(0, len(text), 90)),
+    "one byte in 120 more": lambda text: b"#".join(text[at : at + 119] for at in range(0, len(text), 119)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_copies_are_leaks(change: str) -> None:
+    train, val = [*map(words, TRAIN)], [*map(words, VAL)]
+    check = hygiene(a_split("train", [*train, CHANGES[change](val[4])]), a_split("val", val), ByteTokenizer())
+    assert check.status == "fail", check.detail
+    assert check.facts["example"]["val_document"] == 4 and check.facts["bytes_found"] > 0.9 * len(val[4])
+
+
+def test_rewrapping_is_no_difference() -> None:
+    text = b"One line of text, and another one\nthat is wrapped\r\n\r\nelsewhere.  "
+    assert normal(text) == normal(b"one line of text,\nand another one that is\twrapped elsewhere.")
 
 
 def test_clean_text_passes() -> None:

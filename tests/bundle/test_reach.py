@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +12,10 @@ import pytest
 
 from niblick.bundle import make_script
 from niblick.bundle.maker import minified
+from niblick.bundle.parts import registries
 from niblick.bundle.pieces import dotted_name, without
 from niblick.bundle.reach import Reach
-from niblick.config.run_config import RunConfig, as_code
+from niblick.config.run_config import RunConfig, as_code, for_submission
 from niblick.errors import ConfigError
 from niblick.recipes.presets import get_preset, load_recipe
 from niblick.submission.folder import files_read
@@ -216,3 +219,21 @@ def test_a_line_that_looks_like_a_section(tmp_path: Path) -> None:
     path.write_text(RECIPE.format(more='TEXT = """\n# module niblick.submission.program\n"""'))
     with pytest.raises(ConfigError, match="begins with `# module `"):
         make_script(load_recipe(path), path)
+
+
+def test_registries_hold_what_the_config_asks_for_and_no_more() -> None:
+    config = for_submission(get_preset("hnet-byte260"))
+    made = make_script(config)
+    sections = dict(
+        section.partition("\n")[::2] for section in re.split(r"^# module ", made.readable, flags=re.MULTILINE)[1:]
+    )
+    found = 0
+    for (module, name), asked in registries(config).items():
+        if module in made.modules:
+            tree = ast.parse(next(text for title, text in sections.items() if title.split()[0] == module))
+            tables = [n.value for n in tree.body if isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == name]
+            for table in tables:  # none where the registry itself is not reached
+                assert isinstance(table, ast.Dict)
+                assert {ast.literal_eval(key) for key in table.keys if key} <= asked, (module, name)
+            found += len(tables)
+    assert found > 4 and "niblick.model.mamba" not in made.modules

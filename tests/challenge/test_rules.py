@@ -120,6 +120,24 @@ def test_names_that_cannot_be_expressed(name: str) -> None:
         applied(f"{name}=1")
 
 
+PASTED = """\
+export RUN_ID=one \\
+DATA_PATH=./data/x/ \\\r
+TOKENIZER_PATH='./some where/x.model' \\
+TRAIN_SEQ_LEN=512 \\
+torchrun --standalone --nproc_per_node=8 train_gpt.py
+"""
+
+
+def test_a_pasted_command_line() -> None:
+    with pytest.raises(ConfigError, match=r"RUN_ID and TOKENIZER_PATH cannot be set here \(RUN_ID: .*leave them out"):
+        applied(PASTED)
+    kept = "\n".join(line for line in PASTED.splitlines() if "RUN_ID" not in line and "TOKENIZER" not in line)
+    config = applied(kept)
+    assert (config.data.path, config.train.seq_len) == ("./data/x/", 512)
+    assert applied("TRAIN_SEQ_LEN=512 \\").train.seq_len == 512
+
+
 def test_a_whole_line() -> None:
     config = applied(
         "ITERATIONS=200 TRAIN_BATCH_TOKENS=24576 TRAIN_SEQ_LEN=512 NUM_LAYERS=12 OUTER_LAYERS=5 "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -712,7 +714,7 @@ def test_help_is_quick_and_everywhere(niblick: Niblick) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "expected"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "expected"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_signals_leave_a_run_to_go_on_with(
     niblick: Niblick, data: Path, tmp_path: Path, name: str, expected: int
 ) -> None:
@@ -749,9 +751,47 @@ def test_signals_leave_a_run_to_go_on_with(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs terminals")
+def test_a_terminal_that_goes_away_ends_a_run_in_order(data: Path, tmp_path: Path) -> None:
+    """As when a connection drops: the kernel sends SIGHUP, and what is printed from then on is an error."""
+    import fcntl
+    import termios
+
+    runs, (ours, theirs) = tmp_path / "runs", os.openpty()
+    command = [sys.executable, "-m", "niblick", "train", "hnet-small", "--data", data, "--runs", runs, *TOY]
+    command += ["schedule.steps=100000", "train.log_every=1"]
+    process = subprocess.Popen(
+        [*map(str, command)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    threading.Thread(target=lambda: [None for _ in iter(lambda: read_on(ours), b"")], daemon=True).start()
+    events = runs / "hnet-small-1" / "events.jsonl"
+    deadline = time.monotonic() + 120
+    while not (events.is_file() and '"step": 20,' in events.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.close(ours)
+    assert process.wait(60) == 129
+    last = [json.loads(line) for line in events.read_text().splitlines()][-1]
+    assert (last["event"], last["reason"]) == ("stop", "SIGHUP")
+    assert len([*(runs / "hnet-small-1" / "checkpoints").iterdir()]) == 1
+
+
+def read_on(number: int) -> bytes:
+    try:
+        return os.read(number, 4096)
+    except OSError:
+        return b""
+
+
+@pytest.mark.slow
 def test_an_interrupt_while_scoring_loses_nothing(niblick: Niblick, data: Path, tmp_path: Path) -> None:
     """Ctrl-C reaches the whole process group: the weights are there, and resuming packs and scores them."""
-    import os
     import signal
 
     runs = tmp_path / "runs"

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from niblick.data import documents
-from niblick.data.documents import Document, count_documents, read_blocks, read_documents, source_name
-from niblick.errors import DataError
+from niblick.data import compressed, documents
+from niblick.data.documents import Document, Reading, count_documents, read_blocks, read_documents, source_name
+from niblick.data.prepare import prepare
+from niblick.errors import ConfigError, DataError
 
 WriteJsonl = Callable[[Path, Iterable[str]], Path]
 
@@ -64,7 +65,7 @@ def test_sources(tmp_path: Path) -> None:
         (b'["text"]', "line 2: found a JSON list"),
         (b'{"body": "a", "id": 1}', "line 2: found the keys 'body', 'id', but no string `text`"),
         (b'{"text": null}', "line 2: .*no string `text`"),
-        (b'{"text": "a", "source": 3}', "line 2: `source` is a int"),
+        (b'{"text": "a", "source": 3}', "line 2: `source` is a number"),
         (b'{"text": "a\xff"}', "line 2: byte 12 is not UTF-8"),
         (rb'{"text": "ab\ud800c"}', r"line 2: character 3 is the lone surrogate \\ud800"),
         (rb'{"text": "a", "source": "\uDC00"}', r"line 2: .*lone surrogate \\udc00"),
@@ -78,6 +79,47 @@ def test_bad_lines(tmp_path: Path, line: bytes, message: str) -> None:
         list(read_documents(str(path)))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_thousands_of_digits(tmp_path: Path) -> None:
+    """In a field that nobody asked for; Python's int refuses them."""
+    path = tmp_path / "docs.jsonl"
+    path.write_text('{"text": "fine", "big": ' + "7" * 5000 + ', "deep": [{"n": -' + "7" * 5000 + "}]}")
+    assert [d.text for d in read_documents(str(path))] == ["fine"]
+
+
+def test_the_key_of_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "docs.jsonl"
+    path.write_text('{"content": "a", "meta": {"story": "b"}, "meta.x": "c", "text": "no"}\n')
+    for key, text in {"content": "a", "meta.story": "b", "meta.x": "c"}.items():
+        assert [d.text for d in read_documents(str(path), Reading(key))] == [text]
+    with pytest.raises(DataError, match=r"no string `meta\.none`; name the right key by --text-key"):
+        list(read_documents(str(path), Reading("meta.none")))
+    with pytest.raises(ConfigError, match="text key is empty"):
+        Reading("")
+
+
+@pytest.mark.parametrize("text", ['[{"text": "a"}, {"text": "b"}]', '\n[\n  {\n    "text": "a"\n  }\n]\n'])
+def test_one_array_is_no_lines(tmp_path: Path, text: str) -> None:
+    """Nor is it counted as one document before it is looked at."""
+    path = tmp_path / "docs.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"line 1: found a JSON list; each line must be an object .*`jq -c '\.\[\]'"):
+        prepare(str(path), "byte260", tmp_path / "out")
+
+
+def test_separators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file of many stories, as TinyStories is; where pieces are cut does not matter."""
+    path = tmp_path / "stories.txt"
+    path.write_text("\nOne.\n<|end|>\nTwo\n\nparts <|end\n<|end|>\n\n<|end|>Three", newline="")
+    assert [d.text for d in read_documents(str(path))] == [path.read_text()]
+    for size in (1, 2, 7, 100):
+        monkeypatch.setattr(compressed, "PIECE", size)
+        found = [d.text for d in read_documents(str(path), Reading(separator="<|end|>"))]
+        assert found == ["One.", "Two\n\nparts <|end", "Three"]
+    path.write_bytes(b"fine\n<|end|>\nnot \xff<|end|>")
+    with pytest.raises(DataError, match="the document that ends in line 3: byte 5 is not UTF-8"):
+        list(read_documents(str(path), Reading(separator="<|end|>")))
 
 
 def test_surrogate_pairs_are_characters(tmp_path: Path) -> None:
@@ -163,6 +205,40 @@ def test_missing_and_empty_sources(tmp_path: Path) -> None:
     (tmp_path / "none.jsonl").write_text("\n \n")
     with pytest.raises(DataError, match="holds no documents"):
         list(read_documents(str(tmp_path / "none.jsonl")))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("docs.csv.gz", "write its text column as JSON lines or Parquet first"),
+        ("CC-MAIN-0001.warc.wet.gz", "a web archive"),
+        ("docs.tar.zst", "unpack it first"),
+        ("train.bin", "`niblick data convert`"),
+        ("shard.00000.mds", "MosaicML's streaming"),
+        ("docs.pkl", "not opened"),
+    ],
+)
+def test_forms_of_others(tmp_path: Path, name: str, hint: str) -> None:
+    (tmp_path / name).write_bytes(b"?")
+    with pytest.raises(DataError, match=rf"a form that niblick does not read \(.*{hint}.*\); give FILE\.jsonl"):
+        list(read_documents(str(tmp_path / name)))
+    with pytest.raises(DataError, match=rf"holds no text files \(.*{hint}"):
+        list(read_documents(str(tmp_path)))
+
+
+def test_dumps_without_a_second_suffix(tmp_path: Path) -> None:
+    """As dumps of forums are called; enwik8 and its like have none at all."""
+    for name in ("RC_2021-01.zst", "part.v2.zst"):
+        (tmp_path / name).write_bytes(zstandard.compress(b'{"body": "a"}\n{"body": "b"}'))
+    found = list(read_documents(str(tmp_path / "RC_2021-01.zst"), Reading("body")))
+    assert found == [Document("a", "RC_2021-01"), Document("b", "RC_2021-01")]
+    assert len(list(read_documents(str(tmp_path / "part.v2.zst"), Reading("body")))) == 2
+    assert len(list(read_documents(str(tmp_path), Reading("body")))) == 2
+    (tmp_path / "enwik8").write_text("<page>one</page>\n<page>two</page>\n")
+    assert [d.text for d in read_documents(str(tmp_path / "enwik8"), Reading(separator="</page>"))] == [
+        "<page>one",
+        "<page>two",
+    ]
 
 
 def test_too_long_a_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_jsonl: WriteJsonl) -> None:

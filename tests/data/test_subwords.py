@@ -114,6 +114,19 @@ def test_training_is_repeatable() -> None:
     assert train_subwords(words, 400) == train_subwords(iter(words), 400)
 
 
+def test_meter_bars() -> None:
+    """SentencePiece's trainer drops each line that holds U+2585, which it keeps for itself; U+2581 is its space."""
+    bars = [f"cpu {number} ▁▂▃▄▅▆▇█ load {number * 7 % 100}%\n▅▅ disk{number}" for number in range(200)]
+    tokenizer = SentencePieceTokenizer("bars", train_subwords(bars, 320))
+    assert [tokenizer.decode(tokens).decode() for tokens in tokenizer.encode_batch(bars)] == bars
+    pieces = tokenizer.pieces()
+    for trained in ("load", "disk", "▇"):
+        assert any(trained.encode() in piece for piece in pieces), trained
+    assert not [piece for piece in pieces if "▅".encode() in piece or "▁".encode() in piece]
+    with pytest.raises(DataError, match="nothing but line ends and reserved characters"):
+        train_subwords(["▅▅▁", ""], 300)
+
+
 def test_the_challenges_way(texts: list[str]) -> None:
     """nmt_nfkc normalizes: newlines and runs of spaces are gone, as with the challenge's own models."""
     tokenizer = SentencePieceTokenizer("x", train_subwords(texts[220:400], 512, "nmt_nfkc"))

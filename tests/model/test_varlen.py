@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import itertools
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from niblick.model.varlen import make_segments
 
 TEXT = torch.randint(4, 260, (3, 49), generator=torch.Generator().manual_seed(0))
 NEEDS_OPERATOR = pytest.mark.skipif(
-    varlen.varlen_attn is None, reason="this torch has no torch.nn.attention.varlen with windows (2.11 and newer do)"
+    not varlen.has_kernel(), reason="this torch has no torch.nn.attention.varlen with windows (2.11 and newer do)"
 )
 NEEDS_KERNEL = pytest.mark.skipif(
     not torch.cuda.is_available() or not varlen.available(torch.empty(0, dtype=torch.bfloat16, device="cuda")),
@@ -65,7 +68,7 @@ class Loop:
 def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
     """The path of the kernel on this machine, with a loop in the kernel's place."""
     loop = Loop()
-    monkeypatch.setattr(varlen, "varlen_attn", loop)
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", SimpleNamespace(varlen_attn=loop))
     monkeypatch.setattr(level_module, "available", lambda like: True)
     return loop
 
@@ -84,7 +87,8 @@ def test_segments() -> None:
 
 @NEEDS_OPERATOR
 def test_the_loop_is_called_as_the_operator_is() -> None:
-    theirs = inspect.signature(varlen.varlen_attn).parameters  # type: ignore[arg-type]
+    operator = importlib.import_module("torch.nn.attention.varlen").varlen_attn
+    theirs = inspect.signature(operator).parameters
     for name, ours in inspect.signature(Loop()).parameters.items():
         assert (theirs[name].kind, theirs[name].default) == (ours.kind, ours.default)
 
@@ -127,7 +131,7 @@ def test_equal_to_the_dense_mask(
     model.body.few_shapes = few_shapes
     loss, gradients = results(model)
     loop = Loop()
-    monkeypatch.setattr(varlen, "varlen_attn", loop)
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", SimpleNamespace(varlen_attn=loop))
     monkeypatch.setattr(level_module, "available", lambda like: True)
     loss_by_segments, gradients_by_segments = results(model)
     assert len(loop.calls) == sum(letter in "Tt" for letter in model.body.main.layout)

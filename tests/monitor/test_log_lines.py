@@ -94,7 +94,7 @@ def test_no_beginning_is_fatal_or_wrong(shared: Path, name: str) -> None:
         facts = reader.facts
         if facts.step is not None:
             assert f"{facts.step}/" in seen
-        for number in (facts.artifact_bytes, facts.total_bytes, facts.parameters):
+        for number in (facts.bytes.artifact_bytes, facts.bytes.total_bytes, facts.parameters):
             assert number is None or str(number) in seen
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from niblick.challenge.log_line import clean
 from niblick.errors import DataError
 from niblick.monitor import tail as tailing
 from niblick.monitor.finding import LogSource
@@ -135,15 +136,19 @@ def test_a_line_without_end_takes_no_memory(tmp_path: Path) -> None:
     assert peak < 8 << 20
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [(b"\x7fELF\0\0", "is a binary file, not a log"), ("step:1/2\n".encode("utf-16"), "is UTF-16, not UTF-8")],
-)
-def test_what_is_no_log_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
+def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=says):
+    path.write_bytes(b"\x7fELF\0\0")
+    with pytest.raises(DataError, match="is a binary file, not a log"):
         expect_text(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-8-sig"])
+def test_other_encodings(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "log"
+    path.write_bytes("step:1/2\r\nstep:2/2\r\n".encode(encoding))
+    expect_text(path)
+    assert [clean(line) for line in poll(Tail(path)) if clean(line)] == ["step:1/2", "step:2/2"]
 
 
 def test_a_missing_log_is_refused(tmp_path: Path) -> None:

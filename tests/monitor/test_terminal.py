@@ -189,6 +189,16 @@ def test_events_of_no_known_form_are_left_out() -> None:
     assert reader.facts.scores == []
 
 
+def test_numbers_of_thousands_of_digits() -> None:
+    """Beside what is read they do not matter, in its place the event is unknown."""
+    reader, endless = EventReader(), "7" * 5000
+    reader.feed(f'{{"event": "step", "step": 4, "loss": 2.5, "foreign": {endless}}}', 1.0)
+    assert (reader.facts.step, reader.facts.train_loss) == (4, 2.5)
+    reader.feed(f'{{"event": "step", "step": {endless}, "loss": 2.0}}', 2.0)
+    reader.feed(f'{{"event": "step", "step": 5, "loss": 2.0, "train_seconds": {endless[:400]}}}', 3.0)
+    assert reader.facts.step == 5
+
+
 def test_runs_in_sweeps_and_behind_links(tmp_path: Path) -> None:
     write(tmp_path / "runs" / "one", STORY)
     write(tmp_path / "runs" / "sweep" / "net-s1", STORY)

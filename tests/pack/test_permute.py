@@ -40,6 +40,20 @@ def test_the_function_stays(mlp: str, heads: int, kv_heads: int) -> None:
     assert (model(ids) - before).abs().max() <= 1e-5 * before.abs().max()
 
 
+def test_equal_sizes_stay_in_their_order() -> None:
+    """Of thousands of equal units: torch sorts few of them stably by itself, many not."""
+    units, width = 4096, 2
+    up = torch.arange(units, dtype=torch.float32).outer(torch.ones(width)).cos().sign()
+    up[:, 0] *= torch.arange(units) % 2 + 1
+    state = {"mlp.up.weight": up, "mlp.down.weight": torch.stack([torch.ones(units), -torch.ones(units)])}
+    state["mlp.down.weight"][0, 0] = -1
+    moved = permuted(state)
+    large = torch.arange(units)[torch.arange(units) % 2 == 1]
+    order = torch.cat([large, torch.arange(units)[torch.arange(units) % 2 == 0]])
+    assert torch.equal(moved["mlp.up.weight"], up[order])
+    assert torch.equal(moved["mlp.down.weight"], state["mlp.down.weight"][:, order])
+
+
 def test_units_are_sorted_by_size() -> None:
     model = randomized(ModelConfig(width=32, heads=2, kv_heads=1, main=StageConfig("T1")))
     moved = permuted(model.state_dict())

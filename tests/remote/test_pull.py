@@ -101,8 +101,9 @@ def _until(what: Callable[[], object], seconds: float = 60.0) -> None:
 
 def _arrived(home: Home) -> int:
     """Bytes of files that are on their way."""
-    beside = home.records.beside("hnet-small-1")
-    return sum(p.stat().st_size for part in ("temporary", "partial") for p in beside.glob(f"{part}/*"))
+    coming = [*home.records.beside("hnet-small-1").glob("temporary/*")]
+    coming += (home.records.runs / "hnet-small-1").rglob(".rsync-partial/*")
+    return sum(p.stat().st_size for p in coming)
 
 
 def test_a_connection_cut_mid_pull_goes_on_where_it_stopped(home: Home, waiting: RemoteRun) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +68,18 @@ def layout(split: Split, config: ScoreConfig) -> Layout:
 @pytest.fixture(scope="module")
 def tiny() -> Model:
     return Model(make(TINY), ByteTokenizer(), "tiny", "a" * 64)
+
+
+def test_tables_in_any_memory_order_give_the_same_stream() -> None:
+    tables = coding._tables(torch.randn(7, 260, generator=torch.Generator().manual_seed(0)))
+    known, written = np.arange(7, dtype=np.uint16), []
+    for order in (tables, np.asfortranarray(tables)):
+        writer = coding._Writer()
+        writer.code(order, known)
+        written.append(writer.data())
+        back = coding._Reader(coding.Block(written[-1], b"")).code(np.asfortranarray(tables), known)
+        assert back.tolist() == known.tolist()
+    assert written[0] == written[1]
 
 
 PLANS = [
@@ -169,8 +182,25 @@ def test_nothing_else_is_read(tiny: Model) -> None:
         decompress(b"PK\x03\x04 something else", tiny)
     with pytest.raises(ArtifactError, match="ends inside its head"):
         decompress(MAGIC + (1 << 31).to_bytes(4, "little"), tiny)
-    with pytest.raises(ArtifactError, match="needed"):
+    with pytest.raises(ArtifactError, match="hold at most 262,145"):
         decompress(_with_head(stream, tokens=300_000), tiny)
+    _, at = coded_file._read_head(stream)
+    with pytest.raises(ArtifactError, match="has 2 blocks where 1 are needed"):
+        decompress(stream + stream[at:], tiny)
+
+
+@pytest.mark.parametrize("config", PLANS, ids=lambda c: f"{c.scorer}-{c.stride}")
+def test_declared_tokens_are_not_believed(config: ScoreConfig, tiny: Model) -> None:
+    """What a stream says of its length is held against its blocks before anything of that length is made."""
+    stream, _ = compress(b"some text", tiny, config)
+    tracemalloc.start()
+    with pytest.raises(ArtifactError, match=r"declares 68,719,476,736 tokens, and its 1 blocks hold at most"):
+        decompress(_with_head(stream, tokens=2**36, bytes=2**36), tiny)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    for data in (b"a" * 5000, bytes(5000)):  # what is as predictable as can be stays within it
+        assert decompress(compress(data, tiny, config)[0], tiny) == data
 
 
 @pytest.mark.parametrize(

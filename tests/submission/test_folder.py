@@ -85,14 +85,16 @@ def trained(words: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def fresh(trained: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def fresh(trained: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[rerunning.Handling]:
     """One fresh environment with the requirements of all four submissions."""
     folder = tmp_path_factory.mktemp("fresh")
     from niblick.submission.folder import requirements
 
     needed = {line for name in NAMES for line in requirements(script_of(trained[name][0])).split()}
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in sorted(needed)))
-    yield rerunning.environment(folder, folder / "environment")
+    held = rerunning.handling(trust=True)
+    assert held is not None
+    yield replace(held, environment=rerunning.environment(folder, folder / "packages", held))
 
 
 def script_of(run: Run) -> Script:
@@ -161,7 +163,7 @@ def test_two_ranks_train_the_same(trained: dict[str, Any], tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_folder_verifies_in_a_fresh_environment(
-    name: str, trained: dict[str, Any], fresh: Path, tmp_path: Path
+    name: str, trained: dict[str, Any], fresh: rerunning.Handling, tmp_path: Path
 ) -> None:
     run, _ = trained[name]
     data = run.config().data.path
@@ -172,12 +174,9 @@ def test_the_folder_verifies_in_a_fresh_environment(
     assert not facts["reasons"]
     assert facts["bytes_code"] == (tmp_path / "mine" / "train_gpt.py").stat().st_size
     assert abs(facts["bytes_code"] / run.result().code_bytes - 1) < 0.01  # type: ignore[union-attr]
-    checks = auditing.audit(str(tmp_path / "mine"), run.path.parent, data, auditing.Options(FEW, python=fresh))[
-        "checks"
-    ]
-    bad = [c for c in checks if c["status"] == "fail" and not c["name"].startswith("train_seed")]
-    assert not bad
-    assert {"rerun", "causality", "artifact"} <= {c["name"] for c in checks if c["status"] == "pass"}
+    found = auditing.audit(str(tmp_path / "mine"), run.path.parent, data, auditing.Options(FEW, handling=fresh))
+    assert not [name for name in found.named("fail") if not name.startswith("train_seed")]
+    assert {"rerun", "causality", "artifact"} <= set(found.named("pass"))
 
 
 @pytest.fixture

@@ -658,6 +658,6 @@ def test_the_folder_passes_its_audit(name: str, texts: dict[str, str], tmp_path:
     auditing.audit(str(run.path), run.path.parent, options=options)
     facts = submit([run], tmp_path / "folder")
     assert not facts["reasons"]
-    checks = auditing.audit(str(tmp_path / "folder"), run.path.parent, config.data.path, options)["checks"]
-    assert not [c for c in checks if c["status"] == "fail" and not c["name"].startswith("train_seed")]
-    assert {"rerun", "causality", "artifact"} <= {c["name"] for c in checks if c["status"] == "pass"}
+    found = auditing.audit(str(tmp_path / "folder"), run.path.parent, config.data.path, options)
+    assert not [name for name in found.named("fail") if not name.startswith("train_seed")]
+    assert {"rerun", "causality", "artifact"} <= set(found.named("pass"))

@@ -17,7 +17,9 @@ from tiny import TINY, tiny_sweep
 
 from niblick.errors import ConfigError
 from niblick.run.directory import Run
+from niblick.sweeps import ray_executor
 from niblick.sweeps.executors import LocalPool
+from niblick.sweeps.job import Job
 from niblick.sweeps.ray_executor import RayExecutor, _packed, _unpack
 from niblick.sweeps.running import run_sweep, tally
 from niblick.sweeps.sweep import grid
@@ -89,6 +91,49 @@ def test_ray_gives_what_the_local_pool_gives(cluster: str, toy_data: Path, tmp_p
         runs = [Run(tmp_path / side / "tiny" / one.member.id) for side in ("local", "ray")]
         files = [run.artifact(one.result.artifact).read_bytes() for run in runs]
         assert files[0] == files[1]
+
+
+@pytest.mark.slow
+def test_as_nice_as_the_local_pool_and_once(tmp_path: Path) -> None:
+    """In a cluster that starts here; a job that exits by itself, with 0 and nothing done, is not executed again."""
+    ray = pytest.importorskip("ray", reason="needs niblick[ray]")
+    executor = RayExecutor()
+    try:
+        found, counted = tmp_path / "nice", tmp_path / "counted"
+        recipe = (
+            "import os\n"
+            f"open({str(found)!r}, 'w').write(str(os.getpriority(os.PRIO_PROCESS, 0)))\n"
+            f"open({str(counted)!r}, 'a').write('x')\n"
+            "os._exit(0)\n"
+        )
+        (tmp_path / "sweep.json").write_text("{}")
+        executor.submit(Job("a", str(tmp_path), {}, recipe, {}, 1))
+        deadline = time.monotonic() + 60
+        while not (ended := executor.ended()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert [(each.run, each.code, each.note) for each in ended] == [("a", 0, "")]
+        assert int(found.read_text()) == os.getpriority(os.PRIO_PROCESS, 0)
+        assert counted.read_text() == "x"
+    finally:
+        executor.close()
+    assert not ray.is_initialized()
+
+
+def test_niceness_that_is_not_allowed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def refuse(which: int, who: int, priority: int) -> None:
+        tried.append(priority)
+        raise PermissionError
+
+    monkeypatch.setattr(ray_executor, "niceness", lambda: 15)
+    monkeypatch.setattr(os, "setpriority", refuse)
+    assert "have niceness 15, not the sweep's 0" in ray_executor._be_as_nice(0)
+    assert ray_executor._be_as_nice(15) == ray_executor._be_as_nice(None) == ""
+    assert tried == [0]
+    monkeypatch.setattr(os, "setpriority", lambda *given: tried.append(given[2]))
+    assert ray_executor._be_as_nice(3) == ""
+    assert tried == [0, 3]
 
 
 def tiny_one(data: Path) -> Any:

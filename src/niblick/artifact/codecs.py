@@ -80,7 +80,8 @@ def _zstd_compress(raw: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=22, write_checksum=False).compress(raw)
 
 
-def _brotli_decompress(data: bytes, size: int) -> bytes:
+def brotli_decompress(data: bytes, size: int) -> bytes:
+    """Return what a brotli stream holds, but stop soon after `size` bytes. Raises brotli.error for damaged data."""
     stream = brotli.Decompressor()
     out, length = [stream.process(data, output_buffer_limit=size + 1)], 0
     while (length := length + len(out[-1])) <= size and out[-1] and not stream.is_finished():
@@ -97,7 +98,7 @@ def _brotli_compress(raw: bytes) -> bytes:
 _CODECS: dict[str, Codec] = {
     "zlib": StreamCodec("zlib", lambda raw: zlib.compress(raw, 9), _zlib_decompress, (zlib.error,)),
     "zstd": StreamCodec("zstd", _zstd_compress, _zstd_decompress, (zstandard.ZstdError,)),
-    "brotli": StreamCodec("brotli", _brotli_compress, _brotli_decompress, (brotli.error,)),
+    "brotli": StreamCodec("brotli", _brotli_compress, brotli_decompress, (brotli.error,)),
     "range": RangeCodec(),
 }
 

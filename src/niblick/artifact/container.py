@@ -26,7 +26,6 @@ import io
 import json
 import math
 import os
-import secrets
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,6 +39,7 @@ import torch
 from niblick.artifact.codecs import Spec, get_codec, spec_bytes
 from niblick.artifact.dequantize import EncodedTensor, get_dequantizer
 from niblick.errors import ArtifactError, StorageError
+from niblick.files import temporary_for
 
 MAGIC = b"nib\x1a"
 VERSION = 1
@@ -421,7 +421,7 @@ def _check_sizes(tensors: list[Described], payload_size: int) -> None:
 @contextlib.contextmanager
 def _appearing(path: Path) -> Iterator[io.BufferedRandom]:
     """A new file that is at `path` once it is whole, or not at all."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_for(path)
     try:
         with temporary.open("xb+") as file:
             yield file

@@ -242,7 +242,7 @@ class _Reader:
 
 
 def _model(freqs: np.ndarray) -> Any:
-    return stream.model.Categorical((freqs - 1).astype(np.float64), perfect=False, lazy=False)
+    return stream.model.Categorical(models.coder_weights(freqs), perfect=False, lazy=False)
 
 
 def _blocks(count: int) -> Iterator[slice]:

@@ -67,6 +67,14 @@ def frequencies(weights: np.ndarray) -> np.ndarray:
     return shares + 1
 
 
+def coder_weights(freqs: np.ndarray) -> np.ndarray:
+    """Return frequencies (…, symbols) as the weights that constriction makes the same frequencies of.
+
+    In C order: constriction takes a table in Fortran order without a word and reads it as if it were in C order.
+    """
+    return np.ascontiguousarray(freqs - 1, np.float64)
+
+
 def family(shape: Shape, spreads: slice = slice(None)) -> np.ndarray:
     """Return the frequencies (spreads, symbols low … high) of a family, as int64; `spreads` may name some of the 64."""
     distance = np.abs(np.arange(shape.low, shape.high + 1) - shape.center)

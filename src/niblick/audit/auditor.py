@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,18 +19,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from niblick.artifact.container import Artifact
+from niblick.audit import claims
 from niblick.audit import text_checks as text
-from niblick.audit.checks import Check, failed, not_applicable, passed, summary
-from niblick.audit.file_checks import audit_file, read_text
-from niblick.audit.function_checks import Effort, Function, audit_function
-from niblick.audit.log_checks import audit_log
-from niblick.audit.model_checks import audit_model, exact
+from niblick.audit.checks import Audit, Check, failed, look, not_applicable, passed
+from niblick.audit.file_checks import audit_file
+from niblick.audit.folders import folder_checks, read_folder
+from niblick.audit.fresh import Fresh, constants, score_fresh
+from niblick.audit.function_checks import Effort
+from niblick.audit.functions import function_checks, sample_rows
+from niblick.audit.model_checks import audit_model, cannot_step, exact
 from niblick.audit.scorer_checks import Scorer, score_first, sums_to_one
-from niblick.audit.script_checks import audit_script
-from niblick.audit.watched import foreign
 from niblick.challenge import rules
 from niblick.challenge.tracks import UNWEIGHED
 from niblick.config.run_config import score_config
@@ -41,11 +38,11 @@ from niblick.data.dataset import Dataset, Split
 from niblick.data.documents import read_documents
 from niblick.data.shards import file_hash
 from niblick.data.tokenizers import Tokenizer
-from niblick.errors import ArtifactError, ConfigError, NiblickError
-from niblick.facts.reading import plain
-from niblick.files import copy_recipe
+from niblick.errors import ConfigError, NiblickError
+from niblick.facts.reading import plain, read
+from niblick.facts.scores import ScoreRecord
+from niblick.files import read_json
 from niblick.model.lm import LM
-from niblick.recipes.presets import load_recipe
 from niblick.run import artifacts, packing, prepared, scoring
 from niblick.run.directory import Run, machine, write_json
 from niblick.run.loading import expect_tokenizer, load_artifact
@@ -54,20 +51,18 @@ from niblick.score.coding import Layout, decode, encode, refuse_unprovable
 from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import score_split
 from niblick.submission import rerun as rerunning
+from niblick.submission.forms import Form
 
 Say = Callable[[str], None]
 
-ROWS = 4
-"""Windows that a model or function is asked about."""
-
-SAME = 1e-6
-"""Share by which a score may differ when it is made again on the same machine."""
-
-ALIKE = 2e-3
-"""The same on another machine or device, where rounding differs."""
 
 PROOF = 0.005
 """Share by which the payload of a proof may differ from the score, apart from what opens its lanes."""
+
+NO_CAGE = (
+    "the folder's script is not run: there is no cage for it on this machine (install bubblewrap); "
+    "--trust runs it as a program of yours"
+)
 
 SAMPLE_TOKENS = 16_384
 """Tokens on which arithmetics are compared."""
@@ -82,16 +77,14 @@ class Options:
     """Documents whose score is proved by decoding."""
     source: str = ""
     """The text that the data was made of, to tell copies from what the source repeats."""
-    python: Path | None = None
-    """The Python of an environment to run submissions in; None: a fresh one is made of their requirements."""
+    handling: rerunning.Handling | None = field(default_factory=rerunning.handling)
+    """How the scripts of submissions are run; None: they are not, because there is no cage for them here."""
     train_bytes: int | None = 1 << 30
     """Training text that validation text is looked for in, at most; None: all of it."""
 
 
-def audit(
-    target: str, runs: Path, data: str = "", options: Options | None = None, say: Say | None = None
-) -> dict[str, Any]:
-    """Audit whatever `target` is. Returns what audit.json holds; for an artifact that is written beside it.
+def audit(target: str, runs: Path, data: str = "", options: Options | None = None, say: Say | None = None) -> Audit:
+    """Audit whatever `target` is. The audit of an artifact is written beside it as audit.json.
 
     Raises ConfigError if there is no such thing, or if the text that it needs is not named.
     """
@@ -103,86 +96,68 @@ def audit(
         return found
     module, _, name = target.rpartition(":")
     if module and not path.exists() and _is_function(module, name, runs):
-        return summary(target, "function", _function_checks(load_function(module, name), data, options))
+        return Audit(target, "function", tuple(function_checks(module, name, data, options.effort)))
     artifact, run = artifacts.find_artifact(target, runs)
     if not data and run is not None:
         data = prepared.config_of(run).data.path
     if not data:
         raise ConfigError(f"{target} names no text: pass --data DIR")
-    checks = artifact_checks(artifact, run, data, options, say)
-    found = summary(target, "artifact", checks) | {
-        "artifact_sha256": file_hash(artifact),
-        "data": data,
-        "machine": plain(machine()),
-    }
-    write_json(artifact.parent / "audit.json", found)
+    audited = open_audited(artifact, run, data, options, say)
+    about: dict[str, Any] = {"artifact_sha256": file_hash(artifact), "data": data, "machine": plain(machine())}
+    about["score_sha256"] = scoring.record_digest(read(ScoreRecord, audited.record)) if audited.record else None
+    found = Audit(target, "artifact", tuple(all_checks(audited)), about)
+    write_json(artifact.parent / "audit.json", found.plain())
     return found
 
 
 # Submission folders
 
 
-def audit_folder(folder: Path, runs: Path, data: str, options: Options, say: Say) -> dict[str, Any]:
-    """Audit what lies in a submission folder: scripts and logs, each by itself; then all of it together, run again."""
-    checks: list[Check] = []
-    scripts, logs = sorted(folder.glob("*.py")), sorted([*folder.glob("*.txt"), *folder.glob("*.log")])
-    logs = [log for log in logs if "requirements" not in log.name]
-    stated = rerunning.stated(folder) if (folder / "submission.json").is_file() else None
-    data = data or (_data_of(stated, runs) if stated else "")
+def audit_folder(folder: Path, runs: Path, data: str, options: Options, say: Say) -> Audit:
+    """Audit a submission folder: its files are read, by themselves and beside each other, and then run again."""
+    if options.handling is None:
+        say(NO_CAGE)
+    found = read_folder(folder)
+    checks = folder_checks(found)
+    data = data or (_data_of(found.form, runs) if found.form else "")
+    checks.append(rerun(folder, found.form, data, options.handling, say))
     artifact = folder / "final_model.nib"
-    if not scripts and not logs:
-        raise ConfigError(f"{folder} holds no script (*.py) and no log (*.log, *.txt): name a run, file or submission")
-    for path, found in [(p, audit_script(read_text(p), str(p))) for p in scripts] + [
-        (p, audit_log(read_text(p))) for p in logs
-    ]:
-        checks += [replace(check, name=f"{path.name}: {check.name}") for check in found]
-    if stated is not None:
-        checks.append(folder_bytes(folder, stated))
-    checks.append(rerun(folder, stated, data, options.python, say))
     if artifact.is_file() and data:
         checks += artifact_checks(artifact, None, data, options, say)
-    return summary(str(folder), "submission", checks)
+    return Audit(str(folder), "submission", tuple(checks))
 
 
-def _data_of(stated: dict[str, Any], runs: Path) -> str:
+def _data_of(form: Form, runs: Path) -> str:
     """The text that a submission's first run was scored on, where that run lies in `runs`."""
-    for seed in stated.get("seeds", []):
-        path = runs / str(seed.get("run", "")) / "config.json"
-        if path.is_file():
-            return str(json.loads(path.read_text(encoding="utf-8"))["data"]["path"])
+    for seed in form.seeds:
+        path = runs / seed.run / "config.json"
+        if seed.run and path.is_file():
+            return str(read_json(path)["data"]["path"])
     return ""
 
 
-def folder_bytes(folder: Path, stated: dict[str, Any]) -> Check:
-    """The files are as large as submission.json says, and together within the cap."""
-    name = "submission: bytes"
-    sizes = {"bytes_code": "train_gpt.py", "bytes_model_int8_zlib": "final_model.nib"}
-    found = {key: (folder / file).stat().st_size if (folder / file).is_file() else 0 for key, file in sizes.items()}
-    total = sum(found.values())
-    for key, size in {**found, "bytes_total": total}.items():
-        if stated.get(key) != size:
-            return failed(name, f"submission.json says {key} of {stated.get(key)}, and there are {size}", **found)
-    if total > rules.CAP_BYTES:
-        return failed(name, f"{total:,} bytes are over the cap of {rules.CAP_BYTES:,}", **found)
-    return passed(name, f"{total:,} bytes, {total / rules.CAP_BYTES:.1%} of the cap, as stated", **found)
-
-
-def rerun(folder: Path, stated: dict[str, Any] | None, data: str, python: Path | None, say: Say) -> Check:
+def rerun(folder: Path, form: Form | None, data: str, handling: rerunning.Handling | None, say: Say) -> Check:
     """Score a submission again in a fresh environment without network, with its own script."""
     name = "rerun"
-    if stated is None or not (folder / "train_gpt.py").is_file() or not (folder / "final_model.nib").is_file():
-        return not_applicable(name, f"{folder} has no submission.json, train_gpt.py and final_model.nib to run again")
+    missing = [file for file in ("train_gpt.py", "final_model.nib") if not (folder / file).is_file()]
+    missing += ["submission.json"] * (form is None)
+    if missing or form is None:
+        return not_applicable(name, f"it cannot be run again: {folder} has no {' and no '.join(missing)}")
+    if form.bpb is None:
+        return not_applicable(name, f"{form.path.name} states no score that could be made again")
     if not data:
         return not_applicable(name, "its score is not made again, because no text is named: pass --data DIR")
-    say("making a fresh environment, and scoring the artifact in it without network")
+    if handling is None:
+        return not_applicable(name, NO_CAGE)
+    say(f"making a fresh environment, and scoring the artifact with the folder's own script {handling.told}")
     try:
-        found = rerunning.rerun(folder, data, python)
+        found = rerunning.rerun(folder, data, handling)
     except NiblickError as error:
         return failed(name, str(error))
-    said = float(stated.get("val_bpb", float("nan")))
+    said = form.bpb.value
     off = found["bpb"] - said
-    facts = {"bpb": found["bpb"], "stated": said, "off": off, "network": found["network"]}
-    told = f"{found['bpb']:.6f} BPB in a fresh environment, {found['network']}; submission.json says {said:.6f}"
+    facts = {"bpb": found["bpb"], "stated": said, "off": off, "how": found["how"]}
+    told = f"{found['bpb']:.6f} BPB in a fresh environment {found['how']}; submission.json says {said:.6f}"
     return passed(name, told, **facts) if abs(off) <= rerunning.ENOUGH else failed(name, told, **facts)
 
 
@@ -203,64 +178,6 @@ def _is_function(module: str, name: str, runs: Path) -> bool:
         sys.path.pop(0)
 
 
-def load_function(module: str, name: str) -> Function:
-    """Import `name` of a module or a .py file: any f(ids_BL) → log-probabilities_BLV. Raises ConfigError if not."""
-    sys.path.insert(0, os.getcwd())
-    try:
-        if module.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(module).stem, module)
-            if spec is None or spec.loader is None or not Path(module).is_file():
-                raise ConfigError(f"there is no file {module} to take {name} from")
-            found = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(found)
-        else:
-            found = importlib.import_module(module)
-        function = getattr(found, name, None)
-    except NiblickError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise ConfigError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    if not callable(function):
-        raise ConfigError(f"{module} has no function {name}: name a function from ids to log-probabilities")
-    return function
-
-
-def _function_checks(function: Function, data: str, options: Options) -> list[Check]:
-    if not data:
-        raise ConfigError("a function is asked about real text: pass --data DIR")
-    dataset = Dataset.open(data)
-    vocab_size = dataset.tokenizer.vocab_size
-    ids_BL = sample_rows(dataset.val, dataset.tokenizer.bos_id, 128)
-
-    def checked(ids_BL: Tensor) -> Tensor:
-        try:
-            log_p_BLV = function(ids_BL)
-        except Exception as error:  # the user's code may raise anything
-            raise ConfigError(f"the function raised {type(error).__name__}: {error}") from error
-        expected = (*ids_BL.shape, vocab_size)
-        if not isinstance(log_p_BLV, Tensor) or tuple(log_p_BLV.shape) != expected:
-            shape = tuple(log_p_BLV.shape) if isinstance(log_p_BLV, Tensor) else type(log_p_BLV).__name__
-            raise ConfigError(f"the function gave {shape}, expected log-probabilities of shape {expected}")
-        return log_p_BLV.detach().cpu().clone()
-
-    checks = audit_function(checked, ids_BL, vocab_size, options.effort)
-    why = "a function has no file, log or score of its own"
-    return [*checks, text.bytes_counted(dataset.val, dataset.tokenizer)] + [
-        not_applicable(name, why) for name in ("score-first", "artifact", "reproduction")
-    ]
-
-
-def sample_rows(split: Split, bos_id: int, length: int) -> Tensor:
-    """Return ROWS windows of `length` tokens from the stream: its beginning, places drawn, and its end."""
-    length = min(length, split.tokens)
-    last = split.tokens - length
-    drawn = np.random.default_rng(0).integers(0, last + 1, ROWS - 2).tolist()
-    places = [0, *drawn, last]
-    return torch.from_numpy(np.stack([split.slice(at, length).astype(np.int64) for at in places]))
-
-
 # Artifacts
 
 
@@ -273,7 +190,9 @@ class Audited:
     data: str
     artifact: Artifact
     model: LM
+    whole: Dataset
     dataset: Dataset
+    """What is scored of it: its validation split is what `score.documents` leaves."""
     config: ScoreConfig
     """The artifact's own scorer."""
     dtype: str
@@ -289,23 +208,34 @@ class Audited:
         return self.run.recipe if self.run is not None and self.run.recipe.is_file() else None
 
     @cached_property
-    def fresh(self) -> dict[str, Any]:
+    def fresh(self) -> Fresh:
         """What a fresh process finds, see `score_fresh`; made once, for all checks that ask for it."""
         self.say("scoring the artifact again in a fresh process without network")
-        return score_fresh(self.path, self.recipe, self.data)
+        return score_fresh(self.path, self.recipe, self.data, self.options.effort.tokens)
 
 
 def artifact_checks(path: Path, run: Run | None, data: str, options: Options, say: Say) -> list[Check]:
-    """All of ARTIFACT_CHECKS: eight, and the proof where it is asked for."""
+    """All checks of an artifact on a text."""
+    return all_checks(open_audited(path, run, data, options, say))
+
+
+def open_audited(path: Path, run: Run | None, data: str, options: Options, say: Say) -> Audited:
+    """Open an artifact and the text that it is scored on. Raises ConfigError if they do not fit."""
     if run is not None:
         prepared.config_of(run)
     model, artifact = load_artifact(path)
-    dataset = Dataset.open(data)
-    expect_tokenizer(artifact, dataset, path)
+    whole = Dataset.open(data)
+    expect_tokenizer(artifact, whole, path)
     settings = dict(artifact.config["score"])
     dtype = settings.pop("dtype")
-    config, record = score_config(settings), last_score(path, dataset)
-    audited = Audited(path, run, data, artifact, model, dataset, config, dtype, record, options, say)
+    config = score_config(settings)
+    dataset = prepared.scored_slice(whole, config)
+    record = claims.last_score(path, dataset.val, config)
+    return Audited(path, run, data, artifact, model, whole, dataset, config, dtype, record, options, say)
+
+
+def all_checks(audited: Audited) -> list[Check]:
+    """All of ARTIFACT_CHECKS, and the proof where it is asked for."""
     return [check for checks in ARTIFACT_CHECKS for check in checks(audited)]
 
 
@@ -320,7 +250,25 @@ def _bytes(audited: Audited) -> list[Check]:
     audited.say("counting bytes again, and looking for validation text in training text")
     record = audited.record
     claimed = (record["bytes"], record["lossless"]) if record else (None, None)
+    if audited.dataset.val.byte_counts:
+        return [given_bytes(audited.dataset.val, audited.dataset.tokenizer, claimed[0])]
     return [text.bytes_counted(audited.dataset.val, audited.dataset.tokenizer, *claimed)]
+
+
+def given_bytes(split: Split, tokenizer: Tokenizer, claimed: int | None) -> Check:
+    """Byte counts that lie beside the tokens: no more than the tokens decode to, and those of the score."""
+    name = "bytes"
+    counted = sum(int(counts.sum(dtype=np.int64)) for counts in split.byte_counts) - int(split.byte_counts[0][0])
+    decoded = sum(len(tokenizer.decode(split.slice(*span))) for span in text.document_spans(split, tokenizer.bos_id))
+    facts = {"bytes": counted, "decoded_bytes": decoded}
+    if counted > decoded:
+        said = f"the counts beside the tokens make {counted:,} bytes, and the tokens decode to {decoded:,}"
+        return failed(name, said, **facts)
+    if claimed is not None and claimed != counted:
+        said = f"the score counts {claimed:,} bytes and the counts beside the tokens make {counted:,}"
+        return failed(name, said, claimed=claimed, **facts)
+    told = f"{counted:,} bytes by the counts beside the tokens, of {decoded:,} that these decode to"
+    return look(name, f"{told}: what the text was before it was changed, nobody can see here", **facts)
 
 
 def _scorer(audited: Audited) -> list[Check]:
@@ -328,7 +276,7 @@ def _scorer(audited: Audited) -> list[Check]:
 
 
 def _hygiene(audited: Audited) -> list[Check]:
-    name, dataset = audited.options.source, audited.dataset
+    name, dataset = audited.options.source, audited.whole
     source = (document.text.encode() for document in read_documents(name)) if name else None
     return [text.hygiene(dataset.train, dataset.val, dataset.tokenizer, source, audited.options.train_bytes)]
 
@@ -337,12 +285,26 @@ def _artifact(audited: Audited) -> list[Check]:
     path, fresh = audited.path, audited.fresh
     scored = scoring.scored_config(audited.artifact, audited.config, audited.dtype, audited.run, path)
     code = packing.weighed(path.stat().st_size, scored, audited.recipe).code_bytes
-    return [artifact_check(path, code, audited.record, fresh)]
+    named = constants(audited.recipe) if audited.recipe else []
+    return [artifact_check(path, code, audited.record, fresh, named)]
+
+
+def _windows(audited: Audited) -> list[Check]:
+    return [audited.fresh.windows]
 
 
 def _reproduction(audited: Audited) -> list[Check]:
     a = audited
     return [reproduction(a.model, a.dataset, a.config, a.dtype, a.record, a.fresh)]
+
+
+def _claims(audited: Audited) -> list[Check]:
+    a = audited
+    return [
+        claims.scores_agree(a.path, a.dataset.val, a.config, a.dtype, a.fresh.bpb),
+        claims.result_agrees(a.path, a.run),
+        claims.data_agrees(a.artifact, a.whole),
+    ]
 
 
 def _proof(audited: Audited) -> list[Check]:
@@ -356,22 +318,14 @@ ARTIFACT_CHECKS: tuple[Callable[[Audited], list[Check]], ...] = (
     _model,
     _bytes,
     _scorer,
+    _windows,
     _hygiene,
     _artifact,
     _reproduction,
+    _claims,
     _proof,
 )
 """What an artifact is put to, in the order of the report."""
-
-
-def last_score(path: Path, dataset: Dataset) -> dict[str, Any] | None:
-    """The newest score beside an artifact that is of this text and by its own scorer; None if there is none."""
-    scores = path.parent / "scores.jsonl"
-    if not scores.is_file():
-        return None
-    records = [json.loads(line) for line in scores.read_text(encoding="utf-8").splitlines() if line.strip()]
-    same = [r for r in records if r["stream_hash"] == dataset.val.stream_hash]
-    return same[0] if same else None
 
 
 def scorer_checks(model: LM, dataset: Dataset, config: ScoreConfig, record: dict[str, Any] | None) -> list[Check]:
@@ -414,19 +368,22 @@ def as_scorer(model: LM, tokenizer: Tokenizer, config: ScoreConfig) -> Scorer:
     return scorer
 
 
-def artifact_check(path: Path, code: int | None, record: dict[str, Any] | None, fresh: dict[str, Any]) -> Check:
-    """Self-contained, under the cap with its code, and within the time limits where the record claims the track."""
+def artifact_check(
+    path: Path,
+    code: int | None,
+    record: dict[str, Any] | None,
+    fresh: Fresh,
+    named: Sequence[tuple[str, int, int]] = (),
+) -> Check:
+    """Self-contained, under the cap with its code, and within the time limits where the record claims the track.
+
+    `named` are long constants in the recipe's code: (file, line, bytes).
+    """
     name, size = "artifact", path.stat().st_size
     total = size + (code or 0)
     weight = UNWEIGHED if code is None else f"{code:,} of code"
-    if fresh["foreign"]:
-        return failed(
-            name,
-            f"scoring reads {fresh['foreign'][0]}, which is neither artifact, code nor the text: it is not counted",
-            files=fresh["foreign"][:8],
-        )
-    if fresh["network"]:
-        return failed(name, f"scoring wants the network: {fresh['network'][0]}", calls=fresh["network"][:8])
+    if (wanted := _wanted(fresh)) is not None:
+        return wanted
     if total > rules.CAP_BYTES:
         what = f"{size:,} bytes without the code" if code is None else f"{size:,} bytes and {weight}"
         return failed(name, f"{what} are over the cap of {rules.CAP_BYTES:,}", total=total)
@@ -438,11 +395,32 @@ def artifact_check(path: Path, code: int | None, record: dict[str, Any] | None, 
     share = f"{'at least ' if code is None else ''}{total / rules.CAP_BYTES:.1%} of the cap"
     return passed(
         name,
-        f"{size:,} bytes and {weight}, {share}; scoring reads nothing but artifact, code and text, and no network",
+        f"{size:,} bytes and {weight}, {share}; scoring reads nothing but artifact, code and text, and no network"
+        + "".join(f"; {where} line {line} holds {count:,} bytes of constants" for where, line, count in named[:3]),
         artifact_bytes=size,
         code_bytes=code,
         total_bytes=None if code is None else total,
     )
+
+
+def _wanted(fresh: Fresh) -> Check | None:
+    """The check that fails if scoring needs something that nobody counts."""
+    name = "artifact"
+    if fresh.foreign:
+        what = f"scoring reads {fresh.foreign[0]}, which is neither artifact, code nor the text: it is not counted"
+        return failed(name, what, files=list(fresh.foreign[:8]))
+    if fresh.strange:
+        what = f"scoring imports {fresh.strange[0]}, which niblick does not require: what is in it is not counted"
+        return failed(name, what, packages=list(fresh.strange[:8]))
+    if fresh.network:
+        return failed(name, f"scoring wants the network: {fresh.network[0]}", calls=list(fresh.network[:8]))
+    if fresh.processes:
+        what = f"scoring starts another process: {fresh.processes[0]}"
+        return failed(name, what, calls=list(fresh.processes[:8]))
+    if fresh.failure:
+        what = "in an empty folder with an empty environment, artifact and recipe alone cannot be scored"
+        return failed(name, f"{what}: {fresh.failure}")
+    return None
 
 
 def reproduction(
@@ -451,27 +429,29 @@ def reproduction(
     config: ScoreConfig,
     dtype: str,
     record: dict[str, Any] | None,
-    fresh: dict[str, Any],
+    fresh: Fresh,
 ) -> Check:
     """The score repeats, and how far other arithmetics are from it; router decisions on a knife-edge are counted."""
     name = "reproduction"
-    facts: dict[str, Any] = {"bpb_fresh": fresh["bpb"], "knife_edges": fresh["knife_edges"], "bpb": None}
+    if fresh.failure:
+        return failed(name, f"the score cannot be made again: {fresh.failure}")
+    facts: dict[str, Any] = {"bpb_fresh": fresh.bpb, "knife_edges": fresh.knife_edges, "bpb": None}
     facts |= arithmetics(model, dataset, config)
-    edges = f"{fresh['knife_edges']:,} of {fresh['decisions']:,} router decisions on a knife-edge"
+    edges = f"{fresh.knife_edges:,} of {fresh.decisions:,} router decisions on a knife-edge"
     apart = ", ".join(f"{key} {value:+.2e}" for key, value in facts["apart"].items())
     beside = f"{edges}; BPB on {facts['sample_tokens']:,} tokens against float32: {apart}"
     if record is None:
-        return passed(name, f"no score is recorded; a fresh process gives {fresh['bpb']:.6f} BPB; {beside}", **facts)
+        return passed(name, f"no score is recorded; a fresh process gives {fresh.bpb:.6f} BPB; {beside}", **facts)
     same = record["machine"] == plain(machine()) and record["scorer"]["dtype"] == dtype
-    limit, off = (SAME if same else ALIKE), fresh["bpb"] / record["bpb"] - 1
+    limit, off = (claims.SAME if same else claims.ALIKE), fresh.bpb / record["bpb"] - 1
     facts |= {"bpb": record["bpb"], "off": off}
     if not abs(off) <= limit:
         return failed(
             name,
-            f"the record says {record['bpb']:.6f} BPB and a fresh process gives {fresh['bpb']:.6f} ({off:+.2e})",
+            f"the record says {record['bpb']:.6f} BPB and a fresh process gives {fresh.bpb:.6f} ({off:+.2e})",
             **facts,
         )
-    return passed(name, f"{fresh['bpb']:.6f} BPB again in a fresh process ({off:+.1e}); {beside}", **facts)
+    return passed(name, f"{fresh.bpb:.6f} BPB again in a fresh process ({off:+.1e}); {beside}", **facts)
 
 
 def arithmetics(model: LM, dataset: Dataset, config: ScoreConfig) -> dict[str, Any]:
@@ -490,49 +470,6 @@ def arithmetics(model: LM, dataset: Dataset, config: ScoreConfig) -> dict[str, A
     return {"sample_tokens": count, "arithmetics": bpb, "apart": apart}
 
 
-# A fresh process
-
-_FRESH = (
-    "import sys; from niblick.audit.watched import watch; watch(sys.argv[1]); "
-    "from niblick.audit.auditor import score_here; score_here(*sys.argv[2:])"
-)
-
-
-def score_fresh(path: Path, recipe: Path | None, data: str) -> dict[str, Any]:
-    """Score an artifact in a process that has the file, its code and the text, and refuses the network.
-
-    Returns its score, and what it opened besides (`foreign`) and where it wanted to connect (`network`).
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(os.path.realpath(name))
-        (folder / "artifact.nib").write_bytes(path.read_bytes())
-        if recipe is not None:
-            copy_recipe(recipe, folder)
-        report, result = folder / "report.json", folder / "score.json"
-        command = [sys.executable, "-c", _FRESH, str(report), str(folder), os.path.abspath(data), str(result)]
-        here = str(Path(__file__).parents[2])
-        environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-        environment |= {"PYTHONPATH": here, "XDG_CACHE_HOME": str(folder)}  # no file of an earlier process is read
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        watched = json.loads(report.read_text()) if report.is_file() else {"files": [], "network": []}
-        if done.returncode and not watched["network"]:
-            last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-            raise ArtifactError(f"scoring {path} in a fresh process failed: {last}")
-        score = json.loads(result.read_text()) if result.is_file() else dict.fromkeys(("bpb", "loss"), float("nan"))
-        known = [str(folder), os.path.realpath(data), here]
-        score |= {"foreign": foreign(watched["files"], known), "network": watched["network"]}
-        return {"knife_edges": 0, "decisions": 0} | score
-
-
-def score_here(folder: str, data: str, result: str) -> None:
-    """What the fresh process does: score the artifact of a folder that holds nothing else but its recipe."""
-    if (recipe := Path(folder) / "recipe.py").is_file():
-        load_recipe(recipe)
-    record = scoring.score_artifact(Path(folder) / "artifact.nib", data)
-    keys = ("bpb", "loss", "bits", "tokens", "bytes", "seconds", "knife_edges", "decisions")
-    write_json(Path(result), {key: getattr(record, key) for key in keys})
-
-
 # Proof by decoding
 
 
@@ -543,6 +480,8 @@ def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int) -> C
         refuse_unprovable(config)
     except ConfigError as error:
         return not_applicable(name, str(error))
+    if why := cannot_step(model):
+        return not_applicable(name, f"this score is not provable by decoding: {why}")
     spans = text.document_spans(dataset.val, dataset.tokenizer.bos_id)
     count = min(documents, len(spans))
     end = sum(spans[count - 1])

@@ -1,12 +1,17 @@
-"""What a check says, and what all of them say together."""
+"""What a check says, how strong its word is, and what all of them say together.
+
+A check that measured (decoded, scored again, counted) and one that compared stated facts can fail. One that only read
+a script or a log for what looks wrong cannot: it says where to look, with line and reason, and a person decides.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Status = Literal["pass", "fail", "not applicable"]
+Status = Literal["pass", "fail", "look", "not applicable"]
+Strength = Literal["measured", "stated", "look"]
+Outcome = Literal["pass", "look", "not honest", "nothing read"]
 
 
 @dataclass(frozen=True)
@@ -17,35 +22,83 @@ class Check:
     status: Status
     detail: str
     facts: dict[str, Any] = field(default_factory=dict)
+    strength: Strength = "measured"
+
+    def __post_init__(self) -> None:
+        if self.status == "fail" and self.strength == "look":
+            raise ValueError(f"{self.name}: what was only read cannot fail, it can say where to look")
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
-        return {"name": self.name, "status": self.status, "detail": self.detail} | (
+        return {"name": self.name, "status": self.status, "strength": self.strength, "detail": self.detail} | (
             {"facts": self.facts} if self.facts else {}
         )
 
 
-def passed(name: str, detail: str, **facts: Any) -> Check:
+def passed(name: str, detail: str, strength: Strength = "measured", /, **facts: Any) -> Check:
     """A check that found nothing."""
-    return Check(name, "pass", detail, facts)
+    return Check(name, "pass", detail, facts, strength)
 
 
-def failed(name: str, detail: str, **facts: Any) -> Check:
-    """A check that found a counter-example."""
-    return Check(name, "fail", detail, facts)
+def failed(name: str, detail: str, strength: Strength = "measured", /, **facts: Any) -> Check:
+    """A check that found a counter-example, or stated facts that disagree."""
+    return Check(name, "fail", detail, facts, strength)
 
 
-def not_applicable(name: str, why: str) -> Check:
+def look(name: str, detail: str, /, **facts: Any) -> Check:
+    """A check that found something to look at, which may be all right."""
+    return Check(name, "look", detail, facts, "look")
+
+
+def not_applicable(name: str, why: str, strength: Strength = "measured", /) -> Check:
     """A check that this subject cannot be put to."""
-    return Check(name, "not applicable", why)
+    return Check(name, "not applicable", why, {}, strength)
 
 
-def summary(subject: str, kind: str, checks: Iterable[Check]) -> dict[str, Any]:
-    """What audit.json holds: the checks, and `honest`, whether none failed."""
-    found = list(checks)
-    return {
-        "subject": subject,
-        "kind": kind,
-        "honest": all(check.status != "fail" for check in found),
-        "checks": [check.plain() for check in found],
-    }
+@dataclass(frozen=True)
+class Audit:
+    """All checks of one subject, and what they say together."""
+
+    subject: str
+    kind: str
+    checks: tuple[Check, ...]
+    about: dict[str, Any] = field(default_factory=dict)
+    """What else audit.json says of the subject: its digest, the text, the machine."""
+
+    def named(self, status: Status) -> list[str]:
+        """The names of the checks that say so."""
+        return [check.name for check in self.checks if check.status == status]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Not honest if a check failed; something to look at; a pass; or nothing was there to be checked."""
+        if self.named("fail"):
+            return "not honest"
+        if self.named("look"):
+            return "look"
+        return "pass" if self.named("pass") else "nothing read"
+
+    def exit_code(self, strict: bool = False) -> int:
+        """0 for a pass, 1 for not honest, 2 where nothing was read; what is to be looked at is 1 if `strict`."""
+        return {"pass": 0, "look": int(strict), "not honest": 1, "nothing read": 2}[self.outcome]
+
+    def sentence(self) -> str:
+        """The verdict for people."""
+        failures, looks, passes = (self.named(status) for status in ("fail", "look", "pass"))
+        if self.outcome == "nothing read":
+            why = "; ".join(check.detail for check in self.checks[:2]) or "it is empty"
+            return f"nothing in it could be checked, which is no pass ({why})"
+        if failures:
+            return f"not honest: {', '.join(failures)}"
+        count = f"{len(passes)} checks passed"
+        return f"look at {', '.join(looks)}; {count}" if looks else count
+
+    def plain(self) -> dict[str, Any]:
+        """What audit.json holds; `honest` is whether something was checked and nothing failed."""
+        return {
+            "subject": self.subject,
+            "kind": self.kind,
+            "outcome": self.outcome,
+            "honest": self.outcome in ("pass", "look"),
+            "checks": [check.plain() for check in self.checks],
+        } | self.about

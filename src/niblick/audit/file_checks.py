@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from niblick.audit.checks import summary
+from niblick.audit.checks import Audit
 from niblick.audit.log_checks import audit_log
 from niblick.audit.script_checks import audit_script
-from niblick.errors import DataError
+from niblick.files import read_text
 
 
-def audit_file(target: str) -> dict[str, Any] | None:
+def audit_file(target: str) -> Audit | None:
     """Audit a script or a log; None for anything else. Raises DataError if it cannot be read."""
     path = Path(target)
     if path.suffix == ".py" and path.is_file():
-        return summary(target, "script", audit_script(read_text(path), target))
+        return Audit(target, "script", tuple(audit_script(read_text(path), target)))
     if path.suffix in (".txt", ".log") and path.is_file():
-        return summary(target, "log", audit_log(read_text(path)))
+        return Audit(target, "log", tuple(audit_log(read_text(path))))
     return None
-
-
-def read_text(path: Path) -> str:
-    """Read a file, whatever its bytes are. Raises DataError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error

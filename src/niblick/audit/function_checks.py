@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from niblick.audit.checks import Check, failed, passed
+from niblick.score.any_function import sum_tolerance
 
 Function = Callable[[Tensor], Tensor]
 
@@ -25,9 +26,6 @@ TOLERANCE = 1e-4
 
 FLOOR = -30.0
 """Log-probabilities below this are taken for it: they are never what anything depends on."""
-
-SUM_TOLERANCE = 1e-3
-"""Probabilities of a position may miss a sum of one by so much."""
 
 
 @dataclass(frozen=True)
@@ -172,20 +170,21 @@ def _shown(f: Function, leak: Leak) -> Check:
 
 
 def normalization(f: Function, ids_BL: Tensor) -> Check:
-    """Probabilities of every position are numbers that sum to one over the whole vocabulary."""
-    log_p_BLV = f(ids_BL).double()
+    """Probabilities of every position are numbers that sum to one over the whole vocabulary, up to rounding."""
+    found_BLV = f(ids_BL)
+    log_p_BLV, tolerance = found_BLV.double(), sum_tolerance(found_BLV.dtype)
     sums_BL = log_p_BLV.logsumexp(-1).exp()
     off_BL = (sums_BL - 1).abs().nan_to_num(torch.inf)
     worst = int(off_BL.argmax())
     row, place = divmod(worst, ids_BL.shape[1])
-    if float(off_BL.max()) > SUM_TOLERANCE:
+    if float(off_BL.max()) > tolerance:
         return failed(
             "normalization",
             f"the probabilities at position {place} of row {row} sum to {float(sums_BL[row, place]):.4f}, not to 1",
             position=place,
             row=row,
             sum=float(sums_BL[row, place]),
-            positions_wrong=int((off_BL > SUM_TOLERANCE).sum()),
+            positions_wrong=int((off_BL > tolerance).sum()),
         )
     return passed(
         "normalization",

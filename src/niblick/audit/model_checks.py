@@ -100,12 +100,25 @@ def gradients(model: LM, ids_L: Tensor, cuts: Iterable[int] = ()) -> Check:
 
 
 @torch.no_grad()
+def cannot_step(model: LM) -> str:
+    """Why a model cannot read one token at a time; "" if it can. A block of the user's may lack that face."""
+    device = next(model.parameters()).device
+    try:
+        state = model.new_state(1, 2)
+        model.step(torch.zeros(1, dtype=torch.long, device=device), state)
+    except ConfigError as error:
+        return str(error)
+    except Exception as error:  # the user's code may raise anything
+        return f"a part of the model cannot step ({type(error).__name__}: {error})"
+    return ""
+
+
+@torch.no_grad()
 def steps_agree(model: LM, ids_BL: Tensor) -> Check:
     """One token at a time, when later ones cannot be known, the model says the same at every position."""
-    try:
-        state = model.new_state(len(ids_BL), ids_BL.shape[1])
-    except ConfigError as error:
-        return not_applicable("causality", str(error))
+    if why := cannot_step(model):
+        return not_applicable("causality", why)
+    state = model.new_state(len(ids_BL), ids_BL.shape[1])
     apart = torch.zeros(())
     plain_BLV = as_function(model)(ids_BL)
     for at in range(ids_BL.shape[1]):

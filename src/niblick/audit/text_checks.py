@@ -6,7 +6,6 @@ wrong table is worth more than any model. Validation text is looked for in the t
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 from collections import Counter
@@ -18,19 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from niblick.audit.checks import Check, failed, not_applicable, passed
+from niblick.audit.copies import RUN, Copy, Matches, normal
 from niblick.data.dataset import Split
 from niblick.data.tokenizers import Tokenizer
 
-RUN = 200
-"""Bytes of a validation document that must not stand in training text, beyond what the source repeats."""
-
 _PIECE = 1 << 22
-_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse modulo 2**64
-_INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
-_FILTER = 22
-"""Bits of the table that most places are ruled out by."""
-_MOST_PLACES = 64
-"""Known places of one block that are looked at."""
 
 
 def document_spans(split: Split, bos_id: int) -> list[tuple[int, int]]:
@@ -115,15 +106,15 @@ def hygiene(
     of them, and not more often than there, repeats by itself. Without it, what training documents repeat of each other
     is the measure. `most` limits the bytes of training text that are searched.
     """
-    name, texts = "split hygiene", list(_documents(val, tokenizer))
+    name, texts = "split hygiene", list(_compared(val, tokenizer))
     if not texts or not train.tokens:
         return not_applicable(name, "there is no training text or no validation text to compare")
     surplus = _surplus(train, val, tokenizer, source)
-    found = _search(texts, _documents(train, tokenizer), surplus, most, report)
+    found = _search(texts, _compared(train, tokenizer), surplus, most, report)
     facts = {"val_bytes": found.total, "searched_bytes": found.searched, "runs": found.hits, "bytes_found": found.bytes}
     shown = (
         f"{found.hits:,} runs of {RUN} bytes or more of validation text ({found.bytes:,} of {found.total:,} bytes) "
-        f"stand in {found.searched:,} bytes of training text"
+        f"stand in {found.searched:,} bytes of training text, whatever their case and line ends"
     )
     if surplus is not None:
         if found.foreign and (worst := found.worst) is not None:
@@ -181,15 +172,15 @@ def _search(
         found.searched += len(text)
         if report is not None and number % 256 == 0:
             report(found.searched)
-        for place, document, begin, length in own.runs(text):
+        for copy in own.runs(text):
             found.hits += 1
-            seen[document][begin : begin + length] = True
+            seen[copy.document][copy.begin : copy.begin + copy.length] = True
             if surplus is not None and surplus[number]:
                 found.foreign += 1
-                if found.worst is None or length > found.worst["bytes"]:
-                    found.worst = _place(number, place, document, length, text)
+                if found.worst is None or copy.length > found.worst["bytes"]:
+                    found.worst = _place(number, copy, text)
             elif found.worst is None and surplus is None:
-                found.worst = _place(number, place, document, length, text)
+                found.worst = _place(number, copy, text)
         if sampled < found.total:
             found.sample.append(text)
             sampled += len(text)
@@ -231,14 +222,21 @@ def _at_least(count: int, trials: int, share: float) -> float:
     return 1 - sum(math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(count))
 
 
-def _place(number: int, place: int, document: int, length: int, text: bytes) -> dict[str, Any]:
-    excerpt = text[place : place + min(length, 80)].decode(errors="replace")
-    return {"train_document": number, "at": place, "val_document": document, "bytes": length, "text": excerpt}
+def _place(number: int, copy: Copy, text: bytes) -> dict[str, Any]:
+    excerpt = text[copy.at : copy.at + min(copy.length, 80)].decode(errors="replace")
+    place = {"train_document": number, "at": copy.at, "val_document": copy.document, "val_at": copy.begin}
+    return place | {"bytes": copy.length, "changed": copy.changes, "text": excerpt}
 
 
 def _documents(split: Split, tokenizer: Tokenizer) -> Iterator[bytes]:
+    """The text of each document, as it is."""
     for offset, length in document_spans(split, tokenizer.bos_id):
         yield tokenizer.decode(split.slice(offset, length))
+
+
+def _compared(split: Split, tokenizer: Tokenizer) -> Iterator[bytes]:
+    """The text of each document as it is compared: case, line ends and wrapping make no difference."""
+    return map(normal, _documents(split, tokenizer))
 
 
 def _surplus(
@@ -266,86 +264,8 @@ def _digests(split: Split, tokenizer: Tokenizer) -> list[bytes]:
 def _repeated_by_itself(sample: list[bytes], train: Split, tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
     """Bytes of each of the first training documents that stand in the others."""
     own, seen = Matches(sample), [np.zeros(len(text), bool) for text in sample]
-    for number, text in enumerate(_documents(train, tokenizer)):
+    for number, text in enumerate(_compared(train, tokenizer)):
         if number >= len(sample):
-            for _, document, begin, length in own.runs(text):
-                seen[document][begin : begin + length] = True
+            for copy in own.runs(text):
+                seen[copy.document][copy.begin : copy.begin + copy.length] = True
     return np.array([int(mask.sum()) for mask in seen])
-
-
-class Matches:
-    """Finds runs of RUN bytes or more of some texts in other texts.
-
-    Any such run holds a whole block of RUN / 2 bytes that starts at a multiple of RUN / 2 of its text. The blocks'
-    hashes are known; the other text's are computed at every place, as differences of running sums modulo 2**64.
-    """
-
-    def __init__(self, texts: list[bytes]) -> None:
-        self._texts, self._width = texts, RUN // 2
-        hashes, places = [], []
-        for number, text in enumerate(texts):
-            at = np.arange(0, len(text) - self._width + 1, self._width)
-            hashes.append(_hashes(text, self._width)[at])
-            places.append(np.stack((np.full(len(at), number), at), 1))
-        hash_N = np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
-        order = np.argsort(hash_N, kind="stable")
-        self._hash_N, self._place_N2 = hash_N[order], np.concatenate(places)[order]
-        self._maybe = np.zeros(1 << _FILTER, bool)
-        self._maybe[self._hash_N >> np.uint64(64 - _FILTER)] = True
-
-    def runs(self, text: bytes) -> Iterator[tuple[int, int, int, int]]:
-        """Give (place in `text`, number of the known text, place in that, bytes) of each run, none twice."""
-        hash_L = _hashes(text, self._width)
-        maybe_N = np.flatnonzero(self._maybe[hash_L >> np.uint64(64 - _FILTER)])
-        low_N = np.searchsorted(self._hash_N, hash_L[maybe_N])
-        end = 0
-        for at, low in zip(maybe_N.tolist(), low_N.tolist(), strict=True):
-            if at < end or low >= len(self._hash_N) or self._hash_N[low] != hash_L[at]:
-                continue
-            begin, number, place, length = max(self._candidates(text, at, low), key=lambda run: run[3])
-            if length >= RUN:
-                yield begin, number, place, length
-                end = begin + length
-
-    def _candidates(self, text: bytes, at: int, low: int) -> Iterator[tuple[int, int, int, int]]:
-        """The runs around a block, of every known place that has it (of very many the first)."""
-        for k in range(low, min(low + _MOST_PLACES, len(self._hash_N))):
-            if self._hash_N[k] != self._hash_N[low]:
-                return
-            number, place = self._place_N2[k].tolist()
-            begin, stop = self._grown(text, at, self._texts[number], place)
-            yield begin, number, place - (at - begin), stop - begin
-
-    def _grown(self, text: bytes, at: int, other: bytes, place: int) -> tuple[int, int]:
-        """The whole run around a block, as places in `text`; empty if the hashes alone agree."""
-        width = self._width
-        if text[at : at + width] != other[place : place + width]:
-            return at, at
-        begin, end = at, at + width
-        while begin and place - (at - begin) and text[begin - 1] == other[place - (at - begin) - 1]:
-            begin -= 1
-        shift = place - at
-        while end < len(text) and end + shift < len(other) and text[end] == other[end + shift]:
-            end += 1
-        return begin, end
-
-
-def _hashes(text: bytes, width: int) -> npt.NDArray[np.uint64]:
-    """A hash of the `width` bytes at every place of `text`."""
-    if len(text) < width:
-        return np.zeros(0, np.uint64)
-    data = np.frombuffer(text, np.uint8).astype(np.uint64) + np.uint64(1)
-    powers, inverse = _powers(1 << len(text).bit_length())
-    power = powers[: len(text)]
-    sums = np.concatenate(([np.uint64(0)], np.cumsum(data * power, dtype=np.uint64)))
-    hashed = (sums[width:] - sums[:-width]) * inverse[: len(text) - width + 1]
-    return hashed ^ (hashed << np.uint64(31))
-
-
-@functools.lru_cache(maxsize=32)
-def _powers(count: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """The first powers of the base and of its inverse."""
-    ones = np.ones(count, np.uint64)
-    power, inverse = ones * _BASE, ones * _INVERSE
-    power[0] = inverse[0] = np.uint64(1)
-    return np.cumprod(power, dtype=np.uint64), np.cumprod(inverse, dtype=np.uint64)

@@ -103,7 +103,8 @@ def _piece(node: ast.stmt) -> Piece:
     later = {id(n) for part in ast.walk(node) if isinstance(part, ast.Lambda) for n in ast.walk(part)}
     now = [n.func for n in ast.walk(node) if isinstance(n, ast.Call) and id(n) not in later]
     calls = [func.id for func in now if isinstance(func, ast.Name)]
-    does = any(name.islower() and not hasattr(builtins, name) for name in calls)  # it may register something
+    harmless = {*vars(builtins), "partial"}
+    does = any(name.islower() and name not in harmless for name in calls)  # it may register something
     return Piece(node, frozenset(names), plain and not does)
 
 

@@ -22,6 +22,9 @@ TRAIN_SECONDS = 600
 EVAL_SECONDS = 600
 """Record track: seconds of scoring on 8×H100."""
 
+GPUS = 8
+"""Record track: GPUs."""
+
 RECORD_NATS = 0.005
 """A record must beat the last one by so many nats per token of the same tokenizer."""
 
@@ -278,9 +281,13 @@ def environment_values(given: dict[str, str], config: Config) -> dict[str, Any]:
     Raises ValueError, with a message for people, for a name that cannot be expressed or a text that does not fit.
     """
     read: dict[str, Any] = {}
+    if refused := [name for name in given if ENVIRONMENT[name].refusal]:
+        why = [ENVIRONMENT[name].refusal for name in refused]
+        if len(refused) == 1:
+            raise ValueError(f"{refused[0]} cannot be set here: {why[0]}; leave it out")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in zip(refused, why, strict=True))
+        raise ValueError(f"{' and '.join(refused)} cannot be set here ({reasons}): leave them out")
     for name, text in given.items():
-        if ENVIRONMENT[name].refusal:
-            raise ValueError(f"{name} cannot be set here: {ENVIRONMENT[name].refusal}; leave it out")
         try:
             read[name] = ENVIRONMENT[name].read(text)
         except ValueError as error:

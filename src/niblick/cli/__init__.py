@@ -5,8 +5,10 @@ One file for each group of verbs; importing it registers them, in the order in w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from typing import NoReturn
 
 from niblick.cli.app import app
 from niblick.errors import NiblickError
@@ -40,11 +42,15 @@ def main() -> None:
     try:
         app()
     except NiblickError as error:
-        print(f"niblick: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(str(error), error.exit_code)
     except KeyboardInterrupt:
-        print("niblick: interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end("interrupted", 130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    with contextlib.suppress(OSError):  # the terminal may have gone away
+        print(f"niblick: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(code)

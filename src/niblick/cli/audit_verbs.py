@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from niblick.cli.app import RUNS, Data, Json, Runs, app, print_json
+from niblick.cli.app import RUNS, Data, Json, Runs, app, print_json, print_table
 from niblick.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from niblick.audit.checks import Audit
 
 Model = Annotated[str, typer.Option("--model", help="RUN, RUN:NAME or the path of an artifact.")]
 
@@ -19,12 +22,19 @@ def audit(
     target: Annotated[str, typer.Argument(help="RUN, an artifact, module:function, a log, a script, a submission.")],
     prove: Annotated[int, typer.Option(help="Prove the score of so many documents by coding and decoding them.")] = 0,
     source: Annotated[str, typer.Option(help="The text the data was made of: tells copies from what it repeats.")] = "",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 for what is only to be looked at, too.")
+    ] = False,
     thorough: Annotated[bool, typer.Option("--thorough", help="Try every position of whole windows.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Run a submission's script even if no cage holds it.")] = False,
+    limits: Annotated[
+        str, typer.Option(help="What it may take: seconds=600,memory=8GB,processes=64,output=1MB,disk=2GB.")
+    ] = "",
     data: Data = "",
     runs: Runs = RUNS,
     json_: Json = False,
 ) -> None:
-    """Is the score honest? Exits with 1 if a check fails. Example: `niblick audit latest --prove 3`"""
+    """Is the score honest? Exit code 1: a check failed; 2: nothing read. Example: `niblick audit latest --prove 3`"""
     from niblick.audit.file_checks import audit_file
 
     if prove < 0:
@@ -34,33 +44,42 @@ def audit(
         from niblick.audit.auditor import Options
         from niblick.audit.auditor import audit as run_audit
         from niblick.audit.function_checks import Effort
+        from niblick.submission.cage import parse_limits
+        from niblick.submission.rerun import handling
 
-        options = Options(Effort(1 << 22) if thorough else Effort(), prove, source)
+        held = handling(parse_limits(limits), trust)
+        options = Options(Effort(1 << 22) if thorough else Effort(), prove, source, held)
         found = run_audit(target, runs, data, options, None if json_ else _say)
     if json_:
-        print_json(found)
-    else:
+        print_json(found.plain())
+    elif found.outcome != "nothing read":
         print_audit(found)
-    if not found["honest"]:
-        sys.exit(1)
+    if found.outcome == "nothing read":
+        raise DataError(f"{target}: {found.sentence()}")
+    if code := found.exit_code(strict):
+        sys.exit(code)
 
 
 def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
-def print_audit(found: dict[str, Any]) -> None:
+def print_audit(found: Audit) -> None:
     """A line or more for each check, and the verdict."""
     import textwrap
 
-    width = max(len(check["name"]) for check in found["checks"]) + 2
-    marks = {"pass": "pass", "fail": "FAIL", "not applicable": "n/a "}
-    for check in found["checks"]:
-        head = f"{marks[check['status']]}  {check['name']:<{width}}"
-        print(textwrap.fill(check["detail"], 110, initial_indent=head, subsequent_indent=" " * len(head)))
-    failed = [check["name"] for check in found["checks"] if check["status"] == "fail"]
-    passed = sum(check["status"] == "pass" for check in found["checks"])
-    print(f"\n{found['subject']}: " + (f"not honest: {', '.join(failed)}" if failed else f"{passed} checks passed"))
+    plain = [check for check in found.checks if "evidence" not in check.facts]
+    width = max((len(check.name) for check in plain), default=0) + 2
+    marks = {"pass": "pass", "fail": "FAIL", "look": "look", "not applicable": "n/a "}
+    for check in plain:
+        head = f"{marks[check.status]}  {check.name:<{width}}"
+        print(textwrap.fill(check.detail, 110, initial_indent=head, subsequent_indent=" " * len(head)))
+    if compared := [check for check in found.checks if "evidence" in check.facts]:
+        print()
+        columns = ["what", "claim", "evidence", "verdict"]
+        cells = [[c.name.removeprefix("claim: "), c.facts["claim"], c.facts["evidence"]] for c in compared]
+        print_table(columns, [[*cell, marks[c.status]] for cell, c in zip(cells, compared, strict=True)])
+    print(f"\n{found.subject}: {found.sentence()}")
 
 
 @app.command()

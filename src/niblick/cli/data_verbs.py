@@ -24,8 +24,8 @@ def data_prepare(
     source: Annotated[
         str,
         typer.Option(
-            help="pydocs, pysource, FILE.jsonl[.zst|.gz], FILE.parquet, FILE.txt, a folder of such, "
-            "challenge:docs or challenge:sp1024."
+            help="pydocs, pysource, FILE.jsonl, FILE.txt (also .zst, .gz, .xz, .bz2), FILE.parquet, "
+            "FILE.arrow, a folder of such, challenge:docs or challenge:sp1024."
         ),
     ],
     out: Out,
@@ -38,12 +38,22 @@ def data_prepare(
     train_shards: Annotated[
         int | None, typer.Option(help="Fetch the first N training shards of challenge:sp1024 (80 by default).")
     ] = None,
+    text_key: Annotated[
+        str, typer.Option(help="Key or column of the text; with dots inside another, as in meta.text.")
+    ] = "text",
+    separator: Annotated[
+        str, typer.Option(help="Cut text files into documents here, as at '<|endoftext|>'; by default a file is one.")
+    ] = "",
+    max_window: Annotated[
+        int, typer.Option(help="Largest window of a .zst in MiB: reading takes so much memory (2048: --long=31).")
+    ] = 2048,
     shard_tokens: ShardTokens = 100_000_000,
     workers: Workers = None,
     json_: Json = False,
 ) -> None:
     """Turn text into token shards. Example: `niblick data prepare --source pydocs --out data/pydocs`"""
     from niblick.console import RunConsole
+    from niblick.data.documents import Reading
     from niblick.data.prepare import prepare
 
     what = "files" if source.startswith("challenge:") and source != "challenge:docs" else "documents"
@@ -58,6 +68,7 @@ def data_prepare(
             workers=workers,
             normalization=_normalization(normalization),
             train_shards=train_shards,
+            reading=Reading(text_key, separator, max_window << 20),
             progress=lambda count, size: console.preparing(what, count, size),
         )
     _show_data(manifest, out, json_)
@@ -65,11 +76,18 @@ def data_prepare(
 
 @data_app.command("convert")
 def data_convert(
-    folder: Annotated[Path, typer.Argument(help="Shards: a dataset, or the challenge's own with its manifest.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Shards: a dataset, the challenge's own with its manifest, or those of llm.c, nanoGPT …"),
+    ],
     out: Out,
     tokenizer: Annotated[str, typer.Option(help=f"{TOKENIZERS}")] = "byte260",
     given: Annotated[
-        str | None, typer.Option(help="Tokenizer of the shards, where no manifest names it: byte260 or FILE.model.")
+        str | None,
+        typer.Option(
+            help="Tokenizer of the shards, where no manifest names it: byte260, FILE.model, or another "
+            "project's tokenizer.json, vocab.json or FILE.tiktoken."
+        ),
     ] = None,
     normalization: Normalization = "identity",
     shard_tokens: ShardTokens = 100_000_000,
@@ -79,14 +97,14 @@ def data_convert(
     """Decode shards and encode their documents anew. Example: `niblick data convert data/sp --out data/bytes`"""
     from niblick.console import RunConsole
     from niblick.data.prepare import convert
-    from niblick.data.tokenizers import make_tokenizer
+    from niblick.data.tokenizers import given_tokenizer
 
     with RunConsole() as console:
         manifest = convert(
             folder,
             tokenizer,
             out,
-            given=make_tokenizer(given) if given else None,
+            given=given_tokenizer(given) if given else None,
             shard_tokens=shard_tokens,
             workers=workers,
             normalization=_normalization(normalization),

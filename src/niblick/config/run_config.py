@@ -7,6 +7,7 @@ puts them together. Pydantic checks what comes from files and the command line; 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
@@ -222,18 +223,27 @@ def override_score(config: ScoreConfig, assignments: Iterable[str]) -> ScoreConf
     return override(RunConfig("", score=config), assignments).score
 
 
+_COMMANDS = ("torchrun", "python", "python3", "uv", "accelerate", "nohup")
+"""What published command lines run: the environment ends before it."""
+
+
 def apply_environment(config: RunConfig, text: str) -> RunConfig:
     """Apply `ITERATIONS=2000 MODEL_DIM=256 …`, the environment of the challenge's published scripts.
 
-    Raises ConfigError for what is no NAME=VALUE, a name that is unknown (with the nearest ones) or cannot be expressed,
-    and a value that does not fit.
+    A command line may be pasted whole: lines that go on after a backslash, `env` or `export` before the names, and the
+    command after them. Raises ConfigError for what is no NAME=VALUE, a name that is unknown (with the nearest ones),
+    all names that cannot be expressed, and a value that does not fit.
     """
     try:
-        words = shlex.split(text)
+        words = shlex.split(re.sub(r"\\[ \t]*(?:\r?\n|$)", " ", text))
     except ValueError as error:
         raise ConfigError(f"the environment {text!r} cannot be read ({str(error).lower()})") from None
     given = {}
     for word in words:
+        if word in ("env", "export"):
+            continue
+        if word in _COMMANDS:
+            break
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise ConfigError(f"{word!r} sets nothing: write NAME=VALUE, as in ITERATIONS=2000")

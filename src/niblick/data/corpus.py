@@ -19,15 +19,19 @@ import numpy as np
 from niblick.challenge import rules
 from niblick.data.dataset import Dataset, Split
 from niblick.data.documents import (
+    AS_IT_IS,
     MAX_DOCUMENT_BYTES,
     Block,
     Document,
+    Reading,
     count_documents,
     grouped,
     read_blocks,
+    read_documents,
     source_name,
 )
 from niblick.data.embedded import EMBEDDED, held_out_count, paragraphs, without_paragraphs
+from niblick.data.foreign_shards import foreign_kind, foreign_splits, read_foreign
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import DataError
 
@@ -58,21 +62,22 @@ class Corpus:
         return (document.text for document in islice(documents, self.val_docs, max_docs))
 
 
-def open_corpus(source: str, val_docs: int | None, max_docs: int | None) -> Corpus:
+def open_corpus(source: str, val_docs: int | None, max_docs: int | None, reading: Reading = AS_IT_IS) -> Corpus:
     """The corpus in a file or directory, or Python's own text. Raises DataError if there is none."""
     if source in EMBEDDED:
         return _embedded(source, val_docs, max_docs)
     if val_docs is None:
         enough = rules.VALIDATION_DOCUMENTS * VALIDATION_SHARE
-        count = count_documents(source, min(enough, max_docs or enough))
+        count = count_documents(source, min(enough, max_docs or enough), reading)
         if count == 1:
+            list(read_documents(source, reading))  # what was counted as one may be none
             raise DataError(
                 f"{source} holds one document, so nothing would remain for training; "
                 "give more documents, or say with val_docs (1 or 0) which split this one is"
             )
         val_docs = max(1, min(rules.VALIDATION_DOCUMENTS, count // VALIDATION_SHARE))
     # The manifest names the file, not where it lay on this machine.
-    return Corpus(source_name(source), Path(source).name, val_docs, lambda: read_blocks(source))
+    return Corpus(source_name(source), Path(source).name, val_docs, lambda: read_blocks(source, reading))
 
 
 def _embedded(source: str, val_docs: int | None, max_docs: int | None) -> Corpus:
@@ -108,6 +113,49 @@ def corpus_of_shards(dataset: Dataset) -> Corpus:
     return Corpus(name, dataset.directory.name, val_docs, lambda: grouped(documents()), {"converted_from": origin})
 
 
+def corpus_of_foreign(directory: Path, tokenizer: Tokenizer) -> Corpus:
+    """The documents of a folder of other people's shards (see `foreign_shards`), its validation split first.
+
+    A training document that the last shard cuts off inside a character is left out. Raises DataError where there are
+    no shards.
+    """
+    files = foreign_splits(directory)
+    if not files:
+        raise foreign_kind(directory) or DataError(f"{directory} holds no token shards: train.bin, val.bin or the like")
+    val, train = (
+        Split(name, files.get(name, []), [read_foreign(path) for path in files.get(name, [])])
+        for name in ("val", "train")
+    )
+    val_docs = sum(1 for _ in _foreign_spans(val, tokenizer.bos_id))
+
+    def documents() -> Iterator[Document]:
+        for split in (val, train):
+            for number, (begin, end) in enumerate(_foreign_spans(split, tokenizer.bos_id)):
+                try:
+                    yield Document(_text(split, tokenizer, number, begin, end), split.name)
+                except CutOffError:
+                    if split is val:
+                        raise
+
+    facts = {"converted_from": {"dataset": directory.name, "tokenizer": tokenizer.name}}
+    return Corpus(source_name(str(directory)), directory.name, val_docs, lambda: grouped(documents()), facts)
+
+
+def _foreign_spans(split: Split, between: int) -> Iterator[tuple[int, int]]:
+    """Documents that a token `between` begins, as in llm.c, or ends, as in nanoGPT."""
+    if split.tokens and int(split.slice(0, 1)[0]) == between:
+        yield from document_spans(split, between)
+        return
+    begin = 0
+    for at in range(0, split.tokens, _PIECE):
+        piece = split.slice(at, min(_PIECE, split.tokens - at))
+        for position in (np.flatnonzero(piece == between) + at + 1).tolist():
+            yield begin, position
+            begin = position
+    if begin < split.tokens:
+        yield begin, split.tokens
+
+
 def document_spans(split: Split, bos_id: int) -> Iterator[tuple[int, int]]:
     """Where each document of `split` begins (with its BOS) and ends in the stream, from the tokens alone."""
     if split.tokens and int(split.slice(0, 1)[0]) != bos_id:
@@ -131,16 +179,27 @@ def _decoded(split: Split, tokenizer: Tokenizer, manifest: dict[str, Any], cut_o
     for number, (begin, end) in enumerate(document_spans(split, tokenizer.bos_id)):
         if cut_off and end == split.tokens:
             return
-        where = f"document {number} of the {split.name} split"
-        if end - begin > MAX_DOCUMENT_BYTES:
-            raise DataError(f"{where} is longer than {MAX_DOCUMENT_BYTES >> 20} MiB; split it into documents")
-        tokens = split.slice(begin, end - begin)
-        split.check_vocabulary(tokens, begin, tokenizer.vocab_size)
         place = int(split.index["source"][number]) if split.index is not None else len(names)
         source = names[place] if place < len(names) else split.name
-        try:
-            yield Document(tokenizer.decode(tokens).decode("utf-8"), source)
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{where} decodes to bytes that are not UTF-8; were these shards made with {tokenizer.name}?"
-            ) from error
+        yield Document(_text(split, tokenizer, number, begin, end), source)
+
+
+def _text(split: Split, tokenizer: Tokenizer, number: int, begin: int, end: int) -> str:
+    where = f"document {number} of the {split.name} split"
+    if end - begin > MAX_DOCUMENT_BYTES:
+        raise DataError(f"{where} is longer than {MAX_DOCUMENT_BYTES >> 20} MiB; split it into documents")
+    tokens = split.slice(begin, end - begin)
+    split.check_vocabulary(tokens, begin, tokenizer.vocab_size)
+    data = tokenizer.decode(tokens)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if end == split.tokens and error.reason == "unexpected end of data":
+            raise CutOffError(f"{where} ends inside a character; fetch the shards that follow") from error
+        raise DataError(
+            f"{where} decodes to bytes that are not UTF-8; were these shards made with {tokenizer.name}?"
+        ) from error
+
+
+class CutOffError(DataError):
+    """The last document there is ends inside a character: it goes on in a shard that is not here."""

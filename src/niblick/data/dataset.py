@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from niblick.data.foreign_shards import GPT2_BETWEEN, foreign_kind
 from niblick.data.index import index_name, read_index, text_hash
-from niblick.data.shards import read_shard
+from niblick.data.shards import read_shard, shard_files
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.tokenizers import BYTE_TOKENIZERS, Tokenizer, make_tokenizer
 from niblick.errors import DataError
@@ -46,6 +47,10 @@ class Split:
     lossless: bool | None = None
     repair_bits: int | None = None
     lost: dict[str, int] | None = None
+    byte_counts: list[npt.NDArray[np.uint16]] = field(default_factory=list)
+    """Bytes of each token as the maker of the data counted them, a shard beside each of the tokens'; mostly none."""
+    byte_note: str = ""
+    """What there is to say of such counts."""
     _ends: list[int] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -58,7 +63,7 @@ class Split:
 
     def unavailable(self) -> list[str]:
         """Facts about the split that nobody recorded: one sentence each, for people."""
-        missing = []
+        missing = [self.byte_note] if self.byte_note else []
         if self.index is None:
             missing.append(
                 f"the {self.name} split has no document index: no text hash and no count of its original bytes, so its "
@@ -94,20 +99,31 @@ class Split:
             return np.asarray(parts[0])
         return np.concatenate(parts) if parts else np.zeros(0, np.uint16)
 
+    def target_bytes(self, first: int, span: npt.NDArray[np.uint16], tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
+        """Return the bytes of the targets `span[1:]`, the first of which is token `first` of the stream."""
+        if not self.byte_counts:
+            return tokenizer.token_bytes(span[:-1], span[1:])
+        counts = Split(self.name, self.files, self.byte_counts)
+        return counts.slice(first, len(span) - 1).astype(np.int64)
+
     def part(self, start: int, stop: int) -> Split:
         """Return tokens [start, stop) as a split of their own, with the documents that begin in them.
 
         No token is copied. What was recorded of the whole text (hashes, losses) is not said of a part.
         """
         begins = [end - len(shard) for end, shard in zip(self._ends, self.shards, strict=True)]
-        pairs = zip(begins, self.shards, strict=True)
-        shards = [shard[max(start - begin, 0) : max(stop - begin, 0)] for begin, shard in pairs]
+
+        def cut(shards: list[npt.NDArray[np.uint16]]) -> list[npt.NDArray[np.uint16]]:
+            pairs = zip(begins, shards, strict=False)
+            return [shard[max(start - begin, 0) : max(stop - begin, 0)] for begin, shard in pairs]
+
+        shards = cut(self.shards)
         index = self.index
         if index is not None:
             first, last = np.searchsorted(index["offset"], (start, stop))
             index = np.array(index[first:last])
             index["offset"] -= start
-        return Split(self.name, self.files, shards, index)
+        return Split(self.name, self.files, shards, index, byte_counts=cut(self.byte_counts))
 
     def first_documents(self, count: int, tokenizer: Tokenizer) -> Split:
         """Return the first `count` documents as a split of their own; itself where it has no more.
@@ -172,17 +188,23 @@ class Dataset:
         damaged or missing, or if the tokenizer is unknown.
         """
         directory, manifest = _locate(Path(path))
-        if not any(directory.glob("fineweb_*.bin")):
+        if not _holds_shards(directory):
+            if foreign := foreign_kind(directory):
+                raise foreign
             raise DataError(f"{directory} holds no fineweb_train_*.bin or fineweb_val_*.bin; {_MAKE}")
-        if tokenizer is None:
-            tokenizer = _tokenizer(manifest, directory, usual)
         recorded = manifest.get("niblick", {}).get("splits", {})
         train, val = (open_split(directory, split, recorded.get(split)) for split in ("train", "val"))
+        if tokenizer is None:
+            if not manifest:
+                _refuse_gpt2(directory, train, val)
+            tokenizer = _tokenizer(manifest, directory, usual)
         return cls(directory, manifest, tokenizer, train, val)
 
 
 def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
     """The directory of the shards, and the manifest."""
+    if path.is_file():
+        raise DataError(f"{path} is a file; give the folder of the shards, or text to `niblick data prepare --source`")
     if not path.is_dir():
         raise DataError(f"there is no data directory {path}; {_MAKE}")
     if (path / "manifest.json").is_file():
@@ -195,11 +217,11 @@ def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
         if not present:
             raise DataError(f"{path} has a manifest but none of the datasets it lists; prepare the data again")
         return present[0], manifest
-    inside = sorted({shard.parent for shard in path.glob("datasets/*/fineweb_*.bin")})
-    if len(inside) > 1 and not any(path.glob("fineweb_*.bin")):
+    inside = [folder for folder in sorted(path.glob("datasets/*")) if folder.is_dir() and _holds_shards(folder)]
+    if len(inside) > 1 and not _holds_shards(path):
         names = ", ".join(directory.name for directory in inside)
         raise DataError(f"{path} holds several datasets ({names}); name one, as in {inside[0]}")
-    if inside and not any(path.glob("fineweb_*.bin")):
+    if inside and not _holds_shards(path):
         return inside[0], {}
     above = path.resolve().parent.parent / "manifest.json"
     return path, read_manifest(above) if above.is_file() and path.resolve().parent.name == "datasets" else {}
@@ -241,16 +263,49 @@ def _tokenizer(manifest: dict[str, Any], directory: Path, usual: str) -> Tokeniz
     )
 
 
+def _refuse_gpt2(directory: Path, *splits: Split) -> None:
+    """Shards without manifest whose first token is the one that begins a document in GPT-2's vocabulary."""
+    for split in splits:
+        if split.tokens and int(split.slice(0, 1)[0]) == GPT2_BETWEEN:
+            raise DataError(
+                f"the shards in {directory} begin with token {GPT2_BETWEEN}, so they are GPT-2's tokens, as llm.c and "
+                f"modded-nanogpt have them; `niblick data convert {directory} --given tokenizer.json --out DIR` "
+                "makes a dataset of their text, given GPT-2's tokenizer.json, vocab.json or FILE.tiktoken"
+            )
+
+
+def _holds_shards(directory: Path) -> bool:
+    return any(shard_files(directory, split) for split in ("train", "val"))
+
+
+def _byte_counts(
+    directory: Path, split: str, shards: list[npt.NDArray[np.uint16]]
+) -> tuple[list[npt.NDArray[np.uint16]], str]:
+    """The counts in fineweb_SPLIT_bytes_*.bin, where they fit the tokens, and a sentence on them for people."""
+    files = shard_files(directory, f"{split}_bytes")
+    if not files:
+        return [], ""
+    counts = [read_shard(path) for path in files]
+    named = f"{files[0].name}{f' and {len(files) - 1} more' if len(files) > 1 else ''}"
+    if [len(count) for count in counts] != [len(shard) for shard in shards]:
+        held, wanted = sum(map(len, counts)), sum(map(len, shards))
+        note = f"{named} has byte counts of {held:,} tokens, where the {split} split has {wanted:,}: they are not used"
+        return [], note
+    return counts, f"bytes are counted as {named} says, by whoever made the data, and not by the tokenizer"
+
+
 def open_split(directory: Path, split: str, recorded: dict[str, Any] | None, *, indexed: bool = True) -> Split:
     """Open the shards of a split, `recorded` what a manifest says of it. Raises DataError if they do not fit.
 
     Without a manifest an index is taken where there is one, unless it is not asked for (not `indexed`).
     """
-    files = sorted(directory.glob(f"fineweb_{split}_*.bin"))
+    files = shard_files(directory, split)
     if recorded is None:
         shards = [read_shard(path) for path in files]
         path = directory / index_name(split)
-        return Split(split, files, shards, read_index(path) if indexed and path.is_file() else None)
+        index = read_index(path) if indexed and path.is_file() else None
+        counts, note = _byte_counts(directory, split, shards)
+        return Split(split, files, shards, index, byte_counts=counts, byte_note=note)
     expected = [directory / file["name"] for file in recorded["files"]]
     for path in {*expected} ^ {*files}:
         state = "is missing" if path in expected else "is not in the manifest"

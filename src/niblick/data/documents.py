@@ -1,4 +1,4 @@
-"""Documents, streamed from the text a user has: JSONL, Parquet, plain text, directories, or Python's own.
+"""Documents, streamed from the text a user has: JSON lines, Parquet, Arrow, plain text, folders, or Python's own.
 
 Reading is split in two so that it can be spread over processes: `read_blocks` moves raw bytes (a few megabytes at a
 time, cut at line ends, never parsed), and a block turns itself into documents wherever it has been sent.
@@ -7,20 +7,19 @@ Everything that is wrong with the input is a DataError that names the file and t
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-import zstandard
-
+from niblick.data.columns import TABLES, table_texts
+from niblick.data.compressed import COMPRESSIONS, DAMAGED, MAX_WINDOW, MIN_WINDOW, decompressed
 from niblick.data.embedded import EMBEDDED, embedded_documents
-from niblick.errors import DataError, nearest
+from niblick.errors import ConfigError, DataError, nearest
+from niblick.files import integer
 
 BLOCK_BYTES = 2 << 20
 """What a block aims at: large enough that sending it costs nothing, small enough that dozens fit in memory."""
@@ -28,9 +27,51 @@ BLOCK_BYTES = 2 << 20
 MAX_DOCUMENT_BYTES = 64 << 20
 """A document is held whole, several times over, while it is encoded; this keeps preparation under a gigabyte."""
 
-JSONL_SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz")
-TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".tex", ".html", ".py", ".c", ".h", ".cpp", ".js", ".ts", ".rs", ".go")
-FORMS = "FILE.jsonl[.zst|.gz], FILE.parquet, FILE.txt, a directory of these, pydocs, pysource or challenge:docs"
+
+def _and_compressed(suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(suffix + packed for suffix in suffixes for packed in ("", *COMPRESSIONS))
+
+
+LINES = _and_compressed((".jsonl", ".ndjson", ".json"))
+TEXTS = _and_compressed(
+    (".txt", ".text", ".md", ".rst", ".tex", ".html", ".py", ".c", ".h", ".cpp", ".js", ".ts", ".rs", ".go")
+)
+UNREAD = {
+    (".csv", ".tsv"): "write its text column as JSON lines or Parquet first",
+    (".warc", ".wet", ".wat"): "it is a web archive: take the text out of it first",
+    (".tar", ".zip", ".tgz", ".7z"): "unpack it first",
+    (".bin", ".npy", ".idx", ".npz"): "token shards go with their folder to `niblick data convert`",
+    (".mds",): "it holds samples of MosaicML's streaming: write their texts as JSON lines first",
+    (".pkl", ".pickle", ".pt"): "pickles of strangers are not opened",
+}
+"""What to do about forms of others."""
+FORMS = (
+    "FILE.jsonl, FILE.ndjson, FILE.json or FILE.txt (also .zst, .gz, .xz, .bz2), FILE.parquet, FILE.arrow, "
+    "a directory of these, pydocs, pysource or challenge:docs"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How files are read: which key or column is the text, where text files are cut, how far a `.zst` looks back."""
+
+    text_key: str = "text"
+    """A key of the object, or a column; with dots for one inside another, as in `meta.text`."""
+    separator: str = ""
+    """What stands between the documents of a text file; empty where a file is one document."""
+    max_window: int = MAX_WINDOW
+    """The largest window of a `.zst`, in bytes: reading takes so much memory."""
+
+    def __post_init__(self) -> None:
+        if not self.text_key:
+            raise ConfigError("the text key is empty; name the key or column of the text, as in --text-key content")
+        if not MIN_WINDOW <= self.max_window <= MAX_WINDOW:
+            raise ConfigError(
+                f"the window is {self.max_window >> 20} MiB; give {MIN_WINDOW >> 20} to {MAX_WINDOW >> 20} MiB"
+            )
+
+
+AS_IT_IS = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +89,7 @@ class JsonLines:
     data: bytes
     path: str
     first_line: int
+    text_key: str = "text"
 
     @property
     def size(self) -> int:
@@ -59,7 +101,7 @@ class JsonLines:
         default = source_name(self.path)
         for number, line in enumerate(self.data.split(b"\n"), self.first_line):
             if line and not line.isspace():
-                yield _parse_line(line, f"{self.path}, line {number}", default)
+                yield _parse_line(line, f"{self.path}, line {number}", default, self.text_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +119,10 @@ class Texts:
 Block = JsonLines | Texts
 
 
-def read_documents(source: str) -> Iterator[Document]:
+def read_documents(source: str, reading: Reading = AS_IT_IS) -> Iterator[Document]:
     """Stream the documents of `source` in their order. Raises DataError if anything is unreadable or there are none."""
     empty = True
-    for block in read_blocks(source):
+    for block in read_blocks(source, reading):
         for document in block.documents():
             empty = False
             yield document
@@ -93,10 +135,10 @@ def no_documents(source: str) -> DataError:
     return DataError(f"{source} holds no documents; give text as {FORMS}")
 
 
-def count_documents(source: str, limit: int) -> int:
+def count_documents(source: str, limit: int, reading: Reading = AS_IT_IS) -> int:
     """Count the documents of `source` without parsing them; stop at `limit`, so that the pass is short for any size."""
     count = 0
-    for block in read_blocks(source):
+    for block in read_blocks(source, reading):
         if isinstance(block, JsonLines):
             count += sum(1 for line in block.data.split(b"\n") if line and not line.isspace())
         else:
@@ -109,14 +151,14 @@ def count_documents(source: str, limit: int) -> int:
 def source_name(source: str) -> str:
     """The stem that names datasets and documents: `docs_selected` for `some/docs_selected.jsonl.zst`."""
     name = Path(source).resolve().name if source in (".", "..") else Path(source).name
-    for suffix in sorted((*JSONL_SUFFIXES, *TEXT_SUFFIXES, ".parquet"), key=len, reverse=True):
+    for suffix in sorted((*LINES, *TEXTS, *TABLES, *COMPRESSIONS), key=len, reverse=True):
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             name = name[: -len(suffix)]
             break
     return re.sub(r"[^\w.-]+", "_", name) or "data"
 
 
-def read_blocks(source: str) -> Iterator[Block]:
+def read_blocks(source: str, reading: Reading = AS_IT_IS) -> Iterator[Block]:
     """Stream `source` as blocks of about BLOCK_BYTES (more only where one document is longer).
 
     Raises DataError if the source does not exist, has a form that niblick does not read, or is damaged.
@@ -126,88 +168,88 @@ def read_blocks(source: str) -> Iterator[Block]:
         return
     path = Path(source)
     if path.is_dir():
+        if (path / "dataset_dict.json").is_file():
+            splits = ", ".join(sorted(each.name for each in path.iterdir() if each.is_dir()))
+            raise DataError(f"{source} holds several splits of one dataset ({splits}); name one, as in {path}/train")
         files = _files_below(path)
         if not files:
-            raise DataError(f"the directory {source} holds no text files; give one with {FORMS}")
-        yield from _merged(block for file, name in files for block in _file_blocks(file, name))
+            hint = next(filter(None, (_hint(each.name) for each in sorted(path.iterdir()))), "")
+            raise DataError(f"the directory {source} holds no text files{hint}; give one with {FORMS}")
+        yield from _merged(block for file, name in files for block in _file_blocks(file, name, reading))
     elif path.is_file():
-        if not _readable(path.name):
-            raise DataError(f"{source} has a form that niblick does not read; give {FORMS}")
-        yield from _file_blocks(path, source_name(source))
+        if not (_readable(path.name) or _taken_for_lines(path.name) or not path.suffix):
+            raise DataError(f"{source} has a form that niblick does not read{_hint(path.name)}; give {FORMS}")
+        yield from _file_blocks(path, source_name(source), reading)
     else:
         raise DataError(f"there is no source {source!r}{nearest(source, EMBEDDED)}; give {FORMS}")
 
 
 def _readable(name: str) -> bool:
-    return name.lower().endswith((*JSONL_SUFFIXES, *TEXT_SUFFIXES, ".parquet"))
+    """Whether the name says that a file holds documents; `RC_2021-01.zst`, as dumps are called, is JSON lines."""
+    bare = name.lower().endswith(COMPRESSIONS) and name.count(".") == 1
+    return bare or name.lower().endswith((*LINES, *TEXTS, *TABLES))
+
+
+def _taken_for_lines(name: str) -> bool:
+    """Whether a compressed file that the user named is read as JSON lines: nothing says that it is something else."""
+    return name.lower().endswith(COMPRESSIONS) and not _hint(name) and not name.lower().endswith(TEXTS)
+
+
+def _hint(name: str) -> str:
+    """What to do about a file in a form of others; "" if there is nothing to say."""
+    parts = [f".{part}" for part in name.lower().split(".")[1:]]
+    return next((f" ({hint})" for suffixes, hint in UNREAD.items() if {*suffixes} & {*parts}), "")
 
 
 def _files_below(directory: Path) -> list[tuple[Path, str]]:
-    """All readable files below `directory`, sorted by their path inside it; hidden ones (.git, .venv) are left out."""
+    """All readable files below `directory`, sorted by their path inside it.
+
+    Hidden ones (.git, .venv) are left out, and so is plain `.json`, which beside data mostly describes it.
+    """
     found = []
     for root, folders, names in os.walk(directory):
         folders[:] = [folder for folder in folders if not folder.startswith(".")]
         for name in names:
-            if _readable(name) and not name.startswith("."):
+            described = name.lower().endswith(".json")
+            cached = name.startswith("cache-") and "state.json" in names  # of the datasets library, no part of it
+            if _readable(name) and not (name.startswith(".") or described or cached):
                 path = Path(root, name)
                 found.append((path, path.relative_to(directory).as_posix()))
     return sorted(found, key=lambda item: item[1])
 
 
-def _file_blocks(path: Path, name: str) -> Iterator[Block]:
+def _file_blocks(path: Path, name: str, reading: Reading) -> Iterator[Block]:
     lowered = path.name.lower()
     try:
-        if lowered.endswith(".parquet"):
-            yield from grouped(_parquet_documents(path, name))
-        elif lowered.endswith(JSONL_SUFFIXES):
+        if lowered.endswith(TABLES):
+            yield from grouped(_table_documents(path, name, reading))
+        elif lowered.endswith(LINES) or _taken_for_lines(lowered):
             with open(path, "rb") as file:
-                yield from line_blocks(_decompressed(file, lowered), str(path))
+                yield from line_blocks(decompressed(file, str(path), reading.max_window), str(path), reading.text_key)
         else:
-            document = _text_document(path, name)
-            yield Texts([document], len(document.text))
-    except (zstandard.ZstdError, zlib.error, EOFError, gzip.BadGzipFile) as error:
+            yield from grouped(_text_documents(path, name, reading))
+    except DAMAGED as error:
         raise DataError(f"{path} is damaged ({error}); fetch or compress it again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _decompressed(file: BinaryIO, name: str) -> Iterator[bytes]:
-    if name.endswith(".zst"):
-        yield from _zstd_pieces(file)
-        return
-    stream = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else file
-    while piece := stream.read(BLOCK_BYTES):
-        yield piece
-
-
-def _zstd_pieces(file: BinaryIO) -> Iterator[bytes]:
-    # Not zstandard's stream_reader: it ends without a word where a frame is cut off. Small reads, because a few
-    # compressed kilobytes can stand for many megabytes.
-    frame = None
-    while piece := file.read(8192):
-        while piece:
-            if frame is None:
-                frame = zstandard.ZstdDecompressor().decompressobj()
-            if text := frame.decompress(piece):
-                yield text
-            piece = frame.unused_data if frame.eof else b""
-            if frame.eof:
-                frame = None
-    if frame is not None:
-        raise EOFError("the compressed stream ends too early")
-
-
-def line_blocks(pieces: Iterator[bytes], path: str) -> Iterator[JsonLines]:
+def line_blocks(pieces: Iterator[bytes], path: str, text_key: str = "text") -> Iterator[JsonLines]:
     """Cut JSONL that comes in pieces of any size into blocks of whole lines; `path` names it in errors."""
     waiting: list[bytes] = []
     size, line = 0, 1
     for number, piece in enumerate(pieces):
         if number == 0:
             piece = piece.removeprefix(b"\xef\xbb\xbf")  # what some Windows programs put before JSON
+            if piece.lstrip()[:1] == b"[":
+                raise DataError(
+                    f"{path}, line 1: found a JSON list; each line must be an object with a `{text_key}`: "
+                    "`jq -c '.[]' FILE > FILE.jsonl` makes lines of a list"
+                )
         end = piece.rfind(b"\n") + 1
         if end and size + end >= BLOCK_BYTES:
             data = b"".join([*waiting, piece[:end]])
-            yield JsonLines(data, path, line)
+            yield JsonLines(data, path, line, text_key)
             line += data.count(b"\n")
             waiting, size, piece = [], 0, piece[end:]
         waiting.append(piece)
@@ -215,34 +257,50 @@ def line_blocks(pieces: Iterator[bytes], path: str) -> Iterator[JsonLines]:
         if size > MAX_DOCUMENT_BYTES + BLOCK_BYTES:
             raise _too_long(f"{path}, after line {line - 1}")
     if size:
-        yield JsonLines(b"".join(waiting), path, line)
+        yield JsonLines(b"".join(waiting), path, line, text_key)
 
 
 def _too_long(where: str) -> DataError:
-    return DataError(f"{where}: one document is longer than {MAX_DOCUMENT_BYTES >> 20} MiB; split it into documents")
+    return DataError(
+        f"{where}: one document is longer than {MAX_DOCUMENT_BYTES >> 20} MiB; split it into documents, "
+        "a text file by --separator"
+    )
 
 
-def _parse_line(line: bytes, where: str, default: str) -> Document:
+def _parse_line(line: bytes, where: str, default: str, key: str) -> Document:
     try:
         text = line.decode("utf-8")
-        record = json.loads(text)
+        record = json.loads(text, parse_int=integer)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8") from error
     except (ValueError, RecursionError) as error:
         message = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise DataError(f"{where}: not a JSON object ({message}); each line must be one, with a `text`") from error
+        raise DataError(f"{where}: not a JSON object ({message}); each line must be one, with a `{key}`") from error
     if not isinstance(record, dict):
-        raise DataError(f"{where}: found a JSON {type(record).__name__}; each line must be an object with a `text`")
-    body, source = record.get("text"), record.get("source")
+        raise DataError(f"{where}: found a JSON {_kind(record)}; each line must be an object with a `{key}`")
+    body, source = _value(record, key), record.get("source")
     if not isinstance(body, str):
         found = ", ".join(map(repr, list(record)[:8])) or "nothing"
-        raise DataError(f"{where}: found the keys {found}, but no string `text`; name the text of each object `text`")
+        raise DataError(f"{where}: found the keys {found}, but no string `{key}`; name the right key by --text-key")
     if source is not None and not isinstance(source, str):
-        raise DataError(f"{where}: `source` is a {type(source).__name__}; make it a string or leave it out")
+        raise DataError(f"{where}: `source` is a {_kind(source)}; make it a string or leave it out")
     if "\\u" in text:  # the only way for half a surrogate pair to come in
         for value in (body, source or ""):
             _refuse_surrogates(value, where)
     return Document(body, source or default)
+
+
+def _value(record: Any, key: str) -> Any:
+    """What stands under `key`, or under its parts, one inside the other."""
+    if key in record:
+        return record[key]
+    for step in key.split("."):
+        record = record.get(step) if isinstance(record, dict) else None
+    return record
+
+
+def _kind(value: object) -> str:
+    return "number" if isinstance(value, int | float) else type(value).__name__
 
 
 def _refuse_surrogates(text: str, where: str) -> None:
@@ -256,46 +314,43 @@ def _refuse_surrogates(text: str, where: str) -> None:
         ) from error
 
 
-def _text_document(path: Path, name: str) -> Document:
-    if path.stat().st_size > MAX_DOCUMENT_BYTES:
-        raise _too_long(str(path))
-    data = path.read_bytes()
+def _text_documents(path: Path, name: str, reading: Reading) -> Iterator[Document]:
+    """The whole file as one document, or what stands between separators; a newline beside one belongs to it."""
+    separator = reading.separator.encode()
+    with open(path, "rb") as file:
+        waiting, number, line = b"", 0, 1
+        for piece in decompressed(file, str(path), reading.max_window):
+            parts = (waiting + piece).split(separator) if separator else [waiting + piece]
+            for part in parts[:-1]:
+                line += part.count(b"\n")
+                if text := _decoded(part.strip(b"\r\n"), f"{path}, the document that ends in line {line}"):
+                    number += 1
+                    yield Document(text, name)
+            waiting = parts[-1]
+            if len(waiting) > MAX_DOCUMENT_BYTES:
+                raise _too_long(f"{path}, after line {line}")
+    if not separator:
+        yield Document(_decoded(waiting, str(path)), name)
+    elif text := _decoded(waiting.strip(b"\r\n"), f"{path}, after line {line}"):
+        yield Document(text, name)
+
+
+def _table_documents(path: Path, name: str, reading: Reading) -> Iterator[Document]:
+    for row, (text, source) in enumerate(table_texts(path, reading.text_key), 1):
+        where = f"{path}, row {row}"
+        if text is None:
+            raise DataError(f"{where}: `{reading.text_key}` is empty (null); every row needs a text")
+        if len(text) > MAX_DOCUMENT_BYTES:
+            raise _too_long(where)
+        text, source = (_decoded(value, where) if isinstance(value, bytes) else value for value in (text, source))
+        yield Document(text, source or name)
+
+
+def _decoded(data: bytes, where: str) -> str:
     try:
-        return Document(data.decode("utf-8"), name)
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8") from error
-
-
-def _parquet_documents(path: Path, name: str) -> Iterator[Document]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DataError(f"{path}: reading Parquet needs pyarrow; run `pip install niblick[parquet]`") from error
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            kind = schema.field("text").type if "text" in schema.names else "no such column"
-            if kind not in (pyarrow.string(), pyarrow.large_string()):
-                found = ", ".join(schema.names[:8])
-                raise DataError(f"{path}: needs a string column `text` ({kind}); found the columns {found}")
-            columns = [column for column in ("text", "source") if column in schema.names]
-            row = 0
-            for batch in file.iter_batches(batch_size=256, columns=columns):
-                for record in batch.to_pylist():
-                    row += 1
-                    yield _parquet_document(record, f"{path}, row {row}", name)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no readable Parquet file ({error}); write or fetch it again") from error
-
-
-def _parquet_document(record: dict[str, object], where: str, name: str) -> Document:
-    text, source = record["text"], record.get("source")
-    if not isinstance(text, str):
-        raise DataError(f"{where}: `text` is empty (null); every row needs a text")
-    if len(text) > MAX_DOCUMENT_BYTES:
-        raise _too_long(where)
-    return Document(text, source if isinstance(source, str) and source else name)
+        raise DataError(f"{where}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8") from error
 
 
 def grouped(documents: Iterator[Document]) -> Iterator[Texts]:

@@ -18,7 +18,7 @@ from niblick.challenge import rules
 from niblick.data.corpus import Corpus
 from niblick.data.dataset import read_manifest
 from niblick.data.documents import line_blocks
-from niblick.data.shards import file_hash, read_shard
+from niblick.data.shards import file_hash, read_shard, shard_files
 from niblick.errors import DataError, nearest
 
 PREFIX = "challenge:"
@@ -240,7 +240,7 @@ def _pieces(files: Files, name: str, start: int) -> Iterator[bytes]:
 
 def _check_validation(directory: Path, manifest: dict[str, Any], variant: str) -> None:
     entry = _entry(manifest, variant)
-    tokens = sum(len(read_shard(path)) for path in sorted(directory.glob(entry["val_glob"])))
+    tokens = sum(len(read_shard(path)) for path in shard_files((directory / entry["val_glob"]).parent, "val"))
     if tokens != entry["stats"].get("tokens_val", tokens):
         raise DataError(
             f"the validation shards of {variant} hold {tokens} tokens, the manifest says "

@@ -6,6 +6,7 @@ A NumPy file of fixed-size records, so that it can be written as a stream and ma
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,27 @@ def index_name(split: str) -> str:
 def read_index(path: Path) -> npt.NDArray[Any]:
     """Map an index, shape (documents,), of dtype RECORD. Raises DataError if it is damaged or something else."""
     try:
-        index = np.load(path, mmap_mode="r" if path.stat().st_size > _HEADER_BYTES else None, allow_pickle=False)
+        index = map_array(path)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"the document index {path} cannot be read ({error}); prepare the data again") from error
     if index.dtype != RECORD or index.ndim != 1:
         raise DataError(f"{path} is no document index (its records are {index.dtype}); prepare the data again")
     return index
+
+
+def map_array(path: Path) -> npt.NDArray[Any]:
+    """Map an array that numpy wrote; nothing is allocated by what its header says. Raises OSError or ValueError."""
+    with open(path, "rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        start = file.tell()
+    size = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or size > path.stat().st_size - start:
+        raise ValueError(f"it declares {size:,} bytes of {dtype}, and {path.stat().st_size - start:,} are there")
+    if not size:
+        return np.zeros(shape, dtype)
+    return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
 
 
 class IndexWriter:

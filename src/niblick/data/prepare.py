@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from niblick.challenge import rules
-from niblick.data.corpus import Corpus, corpus_of_shards, open_corpus
+from niblick.data.corpus import Corpus, corpus_of_foreign, corpus_of_shards, open_corpus
 from niblick.data.dataset import Dataset
-from niblick.data.documents import no_documents
+from niblick.data.documents import AS_IT_IS, Reading, no_documents
 from niblick.data.download import PREFIX, Files, challenge_documents, fetch_shards
 from niblick.data.encode import Encoded, encode_blocks
 from niblick.data.subword_training import Normalization, train_subwords
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.data.vocabularies import Vocabulary
 from niblick.data.writing import DatasetWriter, appearing_whole, refuse_used
 from niblick.errors import DataError
 
@@ -49,6 +50,7 @@ def prepare(
     normalization: Normalization = "identity",
     train_shards: int | None = None,
     hub: Files | None = None,
+    reading: Reading = AS_IT_IS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Make a dataset of `source` in `out` and return its manifest.
@@ -57,8 +59,8 @@ def prepare(
     `normalization`. `val_docs` first documents become the validation split, `max_docs` are read in all, `workers`
     processes encode (default: one per core, at most 6; for bytes none but this one). The source `challenge:docs`
     streams the challenge's documents; `challenge:sp1024` and its like fetch `train_shards` finished shards, tokenizer
-    included (`hub` is where from). Raises DataError for bad input and for an `out` that is in use; then nothing is left
-    in it.
+    included (`hub` is where from). `reading` is how files are read. Raises DataError for bad input and for an `out`
+    that is in use; then nothing is left in it.
     """
     out = Path(out)
     refuse_used(out)
@@ -81,7 +83,7 @@ def prepare(
     tokenizer = tokenizer or "byte260"
     if not re.fullmatch(r"sp:\d+", tokenizer):
         make_tokenizer(tokenizer)  # a wrong name is better found before the text is read
-    corpus = challenge_documents(val_docs, hub) if variant else open_corpus(source, val_docs, max_docs)
+    corpus = challenge_documents(val_docs, hub) if variant else open_corpus(source, val_docs, max_docs, reading)
     return _build(corpus, tokenizer, out, max_docs, shard_tokens, workers, normalization, progress)
 
 
@@ -98,15 +100,23 @@ def convert(
 ) -> dict[str, Any]:
     """Decode the shards in `directory` to documents and make a dataset of them with another tokenizer.
 
-    The shards need BOS tokens, but no index; `given` is their tokenizer where no manifest names it. The splits stay
-    as they are. Raises DataError as `prepare` and `Dataset.open` do.
+    The shards need BOS tokens, but no index; `given` is their tokenizer where no manifest names it. They may be other
+    projects' (`foreign_shards`), `given` then the vocabulary that decodes them. The splits stay as they are. Raises
+    DataError as `prepare` and `Dataset.open` do.
     """
     out = Path(out)
     refuse_used(out)
     if shard_tokens < 1:
         raise DataError(f"shard_tokens is {shard_tokens}; it must be at least 1")
-    corpus = corpus_of_shards(Dataset.open(directory, given))
+    corpus = _shards(Path(directory), given)
     return _build(corpus, tokenizer, out, None, shard_tokens, workers, normalization, progress)
+
+
+def _shards(directory: Path, given: Tokenizer | None) -> Corpus:
+    own = any(directory.glob("**/fineweb_*.bin"))
+    if given is not None and directory.is_dir() and (isinstance(given, Vocabulary) or not own):
+        return corpus_of_foreign(directory, given)
+    return corpus_of_shards(Dataset.open(directory, given))
 
 
 def _build(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ def shard_header(tokens: int) -> bytes:
     header = np.zeros(rules.SHARD_HEADER_INTS, "<i4")
     header[:3] = rules.SHARD_MAGIC, rules.SHARD_VERSION, tokens
     return header.tobytes()
+
+
+def shard_files(directory: Path, split: str) -> list[Path]:
+    """The shards of a split in stream order: their names end in a number, and no other files of the name are tokens."""
+    name = re.compile(rf"fineweb_{split}_\d+\.bin")
+    return sorted(path for path in directory.glob("fineweb_*.bin") if name.fullmatch(path.name))
 
 
 def read_shard(path: Path) -> npt.NDArray[np.uint16]:

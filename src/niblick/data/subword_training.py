@@ -26,6 +26,9 @@ _FIXED_PIECES = 4 + 1 + 256
 _MAX_LINE = 4000
 _COVERAGE = 0.9995
 
+_RESERVED = "\u2581\u2585"
+"""What SentencePiece writes for a space and for what it does not know. Its trainer drops every line with the second."""
+
 
 def train_subwords(texts: Iterable[str], vocab_size: int, normalization: Normalization = "identity") -> bytes:
     """Train on `texts` and return the content of the .model file: pad 0, bos 1, eos 2, unk 3.
@@ -36,10 +39,12 @@ def train_subwords(texts: Iterable[str], vocab_size: int, normalization: Normali
     if not MIN_VOCAB <= vocab_size <= MAX_VOCAB:
         raise DataError(f"sp:{vocab_size} is out of range; a subword vocabulary has {MIN_VOCAB} to {MAX_VOCAB} tokens")
     lines = list(_lines(texts))
-    if not lines:
-        raise DataError(f"sp:{vocab_size} needs text to be trained on; there are no training documents")
+    alphabet = _alphabet(lines, vocab_size)
+    if not alphabet:
+        found = "nothing but line ends and reserved characters" if lines else "no training documents"
+        raise DataError(f"sp:{vocab_size} needs text to be trained on; there are {found}")
     # Not by the trainer's character_coverage, which it refuses below 0.98.
-    outside = re.compile(f"[^{re.escape(_alphabet(lines, vocab_size))}]+")
+    outside = re.compile(f"[^{re.escape(alphabet)}]+")
     lines = [part for line in lines for part in outside.split(line) if part]
     options: dict[str, Any] = {"normalization_rule_name": normalization}
     if normalization == "identity":
@@ -95,11 +100,14 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
 def _alphabet(lines: list[str], vocab_size: int) -> str:
     """The characters that get a piece of their own: nearly all that occur, but no more than half of the free pieces.
 
-    Text in many scripts has more characters than a small vocabulary has room for; the rest is written in bytes.
+    Text in many scripts has more characters than a small vocabulary has room for; the rest is written in bytes,
+    and so is what SentencePiece keeps for itself.
     """
     counts: Counter[str] = Counter()
     for line in lines:
         counts.update(line)
+    for character in _RESERVED:
+        del counts[character]
     total, covered, alphabet = counts.total(), 0, ""
     for character, count in counts.most_common((vocab_size - _FIXED_PIECES) // 2):
         if covered >= _COVERAGE * total:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from niblick.data.subwords import SentencePieceTokenizer
+from niblick.data.vocabularies import SUFFIXES, Vocabulary, decodes_only
 from niblick.errors import DataError, nearest
 
 Tokens = npt.NDArray[np.uint16]
@@ -145,6 +146,11 @@ BYTE_TOKENIZERS: dict[str, type[ByteTokenizer]] = {"byte260": ByteTokenizer, "by
 KNOWN = (*BYTE_TOKENIZERS, "FILE.model", "sp:1024")
 
 
+def given_tokenizer(name: str) -> Tokenizer:
+    """Build what decodes shards: a tokenizer by name, or the vocabulary of others in a file. Raises DataError."""
+    return Vocabulary.read(Path(name)) if name.endswith(SUFFIXES) else make_tokenizer(name)
+
+
 def make_tokenizer(name_or_spec: str | Mapping[str, Any], directory: Path | None = None) -> Tokenizer:
     """Build a tokenizer from its name (`byte260`, `byte256`, `FILE.model`) or from the `spec()` in a manifest.
 
@@ -156,6 +162,8 @@ def make_tokenizer(name_or_spec: str | Mapping[str, Any], directory: Path | None
             return BYTE_TOKENIZERS[name_or_spec]()
         if name_or_spec.endswith(".model"):
             return SentencePieceTokenizer.read(Path(name_or_spec))
+        if name_or_spec.endswith(SUFFIXES):
+            raise decodes_only(name_or_spec)
         raise DataError(f"there is no tokenizer {name_or_spec!r}{nearest(name_or_spec, KNOWN)}")
     name, kind = str(name_or_spec.get("name")), str(name_or_spec.get("kind"))
     if kind == "byte" or kind == "pure_byte":

@@ -10,6 +10,7 @@ from niblick.errors import DataError
 from niblick.facts import events
 from niblick.facts.events import Event, Unknown
 from niblick.facts.reading import plain, read, says_nothing
+from niblick.files import integer
 
 KINDS = {
     cls.event: cls
@@ -44,7 +45,7 @@ def written(event: Event) -> dict[str, object]:
 def parsed(line: str | bytes) -> Event | None:
     """Read a line; None if it is no event."""
     try:
-        data = json.loads(line)
+        data = json.loads(line, parse_int=integer)
     except (ValueError, RecursionError):
         return None
     return read_event(data) if isinstance(data, dict) and isinstance(data.get("event"), str) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from datetime import datetime
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from niblick.errors import ConfigError, DataError
-from niblick.files import write_bytes, write_json
+from niblick.files import locked, write_bytes, write_json
 from niblick.ledger.rows import Row, read_notes
 
 LOG = "log.md"
 """The research log, in the folder of the runs."""
+PATIENCE = 30.0
+"""Seconds to wait for others who write notes."""
 
 _TITLE = "# Research log\n"
 _TAG = re.compile(r"[^\W_][\w.:/+-]{0,59}")
@@ -27,16 +30,19 @@ def tag(rows: list[Row], name: str, *, remove: bool = False) -> list[Row]:
     """
     if not _TAG.fullmatch(name):
         raise ConfigError(f"{name!r} is no tag: write a letter or digit, then letters, digits or any of . : / + - _")
-    notes = [_notes_of(row) for row in rows]
-    for row, known in zip(rows, notes, strict=True):
-        if remove and name not in known["tags"]:
-            there = f"its tags are {', '.join(known['tags'])}" if known["tags"] else "it has no tags"
-            raise ConfigError(f"{row.id} is not tagged {name!r}: {there}")
-    changed = [(row, known) for row, known in zip(rows, notes, strict=True) if (name in known["tags"]) == remove]
-    for row, known in changed:
-        tags = [t for t in known["tags"] if t != name] if remove else [*known["tags"], name]
-        write_json(Path(row.path) / "notes.json", known | {"tags": tags})
-    return [row for row, _ in changed]
+    with contextlib.ExitStack() as held:
+        for row in sorted(rows, key=lambda row: row.path):
+            held.enter_context(_held(Path(row.path)))
+        notes = [_notes_of(row) for row in rows]
+        for row, known in zip(rows, notes, strict=True):
+            if remove and name not in known["tags"]:
+                there = f"its tags are {', '.join(known['tags'])}" if known["tags"] else "it has no tags"
+                raise ConfigError(f"{row.id} is not tagged {name!r}: {there}")
+        changed = [(row, known) for row, known in zip(rows, notes, strict=True) if (name in known["tags"]) == remove]
+        for row, known in changed:
+            tags = [t for t in known["tags"] if t != name] if remove else [*known["tags"], name]
+            write_json(Path(row.path) / "notes.json", known | {"tags": tags})
+        return [row for row, _ in changed]
 
 
 def note(folder: Path, text: str, row: Row | None = None, now: datetime | None = None) -> Path:
@@ -49,7 +55,16 @@ def note(folder: Path, text: str, row: Row | None = None, now: datetime | None =
     if not text:
         raise ConfigError('the note is empty: write one, as in niblick note "wider encoders do not help on code"')
     now = now or datetime.now().astimezone()
-    log = folder / LOG
+    with _held(folder), _held(Path(row.path)) if row else contextlib.nullcontext():
+        return _noted(folder / LOG, text, row, now)
+
+
+def _held(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Be the only one who writes notes into a folder."""
+    return locked(folder / "notes.lock", f"what is noted in {folder}", PATIENCE)
+
+
+def _noted(log: Path, text: str, row: Row | None, now: datetime) -> Path:
     try:
         before = log.read_text(encoding="utf-8") if log.exists() else _TITLE
     except (OSError, UnicodeDecodeError) as error:

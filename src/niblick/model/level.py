@@ -11,6 +11,7 @@ Shapes: B batch, L positions, C chunks, D width, S chunks of all rows; in steps 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -37,7 +38,10 @@ from niblick.model.routers import ROUTERS, Routing, SoftRouter, before, blend, r
 from niblick.model.stage import Packing, Passthrough, Stage, StageState
 from niblick.model.varlen import available, make_segments
 
-RATIO_LOSSES = {"paper": ratio_loss, "square": square_ratio_loss}
+RATIO_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "paper": ratio_loss,
+    "square": square_ratio_loss,
+}
 
 
 def level_loss(config: LevelConfig, routing: Routing) -> tuple[Tensor, Tensor]:

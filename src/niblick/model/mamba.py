@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from niblick.model.context import Context, StepContext
 from niblick.model.conv import CausalConv, ConvState
-from niblick.model.layers import Context, StepContext
 from niblick.model.mlp import Norm, add_mlp, add_scaled, new_mlp, new_norm, new_scale
 from niblick.model.model_config import BlockConfig
 

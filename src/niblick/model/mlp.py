@@ -24,7 +24,11 @@ def _swiglu(x: Tensor) -> Tensor:
     return F.silu(gate) * value
 
 
-MLPS: dict[str, Callable[[Tensor], Tensor]] = {"relu2": relu_squared, "leaky_relu2": _leaky_relu2, "swiglu": _swiglu}
+MLPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu2": relu_squared,
+    "leaky_relu2": _leaky_relu2,
+    "swiglu": _swiglu,
+}
 """What may stand between the two maps of an MLP: relu² (baseline), leaky_relu(0.5)² (TinyHNet), SwiGLU."""
 
 

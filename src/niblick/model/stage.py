@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from niblick.errors import ConfigError
-from niblick.model.layers import BLOCKS, Context, Rope, StepContext, rope_table
+from niblick.model.context import Context, Rope, StepContext, rope_table
+from niblick.model.layers import BLOCKS
 from niblick.model.mlp import new_norm
 from niblick.model.model_config import BlockConfig, StageConfig, parse_layout
 from niblick.model.varlen import Segments, fits
@@ -135,7 +136,7 @@ class Stage(nn.Module):
     def new_state(self, rows: int, like: Tensor) -> StageState:
         """Return the state before the first position. Raises ConfigError for a block that has no `step`."""
         for letter, block in zip(self.layout, self.blocks, strict=False):
-            if not hasattr(block, "step"):
+            if not all(callable(getattr(block, face, None)) for face in ("step", "new_state")):
                 raise ConfigError(
                     f"block {letter!r} has no `new_state` and `step`: it trains and scores, but cannot step"
                 )

@@ -10,25 +10,23 @@ Shapes: L positions, H heads, G key-value heads, K head width, N segments.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def _find() -> Callable[..., Any] | None:
+@cache
+def has_kernel() -> bool:
+    """Whether this torch has such a kernel, with windows: 2.11 and newer do."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:  # before torch 2.10
-        return None
+        return False
     # In 2.10 it had no windows, and said otherwise that it is causal.
-    return varlen_attn if "window_size" in inspect.signature(varlen_attn).parameters else None
-
-
-varlen_attn: Callable[..., Any] | None = _find()
-"""torch's operator; None where this torch has none that fits."""
+    return "window_size" in inspect.signature(varlen_attn).parameters
 
 
 class Segments(NamedTuple):
@@ -42,7 +40,7 @@ class Segments(NamedTuple):
 
 def available(like: Tensor) -> bool:
     """Whether the kernel runs where `like` is, in the dtype that its attention would have."""
-    if varlen_attn is None or like.device.type != "cuda" or torch.version.hip is not None:
+    if like.device.type != "cuda" or torch.version.hip is not None or not has_kernel():
         return False
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else like.dtype
     if dtype not in (torch.bfloat16, torch.float16) or not torch.backends.cuda.is_flash_attention_available():
@@ -71,7 +69,8 @@ def attend_segments(q_1HLK: Tensor, k_1GLK: Tensor, v_1GLK: Tensor, segments: Se
 
     Computed in the dtype of `v_1GLK`: autocast knows nothing of the kernel.
     """
-    assert varlen_attn is not None
+    from torch.nn.attention.varlen import varlen_attn  # here: its import takes longer than many a command
+
     shared = q_1HLK.shape[1] // k_1GLK.shape[1]
     q_LHK, k_LHK, v_LHK = (
         x_1HLK[0].transpose(0, 1).to(v_1GLK.dtype).contiguous()
@@ -80,4 +79,5 @@ def attend_segments(q_1HLK: Tensor, k_1GLK: Tensor, v_1GLK: Tensor, segments: Se
     edge_N, longest = segments
     seen = (window - 1 if window else -1, 0)
     mixed_LHK = varlen_attn(q_LHK, k_LHK, v_LHK, edge_N, edge_N, longest, longest, window_size=seen)
+    assert isinstance(mixed_LHK, Tensor)
     return mixed_LHK.transpose(0, 1)[None]

@@ -29,6 +29,8 @@ from niblick.facts.result import Finished, Result
 from niblick.monitor.run_facts import MOST_LEVELS, Check, Facts, FinalScore, Note, Point
 from niblick.monitor.timing import Pace
 
+SIZES = ("artifact_bytes", "code_bytes", "total_bytes")
+
 
 class EventReader:
     """Reads the events of one run into `facts`, and their times into `pace`. `config` is its config.json, or {}."""
@@ -104,13 +106,19 @@ class EventReader:
         """
         facts = self.facts
         if isinstance(result, Result) and not facts.scores:
-            facts.score(FinalScore(result.artifact, "roundtrip", result.bpb, _finite(result.loss), None, True))
+            name = result.artifact
+            facts.score(FinalScore(name, "roundtrip", result.bpb, _finite(result.loss), None, True, name))
         if result is not None:
-            facts.artifact_bytes = result.artifact_bytes
-            facts.code_bytes = facts.code_bytes if result.code_bytes is None else result.code_bytes
-            facts.total_bytes = facts.total_bytes if result.total_bytes is None else result.total_bytes
+            known = {key: getattr(result, key) for key in SIZES if getattr(result, key) is not None}
+            facts.weigh(result.artifact, **known)
+        self.decided(result)
         facts.message = ""
         facts.enter("done", at)
+
+    def decided(self, result: Finished | None) -> None:
+        """Note which artifact result.json calls the official one: artifacts may be added after it."""
+        if result is not None:
+            self.facts.official = result.artifact
 
     def _configure(self, config: Mapping[str, Any]) -> None:
         levels = (config.get("model") or {}).get("levels") or []
@@ -173,11 +181,11 @@ class EventReader:
 
     def _export(self, event: Export, at: float | None) -> None:
         facts = self.facts
-        facts.artifact_bytes, facts.code_bytes = event.artifact_bytes, event.code_bytes
-        facts.total_bytes = event.total_bytes
+        facts.weigh(event.name, **{key: getattr(event, key) for key in SIZES})
+        facts.official = facts.official or event.name  # what training packs comes first
         if (seconds := _finite(event.export_seconds)) is not None:
             facts.took("packaging", seconds)
-        facts.notes.append(Note("good", f"packed as {event.name}: {facts.artifact_bytes:,} bytes", None, at))
+        facts.notes.append(Note("good", f"packed as {event.name}: {event.artifact_bytes:,} bytes", None, at))
         facts.enter("quantized_validation", at)
 
     def _score(self, event: Scored, at: float | None) -> None:
@@ -185,10 +193,11 @@ class EventReader:
         learns = bool((scorer.get("ttt") or {}).get("optimizer"))
         kind = "ttt" if learns else "sliding" if scorer.get("scorer") == "sliding" else "roundtrip"
         seconds = _finite(event.seconds)
-        facts.score(FinalScore(event.name, kind, event.bpb, _finite(event.loss), seconds, True))
+        facts.score(FinalScore(event.name, kind, event.bpb, _finite(event.loss), seconds, True, event.name))
         if seconds is not None:
             facts.took("quantized_validation", seconds)
-        facts.total_bytes = facts.total_bytes if event.total_bytes is None else event.total_bytes
+        if event.total_bytes is not None:
+            facts.weigh(event.name, total_bytes=event.total_bytes)
         facts.notes.append(Note("good", f"scored from the artifact: {event.bpb:.4f} BPB", None, at))
         facts.enter("done", at)
 

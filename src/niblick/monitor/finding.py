@@ -145,9 +145,11 @@ class RunSource(Source):
 
     def poll(self, now: float) -> None:
         """Read what is new, and look whether the final weights are there."""
-        before = self.facts.phase
+        before, version = self.facts.phase, self.version
         super().poll(now)
         assert isinstance(self._reader, EventReader)
+        if self.version != version and self.facts.phase == "done":
+            self._reader.decided(self._result())
         if self.facts.phase in ("starting", "warmup", "initial_validation", "training"):
             weights = _modified(self.path / "model.safetensors")
             if weights is not None and not self.gone:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from niblick.drawing.charts import History, Level, Validation
@@ -72,6 +72,17 @@ class FinalScore:
     loss: float | None
     seconds: float | None
     exact: bool
+    artifact: str = ""
+    """Which of the run's artifacts was scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The bytes of one artifact, where they are known."""
+
+    artifact_bytes: int | None = None
+    code_bytes: int | None = None
+    total_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +180,10 @@ class Facts:
     float_bpb: float | None = None
     """Of the weights that are packed, where it was measured apart from the last validation (after averaging)."""
     scores: list[FinalScore] = field(default_factory=list)
-    artifact_bytes: int | None = None
-    code_bytes: int | None = None
-    total_bytes: int | None = None
+    packed: dict[str, Packed] = field(default_factory=dict)
+    """The run's artifacts, in their order; logs do not name theirs, so they are counted."""
+    official: str | None = None
+    """The artifact whose score is the run's, where it says so."""
     phase: str = "starting"
     spans: list[Span] = field(default_factory=list)
     notes: deque[Note] = field(default_factory=lambda: deque(maxlen=MOST_NOTES))
@@ -215,11 +227,12 @@ class Facts:
         """Take in a final score; the exact number takes the place of the rounded one."""
         base = new.name.removesuffix("_exact")
         for i, old in enumerate(self.scores):
+            if old.artifact != new.artifact:
+                continue
             if old.name.removesuffix("_exact") == base:
                 if new.exact or not old.exact:
-                    self.scores[i] = FinalScore(
-                        new.name, new.kind, new.bpb, new.loss or old.loss, new.seconds or old.seconds, new.exact
-                    )
+                    loss, seconds = new.loss or old.loss, new.seconds or old.seconds
+                    self.scores[i] = replace(new, loss=loss, seconds=seconds)
                 return
             if new.kind == "roundtrip" and old.kind != "roundtrip" and new.bpb == old.bpb:
                 return  # some logs repeat their last score under the name that the challenge's checker looks for
@@ -227,9 +240,21 @@ class Facts:
 
     @property
     def final(self) -> FinalScore | None:
-        """The score that counts: test-time training before sliding before the plain roundtrip."""
-        order = {"roundtrip": 0, "sliding": 1, "ttt": 2}
-        return max(self.scores, key=lambda s: order[s.kind], default=None)
+        """The score that counts: the best one of the official artifact, or of all where none is called so."""
+        mine = [score for score in self.scores if score.artifact == self.official]
+        known = [score for score in mine or self.scores if math.isfinite(score.bpb)]
+        return min(known, key=lambda score: score.bpb, default=None)
+
+    @property
+    def bytes(self) -> Packed:
+        """What the artifact weighs whose score counts; the newest one's before there is a score."""
+        newest = next(reversed(self.packed), "")
+        name = self.final.artifact if self.final else self.official or newest
+        return self.packed.get(name, Packed())
+
+    def weigh(self, artifact: str, **sizes: int | None) -> None:
+        """Note what is told of an artifact's `artifact_bytes`, `code_bytes` and `total_bytes`."""
+        self.packed[artifact] = replace(self.packed.get(artifact, Packed()), **sizes)
 
     @property
     def val_bpb(self) -> float | None:

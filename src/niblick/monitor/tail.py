@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from niblick.errors import DataError
+from niblick.files import decoded
 
 LARGE = 24 << 20
 """Bytes above which a file is not read whole."""
@@ -37,10 +38,12 @@ def expect_text(path: Path) -> None:
             start = file.read(_LOOK)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f"{path} is UTF-16, not UTF-8: save it as UTF-8 (in PowerShell: | Out-File -Encoding utf8)")
-    if b"\0" in start:
-        raise DataError(f"{path} is a binary file, not a log: give a text file with the lines that training printed")
+    try:
+        decoded(start[: len(start) // 2 * 2])
+    except UnicodeError:
+        raise DataError(
+            f"{path} is a binary file, not a log: give a text file with the lines that training printed"
+        ) from None
 
 
 class Tail:
@@ -142,6 +145,7 @@ def _whole(data: bytes, first: bool = False) -> Iterator[str]:
 
 
 def _decoded(data: bytes) -> str:
+    """A line of a file. UTF-16, as PowerShell writes it, is read as the ASCII in it: lines of logs are nothing else."""
     return data.replace(b"\0", b"").decode("utf-8", errors="replace")
 
 

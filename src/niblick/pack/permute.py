@@ -35,7 +35,9 @@ def _sort_units(state: dict[str, Tensor], prefix: str) -> None:
     up, down_DU = state[f"{prefix}up.weight"], state[f"{prefix}down.weight"]
     units = down_DU.shape[1]
     up_JUD = up.view(-1, units, up.shape[1])  # J is 2 for SwiGLU: gate and value belong together
-    order_U = (up_JUD.float().square().sum((0, 2)) * down_DU.float().square().sum(0)).argsort(descending=True)
+    order_U = (up_JUD.float().square().sum((0, 2)) * down_DU.float().square().sum(0)).argsort(
+        descending=True, stable=True
+    )
     state[f"{prefix}up.weight"] = up_JUD[:, order_U].reshape_as(up)
     state[f"{prefix}down.weight"] = down_DU[:, order_U]
 
@@ -51,12 +53,12 @@ def _sort_heads(state: dict[str, Tensor], prefix: str) -> None:
     gain_GQ = gain_H.view(groups, -1)
 
     size_GQ = out_DGQK.float().square().sum((0, 3))
-    order_G = size_GQ.sum(1).argsort(descending=True)
+    order_G = size_GQ.sum(1).argsort(descending=True, stable=True)
     size_GQ, q_GQKD, out_DGQK, gain_GQ = size_GQ[order_G], q_GQKD[order_G], out_DGQK[:, order_G], gain_GQ[order_G]
     k_GKD, v_GKD = k_GKD[order_G], v_GKD[order_G]
     for g in range(groups):
-        order_Q = size_GQ[g].argsort(descending=True)
-        order_K = v_GKD[g].float().square().sum(1).argsort(descending=True)
+        order_Q = size_GQ[g].argsort(descending=True, stable=True)
+        order_K = v_GKD[g].float().square().sum(1).argsort(descending=True, stable=True)
         q_GQKD[g], gain_GQ[g] = q_GQKD[g, order_Q], gain_GQ[g, order_Q]
         v_GKD[g] = v_GKD[g, order_K]
         out_DGQK[:, g] = out_DGQK[:, g, order_Q][:, :, order_K]

@@ -24,6 +24,8 @@ RSYNC_LOST = (10, 12, 30, 35, 255)
 
 DISK = 11
 """What rsync exits with when it cannot write a file."""
+PARTIAL = 23
+"""What rsync exits with when some files did not come, and others did."""
 
 
 class RemoteError(NiblickError):
@@ -31,9 +33,13 @@ class RemoteError(NiblickError):
 
 
 class Unreachable(RemoteError):
-    """A machine that does not answer, or a connection that was lost: trying again may do."""
+    """A machine that does not answer, a connection that was lost, a copy that failed: trying again may do."""
 
     exit_code = 1
+
+
+class Incomplete(Unreachable):
+    """A copy of which some files did not come."""
 
 
 @dataclass(frozen=True)
@@ -138,11 +144,10 @@ class Address:
         if done.returncode in RSYNC_LOST:
             raise self._refused(said)
         if done.returncode == DISK:
-            raise RemoteError(f"a disk is full or cannot be written, here or on {self}: make room, then try again")
+            raise Unreachable(f"a disk is full or cannot be written, here or on {self}: make room, then try again")
         if done.returncode:
-            raise RemoteError(
-                f"rsync with {self} failed: {said.partition(chr(10))[0] or f'exit code {done.returncode}'}"
-            )
+            kind = Incomplete if done.returncode == PARTIAL else Unreachable
+            raise kind(f"rsync with {self} failed: {said.partition(chr(10))[0] or f'exit code {done.returncode}'}")
 
     def _refused(self, said: str) -> RemoteError:
         """The error that says why ssh itself failed."""

@@ -189,7 +189,7 @@ def _list_files(folder: Path) -> None:
     run = folder / "runs" / _read(folder / "job.json")["run"]
     listed = {}
     for path in sorted(run.rglob("*")):
-        if path.is_file() and not path.is_symlink() and path.suffix != ".tmp":
+        if path.is_file() and not path.is_symlink() and path.suffix not in (".tmp", ".lock"):
             with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             listed[path.relative_to(run).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 
 from niblick.data.shards import file_hash
 from niblick.remote import records as at
-from niblick.remote.address import RemoteError, Unreachable
+from niblick.remote.address import Incomplete, RemoteError, Unreachable
 from niblick.remote.records import Machine, Records, RemoteRun
 from niblick.run.directory import Run, read_json, write_bytes, write_json
 
@@ -117,18 +118,23 @@ def _digest(path: Path) -> str:
     return file_hash(path) if path.is_file() else ""
 
 
+PARTS = ".rsync-partial"
+"""What rsync has not finished lies in folders of this name, beside where it goes; an absolute one fails when it is
+gone on with, by some versions of rsync."""
+
+
 class _Transfer:
-    """Copies of one run. What rsync has not finished lies outside the run, whose folder holds whole files alone."""
+    """Copies of one run. What rsync has not finished lies apart, under another name."""
 
     def __init__(self, records: Records, run: RemoteRun, machine: Machine, lock: int) -> None:
         self.records, self.run, self.machine, self.lock = records, run, machine, lock
         self.home = records.runs / run.run
         self.source = f"{run.folder}/runs/{run.run}"
         beside = records.beside(run.run).resolve()
-        self.parts, temporary = beside / "partial", beside / "temporary"
+        temporary = beside / "temporary"
         shutil.rmtree(temporary, ignore_errors=True)  # of an rsync that was killed
         temporary.mkdir()
-        self.options = [f"--temp-dir={temporary}", f"--partial-dir={self.parts}", "--exclude=*.tmp"]
+        self.options = [f"--temp-dir={temporary}", f"--partial-dir={PARTS}", "--exclude=*.tmp", "--exclude=*.lock"]
 
     def live(self, checkpoints: list[str]) -> None:
         """Config, events, log and the newest checkpoint; those before it are then dropped here as they are there."""
@@ -140,24 +146,36 @@ class _Transfer:
     def everything(self) -> list[str]:
         """Bring all files of a run that has ended. Returns those that differ from the far side after two tries."""
         listed = far(self.machine, self.run, "files")
-        for name, facts in listed.items():
-            _safe(name)
-            if not isinstance(facts.get("sha256"), str):
-                raise RemoteError(f"{self.machine.address} lists {name!r} without a digest")
+        self._check(listed)
         write_json(self.records.beside(self.run.run) / "files.json", listed)
         self._fetch([])
         if wrong := missing_at_home(self.records, self.run):
             for name in wrong:  # rsync would take a damaged file of the same size and time for the right one
                 (self.home / name).unlink(missing_ok=True)
-            shutil.rmtree(self.parts, ignore_errors=True)
+            self._drop_parts()
             self._fetch(["--checksum"])
             wrong = missing_at_home(self.records, self.run)
         if not wrong:
             self._drop_checkpoints([PurePosixPath(n).name for n in listed if n.startswith("checkpoints/")])
-            shutil.rmtree(self.parts, ignore_errors=True)
+            self._drop_parts()
         log = self.machine.address.run(f"tail -c 1000000 -- {shlex.quote(self.run.folder + '/output.log')}")
         write_bytes(self.records.beside(self.run.run) / "output.log", log.encode())
         return wrong
+
+    def _check(self, listed: dict[str, Any]) -> None:
+        """Raise RemoteError for a list of files that is none, or that there is no room for here."""
+        total = 0
+        for name, facts in listed.items():
+            _safe(name)
+            size, digest = (facts.get("bytes"), facts.get("sha256")) if isinstance(facts, dict) else (None, None)
+            if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+                raise RemoteError(f"{self.machine.address} lists {name[:200]!r} without a digest: nothing was fetched")
+            if type(size) is not int or size < 0:
+                raise RemoteError(f"{self.machine.address} lists {name[:200]!r} without a size: nothing was fetched")
+            total += size
+        here = sum(path.stat().st_size for path in self.home.rglob("*") if path.is_file())
+        if (free := shutil.disk_usage(self.home.parent).free) + here < total:
+            raise RemoteError(f"{self.run.run} takes {total:,} bytes, and {free:,} are free here: make room")
 
     def again(self, names: list[str]) -> None:
         """These files once more; whatever else is here stays as it is."""
@@ -166,7 +184,16 @@ class _Transfer:
         self._fetch(["--ignore-existing"])
 
     def _fetch(self, options: list[str]) -> None:
-        self.machine.address.fetch(self.source, self.home, [*self.options, *options], holding=self.lock)
+        options = [*self.options, *options]
+        try:
+            self.machine.address.fetch(self.source, self.home, options, holding=self.lock)
+        except Incomplete:  # what came of a file may be what keeps the rest from coming
+            self._drop_parts()
+            self.machine.address.fetch(self.source, self.home, options, holding=self.lock)
+
+    def _drop_parts(self) -> None:
+        for parts in [*self.home.rglob(PARTS)]:
+            shutil.rmtree(parts, ignore_errors=True)
 
     def _drop_checkpoints(self, kept: list[str]) -> None:
         for path in (self.home / "checkpoints").glob("*.safetensors") if kept else ():

@@ -12,6 +12,7 @@ runs/<preset>-<n>/ by hand, runs/<sweep>/<name>-s<seed>/ in sweeps
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import io
 import json
@@ -36,7 +37,7 @@ from niblick.facts.events import Event
 from niblick.facts.reading import SCHEMA, plain
 from niblick.facts.result import ImportResult, Result, read_finished
 from niblick.facts.scores import Machine
-from niblick.files import append_line, copy_recipe, imported_beside, read_json, write_bytes, write_json
+from niblick.files import append_line, copy_recipe, imported_beside, locked, read_json, write_bytes, write_json
 
 __all__ = [
     "Run",
@@ -118,6 +119,10 @@ class Run:
         paths = {self.path / name: digest for name, digest in recorded.items()}
         wrong = [p for p, digest in paths.items() if not p.is_file() or file_hash(p) != digest]
         return [p.relative_to(self.path).as_posix() for p in wrong]
+
+    def writing(self) -> contextlib.AbstractContextManager[None]:
+        """Be the only process that trains this run. Raises ConfigError, and says who does, if another one does."""
+        return locked(self.path / "writer.lock", str(self.path))
 
     def log(self, event: Event) -> None:
         """Append an event to events.jsonl, with the time in seconds since 1970, and its rendering to train.log."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from niblick.errors import NiblickError
 from niblick.run.directory import Run
 from niblick.train.distributed import Ranks
@@ -13,7 +15,7 @@ class Stopped(NiblickError):
 
     def __init__(self, run: Run, outcome: Outcome, ranks: Ranks) -> None:
         self.paused = outcome.stopped == PAUSED
-        self.exit_code = 130 if outcome.stopped == "SIGINT" else 143
+        self.exit_code = 128 + (signal.SIGTERM if self.paused else signal.Signals[outcome.stopped or "SIGTERM"])
         step, command = outcome.progress.step, resume_command(run, ranks)
         super().__init__(f"stopped by {outcome.stopped} after step {step}; resume with: {command}")
 

@@ -53,7 +53,9 @@ def run(
     """
     prepared = prepare(config, ranks)
     path = create_run(runs, prepared.config, recipe, name=name, member=member).path if ranks.main else None
-    return _carry_on(Run(ranks.share_path(path)), prepared, listen, ranks, pause_after)
+    made = Run(ranks.share_path(path))
+    with made.writing() if ranks.main else contextlib.nullcontext():
+        return _carry_on(made, prepared, listen, ranks, pause_after)
 
 
 def run_seeds(
@@ -91,15 +93,21 @@ def resume(run: Run, listen: Emit, ranks: Ranks = SINGLE, *, pause_after: int = 
     if run.finished():
         raise ConfigError(f"{run.path} is finished already: `niblick show {run.path}` shows its result")
     prepared = prepare(config_of(run), ranks, settled=True)
-    if ranks.main:
-        for left in run.path.rglob("*.tmp"):
-            left.unlink()
-        run.rewind(_told(run))
-        newest = [] if run.weights.is_file() else list_checkpoints(run.checkpoints)[-1:]
-        if newest and not any(isinstance(e, Checkpoint) and e.file == newest[0].name for e in run.events()):
-            run.log(checkpoint_event(newest[0]))  # killed before it was told
-    ranks.barrier()
-    return _carry_on(run, prepared, listen, ranks, pause_after)
+    with run.writing() if ranks.main else contextlib.nullcontext():
+        if ranks.main:
+            _clear(run)
+        ranks.barrier()
+        return _carry_on(run, prepared, listen, ranks, pause_after)
+
+
+def _clear(run: Run) -> None:
+    """Take away what a kill left, and what the log says of steps that will be taken again."""
+    for left in run.path.rglob("*.tmp"):
+        left.unlink()
+    run.rewind(_told(run))
+    newest = [] if run.weights.is_file() else list_checkpoints(run.checkpoints)[-1:]
+    if newest and not any(isinstance(e, Checkpoint) and e.file == newest[0].name for e in run.events()):
+        run.log(checkpoint_event(newest[0]))  # killed before it was told
 
 
 def _told(run: Run) -> int:

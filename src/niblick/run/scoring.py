@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -197,6 +198,11 @@ def scorer_facts(config: ScoreConfig, dtype: str, device: str) -> ScorerFacts:
     """How something was scored: all settings, and in which arithmetic."""
     settings = to_dict(config)
     return ScorerFacts(scorer=str(settings.pop("scorer")), dtype=dtype, device=device, extra=settings)
+
+
+def record_digest(record: ScoreRecord) -> str:
+    """SHA-256 of a score's record, by which an audit names the score that it audited."""
+    return hashlib.sha256(json.dumps(plain(record), sort_keys=True).encode()).hexdigest()
 
 
 def scored_config(artifact: Artifact, score: ScoreConfig, dtype: str, run: Run | None, path: Path) -> RunConfig:

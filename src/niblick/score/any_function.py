@@ -17,8 +17,8 @@ from niblick.score.plan import Batch
 from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import Losses, ReportProgress, Score, score_losses
 
-TOLERANCE = 1e-3
-"""Probabilities of a position may miss a sum of one by so much."""
+TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-3
+"""Probabilities of a position may miss a sum of one by so much; the second where they come in half precision."""
 
 
 def score_function(
@@ -40,12 +40,12 @@ def score_function(
         raise ConfigError("score.capacity and score.ttt are for models: a function can neither chunk nor learn")
     dataset = data if isinstance(data, Dataset) else Dataset.open(data)
     vocab_size = dataset.tokenizer.vocab_size
-    losses = _FunctionLosses(f, vocab_size)
+    losses = FunctionLosses(f, vocab_size)
     return score_losses(losses, vocab_size, dataset.val, dataset.tokenizer, config, progress=progress)
 
 
-class _FunctionLosses(Losses):
-    """The cost by a function."""
+class FunctionLosses(Losses):
+    """The cost by a function from ids to log-probabilities."""
 
     def __init__(self, f: Callable[[Tensor], Tensor], vocab_size: int) -> None:
         super().__init__()
@@ -59,6 +59,15 @@ class _FunctionLosses(Losses):
         return -log_p_BTV.gather(2, targets_BT[:, :, None].to(log_p_BTV.device)).flatten()
 
 
+class NotNormalized(ConfigError):
+    """What a function gives is no distribution."""
+
+
+def sum_tolerance(dtype: torch.dtype) -> float:
+    """How far the probabilities of a position may be from a sum of one, by rounding in this dtype."""
+    return HALF_TOLERANCE if dtype in (torch.float16, torch.bfloat16) else TOLERANCE
+
+
 def _check(log_p_BLV: Tensor, expected: tuple[int, ...]) -> None:
     """Raise ConfigError unless these are log-probabilities of that shape."""
     if not isinstance(log_p_BLV, Tensor) or not log_p_BLV.is_floating_point() or log_p_BLV.shape != expected:
@@ -66,9 +75,9 @@ def _check(log_p_BLV: Tensor, expected: tuple[int, ...]) -> None:
         raise ConfigError(f"the function gave {found}, expected floating-point log-probabilities of shape {expected}")
     sums_BL = log_p_BLV.double().logsumexp(-1).exp()
     off_BL = (sums_BL - 1).abs()
-    if not bool((off_BL <= TOLERANCE).all()):  # so that NaN is refused too
+    if not bool((off_BL <= sum_tolerance(log_p_BLV.dtype)).all()):  # so that NaN is refused too
         row, place = divmod(int(off_BL.nan_to_num(torch.inf).argmax()), expected[1])
-        raise ConfigError(
+        raise NotNormalized(
             f"the probabilities at position {place} of row {row} sum to {float(sums_BL[row, place]):.4g}, expected 1: "
             "give log-probabilities in nats, as of log_softmax"
         )

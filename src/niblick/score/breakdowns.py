@@ -169,7 +169,7 @@ class Breakdowns:
         """Take in the nats of the targets first, first + 1, … of the stream."""
         span = self.split.slice(first - 1, len(nats_N) + 1)
         target_N = np.arange(first, first + len(nats_N))
-        bytes_N = self.tokenizer.token_bytes(span[:-1], span[1:])
+        bytes_N = self.split.target_bytes(first, span, self.tokenizer)
         window_N = np.searchsorted(self._scored_from_N, target_N, "right") - 1
         known_N = target_N - self._start_N[window_N]
         self.whole.add(np.zeros(len(nats_N), np.int64), nats_N, bytes_N)

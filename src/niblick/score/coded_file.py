@@ -97,6 +97,9 @@ def decompress(stream: bytes, model: Model, report: Report | None = None) -> byt
         )
     layout = _layout(head, ScoreConfig(**head["scorer"]), model.tokenizer)
     blocks = list(_read_blocks(stream, at))
+    room = layout.room(len(blocks), sum(len(block.data) for block in blocks))
+    if layout.tokens > room:
+        raise _damaged(f"declares {layout.tokens:,} tokens, and its {len(blocks)} blocks hold at most {room:,}")
     if len(blocks) != len(layout.blocks()):
         raise _damaged(f"has {len(blocks)} blocks where {len(layout.blocks())} are needed")
     before = torch.get_num_threads()

@@ -31,7 +31,7 @@ import numpy.typing as npt
 import torch
 from constriction import stream
 
-from niblick.artifact.range_models import frequencies
+from niblick.artifact.range_models import PRECISION, coder_weights, frequencies
 from niblick.errors import ArtifactError, ConfigError
 from niblick.model.level import Level
 from niblick.model.lm import LM
@@ -90,8 +90,24 @@ class Layout:
         count_D = np.diff(begin_D, append=self.tokens - 1)
         windows = cut(begin_D[count_D > 0], count_D[count_D > 0], self.config.seq_len, self.config.step)
         lanes = list(_lanes(windows, begin_D, self.config.seq_len))
-        most = max(1, min(MAX_LANES, _LANE_LOGITS // self.vocab_size))
-        return [lanes[at : at + most] for at in range(0, len(lanes), most)]
+        return [lanes[at : at + self.most_lanes] for at in range(0, len(lanes), self.most_lanes)]
+
+    def room(self, blocks: int, payload: int) -> int:
+        """Tokens that so many blocks of `payload` bytes together can stand for, at most.
+
+        A lane has no more windows than `_lanes` gives it, and no token costs less than the likeliest one can.
+        """
+        least = -math.log2(1 - (self.vocab_size - 1) / 2**PRECISION)
+        most = 1 + int(8 * (payload + 8 * blocks) / least)
+        if self.config.step == self.config.seq_len:
+            depth = max(1, -(-LANE // self.config.seq_len))
+            most = min(most, 1 + blocks * self.most_lanes * depth * self.config.seq_len)
+        return most
+
+    @property
+    def most_lanes(self) -> int:
+        """Lanes of a block, at most."""
+        return max(1, min(MAX_LANES, _LANE_LOGITS // self.vocab_size))
 
     def opened_D(self) -> Integers:
         """Where a token needs no coding: a document's BOS, of the first alone where windows ignore the others."""
@@ -181,7 +197,7 @@ class _Writer:
 
     def code(self, tables_RV: npt.NDArray[np.int64], known_R: Tokens) -> Tokens:
         """Write tokens under integer frequencies, and return them."""
-        self._coder.encode(known_R.astype(np.int32), _FAMILY, (tables_RV - 1).astype(np.float64))
+        self._coder.encode(known_R.astype(np.int32), _FAMILY, coder_weights(tables_RV))
         return known_R
 
     def data(self) -> bytes:
@@ -200,7 +216,7 @@ class _Reader:
     def code(self, tables_RV: npt.NDArray[np.int64], known_R: Tokens) -> Tokens:
         """Read tokens. What no encoder writes gives some token or other: the block's check will tell."""
         try:
-            return self._coder.decode(_FAMILY, (tables_RV - 1).astype(np.float64)).astype(np.uint16)
+            return self._coder.decode(_FAMILY, coder_weights(tables_RV)).astype(np.uint16)
         except (AssertionError, ValueError):
             return np.zeros_like(known_R)
 

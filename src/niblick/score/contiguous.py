@@ -52,7 +52,7 @@ def score_contiguous(model: LM, split: Split, tokenizer: Tokenizer, config: Scor
             stream = torch.from_numpy(tokens.astype(np.int64)).to(device)
             hidden_BLD, _ = model.hidden(stream[:-1].view(-1, width))
             nats += float(model.token_losses(hidden_BLD, stream[1:].view(-1, width)).cpu().double().sum())
-            count += int(tokenizer.token_bytes(tokens[:-1], tokens[1:]).sum())
+            count += int(split.target_bytes(begin + 1, tokens, tokenizer).sum())
     model.train(was_training)
     if ranks > 1:
         both = torch.tensor([nats, count], dtype=torch.float64)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from niblick.data.index import map_array
 from niblick.errors import DataError
+from niblick.files import temporary_for
 
 COST = np.dtype([("nats", "<f8"), ("bytes", "<u4"), ("tokens", "<u4")])
 """A record per document of the split's index: cost of its tokens, UTF-8 bytes of its text, tokens (BOS included)."""
@@ -29,7 +31,7 @@ def write_costs(folder: Path, costs: npt.NDArray[Any]) -> str:
     scores = folder / "scores.jsonl"
     number = 1 + (scores.read_bytes().count(b"\n") if scores.is_file() else 0)
     path = folder / f"documents-{number}.npy"
-    temporary = path.with_suffix(".tmp")
+    temporary = temporary_for(path)
     with open(temporary, "wb") as file:
         np.save(file, costs, allow_pickle=False)
     temporary.replace(path)
@@ -42,7 +44,7 @@ def read_costs(folder: Path, name: str | None) -> npt.NDArray[Any] | None:
         return None
     path = folder / Path(name).name
     try:
-        costs = np.load(path, allow_pickle=False)
+        costs = map_array(path)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
             f"The document costs {path} cannot be read ({error}); score again by `niblick eval`."

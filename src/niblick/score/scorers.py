@@ -296,7 +296,7 @@ def score_losses(
         done += end - first
         clock.check(done, total)
         span = tokens[first - 1 - offset :]
-        tally.add(first, nats_N, int(tokenizer.token_bytes(span[:-1], span[1:]).sum()))
+        tally.add(first, nats_N, int(split.target_bytes(first, span, tokenizer).sum()))
         if observe is not None:
             observe(first, nats_N)
         if progress is not None and tally.bytes:
@@ -344,6 +344,16 @@ def _ranks() -> tuple[int, int]:
     """This process's number, and how many there are that share the scoring."""
     shared = dist.is_initialized() and not _alone.get()
     return (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
+
+
+def batches_of(windows: Windows, config: ScoreConfig, split: Split, bos_id: int, *, pad: bool) -> list[Windows]:
+    """All batches in which one process reads these windows when nothing rides along, in their order."""
+    parts = _parts(windows, config, split, bos_id)
+    return [
+        own
+        for part in parts
+        for own in batches(windows.part(part.begin, part.end), config.batch_tokens, pad=pad, ordered=False)
+    ]
 
 
 class _Part(NamedTuple):

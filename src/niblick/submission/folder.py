@@ -33,7 +33,7 @@ from niblick.ledger.seeds import deviation, verdict
 from niblick.run.directory import Run
 from niblick.run.loading import load_artifact
 from niblick.run.prepared import config_of
-from niblick.run.scoring import scored_config
+from niblick.run.scoring import record_digest, scored_config
 from niblick.submission.readme import readme
 
 ARTIFACT, SCRIPT, READABLE = "final_model.nib", "train_gpt.py", "train_gpt_readable.py"
@@ -59,6 +59,10 @@ class Entry:
     result: Result
     record: ScoreRecord
     """Its score."""
+
+
+ALIKE = 2e-3
+"""Share by which the official score may differ when it is made again on another machine."""
 
 
 @dataclass
@@ -144,9 +148,29 @@ def _entry(run: Run) -> Entry:
     artifact = run.artifact(result.artifact)
     if not artifact.is_file():
         raise ConfigError(f"{run.path} has lost its artifact {artifact.name}: pack it again with `niblick export`")
-    record = read_records(artifact.parent / "scores.jsonl")[-1]
-    own = [r for r in read_records(artifact.parent / "scores.jsonl") if r.scorer == result.scorer]
-    return Entry(run, config, artifact, result, own[-1] if own else record)
+    return Entry(run, config, artifact, result, _official(run, artifact, result))
+
+
+def _official(run: Run, artifact: Path, result: Result) -> ScoreRecord:
+    """The official score of a run: the newest of its artifact by the official scorer, of the official text.
+
+    Raises ConfigError if there is none, or if it is not what result.json says.
+    """
+    keys = ("scorer", "text_hash", "stream_hash")
+    scores = artifact.parent / "scores.jsonl"
+    records = read_records(scores)
+    same = [record for record in records if all(getattr(record, key) == getattr(result, key) for key in keys)]
+    if not same:
+        raise ConfigError(
+            f"{scores} has no score of the text that {run.path}/result.json names (text hash "
+            f"{str(result.text_hash)[:16]}…) by its scorer: score it again with `niblick eval {run.path}`"
+        )
+    if not abs(same[-1].bpb / result.bpb - 1) <= ALIKE:
+        raise ConfigError(
+            f"{scores} says {same[-1].bpb:.6f} BPB of the official text, and {run.path}/result.json "
+            f"{result.bpb:.6f}: one of them was changed"
+        )
+    return same[-1]
 
 
 def _audit(entry: Entry) -> dict[str, Any] | None:
@@ -209,6 +233,8 @@ def _audited(name: str, entry: Entry, audit: dict[str, Any] | None) -> list[str]
         return [f"{name} is not audited: {command}"]
     if audit.get("artifact_sha256") != file_hash(entry.artifact):
         return [f"the audit of {name} is of another artifact: {command} again"]
+    if audit.get("score_sha256") not in (None, record_digest(entry.record)):
+        return [f"the audit of {name} is of another score: {command} again"]
     failed = [check["name"] for check in audit["checks"] if check["status"] == "fail"]
     return [f"the audit of {name} failed ({', '.join(failed)})"] if failed else []
 

@@ -34,6 +34,8 @@ class Ended:
     code: int
     lines: list[str]
     """The last of what it printed."""
+    note: str = ""
+    """What people should know of how it was executed."""
 
 
 class Executor(Protocol):
@@ -112,6 +114,11 @@ def start(job: Path, threads: int, output: IO[bytes], gpu: int | None = None) ->
         environment["CUDA_VISIBLE_DEVICES"] = _visible(gpu)
     command = [sys.executable, "-m", "niblick.sweeps.job", str(job)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment)
+
+
+def niceness() -> int | None:
+    """How far this process gives way to others (0: not at all, 19: most); None where there is no such thing."""
+    return os.getpriority(os.PRIO_PROCESS, 0) if hasattr(os, "getpriority") else None
 
 
 def _visible(gpu: int) -> str:

@@ -2,7 +2,11 @@
 
 A node that sees the sweep's directory writes into it, as on a shared file system. On any other the run is made in a
 folder of its own and brought back whole, checkpoints and all, when it ends, whatever its end. A job whose worker or
-node dies is executed again elsewhere. The nodes need niblick, and the data under the path that the config names.
+node dies is executed again elsewhere; one that ends by itself, however it does, is not. The nodes need niblick, and the
+data under the path that the config names.
+
+Ray starts its workers with nice +15, so that a run with a budget in seconds would do less on a busy machine than the
+same run in the local pool. Here jobs are as nice as the process that started the sweep.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from urllib.parse import urlsplit
 
 from niblick.errors import ConfigError
 from niblick.run.directory import write_bytes
-from niblick.sweeps.executors import Ended, last_lines, start
+from niblick.sweeps.executors import Ended, last_lines, niceness, start
 from niblick.sweeps.job import Job
 
 RETRIES = 5
@@ -64,7 +68,7 @@ class RayExecutor:
         job.write()
         token = b"" if self._bring_back else (Path(job.folder) / "sweep.json").read_bytes()
         there = _packed(job.place) if job.place.is_dir() else b""
-        self._running[self._task.remote(vars(job), hashlib.sha256(token).hexdigest(), there)] = job
+        self._running[self._task.remote(vars(job), hashlib.sha256(token).hexdigest(), there, niceness())] = job
 
     def ended(self) -> list[Ended]:
         """Return the jobs that have ended since the last call; what they made is here then."""
@@ -76,14 +80,14 @@ class RayExecutor:
     def _collect(self, reference: Any) -> Ended:
         job = self._running.pop(reference)
         try:
-            code, made, log = self._ray.get(reference)
+            code, made, log, note = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             said = str(error).strip().splitlines()
             return Ended(job.run, 1, [f"Ray gave up: {type(error).__name__}", *said[-3:]])
         write_bytes(job.file.with_name(f"{job.run}.log"), log)
         if made:
             _unpack(made, job.place)
-        return Ended(job.run, code, last_lines(job.file.with_name(f"{job.run}.log")))
+        return Ended(job.run, code, last_lines(job.file.with_name(f"{job.run}.log")), note)
 
     def stop(self) -> None:
         """Cancel all jobs. Runs in a shared directory keep their checkpoints; others are as they were last sent."""
@@ -101,6 +105,7 @@ class RayExecutor:
 def _connect(address: str) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # more than the node's own; of a cluster that starts here
     try:
         import ray
     except ImportError as error:
@@ -139,24 +144,47 @@ def _expect_answer(address: str) -> None:
         ) from error
 
 
-def _execute(fields: dict[str, Any], token: str, there: bytes) -> tuple[int, bytes, bytes]:
-    """Execute a job on a node. Returns its exit code, its run as a tar (empty where it is there already), its log."""
+def _execute(fields: dict[str, Any], token: str, there: bytes, nice: int | None) -> tuple[int, bytes, bytes, str]:
+    """Execute a job on a node, at the niceness `nice`.
+
+    Returns its exit code, its run as a tar (empty where it is there already), its log, and what people should know.
+    """
+    note = _be_as_nice(nice)
     job = Job(**fields)
     here = Path(job.folder) / "sweep.json"
     if here.is_file() and hashlib.sha256(here.read_bytes()).hexdigest() == token:
         log = job.file.with_name(f"{job.run}.log")
-        return _attend(job, log), b"", log.read_bytes()
+        return _attend(job, log), b"", log.read_bytes(), note
     with tempfile.TemporaryDirectory(prefix="niblick-") as scratch:
         job = replace(job, folder=scratch)
         job.write()
         if there:
             _unpack(there, job.place)
         code = _attend(job, Path(scratch) / "log")
-        return code, _packed(job.place) if job.place.is_dir() else b"", (Path(scratch) / "log").read_bytes()
+        return code, _packed(job.place) if job.place.is_dir() else b"", (Path(scratch) / "log").read_bytes(), note
+
+
+def _be_as_nice(wanted: int | None) -> str:
+    """Set the niceness of this thread, which what it starts inherits. Returns what to say if it may not."""
+    found = niceness()
+    if wanted is None or found is None or found == wanted:
+        return ""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, wanted)
+    except OSError:
+        return (
+            f"on {socket.gethostname()} Ray's workers have niceness {found}, not the sweep's {wanted}: runs with a "
+            "budget in seconds do less there while the machine is busy; start its nodes with "
+            "RAY_worker_niceness=0 ray start"
+        )
+    return ""
 
 
 def _attend(job: Job, log: Path) -> int:
-    """Start the job's process and wait for it; if this worker is cancelled, the job stops with a checkpoint."""
+    """Start the job's process and wait for it; if this worker is cancelled, the job stops with a checkpoint.
+
+    Whatever way it ends is its exit code: Ray runs a task again whose own process exits, also with code 0.
+    """
     with open(log, "wb") as output:
         process = start(job.file, job.threads, output)
         try:
@@ -174,7 +202,7 @@ def _packed(folder: Path) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.suffix != ".tmp":
+            if path.is_file() and path.suffix not in (".tmp", ".lock"):
                 tar.add(path, path.relative_to(folder).as_posix())
     return buffer.getvalue()
 

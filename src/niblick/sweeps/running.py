@@ -24,7 +24,7 @@ from typing import Any
 
 from niblick.challenge.tracks import UNWEIGHED
 from niblick.config.run_config import to_dict
-from niblick.errors import ConfigError, NiblickError
+from niblick.errors import ENDING, ConfigError, NiblickError
 from niblick.facts.events import Start, Validation
 from niblick.facts.result import Result
 from niblick.run.directory import STOPPED, Run, read_json, write_json
@@ -227,19 +227,21 @@ def run_sweep(
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Let SIGTERM do what SIGINT does."""
+    """Let SIGTERM and SIGHUP do what SIGINT does; what is ignored, as by `nohup`, stays so."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = None
+    before = {}
     with contextlib.suppress(ValueError):  # outside the main thread signals keep their meaning
-        before = signal.signal(signal.SIGTERM, interrupt)
+        for number in set(ENDING) - {signal.SIGINT}:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, interrupt)
     try:
         yield
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _rounds(folder: SweepFolder, members: list[Member], executor: Executor, say: Say) -> None:
@@ -258,7 +260,7 @@ def _execute(folder: SweepFolder, members: list[Member], executor: Executor, say
     """Execute the members that are neither done nor stopped nor failed, up to step `rung` (0: to the end)."""
     waiting = [m for m in members if folder.state(m).kind in ("waiting", "begun")]
     running: dict[str, Member] = {}
-    total, count = len(waiting), 0
+    total, count, told = len(waiting), 0, set[str]()
     while waiting or running:
         if folder.stop_wish.is_file():
             raise KeyboardInterrupt
@@ -270,6 +272,9 @@ def _execute(folder: SweepFolder, members: list[Member], executor: Executor, say
             count += 1
             member = running.pop(ended.run)
             say(f"{count}/{total}  {_outcome(folder, member, ended, rung)}")
+            if ended.note and ended.note not in told:
+                told.add(ended.note)
+                say(ended.note)
         time.sleep(POLL)
 
 
@@ -298,7 +303,7 @@ def _outcome(folder: SweepFolder, member: Member, ended: Ended, rung: int) -> st
         return f"{member.id}  step {rung}" + ("" if score is None else f": {score:.4f} BPB as floats")
     if ended.code == jobs.STOPPED:
         return f"{member.id}  stopped: {folder.state(member).lines[0]}"
-    if ended.code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
+    if ended.code in {code for number in ENDING for code in (128 + number, -number)}:
         return f"{member.id}  interrupted: it can be gone on with"
     write_json(folder.failure(member), {"run": member.id, "code": ended.code, "lines": ended.lines})
     return f"{member.id}  failed (exit code {ended.code}): {ended.lines[-1] if ended.lines else 'it printed nothing'}"

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from niblick.errors import ArtifactError, StorageError
+from niblick.files import temporary_for
 
 
 class Stateful(Protocol):
@@ -58,7 +59,7 @@ class Progress:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file atomically: temporary file, fsync, rename. Raises StorageError if it cannot be."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_for(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
@@ -93,7 +94,7 @@ def stream_tensors(
         at = end
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_for(path)
     try:
         with open(temporary, "wb") as file:
             file.write(len(head).to_bytes(8, "little") + head)

@@ -27,7 +27,9 @@ from niblick.model.providers import Whitespace
 Guide = Callable[[Tensor], Tensor]
 """From ids_BL to the boundaries that a router is first trained towards."""
 
-GUIDES: dict[str, Callable[[ModelConfig], Guide]] = {"whitespace": lambda config: Whitespace(config.vocab_size)}
+GUIDES: dict[str, Callable[[ModelConfig], Guide]] = {
+    "whitespace": lambda config: Whitespace(config.vocab_size),
+}
 """Guides that need nothing but the model's config."""
 _OTHERS = ("bpe", "entropy")
 

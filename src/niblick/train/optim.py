@@ -197,7 +197,9 @@ def muon_adam(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimiz
     return [muon, adam]
 
 
-OPTIMIZERS: dict[str, Builder] = {"muon+adam": muon_adam}
+OPTIMIZERS: dict[str, Builder] = {
+    "muon+adam": muon_adam,
+}
 """What `optim.name` may name."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from niblick.errors import ENDING
 from niblick.train.checkpoint import (
     Progress,
 )
@@ -32,7 +33,10 @@ class Outcome:
 
 
 class StopSignals:
-    """Turns SIGINT and SIGTERM into a wish to stop after the step; a second one of them acts as usual."""
+    """Turns SIGINT, SIGTERM and SIGHUP into a wish to stop after the step; a second one of them acts as usual.
+
+    SIGHUP is what a terminal sends that goes away; under `nohup` it is ignored, and stays so.
+    """
 
     def __init__(self) -> None:
         self.received = 0
@@ -43,9 +47,11 @@ class StopSignals:
         signal.signal(number, self._before[number])
 
     def __enter__(self) -> StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDING:
             # Handlers can be set from the main thread alone; elsewhere signals keep their meaning.
             with contextlib.suppress(ValueError):
+                if number not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._note)
         return self
 

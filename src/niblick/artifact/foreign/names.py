@@ -8,7 +8,7 @@ the same order.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from niblick.errors import ArtifactError
@@ -95,12 +95,34 @@ _SYSTEMS = [
 ]
 
 
-def from_published(state: Mapping[str, T]) -> dict[str, T]:
-    """Return `state` (names of one of the published systems) under our names.
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""What DistributedDataParallel, torch.compile and Lightning put before every name."""
 
-    Raises ArtifactError that names the first tensor that the system does not have.
+
+def unwrapped(names: Iterable[str]) -> int:
+    """How many characters stand before all of these names that only wrappers of a model put there."""
+    left = list(names)
+    cut = 0
+    while left and (found := next((w for w in WRAPPERS if all(name.startswith(w) for name in left)), "")):
+        cut += len(found)
+        left = [name[len(found) :] for name in left]
+    return cut
+
+
+def nothing(name: str, shape: Sequence[int]) -> bool:
+    """Whether a tensor holds nothing: published H-Nets with one block outside carry skip weights of shape (0, D)."""
+    return name.endswith("skip_weights") and 0 in shape
+
+
+def from_published(state: Mapping[str, T]) -> dict[str, T]:
+    """Return `state` (names of one of the published systems) under our names, without what wrappers put before all.
+
+    Skip weights of shape (0, D) are left out: our stages have none where nothing is skipped. Raises ArtifactError that
+    names the first tensor that the system does not have.
     """
-    return _renamed(state, 0)
+    cut = unwrapped(state)
+    plain = {name[cut:]: tensor for name, tensor in state.items()}
+    return _renamed({name: t for name, t in plain.items() if not nothing(name, getattr(t, "shape", ()))}, 0)
 
 
 def to_published(state: Mapping[str, T]) -> dict[str, T]:

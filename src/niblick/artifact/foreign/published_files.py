@@ -8,23 +8,31 @@ believed: sizes are bounded before anything of that size is allocated.
 
 from __future__ import annotations
 
+import lzma
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import brotli
 import numpy as np
 import torch
+import zstandard
 
+from niblick.artifact.codecs import brotli_decompress
 from niblick.artifact.container import FREE_RAW_BYTES, MAX_FILE_BYTES, MAX_RAW_BYTES
 from niblick.artifact.dequantize import EncodedTensor
-from niblick.artifact.foreign.names import from_published, to_published
-from niblick.artifact.foreign.torch_files import load_dictionary, no_dictionary
+from niblick.artifact.foreign.names import from_published, nothing, to_published, unwrapped
+from niblick.artifact.foreign.torch_files import load_dictionary, no_dictionary, unreadable
 from niblick.errors import ArtifactError
 
 MAX_INFLATION = 100
 """A `.ptz` may inflate to FREE_RAW_BYTES, or to so many times its size: weights compress well, a bomb better."""
+
+_STREAMS = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"\x5d\0\0": "xz"}
+"""Forms of compression by the bytes that they begin with; zlib has a checksum there, and brotli nothing."""
+_LZMA_MEMORY = 1 << 28
 
 _FLOATS = {torch.float16: "fp16", torch.bfloat16: "fp32", torch.float32: "fp32", torch.float64: "fp32"}
 _FORM = {"quantized", "scales", "dtypes", "passthrough"}
@@ -55,6 +63,9 @@ def read_published(path: Path, expected: Shapes) -> PublishedWeights:
     content = _load(path, _inflate(path, data) if quantized else data)
     quantized = quantized or content.keys() >= _FORM
     codes, scales, kept = _int8_form(path, content) if quantized else ({}, {}, content)
+    cut = unwrapped([*codes, *kept])
+    codes, scales, kept = ({name[cut:]: value for name, value in part.items()} for part in (codes, scales, kept))
+    kept = {name: value for name, value in kept.items() if not nothing(name, getattr(value, "shape", ()))}
     # Compared before anything is copied: many names may share one storage, but they fit the model then.
     _compare(path, {name: _checked(path, name, value) for name, value in {**codes, **kept}.items()}, expected)
     encoded = {name: _int8(path, name, codes[name], scales[name]) for name in codes}
@@ -69,21 +80,45 @@ def _read(path: Path) -> bytes:
             raise ArtifactError(f"{path} has {size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read")
         return path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({error.strerror}); give the path of a checkpoint") from None
+        raise unreadable(path, error) from None
 
 
 def _inflate(path: Path, data: bytes) -> bytes:
     limit = min(MAX_RAW_BYTES, max(FREE_RAW_BYTES, MAX_INFLATION * len(data)))
-    stream = zlib.decompressobj()
+    kind = next((kind for begin, kind in _STREAMS.items() if data.startswith(begin)), "brotli")
+    if data[:1] == b"\x78" and int.from_bytes(data[:2], "big") % 31 == 0:
+        kind = "zlib"
     try:
-        raw = stream.decompress(data, limit + 1)
-    except zlib.error as error:
-        raise ArtifactError(f"{path} is no zlib stream, or is damaged ({error}); fetch it again") from None
+        raw, whole = _opened(kind, data, limit + 1)
+    except (zlib.error, lzma.LZMAError, zstandard.ZstdError, brotli.error, EOFError) as error:
+        if kind == "brotli":
+            raise ArtifactError(
+                f"{path} is no stream of zlib, zstd, xz, lzma or brotli, or is damaged; fetch it again"
+            ) from None
+        raise ArtifactError(f"{path} is a damaged {kind} stream ({error}); fetch it again") from None
     if len(raw) > limit:
         raise ArtifactError(f"{path} has {len(data):,} bytes and inflates to more than {limit:,}; that is refused")
-    if not stream.eof or stream.unused_data:
+    if not whole:
         raise ArtifactError(f"{path} is cut off, or followed by other bytes; fetch it again")
     return raw
+
+
+def _opened(kind: str, data: bytes, most: int) -> tuple[bytes, bool]:
+    """Inflate to at most about `most` bytes; and whether the stream ended there, with nothing after it."""
+    if kind == "zlib":
+        stream = zlib.decompressobj()
+        raw = stream.decompress(data, most)
+        return raw, stream.eof and not stream.unused_data
+    if kind == "xz":
+        packed = lzma.LZMADecompressor(memlimit=_LZMA_MEMORY)
+        raw = packed.decompress(data, most)
+        return raw, packed.eof and not packed.unused_data
+    if kind == "zstd":
+        frame = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+        with frame.stream_reader(data, read_across_frames=False) as reader:
+            raw = reader.read(most)
+            return raw, len(raw) >= most or not reader.read(1)
+    return brotli_decompress(data, most), True
 
 
 def _load(path: Path, data: bytes) -> dict[str, Any]:

@@ -13,20 +13,34 @@ import torch
 
 from niblick.errors import ArtifactError
 
+WRAPPED = ("model", "state_dict", "model_state_dict")
+"""Where training scripts keep weights in a checkpoint that holds more: nanoGPT, modded-nanogpt, litgpt, Lightning."""
+
+_OTHERS = {
+    b"GGUF": "a GGUF file of llama.cpp, and its blocks of weights are read by nothing here",
+    b"\xc6\xd7\x34\x01": "a checkpoint of llm.c (model_*.bin), GPT-2's, which no preset is",
+    b"\x80": "a pickle, perhaps torch's form before 1.6: where you trust it, save it again by "
+    "torch.save(torch.load(FILE, weights_only=True), NEW)",
+}
+"""Other files of weights, by the bytes that they begin with."""
+
 
 def load_dictionary(path: Path, data: bytes | None = None) -> dict[Any, Any]:
     """Return the dictionary in a file of `torch.save`, from `data` if it is at hand; else tensors are mapped, not read.
 
-    In torch's zip form nothing is compressed, so the file bounds the storages. Raises ArtifactError, which names
-    `path`, for what is no such file, is damaged, holds more than tensors and plain data, or no dictionary.
+    Of a whole checkpoint the weights are returned (WRAPPED). In torch's zip form nothing is compressed, so the file
+    bounds the storages. Raises ArtifactError, which names `path`, for what is no such file, is damaged, holds more than
+    tensors and plain data, or no dictionary.
     """
     try:
         with zipfile.ZipFile(path if data is None else io.BytesIO(data)) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ArtifactError(f"{path} holds compressed records, which torch.save never writes; that is refused")
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({error.strerror}); give the path of a checkpoint") from None
+        raise unreadable(path, error) from None
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+        if kind := _other(path, data):
+            raise ArtifactError(f"{path} is {kind}") from None
         reason = str(error).rstrip(".").lower()
         raise ArtifactError(f"{path} is not what torch.save writes, or is cut off ({reason}); fetch it again") from None
     try:
@@ -42,7 +56,39 @@ def load_dictionary(path: Path, data: bytes | None = None) -> dict[Any, Any]:
         raise ArtifactError(f"{path} is damaged ({type(error).__name__}: {words[0][:200]}); fetch it again") from None
     if not isinstance(content, dict):
         raise no_dictionary(path, content)
+    return _weights(content)
+
+
+def _weights(content: dict[Any, Any]) -> dict[Any, Any]:
+    """The weights of a checkpoint that holds more than those; any other dictionary as it is."""
+    for key in WRAPPED:
+        inner = content.get(key)
+        if isinstance(inner, dict) and inner and all(isinstance(value, torch.Tensor) for value in inner.values()):
+            return inner
     return content
+
+
+def _other(path: Path, data: bytes | None) -> str:
+    """What else a file is that no zip begins, in words; "" if it is not known."""
+    if data is None:
+        with open(path, "rb") as file:
+            data = file.read(16)
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < 1 << 27:
+        return (
+            "a file of safetensors; where its names are the published ones, "
+            "torch.save(safetensors.torch.load_file(FILE), NEW) makes one that is read"
+        )
+    return next((kind for begin, kind in _OTHERS.items() if data.startswith(begin)), "")
+
+
+def unreadable(path: Path, error: OSError) -> ArtifactError:
+    """The error for a path that is no file that can be read; a folder may be a checkpoint too."""
+    if (path / ".metadata").is_file():
+        return ArtifactError(
+            f"{path} is a distributed checkpoint of torch; where you trust it, make one file of it: "
+            f"`python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} FILE.pt`"
+        )
+    return ArtifactError(f"{path} cannot be read ({error.strerror}); give the path of a checkpoint")
 
 
 def no_dictionary(path: Path, content: Any) -> ArtifactError:

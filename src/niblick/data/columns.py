@@ -1,0 +1,130 @@
+"""Text columns of Parquet and Arrow files, row by row in bounded memory, however the column is encoded.
+
+`string`, `large_string`, `string_view`, dictionaries of them, and bytes that are UTF-8 give the same texts. A column
+inside a struct is named with dots, as in `meta.text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from niblick.errors import DataError
+
+BATCH_BYTES = 2 << 20
+BATCH_ROWS = 256
+"""A batch has no more rows, and about BATCH_BYTES of text where the file says how long its rows are."""
+
+TABLES = (".parquet", ".arrow")
+
+
+def table_texts(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
+    """Give text and `source` (None where there is none) of each row; what is no text is given as it is.
+
+    Raises DataError if there is no such text column, pyarrow is not installed, or the file cannot be read.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError(f"{path}: reading {path.suffix} needs pyarrow; run `pip install niblick[parquet]`") from error
+    columns = _arrow_columns if path.suffix.lower() == ".arrow" else _parquet_columns
+    try:
+        for texts, sources in columns(path, key):
+            for row in range(len(texts)):
+                source = sources[row].as_py() if sources is not None else None
+                yield texts[row].as_py(), source
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        kind = "Arrow" if path.suffix.lower() == ".arrow" else "Parquet"
+        raise DataError(f"{path} is no readable {kind} file ({error}); write or fetch it again") from error
+
+
+def _parquet_columns(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
+    from pyarrow.parquet import ParquetFile
+
+    # Both arguments are needed: by default pyarrow holds every row group that it has read until the file is closed.
+    with ParquetFile(path, buffer_size=BATCH_BYTES, pre_buffer=False) as file:
+        schema = file.schema_arrow
+        steps = _steps(schema, key, path)
+        names = [key, "source"] if _is_text(_field(schema, ["source"])) and key != "source" else [key]
+        # Row groups one by one: a dictionary inside a struct cannot be read in batches across them.
+        for number in range(file.num_row_groups):
+            rows = _batch_rows(file.metadata.row_group(number), key)
+            for batch in file.iter_batches(batch_size=rows, row_groups=[number], columns=names):
+                yield _column(batch, steps), _column(batch, ["source"]) if len(names) > 1 else None
+
+
+def _batch_rows(group: Any, key: str) -> int:
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if column.path_in_schema == key and group.num_rows:
+            return max(1, min(BATCH_ROWS, BATCH_BYTES * group.num_rows // max(1, column.total_uncompressed_size)))
+    return BATCH_ROWS
+
+
+def _arrow_columns(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
+    import pyarrow
+
+    with pyarrow.memory_map(str(path)) as source:
+        whole = source.read(6) == b"ARROW1"  # the file form; datasets.save_to_disk writes the stream form
+        source.seek(0)
+        reader = pyarrow.ipc.open_file(source) if whole else pyarrow.ipc.open_stream(source)
+        steps = _steps(reader.schema, key, path)
+        sourced = key != "source" and _is_text(_field(reader.schema, ["source"]))
+        batches = map(reader.get_batch, range(reader.num_record_batches)) if whole else reader
+        for batch in batches:
+            yield _column(batch, steps), _column(batch, ["source"]) if sourced else None
+
+
+def _steps(schema: Any, key: str, path: Path) -> list[str]:
+    """The names that lead to the text column; a column that has a dot in its own name comes first."""
+    steps = [key] if key in schema.names else key.split(".")
+    kind = _field(schema, steps)
+    if not _is_text(kind):
+        found = ", ".join(_leaves(schema)[:8])
+        raise DataError(
+            f"{path}: needs a string column `{key}` ({kind or 'no such column'}); found the columns {found}: "
+            "name the one with the text by --text-key"
+        )
+    return steps
+
+
+def _field(schema: Any, steps: list[str]) -> Any:
+    """The type of a column, or None."""
+    import pyarrow
+
+    kind = pyarrow.struct(list(schema))
+    for step in steps:
+        if not pyarrow.types.is_struct(kind) or kind.get_field_index(step) < 0:
+            return None
+        kind = kind.field(step).type
+    return kind
+
+
+def _leaves(schema: Any, before: str = "") -> list[str]:
+    import pyarrow
+
+    names: list[str] = []
+    for field in schema:
+        name = before + field.name
+        names += _leaves(field.type, f"{name}.") if pyarrow.types.is_struct(field.type) else [name]
+    return names
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    if kind is not None and types.is_dictionary(kind):
+        kind = kind.value_type
+    names = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary", "is_binary_view")
+    return kind is not None and any(getattr(types, name, lambda _: False)(kind) for name in names)
+
+
+def _column(batch: Any, steps: list[str]) -> Any:
+    from pyarrow import compute
+
+    column = batch.column(steps[0])
+    for step in steps[1:]:
+        column = compute.struct_field(column, step)
+    return column

@@ -1,0 +1,104 @@
+"""Compressed files as streams of plain bytes: zstd, gzip, xz and bzip2, in bounded memory, never silently cut off."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+import zstandard
+
+from niblick.errors import DataError
+
+COMPRESSIONS = (".zst", ".gz", ".xz", ".bz2")
+
+MAX_WINDOW = 1 << 31
+"""The largest window of a `.zst` that can be read: `zstd --long=31`, which holds 2 GiB in memory while it is read."""
+
+MIN_WINDOW = 1 << 20
+
+DAMAGED = (zstandard.ZstdError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile)
+"""What the libraries raise for a file that is damaged; for bzip2 it is an OSError without a number, or a ValueError."""
+
+PIECE = 2 << 20
+
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def decompressed(file: BinaryIO, name: str, max_window: int = MAX_WINDOW) -> Iterator[bytes]:
+    """Give the bytes of `file` in pieces, decompressed as the end of its `name` says.
+
+    Raises DataError for a `.zst` whose window is larger than `max_window` bytes, and one of DAMAGED for damage.
+    """
+    suffix = name[name.rfind(".") :].lower()
+    if suffix == ".zst":
+        yield from _zstd_pieces(file, name, max_window)
+        return
+    openers: dict[str, Callable[[BinaryIO], BinaryIO]] = {
+        ".gz": lambda file: gzip.GzipFile(fileobj=file),  # type: ignore[dict-item,return-value]
+        ".xz": lzma.LZMAFile,  # type: ignore[dict-item]
+        ".bz2": bz2.BZ2File,  # type: ignore[dict-item]
+    }
+    stream = openers[suffix](file) if suffix in openers else file
+    while piece := _read(stream):
+        yield piece
+
+
+def _read(stream: BinaryIO) -> bytes:
+    try:
+        return stream.read(PIECE)
+    except OSError as error:
+        if error.errno is None and not isinstance(error, gzip.BadGzipFile):  # bz2 says so that data is invalid
+            raise EOFError(str(error)) from error
+        raise
+
+
+def _zstd_pieces(file: BinaryIO, name: str, max_window: int) -> Iterator[bytes]:
+    # Not zstandard's stream_reader: it ends without a word where a frame is cut off. Small reads, because a few
+    # compressed kilobytes can stand for many megabytes.
+    frame = None
+    while piece := file.read(8192):
+        while piece:
+            if frame is None:
+                if len(piece) < 18:  # no header of a frame is longer
+                    piece += file.read(8192)
+                _check_window(piece, name, max_window)
+                frame = zstandard.ZstdDecompressor(max_window_size=max_window).decompressobj()
+            if text := frame.decompress(piece):
+                yield text
+            piece = frame.unused_data if frame.eof else b""
+            if frame.eof:
+                frame = None
+    if frame is not None:
+        raise EOFError("the compressed stream ends too early")
+
+
+def _check_window(head: bytes, name: str, max_window: int) -> None:
+    window = _window(head)
+    if window is None or window <= max_window:
+        return
+    how = (
+        f"compress it again without --long, or with --long={MAX_WINDOW.bit_length() - 1} at most"
+        if window > MAX_WINDOW
+        else f"reading it takes that much memory: allow it with --max-window {-(-window >> 20)}"
+    )
+    raise DataError(
+        f"{name} was compressed with a window of {window >> 20:,} MiB, and {max_window >> 20:,} MiB are allowed; {how}"
+    )
+
+
+def _window(head: bytes) -> int | None:
+    """The bytes that the zstd frame beginning with `head` wants to look back (RFC 8878, 3.1.1.1); None if none does."""
+    if len(head) < 6 or not head.startswith(_ZSTD_MAGIC):
+        return None
+    descriptor = head[4]
+    if not descriptor & 0x20:
+        exponent, mantissa = head[5] >> 3, head[5] & 7
+        return (1 << 10 + exponent) * (8 + mantissa) // 8
+    start = 5 + (0, 1, 2, 4)[descriptor & 3]  # a single segment: the window is the content
+    size = (1, 2, 4, 8)[descriptor >> 6]
+    content = int.from_bytes(head[start : start + size], "little")
+    return content + 256 if size == 2 else content

@@ -1,0 +1,112 @@
+"""Token shards of other projects: told apart, and opened where they are nothing but a stream of tokens.
+
+    nanoGPT         train.bin, val.bin: uint16 without header, a token after each document, or none at all
+    build-nanogpt   NAME_train_000001.npy: the same as numpy arrays, a token before each document
+    llm.c           NAME_train.bin, NAME_val.bin: the challenge's header, GPT-2's tokens, one before each document
+    llm.c, Llama 3  another magic number, uint32
+    Megatron-LM     NAME.bin with NAME.idx; litdata: chunk-*.bin with index.json; llama2.c: data00.bin. Named, not read.
+
+modded-nanogpt's shards are llm.c's, called as the challenge's are.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from niblick.challenge import rules
+from niblick.data.shards import HEADER_BYTES, read_shard
+from niblick.errors import DataError
+
+GPT2_BETWEEN = 50256
+"""The token that stands between documents in GPT-2's vocabulary."""
+_LLAMA3 = (20240801, 7)
+"""Magic number and version of llm.c's shards for Llama 3."""
+_NAME = re.compile(r"(?:^|_)(train|val)(?:_\d+)?\.(?:bin|npy)$")
+
+
+def foreign_splits(directory: Path) -> dict[str, list[Path]]:
+    """The files of each split in a folder of foreign shards, in order; {} where there are none that can be read."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(directory.iterdir()):
+        name = _NAME.search(path.name)
+        if name and path.is_file() and not path.with_suffix(".idx").exists():
+            found.setdefault(name[1], []).append(path)
+    return found
+
+
+def foreign_kind(directory: Path) -> DataError | None:
+    """What to say of a folder that holds token shards of another project; None where it holds none."""
+    text = "text cannot be made of it here: give the text that it was made from to `niblick data prepare --source`"
+    for pattern, beside, kind in (
+        ("*.idx", "*.bin", "Megatron-LM's (NAME.bin with NAME.idx)"),
+        ("index.json", "chunk-*.bin", "litdata's (chunk-*.bin with index.json)"),
+        ("data[0-9]*.bin", "data[0-9]*.bin", "llama2.c's (data00.bin, flat, without splits)"),
+    ):
+        if any(directory.glob(pattern)) and any(directory.glob(beside)):
+            return DataError(f"{directory} holds token shards, but {kind}; {text}")
+    splits = foreign_splits(directory)
+    if not splits:
+        return None
+    first = next(iter(splits.values()))[0]
+    if (directory / "meta.pkl").is_file():
+        return DataError(
+            f"{directory} holds nanoGPT's characters as tokens ({first.name}, meta.pkl), and pickles of strangers are "
+            f"not opened; make a dataset of its text: `niblick data prepare --source {directory / 'input.txt'} "
+            "--separator SEPARATOR --out DIR`"
+        )
+    return DataError(
+        f"{directory} holds token shards, but {_form(first)}; `niblick data convert {directory} --given tokenizer.json "
+        "--out DIR` makes a dataset of their text (given is the vocabulary they were made with, GPT-2's for one: "
+        "tokenizer.json, vocab.json or FILE.tiktoken)"
+    )
+
+
+def read_foreign(path: Path) -> npt.NDArray[Any]:
+    """Map the tokens of a foreign shard, shape (tokens,), uint16 or uint32. Raises DataError if it is none."""
+    try:
+        return _read(path)
+    except OSError as error:
+        raise DataError(f"the shard {path} cannot be read: {error.strerror or error}") from error
+
+
+def _read(path: Path) -> npt.NDArray[Any]:
+    if path.suffix == ".npy":
+        try:
+            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise DataError(f"{path} is no array of tokens ({error}); fetch it again") from error
+        if tokens.ndim != 1 or tokens.dtype.kind != "u":
+            raise DataError(f"{path} holds {tokens.dtype} {list(tokens.shape)}, where tokens (uint16) are expected")
+        return tokens
+    size, (magic, version, count) = path.stat().st_size, _head(path)
+    if (magic, version) == (rules.SHARD_MAGIC, rules.SHARD_VERSION):
+        return read_shard(path)
+    if (magic, version) == _LLAMA3:
+        if size != HEADER_BYTES + 4 * count:
+            raise DataError(f"{path} has {size} bytes, its header promises {count} tokens of 4; fetch it again")
+        return np.memmap(path, "<u4", "r", HEADER_BYTES, (count,))
+    if size % 2 or not size:
+        raise DataError(f"{path} has {size} bytes, which are no uint16 tokens; fetch it again")
+    return np.memmap(path, "<u2", "r")
+
+
+def _head(path: Path) -> tuple[int, int, int]:
+    with open(path, "rb") as file:
+        magic, version, count = np.frombuffer(file.read(12).ljust(12, b"\0"), "<i4").tolist()
+    return magic, version, count
+
+
+def _form(path: Path) -> str:
+    if path.suffix == ".npy":
+        return f"build-nanogpt's ({path.name}: an array of uint16)"
+    magic, version, _ = _head(path)
+    if (magic, version) == (rules.SHARD_MAGIC, rules.SHARD_VERSION):
+        return f"llm.c's ({path.name}: the challenge's header over GPT-2's tokens)"
+    if (magic, version) == _LLAMA3:
+        return f"llm.c's for Llama 3 ({path.name}: uint32)"
+    return f"nanoGPT's ({path.name}: uint16 without header)"

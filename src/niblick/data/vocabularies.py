@@ -1,0 +1,145 @@
+"""Vocabularies of others: what their tokens decode to, so that their shards can be turned back into text.
+
+Byte-level BPE as GPT-2, Llama 3 and others have it, from `tokenizer.json` (or GPT-2's `vocab.json`, `encoder.json`) of
+the transformers library, or from a `.tiktoken` file. They decode only: encoding needs their merges and their rules for
+cutting text, and nothing here is trained on their tokens.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from niblick.errors import DataError
+from niblick.files import integer
+
+SUFFIXES = (".json", ".tiktoken")
+BETWEEN = ("<|endoftext|>", "<|begin_of_text|>", "<s>", "<|bos|>", "<bos>")
+"""Names of the token that stands between documents."""
+_TIKTOKEN = {50280: 50256, 100255: 100257, 199997: 199999}
+"""The token between texts by the last rank of a .tiktoken file, which does not say it: p50k, cl100k, o200k. Elsewhere
+it is the one after the ranks."""
+_MOST = 1 << 20
+ENCODES = "byte260, byte256, a SentencePiece FILE.model, or sp:VOCAB, which trains one"
+
+
+class Vocabulary:
+    """What each token stands for; `bos_id` is the token between documents. A tokenizer that only decodes."""
+
+    kind = "foreign"
+
+    def __init__(self, name: str, pieces: list[bytes], bos_id: int) -> None:
+        self.name, self.bos_id = name, bos_id
+        self.vocab_size = len(pieces)
+        self.end_ids = (bos_id,)
+        self._pieces = pieces
+
+    @classmethod
+    def read(cls, path: Path) -> Vocabulary:
+        """Read a file of others. Raises DataError for one that is missing or of another kind."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"the vocabulary {path} cannot be read: {error.strerror}") from error
+        if path.suffix == ".tiktoken":
+            known, controls = _ranks(path, data), set[int]()
+        else:
+            known, controls = _from_json(path, data)
+        separators = [token for name in BETWEEN for token, piece in known.items() if piece == name.encode()]
+        if not separators and path.suffix == ".tiktoken":
+            separators = [_TIKTOKEN.get(max(known, default=0), len(known))]
+        if not separators:
+            raise DataError(f"{path} has none of the tokens {', '.join(BETWEEN)}, so documents cannot be told apart")
+        controls |= set(separators)
+        pieces = [b"" if token in controls else known.get(token, b"") for token in range(max({*known, *controls}) + 1)]
+        own = path.stem not in ("tokenizer", "vocab", "encoder")
+        return cls(path.stem if own else path.resolve().parent.name, pieces, separators[0])
+
+    def encode_batch(self, texts: list[str]) -> list[npt.NDArray[np.uint16]]:
+        """Raise DataError: foreign vocabularies decode only."""
+        raise decodes_only(self.name)
+
+    def decode(self, tokens: npt.NDArray[Any]) -> bytes:
+        """Return the bytes of `tokens`. Raises DataError for a token outside the vocabulary."""
+        if len(tokens) and int(tokens.max()) >= self.vocab_size:
+            raise DataError(f"token {int(tokens.max())} is outside {self.name}, which has {self.vocab_size} tokens")
+        return b"".join(map(self._pieces.__getitem__, np.asarray(tokens).tolist()))
+
+    def pieces(self) -> list[bytes]:
+        """Return the bytes that each token stands for; control tokens stand for none."""
+        return list(self._pieces)
+
+    def token_bytes(self, previous: npt.NDArray[Any], tokens: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Return the bytes of each token."""
+        return np.array([len(piece) for piece in self._pieces], np.int64)[np.asarray(tokens)]
+
+    def spec(self) -> dict[str, Any]:
+        """Raise DataError: no dataset is made with it."""
+        raise decodes_only(self.name)
+
+
+def decodes_only(name: str) -> DataError:
+    """The error for a foreign vocabulary where text is to be encoded."""
+    return DataError(
+        f"{name} is a vocabulary of the transformers library or of tiktoken: niblick decodes shards made with it "
+        f"(`niblick data convert FOLDER --given {name} --out DIR`), and encodes text by {ENCODES}"
+    )
+
+
+def _ranks(path: Path, data: bytes) -> dict[int, bytes]:
+    try:
+        pairs = [line.split() for line in data.splitlines() if line]
+        return {_token(path, int(rank)): base64.b64decode(piece, validate=True) for piece, rank in pairs}
+    except (ValueError, binascii.Error) as error:
+        raise DataError(f"{path} is no .tiktoken file: lines of a base64 token and its rank are expected") from error
+
+
+def _from_json(path: Path, data: bytes) -> tuple[dict[int, bytes], set[int]]:
+    """The bytes of each token, and which are controls."""
+    try:
+        content = json.loads(data, parse_int=integer)
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}); give tokenizer.json, vocab.json or a .tiktoken file") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}, where a vocabulary is expected")
+    if not isinstance(content.get("model"), dict):  # vocab.json, in which "model" may be a token
+        content = {"model": {"vocab": content}, "decoder": {"type": "ByteLevel"}}
+    model, decoder = content["model"], content.get("decoder")
+    steps = [decoder, *(decoder.get("decoders") or [])] if isinstance(decoder, dict) else []
+    names = [str(step.get("type")) for step in steps if isinstance(step, dict)]
+    kind, vocab = model.get("type", "BPE"), model.get("vocab")
+    if kind != "BPE" or "ByteLevel" not in names or not isinstance(vocab, dict):
+        raise DataError(
+            f"{path} is a {kind} vocabulary with the decoder {'+'.join(names) or 'none'}, and of those only byte-level "
+            "BPE is read, such as GPT-2's and Llama 3's; where a tokenizer.model lies beside it, give that"
+        )
+    letters, known, controls = _letters(), dict[int, bytes](), set[int]()
+    for piece, token in vocab.items():
+        known[_token(path, token)] = b"".join(letters.get(letter, letter.encode()) for letter in piece)
+    for added in content.get("added_tokens") or []:
+        token = _token(path, added.get("id"))
+        known[token] = str(added.get("content", "")).encode()
+        if added.get("special"):
+            controls.add(token)
+    return known, controls
+
+
+def _token(path: Path, token: object) -> int:
+    if isinstance(token, int) and 0 <= token < _MOST:
+        return token
+    raise DataError(f"{path} is no vocabulary: {token!r} is no token")
+
+
+def _letters() -> dict[str, bytes]:
+    """The letter that GPT-2's vocabulary writes for each byte: itself if it is visible, else the next free from 256."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): bytes([byte]) for byte in visible} | {
+        chr(256 + number): bytes([byte]) for number, byte in enumerate(hidden)
+    }

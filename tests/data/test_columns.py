@@ -1,0 +1,114 @@
+"""Parquet and Arrow: however a text column is encoded or nested, the same texts come out, in bounded memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from niblick.data.documents import Reading, read_documents
+from niblick.data.prepare import prepare
+from niblick.errors import DataError
+
+pa = pytest.importorskip("pyarrow", reason="reading Parquet is an extra of niblick")
+TEXTS = ["one", "two", "", "naïve 日本語", "one", "two"] * 4
+KINDS = [
+    pa.string(),
+    pa.large_string(),
+    pa.string_view(),
+    pa.dictionary(pa.int32(), pa.string()),
+    pa.dictionary(pa.int8(), pa.large_string()),
+    pa.binary(),
+    pa.large_binary(),
+]
+
+
+def column(kind: Any) -> Any:
+    return pa.array([text.encode() for text in TEXTS] if "binary" in str(kind) else TEXTS).cast(kind)
+
+
+def nested(array: Any) -> Any:
+    inner = pa.StructArray.from_arrays([array, pa.array(range(len(array)))], ["text", "n"])
+    return pa.StructArray.from_arrays([inner], ["doc"])
+
+
+def write(path: Path, table: Any, rows: int | None = None) -> Path:
+    from pyarrow import parquet
+
+    parquet.write_table(table, path, row_group_size=rows)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_every_encoding(tmp_path: Path, kind: Any) -> None:
+    rows = None if "view" in str(kind) else 5  # pyarrow cannot cut views into row groups
+    array = column(kind)
+    path = write(tmp_path / "docs.parquet", pa.table({"text": array, "meta": nested(array)}), rows)
+    assert [d.text for d in read_documents(str(path))] == TEXTS
+    assert [d.text for d in read_documents(str(path), Reading("meta.doc.text"))] == TEXTS
+    manifest = prepare(str(path), "byte260", tmp_path / "out", val_docs=2)
+    plain = write(tmp_path / "plain.parquet", pa.table({"text": TEXTS}))
+    expected = prepare(str(plain), "byte260", tmp_path / "plain", val_docs=2)
+    for split in ("train", "val"):
+        hashes = [m["niblick"]["splits"][split]["text_hash"] for m in (manifest, expected)]
+        assert hashes[0] == hashes[1]
+
+
+def test_names_with_dots_and_missing_ones(tmp_path: Path) -> None:
+    table = pa.table({"a.text": ["dotted"], "a": pa.array([{"text": "inside", "n": 1}])})
+    path = write(tmp_path / "docs.parquet", table)
+    assert [d.text for d in read_documents(str(path), Reading("a.text"))] == ["dotted"]
+    with pytest.raises(DataError, match=r"`a\.n` \(int64\); found the columns a\.text, a\.text, a\.n: .*--text-key"):
+        list(read_documents(str(path), Reading("a.n")))
+    with pytest.raises(DataError, match=r"`b\.text` \(no such column\)"):
+        list(read_documents(str(path), Reading("b.text")))
+    path = write(tmp_path / "docs.parquet", pa.table({"a": pa.array([{"text": "x"}, None])}))
+    with pytest.raises(DataError, match=r"row 2: `a\.text` is empty \(null\)"):
+        list(read_documents(str(path), Reading("a.text")))
+    path = write(tmp_path / "docs.parquet", pa.table({"text": pa.array([b"fine", b"\xff"])}))
+    with pytest.raises(DataError, match="row 2: byte 1 is not UTF-8"):
+        list(read_documents(str(path)))
+
+
+@pytest.mark.parametrize("form", ["stream", "file"])
+def test_arrow(tmp_path: Path, form: str) -> None:
+    """As `datasets.save_to_disk` writes it, and as Feather is."""
+    table = pa.table({"text": column(KINDS[3]), "meta": nested(column(KINDS[1])), "source": ["s"] * len(TEXTS)})
+    path = tmp_path / "data-00000-of-00001.arrow"
+    new = pa.ipc.new_stream if form == "stream" else pa.ipc.new_file
+    with new(str(path), table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=5):
+            writer.write(batch)
+    (tmp_path / "dataset_info.json").write_text("{}")
+    (tmp_path / "state.json").write_text("{}")
+    (tmp_path / "cache-0123456789abcdef.arrow").write_bytes(path.read_bytes())
+    assert [(d.text, d.source) for d in read_documents(str(tmp_path))] == [(text, "s") for text in TEXTS]
+    assert [d.text for d in read_documents(str(path), Reading("meta.doc.text"))] == TEXTS
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match="no readable Arrow file"):
+        list(read_documents(str(path)))
+
+
+def test_splits_of_one_dataset_are_not_mixed(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "docs.txt").write_text("a")
+    (tmp_path / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
+    with pytest.raises(DataError, match=r"several splits of one dataset \(train, validation\); name one"):
+        list(read_documents(str(tmp_path)))
+    assert len(list(read_documents(str(tmp_path / "train")))) == 1
+
+
+@pytest.mark.parametrize("rows", [None, 500])
+def test_memory_is_bounded(tmp_path: Path, rows: int | None) -> None:
+    """By the batch, not by the row group, nor by how many of them were read before."""
+    texts = [f"{number:08} " * 600 for number in range(9000)]  # 48 MB
+    path = write(tmp_path / "docs.parquet", pa.table({"text": texts}), rows)
+    before, most, last = pa.total_allocated_bytes(), 0, ""
+    for count, document in enumerate(read_documents(str(path))):
+        last = document.text
+        if count % 100 == 0:
+            most = max(most, pa.total_allocated_bytes() - before)
+    assert last == texts[-1]
+    assert most < 20 << 20

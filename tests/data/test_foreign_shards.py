@@ -1,0 +1,233 @@
+"""Token shards of other projects: named in the refusal, and turned back into text by the command that it names."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from niblick.data.dataset import Dataset
+from niblick.data.prepare import convert
+from niblick.data.tokenizers import given_tokenizer, make_tokenizer
+from niblick.data.vocabularies import Vocabulary, _letters
+from niblick.errors import DataError
+
+TEXTS = ["The first.\n\nTwo paragraphs.", "naïve 日本語 🙂", "a model, a decoder", "\x00\t end "]
+WORDS = [bytes([byte]) for byte in range(256)] + [b"The", b" first", b"model", b"decoder", "ï".encode()]
+END = 50256
+
+
+def vocab() -> dict[str, int]:
+    """A small vocabulary as GPT-2's is written, its token between documents where GPT-2's is."""
+    letters = {byte: letter for letter, byte in _letters().items()}
+    words = {"".join(letters[bytes([byte])] for byte in word): token for token, word in enumerate(WORDS)}
+    return words | {"<|endoftext|>": END}
+
+
+def tokens(text: str) -> list[int]:
+    pattern = "|".join(re.escape(word.decode("latin-1")) for word in sorted(WORDS, key=len, reverse=True))
+    pieces = re.findall(f"(?s:{pattern})", text.encode().decode("latin-1"))
+    return [WORDS.index(piece.encode("latin-1")) for piece in pieces]
+
+
+def begun(texts: list[str]) -> list[int]:
+    return [token for text in texts for token in (END, *tokens(text))]
+
+
+def ended(texts: list[str]) -> list[int]:
+    return [token for text in texts for token in (*tokens(text), END)]
+
+
+def headed(path: Path, ids: list[int], magic: int = 20240520, version: int = 1, dtype: str = "<u2") -> None:
+    path.write_bytes(struct.pack("<256i", magic, version, len(ids), *[0] * 253) + np.array(ids, dtype).tobytes())
+
+
+def nanogpt(folder: Path) -> None:
+    np.array(ended(TEXTS[1:]), "<u2").tofile(folder / "train.bin")
+    np.array(ended(TEXTS[:1]), "<u2").tofile(folder / "val.bin")
+
+
+def llm_c(folder: Path) -> None:
+    whole = begun(TEXTS[1:])
+    headed(folder / "some_text_train_000001.bin", whole[:9])
+    headed(folder / "some_text_train_000002.bin", whole[9:])
+    headed(folder / "some_text_val_000000.bin", begun(TEXTS[:1]))
+
+
+def modded(folder: Path) -> None:
+    headed(folder / "fineweb_train_000001.bin", begun(TEXTS[1:]))
+    headed(folder / "fineweb_val_000000.bin", begun(TEXTS[:1]))
+
+
+def llama3(folder: Path) -> None:
+    headed(folder / "text_train.bin", begun(TEXTS[1:]), 20240801, 7, "<u4")
+    headed(folder / "text_val.bin", begun(TEXTS[:1]), 20240801, 7, "<u4")
+
+
+def build_nanogpt(folder: Path) -> None:
+    np.save(folder / "edufineweb_train_000001.npy", np.array(begun(TEXTS[1:]), np.uint16))
+    np.save(folder / "edufineweb_val_000000.npy", np.array(begun(TEXTS[:1]), np.uint16))
+
+
+def hub(path: Path) -> Path:
+    decoder = {"type": "Sequence", "decoders": [{"type": "ByteLevel"}]}
+    added = [{"id": END, "content": "<|endoftext|>", "special": True}]
+    words = {word: token for word, token in vocab().items() if token != END}
+    content = {"model": {"type": "BPE", "vocab": words}, "decoder": decoder, "added_tokens": added}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def ranks(path: Path) -> Path:
+    words = [*WORDS, *(b"unused%d" % number for number in range(END - len(WORDS)))]
+    path.write_bytes(b"".join(base64.b64encode(word) + b" %d\n" % rank for rank, word in enumerate(words)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (nanogpt, r"nanoGPT's \(train\.bin: uint16 without header\)"),
+        (llm_c, r"llm\.c's \(some_text_train_000001\.bin: the challenge's header over GPT-2's tokens\)"),
+        (modded, "begin with token 50256, so they are GPT-2's tokens, as llm.c and modded-nanogpt"),
+        (llama3, r"llm\.c's for Llama 3 \(text_train\.bin: uint32\)"),
+        (build_nanogpt, r"build-nanogpt's \(edufineweb_train_000001\.npy: an array of uint16\)"),
+    ],
+)
+def test_named_and_converted(tmp_path: Path, write: Callable[[Path], None], name: str) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    write(folder)
+    with pytest.raises(DataError, match=rf"{name}.* `niblick data convert .*shards --given tokenizer\.json"):
+        Dataset.open(folder, usual="byte260")
+    (tmp_path / "gpt2").mkdir()
+    vocab_json = tmp_path / "gpt2" / "vocab.json"
+    vocab_json.write_text(json.dumps(vocab()))
+    for number, file in enumerate((vocab_json, hub(tmp_path / "tokenizer.json"), ranks(tmp_path / "r50k.tiktoken"))):
+        out = tmp_path / f"out{number}"
+        manifest = convert(folder, "byte260", out, given=given_tokenizer(str(file)))
+        dataset = Dataset.open(out)
+        for split, texts in ((dataset.val, TEXTS[:1]), (dataset.train, TEXTS[1:])):
+            assert split.index is not None
+            spans = zip(split.index["offset"].tolist(), split.index["tokens"].tolist(), strict=True)
+            assert [dataset.tokenizer.decode(split.slice(*span)).decode() for span in spans] == texts
+        assert manifest["niblick"]["converted_from"]["dataset"] == "shards"
+
+
+def test_a_document_that_goes_on_elsewhere(tmp_path: Path) -> None:
+    """Of the training split it is left out if it cannot be read; in the validation split that is an error."""
+    given = Vocabulary.read(hub(tmp_path / "tokenizer.json"))
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    headed(folder / "fineweb_train_000001.bin", begun(TEXTS)[: len(begun(TEXTS[:1])) + 20])
+    headed(folder / "fineweb_val_000000.bin", begun(TEXTS[:1]))
+    manifest = convert(folder, "byte260", tmp_path / "out", given=given)
+    assert manifest["niblick"]["splits"]["train"]["documents"] == 1
+    headed(folder / "fineweb_val_000000.bin", begun(["ends in 日"])[:-1])
+    with pytest.raises(DataError, match="document 0 of the val split ends inside a character"):
+        convert(folder, "byte260", tmp_path / "other", given=given)
+
+
+def test_others_are_named(tmp_path: Path) -> None:
+    def folder(*names: str) -> Path:
+        path = tmp_path / names[0]
+        path.mkdir()
+        for name in names:
+            (path / name).write_bytes(b"\1\0\2\0")
+        return path
+
+    known: dict[Path, str] = {
+        folder("a_text_document.bin", "a_text_document.idx"): "Megatron-LM's",
+        folder("chunk-0-0.bin", "index.json"): "litdata's",
+        folder("data00.bin", "data01.bin"): "llama2.c's",
+        folder("train.bin", "val.bin", "meta.pkl", "input.txt"): "nanoGPT's characters .*--source .*input.txt",
+        folder("readme.txt"): "holds no fineweb_train",
+    }
+    for path, words in known.items():
+        with pytest.raises(DataError, match=words):
+            Dataset.open(path)
+        if "characters" not in words and "data" not in path.name:
+            with pytest.raises(DataError, match=words if "'s" in words else "holds no token shards"):
+                convert(path, "byte260", tmp_path / "out", given=given_tokenizer("byte260"))
+    with pytest.raises(DataError, match="is a file; give the folder of the shards"):
+        Dataset.open(tmp_path / "readme.txt" / "readme.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("train.bin", b"\1\0\2", "has 3 bytes, which are no uint16 tokens"),
+        ("train.npy", b"\x93NUMPY", "is no array of tokens"),
+        ("x_train.bin", struct.pack("<256i", 20240801, 7, 9, *[0] * 253), "its header promises 9 tokens of 4"),
+        ("x_train.bin", struct.pack("<256i", 20240520, 1, 9, *[0] * 253), "promises 9 tokens"),
+    ],
+)
+def test_damaged(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / name).write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        convert(tmp_path / "shards", "byte260", tmp_path / "out", given=given_tokenizer("byte260"))
+
+
+def test_arrays_that_are_no_tokens(tmp_path: Path) -> None:
+    for array in (np.zeros(3, np.float32), np.zeros((2, 2), np.uint16)):
+        np.save(tmp_path / "x_train.npy", array)
+        with pytest.raises(DataError, match=r"where tokens \(uint16\) are expected"):
+            convert(tmp_path, "byte260", tmp_path / "out", given=given_tokenizer("byte260"))
+
+
+def test_they_decode_only(tmp_path: Path) -> None:
+    for name in ("gpt2/tokenizer.json", "r50k.tiktoken"):
+        with pytest.raises(DataError, match=rf"decodes shards .*--given {name}.* by byte260, byte256, .*sp:VOCAB"):
+            make_tokenizer(name)
+    given = Vocabulary.read(hub(tmp_path / "tokenizer.json"))
+    for use in (given.spec, lambda: given.encode_batch(["a"])):
+        with pytest.raises(DataError, match="is a vocabulary of the transformers library or of tiktoken"):
+            use()
+    with pytest.raises(DataError, match="token 50257 is outside"):
+        given.decode(np.array([50257]))
+    assert given.decode(np.array([END])) == b""
+
+
+@pytest.mark.parametrize(("ranks", "between"), [(50256, 50256), (100256, 100257), (151643, 151643)])
+def test_the_token_between_texts_of_tiktoken(tmp_path: Path, ranks: int, between: int) -> None:
+    path = tmp_path / "x.tiktoken"
+    path.write_bytes(b"".join(b"YQ== %d\n" % rank for rank in range(ranks)))
+    vocabulary = Vocabulary.read(path)
+    assert (vocabulary.bos_id, vocabulary.vocab_size) == (between, between + 1)
+    assert vocabulary.decode(np.array([0, between, ranks - 1])) == b"aa"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80", "is no JSON"),
+        (b"[]", "holds a list"),
+        (b'{"model": {"type": "WordPiece", "vocab": {}}}', "a WordPiece vocabulary with the decoder none"),
+        (
+            b'{"model": {"type": "Unigram", "vocab": []}, "decoder": {"type": "Metaspace"}}',
+            "Unigram .*Metaspace.*beside",
+        ),
+        (b'{"model": {"type": "BPE", "vocab": {"a": 0}}, "decoder": {"type": "ByteLevel"}}', "none of the tokens"),
+        (b'{"<s>": -1}', "-1 is no token"),
+        (b'{"<s>": 99999999999}', "99999999999 is no token"),
+    ],
+)
+def test_vocabularies_of_other_kinds(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        Vocabulary.read(path)
+    if content == b"\x80":
+        path = tmp_path / "x.tiktoken"
+        path.write_bytes(b"not base64 at all\n")
+        with pytest.raises(DataError, match=r"no \.tiktoken file"):
+            Vocabulary.read(path)
+        with pytest.raises(DataError, match="cannot be read"):
+            Vocabulary.read(tmp_path / "none.json")
