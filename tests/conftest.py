@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="niblick-state-")  # tests trust recipes of their own
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does; before torch is imported
 
 ROOT = Path(__file__).parents[1]

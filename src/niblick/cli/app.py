@@ -65,9 +65,12 @@ def resolve(target: str, overrides: list[str], env: str = "") -> tuple[Any, Path
     """
     from niblick.config.run_config import apply_environment, override
     from niblick.recipes.presets import get_preset, load_recipe
+    from niblick.recipes.trust import trust
 
     recipe = Path(target) if target.endswith(".py") else None
     config = load_recipe(recipe) if recipe else get_preset(target)
+    if recipe:
+        trust(recipe)
     return override(apply_environment(config, env), overrides), recipe
 
 

@@ -50,6 +50,26 @@ def list_runs(
         print_runs(rows, limit, runs)
 
 
+@app.command("trust")
+def trust_run(
+    target: Annotated[str, typer.Argument(help="A run that came with a recipe: path, id or `latest`.")],
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Let the recipe of a run be run, which was not trained here. Read it first. Example: `niblick trust pulled-run`"""
+    from niblick.recipes.trust import recipe_digest, trust
+    from niblick.run.directory import open_run
+
+    recipe = open_run(target, runs).recipe
+    if not recipe.is_file():
+        raise ConfigError(f"{recipe.parent} came of a preset, and has no recipe to trust")
+    trust(recipe)
+    if json_:
+        print_json({"recipe": str(recipe), "sha256": recipe_digest(recipe)})
+    else:
+        print(f"trusted {recipe}, as it is now")
+
+
 @app.command("tag")
 def tag_runs(
     name: Annotated[str, typer.Argument(help="The tag.")],

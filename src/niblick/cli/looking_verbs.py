@@ -54,11 +54,9 @@ def show(
 
 def _facts(target: str, runs: Path) -> dict[str, Any]:
     """What is said of a run or an artifact; only for these torch is imported."""
-    from niblick.config.run_config import to_dict
     from niblick.facts.reading import plain
     from niblick.run.artifacts import describe_artifact, find_artifact
     from niblick.run.directory import is_run, open_run
-    from niblick.run.prepared import config_of
 
     if target.endswith(".nib") or ":" in target:
         return describe_artifact(find_artifact(target, runs)[0])
@@ -67,7 +65,7 @@ def _facts(target: str, runs: Path) -> dict[str, Any]:
     run = open_run(target, runs)
     facts = {
         "run": str(run.path),
-        "config": to_dict(config_of(run)),
+        "config": run.settings(),
         "result": (found := run.finished()) and plain(found),
     }
     return facts | {"artifacts": {name: describe_artifact(run.artifact(name)) for name in run.artifact_names()}}

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from niblick.challenge import rules
-from niblick.config.run_config import dotted, to_dict
+from niblick.config.run_config import dotted
 from niblick.errors import ConfigError
 from niblick.facts.reading import plain, read_lines
 from niblick.facts.result import Result
@@ -23,7 +23,6 @@ from niblick.facts.scores import ScoreRecord
 from niblick.ledger.seeds import deviation, verdict, welch
 from niblick.run.artifacts import find_artifact
 from niblick.run.directory import Run
-from niblick.run.prepared import config_of
 from niblick.score.costs import read_costs
 from niblick.score.statistics import FEW_DOCUMENTS, paired_bootstrap, record_margin
 
@@ -144,7 +143,7 @@ def read_scored(target: str, runs: Path, scorer: str = "") -> Scored:
     record, result = wanted[-1], run.result()
     mine = result if result and result.artifact == path.parent.name else None
     costs = read_costs(path.parent, record.document_costs)
-    return Scored(run, path.parent.name, dotted(to_dict(config_of(run))), record, mine, costs)
+    return Scored(run, path.parent.name, dotted(run.settings()), record, mine, costs)
 
 
 def read_records(path: Path) -> list[ScoreRecord]:

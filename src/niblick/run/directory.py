@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import zstandard
@@ -38,6 +39,7 @@ from niblick.facts.reading import SCHEMA, plain
 from niblick.facts.result import ImportResult, Result, read_finished
 from niblick.facts.scores import Machine
 from niblick.files import append_line, copy_recipe, imported_beside, locked, read_json, write_bytes, write_json
+from niblick.recipes.trust import trust
 
 __all__ = [
     "Run",
@@ -94,6 +96,13 @@ class Run:
     def config(self) -> RunConfig:
         """Return the resolved config. Raises ConfigError if it cannot be read."""
         return run_config(read_json(self.path / "config.json"))
+
+    def settings(self) -> dict[str, Any]:
+        """What config.json says, as it stands: nothing of the run's own code is needed to read it."""
+        found = read_json(self.path / "config.json")
+        if not isinstance(found, dict):
+            raise ConfigError(f"{self.path}/config.json holds no settings: the run is damaged")
+        return found
 
     def artifact(self, name: str) -> Path:
         """Path of the artifact called `name`."""
@@ -170,6 +179,7 @@ def create_run(
             write_json(path / MEMBER, member)
         if recipe:
             copy_recipe(recipe, path)
+            trust(recipe)
         write_bytes(path / "source.tar.zst", source_snapshot(recipe))
         write_json(path / "config.json", to_dict(config))  # last: a folder without it is no run
     except OSError as error:

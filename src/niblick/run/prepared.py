@@ -13,6 +13,7 @@ from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError
 from niblick.model.lm import LM
 from niblick.recipes.presets import load_recipe
+from niblick.recipes.trust import expect_trusted
 from niblick.run.directory import Run
 from niblick.run.entropy import entropy_guide, resolve_entropy
 from niblick.score.score_config import ScoreConfig
@@ -127,8 +128,12 @@ def compression_aware(model: LM, config: RunConfig) -> tuple[QAT | None, Penalti
 
 
 def config_of(run: Run) -> RunConfig:
-    """Return the config of a run, after loading the recipe it came from: that may register parts the config names."""
+    """Return the config of a run, after loading the recipe it came from: that may register parts the config names.
+
+    Raises ConfigError for a recipe that is not this user's own, nor trusted; it is not run then.
+    """
     if run.recipe.is_file():
+        expect_trusted(run.recipe)
         load_recipe(run.recipe)
     return run.config()
 
