@@ -21,7 +21,7 @@ MAX_WINDOW = 1 << 31
 MIN_WINDOW = 1 << 20
 
 DAMAGED = (zstandard.ZstdError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile)
-"""What the libraries raise for a file that is damaged; for bzip2 it is an OSError without a number, or a ValueError."""
+"""What `decompressed` raises for a file that is damaged."""
 
 PIECE = 2 << 20
 
@@ -58,18 +58,22 @@ def _stream_pieces(file: BinaryIO, new: Callable[[], lzma.LZMADecompressor | bz2
                 if zeros % 4:
                     raise EOFError(f"{zeros} zero bytes stand between its streams")
                 stream, streams, zeros = new(), streams + 1, 0
-            try:
-                text = stream.decompress(piece, PIECE)
-                piece = b""
-                yield text
-                while not stream.eof and not stream.needs_input:
-                    yield stream.decompress(b"", PIECE)
-            except OSError as error:  # bz2 says so that data is invalid
-                raise EOFError(str(error)) from error
+            yield from _pieces(stream, piece)
+            piece = stream.unused_data
             if stream.eof:
-                piece, stream = stream.unused_data, None
+                stream = None
     if stream is not None or not streams or zeros % 4:
         raise EOFError("the compressed stream ends too early")
+
+
+def _pieces(stream: lzma.LZMADecompressor | bz2.BZ2Decompressor, data: bytes) -> Iterator[bytes]:
+    """What `data` stands for, PIECE by PIECE."""
+    try:
+        yield stream.decompress(data, PIECE)
+        while not stream.eof and not stream.needs_input:
+            yield stream.decompress(b"", PIECE)
+    except OSError as error:  # bz2 says so that data is invalid
+        raise EOFError(str(error)) from error
 
 
 def _zstd_pieces(file: BinaryIO, name: str, max_window: int) -> Iterator[bytes]:
