@@ -34,6 +34,5 @@ print(f"seen:     niceness {theirs}")
 ray.shutdown()
 sys.exit(theirs != min(19, own + 15))
 PYTHON
-# Ray tells of each retry by itself.
 grep -v raylet "$work/said"
 exit $code

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Most would guess that SentencePiece's BPE trainer, with byte fallback and full character coverage, learns from
-# every line it is given. Lines that hold the character U+2585 (a bar of three eighths, common in meters and
-# plots) are left out whole, at the usual log level without a word: the trainer keeps that character for itself.
-# Text made of such lines trains nothing; the words in them get no pieces.
+# every line it is given. Lines that hold the character U+2585 (a bar of five eighths, common in meters and
+# plots) are left out whole: the trainer keeps that character for itself. It says so once a line among its log,
+# and nothing at all where that is turned down (`minloglevel`), as most programs do. Text made of such lines trains nothing; the words in them get no pieces.
 #
 # Seen with sentencepiece 0.2.3.
 #

@@ -104,3 +104,17 @@ def test_doctored_copies_of_published_logs(shared: Path) -> None:
         last = list(re.finditer(r"val_bpb:(\d\.\d{8})", text))[-1]
         better = f"{float(last[1]) - 0.01:.8f}"
         assert by_name(audit_log(text.replace(last[1], better)))["bytes"].status == "fail", path.name
+
+
+def test_averages_over_timed_steps_alone() -> None:
+    """Some scripts start the clock after ten steps, and divide by the rest; one of both, all through a log."""
+    lines = [
+        "step:0/1395 val_loss:10.8258 train_time:0ms step_avg:nanms",
+        "step:125/1395 val_loss:4.3664 train_time:11500ms step_avg:100.00ms",
+        "step:250/1395 val_loss:4.0000 train_time:24000ms step_avg:100.00ms",
+    ]
+    [found] = [check for check in audit_log("\n".join(lines)) if check.name == "steps and times"]
+    assert found.status == "pass"
+    lines[2] = "step:250/1395 val_loss:4.0000 train_time:25000ms step_avg:100.00ms"  # the other way to divide
+    [found] = [check for check in audit_log("\n".join(lines)) if check.name == "steps and times"]
+    assert found.status == "fail" and "line 2: 11,500 ms over 125 steps are 92.00 ms each" in found.detail

@@ -40,6 +40,7 @@ from niblick.run.directory import Run
 from niblick.run.entropy import resolve_entropy
 from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 from niblick.submission.folder import submit
+from niblick.submission.rerun import handling
 from niblick.train.regularizers import PENALTIES
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.settings import PenaltyConfig, QATConfig, TrainConfig
@@ -654,7 +655,8 @@ SUBMITTED = {
 def test_the_folder_passes_its_audit(name: str, texts: dict[str, str], tmp_path: Path) -> None:
     config = placed(built(SUBMITTED[name]), texts, {})
     run = Run(Path(pipeline.run(config, tmp_path / "runs", lambda event: None).run))
-    options = auditing.Options(Effort(tokens=1 << 10), python=Path(sys.executable))
+    held = handling(trust=True, environment=Path(sys.executable))
+    options = auditing.Options(Effort(tokens=1 << 10), handling=held)
     auditing.audit(str(run.path), run.path.parent, options=options)
     facts = submit([run], tmp_path / "folder")
     assert not facts["reasons"]

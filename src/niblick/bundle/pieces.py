@@ -20,6 +20,8 @@ PLAIN = re.compile(
     r"|(lru_)?cache|contextmanager|contextlib\.|functools\.|torch\."
 )
 """Decorators that only change what they decorate; any other may register it."""
+HARMLESS = frozenset({*vars(builtins), "partial"})
+"""Functions in lower case that do nothing but return something; any other may register what it is given."""
 
 
 @dataclass(eq=False)
@@ -103,8 +105,7 @@ def _piece(node: ast.stmt) -> Piece:
     later = {id(n) for part in ast.walk(node) if isinstance(part, ast.Lambda) for n in ast.walk(part)}
     now = [n.func for n in ast.walk(node) if isinstance(n, ast.Call) and id(n) not in later]
     calls = [func.id for func in now if isinstance(func, ast.Name)]
-    harmless = {*vars(builtins), "partial"}
-    does = any(name.islower() and name not in harmless for name in calls)  # it may register something
+    does = any(name.islower() and name not in HARMLESS for name in calls)  # it may register something
     return Piece(node, frozenset(names), plain and not does)
 
 

@@ -21,7 +21,7 @@ MAX_WINDOW = 1 << 31
 MIN_WINDOW = 1 << 20
 
 DAMAGED = (zstandard.ZstdError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile)
-"""What the libraries raise for a file that is damaged; for bzip2 it is an OSError without a number, or a ValueError."""
+"""What `decompressed` raises for a file that is damaged."""
 
 PIECE = 2 << 20
 
@@ -37,23 +37,43 @@ def decompressed(file: BinaryIO, name: str, max_window: int = MAX_WINDOW) -> Ite
     if suffix == ".zst":
         yield from _zstd_pieces(file, name, max_window)
         return
-    openers: dict[str, Callable[[BinaryIO], BinaryIO]] = {
-        ".gz": lambda file: gzip.GzipFile(fileobj=file),  # type: ignore[dict-item,return-value]
-        ".xz": lzma.LZMAFile,  # type: ignore[dict-item]
-        ".bz2": bz2.BZ2File,  # type: ignore[dict-item]
-    }
-    stream = openers[suffix](file) if suffix in openers else file
-    while piece := _read(stream):
+    if suffix in (".xz", ".bz2"):
+        yield from _stream_pieces(file, lzma.LZMADecompressor if suffix == ".xz" else bz2.BZ2Decompressor)
+        return
+    stream: BinaryIO = gzip.GzipFile(fileobj=file) if suffix == ".gz" else file  # type: ignore[assignment]
+    while piece := stream.read(PIECE):
         yield piece
 
 
-def _read(stream: BinaryIO) -> bytes:
+def _stream_pieces(file: BinaryIO, new: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> Iterator[bytes]:
+    # Not LZMAFile and BZ2File: they take damage at the beginning of a further stream for rubbish behind the last one.
+    stream, streams, zeros = None, 0, 0
+    while piece := file.read(65_536):
+        while piece:
+            if stream is None:
+                if streams and new is lzma.LZMADecompressor:  # zeros may stand between streams, four at a time
+                    zeros += len(piece) - len(piece := piece.lstrip(b"\0"))
+                    if not piece:
+                        break
+                if zeros % 4:
+                    raise EOFError(f"{zeros} zero bytes stand between its streams")
+                stream, streams, zeros = new(), streams + 1, 0
+            yield from _pieces(stream, piece)
+            piece = stream.unused_data
+            if stream.eof:
+                stream = None
+    if stream is not None or not streams or zeros % 4:
+        raise EOFError("the compressed stream ends too early")
+
+
+def _pieces(stream: lzma.LZMADecompressor | bz2.BZ2Decompressor, data: bytes) -> Iterator[bytes]:
+    """What `data` stands for, PIECE by PIECE."""
     try:
-        return stream.read(PIECE)
-    except OSError as error:
-        if error.errno is None and not isinstance(error, gzip.BadGzipFile):  # bz2 says so that data is invalid
-            raise EOFError(str(error)) from error
-        raise
+        yield stream.decompress(data, PIECE)
+        while not stream.eof and not stream.needs_input:
+            yield stream.decompress(b"", PIECE)
+    except OSError as error:  # bz2 says so that data is invalid
+        raise EOFError(str(error)) from error
 
 
 def _zstd_pieces(file: BinaryIO, name: str, max_window: int) -> Iterator[bytes]:
