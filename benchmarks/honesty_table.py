@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from measure import put_into_docs
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "honesty.md"
 CHEAT, HONEST = "cheat", "honest"
@@ -135,9 +137,7 @@ def main() -> None:
     os.environ["NIB_ODD_TABLE"] = "0.5"  # what a recipe looks for
     made = table([row for some in (scripts, own_scripts, functions, copies, recipes) for row in some()])
     if "--docs" in sys.argv:
-        text = PAGE.read_text()
-        before, _, rest = text.partition("<!-- kinds -->\n")
-        PAGE.write_text(f"{before}<!-- kinds -->\n{made}\n<!-- /kinds -->{rest.partition('<!-- /kinds -->')[2]}")
+        put_into_docs("kinds", made, PAGE)
     print(made)
 
 

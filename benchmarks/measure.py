@@ -60,12 +60,14 @@ def _seconds(action: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def put_into_docs(name: str, text: str) -> None:
-    """Put `text` between the markers `name` of docs/performance.md."""
-    page = re.sub(
-        rf"(<!-- {name}:.*? -->\n).*?(<!-- /{name} -->)",
+def put_into_docs(name: str, text: str, page: Path = DOCS) -> None:
+    """Put `text` between the markers `name` of a page, docs/performance.md by default."""
+    changed, found = re.subn(
+        rf"(<!-- {name}(?::.*?)? -->\n).*?(<!-- /{name} -->)",
         lambda match: match[1] + text + "\n" + match[2],
-        DOCS.read_text(encoding="utf-8"),
+        page.read_text(encoding="utf-8"),
         flags=re.DOTALL,
     )
-    DOCS.write_text(page, encoding="utf-8")
+    if not found:
+        raise ValueError(f"{page} has no place marked {name!r}")
+    page.write_text(changed, encoding="utf-8")

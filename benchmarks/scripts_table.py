@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from measure import put_into_docs
+
 PAGE = Path(__file__).parents[1] / "docs" / "submission.md"
 MAKE = """
 import json, sys, time
@@ -43,9 +45,7 @@ def main() -> None:
     """Print the table, or put it into the page."""
     made = table()
     if "--docs" in sys.argv:
-        text = PAGE.read_text()
-        before, _, rest = text.partition("<!-- scripts -->\n")
-        PAGE.write_text(f"{before}<!-- scripts -->\n{made}\n<!-- /scripts -->{rest.partition('<!-- /scripts -->')[2]}")
+        put_into_docs("scripts", made, PAGE)
     print(made)
 
 

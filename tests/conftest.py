@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ settings.register_profile("untimed", deadline=None)  # a busy machine is no fail
 settings.load_profile("untimed")
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="niblick-state-")  # tests trust recipes of their own
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does; before torch is imported
+
+for ignored in (signal.SIGINT, signal.SIGHUP):  # as under nohup or behind `&`
+    if signal.getsignal(ignored) == signal.SIG_IGN:
+        signal.signal(ignored, lambda number, frame: None)  # processes that tests start would ignore them too
 
 ROOT = Path(__file__).parents[1]
 
