@@ -21,7 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from measure import put_into_docs
-
 from niblick.audit import auditor
 from niblick.audit.function_checks import Effort
 from niblick.config.run_config import DataConfig, RunConfig
@@ -33,7 +32,7 @@ from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "honesty.md"
-WORDS = "the of and a chunk router byte model text stream learns scores ends before after where green river seven".split()
+SAID = "the of and a chunk router byte model text stream learns scores ends before after where green river"
 PLAIN = ScoreConfig(seq_len=64, batch_tokens=1024)
 LEARNS = TTTConfig("sgd", chunk_tokens=256, step_tokens=64, epochs=1)
 FORGETS = TTTConfig("adamw", lora=2, weights="body.*", chunk_tokens=128, step_tokens=64, reset="document")
@@ -52,8 +51,8 @@ SCORERS = {
 
 def texts(folder: Path) -> dict[str, tuple[str, int]]:
     """The same little text as bytes and as subwords: (path, vocabulary) by whether the preset reads bytes."""
-    draw = random.Random(0)
-    documents = [" ".join(draw.choices(WORDS, k=60 + 5 * (i % 7))) + f" {i}." for i in range(150)]
+    draw, words = random.Random(0), SAID.split()
+    documents = [" ".join(draw.choices(words, k=60 + 5 * (i % 7))) + f" {i}." for i in range(150)]
     (folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
     prepare(str(folder / "text.jsonl"), "byte260", folder / "bytes", val_docs=4)
     prepare(str(folder / "text.jsonl"), "sp:300", folder / "subwords", val_docs=4)
