@@ -21,6 +21,7 @@ from niblick.config.run_config import RunConfig, override
 from niblick.console import RunConsole, human_bytes
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
+from niblick.facts.reading import plain
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import machine
 from niblick.run.pipeline import run
@@ -70,13 +71,13 @@ def make_rows(given: argparse.Namespace, folder: Path) -> tuple[list[dict[str, A
         config = config_for(dataset, dataset.directory, given.seconds, given.overrides)
         with RunConsole() as console:
             result = run(config, folder / "runs", console)
-        seen = result["step"] * config.train.batch_tokens * bytes_per_token(dataset)
+        seen = result.step * config.train.batch_tokens * bytes_per_token(dataset)
         facts = {
             "name": dataset.tokenizer.name,
-            "speed": seen / result["train_seconds"],
+            "speed": seen / result.train_seconds,
             "seq_len": config.train.seq_len,
         }
-        rows.append(result | facts)
+        rows.append(plain(result) | facts)
     held_out, training = (_text(split) for split in (datasets[0].val, datasets[0].train))
     prefix = xz_size(training + held_out) - xz_size(training)
     return rows, {"xz": 8 * xz_size(held_out) / len(held_out), "xz_prefixed": 8 * prefix / len(held_out)}

@@ -74,13 +74,13 @@ def test_trained_packed_and_scored_with_the_small_model_inside(folder: Path, tmp
     moved.write_bytes((folder / "small.nib").read_bytes())
     trained = routed(folder, entropy=EntropyConfig(str(moved)))
     result = run(trained, tmp_path / "runs", lambda event: None)  # scores in a process of its own
-    resolved = json.loads((Path(result["run"]) / "config.json").read_text())
+    resolved = json.loads((Path(result.run) / "config.json").read_text())
     assert resolved["model"]["entropy"]["threshold"] == resolved["entropy"]["threshold"] > 0
-    events = list(map(json.loads, (Path(result["run"]) / "events.jsonl").read_text().splitlines()))
+    events = list(map(json.loads, (Path(result.run) / "events.jsonl").read_text().splitlines()))
     rates = [e["levels"][0]["boundary_rate"] for e in events if e["event"] == "step"]
     assert sum(rates) / len(rates) == pytest.approx(1 / TARGET, rel=0.4)
 
-    small, big = read_small(folder), read_tensors(Path(result["run"]) / "model.safetensors")[0]
+    small, big = read_small(folder), read_tensors(Path(result.run) / "model.safetensors")[0]
     assert all(torch.equal(big[f"provider.lm.{name}"], tensor) for name, tensor in small.items())  # frozen
     start = next(e for e in events if e["event"] == "start")
     counted = parameter_count(replace(trained.model, levels=(LevelConfig(StageConfig("T1"), StageConfig("T1")),)))
@@ -88,12 +88,12 @@ def test_trained_packed_and_scored_with_the_small_model_inside(folder: Path, tmp
     assert start["parameters"] == counted - routers + parameter_count(SMALL)
 
     moved.unlink()
-    loaded = niblick.load(Path(result["run"]) / "artifacts" / result["artifact"] / "artifact.nib")
+    loaded = niblick.load(Path(result.run) / "artifacts" / result.artifact / "artifact.nib")
     assert len(loaded.chunks("The quick brown fox jumps over the lazy dog.")) > 1
 
     for name in ("result.json", "model.safetensors"):  # as if it had been stopped: the checkpoint has the small model
-        (Path(result["run"]) / name).unlink()
-    assert resume(Run(Path(result["run"])), lambda event: None)["bpb"] == pytest.approx(result["bpb"], abs=1e-6)
+        (Path(result.run) / name).unlink()
+    assert resume(Run(Path(result.run)), lambda event: None).bpb == pytest.approx(result.bpb, abs=1e-6)
 
 
 def read_small(folder: Path) -> dict[str, torch.Tensor]:
@@ -114,7 +114,7 @@ def test_a_router_may_only_start_from_its_boundaries(folder: Path, tmp_path: Pat
     model = ModelConfig(width=16, heads=2, kv_heads=1, levels=(level,), main=StageConfig("T1"))
     guided = override(routed(folder, model=model), ["train.init_from=entropy", "train.init_steps=2"])
     result = run(guided, tmp_path / "runs", lambda event: None)
-    assert not any(name.startswith("provider") for name in read_tensors(Path(result["run"]) / "model.safetensors")[0])
+    assert not any(name.startswith("provider") for name in read_tensors(Path(result.run) / "model.safetensors")[0])
     for key, words in (("model.levels=[]", "dense"), ("model.levels.0.router=fixed", "nothing to learn")):
         with pytest.raises(ConfigError, match=words):
             run(override(guided, [key]), tmp_path / "none", lambda event: None)

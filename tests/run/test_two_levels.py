@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import niblick
 from niblick.config.run_config import override
 from niblick.data.prepare import prepare
+from niblick.facts.result import Result
 from niblick.recipes.presets import load_recipe
 from niblick.run.generate import GenerateConfig
 from niblick.run.pipeline import run
@@ -43,7 +43,7 @@ def recipe():
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     folder = tmp_path_factory.mktemp("two-levels")
     recipe = folder / "two_levels.py"
     recipe.write_text(RECIPE)
@@ -52,25 +52,25 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return run(config, folder / "runs", lambda event: None, recipe=recipe)
 
 
-def test_both_levels_train(result: dict[str, Any]) -> None:
-    events = list(map(json.loads, (Path(result["run"]) / "events.jsonl").read_text().splitlines()))
+def test_both_levels_train(result: Result) -> None:
+    events = list(map(json.loads, (Path(result.run) / "events.jsonl").read_text().splitlines()))
     first = next(e for e in events if e["event"] == "step")
     assert {"ratio_loss_0", "ratio_loss_1"} <= first.keys()
     assert len(first["levels"]) == 2
     assert all(0 <= level["boundary_rate"] <= 1 for level in first["levels"])
 
 
-def test_scored_afresh_it_is_the_same(result: dict[str, Any]) -> None:
+def test_scored_afresh_it_is_the_same(result: Result) -> None:
     """The score of the run, made in a process of its own, is what the artifact alone gives in another."""
-    artifact = Path(result["run"]) / "artifacts" / result["artifact"] / "artifact.nib"
-    data = json.loads((Path(result["run"]) / "config.json").read_text())["data"]["path"]
+    artifact = Path(result.run) / "artifacts" / result.artifact / "artifact.nib"
+    data = json.loads((Path(result.run) / "config.json").read_text())["data"]["path"]
     command = [sys.executable, "-m", "niblick", "eval", str(artifact), "--data", data, "--json"]
     again = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert again["bpb"] == pytest.approx(result["bpb"], abs=1e-6)
+    assert again["bpb"] == pytest.approx(result.bpb, abs=1e-6)
 
 
-def test_it_generates(result: dict[str, Any]) -> None:
-    model = niblick.load(Path(result["run"]) / "artifacts" / result["artifact"] / "artifact.nib")
+def test_it_generates(result: Result) -> None:
+    model = niblick.load(Path(result.run) / "artifacts" / result.artifact / "artifact.nib")
     assert [level.width for level in model.model.body.levels] == [16, 32]
     text = model.generate("The quick ", GenerateConfig(max_bytes=20, temperature=1.0, seed=3))
     assert text == model.generate("The quick ", GenerateConfig(max_bytes=20, temperature=1.0, seed=3))

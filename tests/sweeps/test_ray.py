@@ -87,7 +87,7 @@ def test_ray_gives_what_the_local_pool_gives(cluster: str, toy_data: Path, tmp_p
         assert one.member.id == other.member.id
         assert one.result and other.result
         for key in ("bpb", "bits", "artifact_bytes", "text_hash", "step"):
-            assert one.result[key] == other.result[key], key
+            assert getattr(one.result, key) == getattr(other.result, key), key
         runs = [Run(tmp_path / side / "tiny" / one.member.id) for side in ("local", "ray")]
         files = [run.artifact(one.result.artifact).read_bytes() for run in runs]
         assert files[0] == files[1]

@@ -352,7 +352,7 @@ WORKER = """
 import sys
 from pathlib import Path
 
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:4]
 import test_qat as here
 import torch
 from niblick.train.checkpoint import save_tensors
@@ -370,7 +370,7 @@ with joined() as ranks:
 def test_ranks_round_alike(tmp_path: Path) -> None:
     """Two gloo processes, with penalties too: on both the same bits, and those of one process with the same batches."""
     (tmp_path / "worker.py").write_text(WORKER)
-    arguments = [str(tmp_path / "worker.py"), str(tmp_path), str(Path(__file__).parent)]
+    arguments = [str(tmp_path / "worker.py"), str(tmp_path), str(Path(__file__).parent), str(Path(__file__).parents[1])]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([*launch, *arguments], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
     first, second = (read_tensors(tmp_path / f"rank{rank}.safetensors")[0] for rank in (0, 1))

@@ -42,6 +42,7 @@ from niblick.train.settings import OptimConfig
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.settings import TrainConfig
 from niblick.train.loop import Aids, Hooks, Keeping, Recipe, train
+from told import noted
 
 torch.set_num_threads(1)
 folder, kind, passes = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -79,7 +80,8 @@ with joined() as ranks:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
 
 
 def trained(folder: Path, ranks: int, kind: str, passes: int) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:

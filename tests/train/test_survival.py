@@ -17,7 +17,7 @@ from told import told
 
 from niblick.artifact.container import read_artifact
 from niblick.data.prepare import prepare
-from niblick.run.directory import Run
+from niblick.run.directory import Run, source_snapshot
 from niblick.train.checkpoint import list_checkpoints, read_tensors
 
 TOY = [
@@ -214,7 +214,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(data: Path, tmp_path: Path) -> N
 def test_files_that_may_not_grow(data: Path, tmp_path: Path) -> None:
     """The same through the limit on file sizes, which needs no rights: here the log is what cannot grow."""
     run = Run(tmp_path / "hnet-small-1")
-    size = 500_000  # room for the sources and a checkpoint, not for the log of all steps
+    size = len(source_snapshot(None)) + 50_000  # room for the sources and a checkpoint, not for the log of all steps
     done = niblick(
         *("train", "hnet-small", "--data", data, "--runs", tmp_path, *TOY, "schedule.steps=6000"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -29,9 +29,10 @@ SCHEMA = 1
 def plain(record: Record) -> dict[str, object]:
     """Return facts as plain data, as a file holds them."""
     found: dict[str, object] = {}
+    defaults = _defaults(type(record))
     for name in _names(type(record)):
         value = getattr(record, name)
-        if name not in record.SELDOM or not says_nothing(value):
+        if name not in record.SELDOM or value != defaults[name]:
             found[name] = _plain(value)
     return found | dict(record.extra)
 
@@ -109,6 +110,14 @@ def _cached(make: Callable[[type], R]) -> Callable[[type], R]:
 def _names(cls: type) -> tuple[str, ...]:
     """The fields of a class without `extra`."""
     return tuple(item.name for item in fields(cls) if item.name != "extra")
+
+
+@_cached
+def _defaults(cls: type) -> dict[str, object]:
+    """What fields are where nothing is given; those that must be given are missing."""
+    return {
+        item.name: item.default if item.default_factory is MISSING else item.default_factory() for item in fields(cls)
+    }
 
 
 @_cached

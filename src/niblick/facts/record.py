@@ -12,7 +12,7 @@ class Record:
     """Facts under the names of their keys in a file."""
 
     SELDOM: ClassVar[tuple[str, ...]] = ()
-    """Fields that a file leaves out where they say nothing."""
+    """Fields that a file leaves out where they are what they are by default."""
 
     extra: Mapping[str, object] = field(default_factory=dict)
     """What a file says besides, such as the keys of a newer version: it is written back as it was read."""
