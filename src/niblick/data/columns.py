@@ -39,7 +39,9 @@ def table_texts(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
             for row in range(len(texts)):
                 source = sources[row].as_py() if sources is not None else None
                 yield texts[row].as_py(), source
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, and not of what stands in the file
         raise DataError(f"{path} is no readable {kind} file ({error}); write or fetch it again") from error
 
 
