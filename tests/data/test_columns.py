@@ -123,7 +123,7 @@ def test_a_cut_arrow_file_is_no_shorter_file(tmp_path: Path, form: str, compress
 
 def test_a_stream_of_the_first_form_has_another_end(tmp_path: Path) -> None:
     """As pyarrow before 0.15 wrote it."""
-    table = pa.table({"text": TEXTS})
+    table = pa.table({"text": TEXTS} | {f"a column with a long name, number {number}": TEXTS for number in range(9)})
     path = tmp_path / "old.arrow"
     with pa.ipc.new_stream(str(path), table.schema, options=pa.ipc.IpcWriteOptions(use_legacy_format=True)) as writer:
         writer.write_table(table)

@@ -101,6 +101,10 @@ def shards_of_no_known_tokenizer(work: Path) -> None:
     Dataset.open(work / "made")
 
 
+def no_data_at_all(work: Path) -> None:
+    Dataset.open(work / "nothing here")
+
+
 def a_vocabulary_to_encode_with(work: Path) -> None:
     flat(work / "FOLDER", "train.bin", "val.bin")
     make_tokenizer(str(vocabulary(work / "a vocab.json")))
@@ -121,6 +125,7 @@ def a_vocabulary_to_encode_with(work: Path) -> None:
         a_file_as_dataset,
         shards_of_no_known_tokenizer,
         a_vocabulary_to_encode_with,
+        no_data_at_all,
     ],
     ids=lambda function: function.__name__,
 )

@@ -109,6 +109,13 @@ def test_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=said):
             prepare(str(tmp_path / f"{name}.txt"), "byte260", tmp_path / "out")
         assert not (tmp_path / "out").exists()
+    (tmp_path / "one.jsonl").write_text('{"text": "one document"}')
+    with pytest.raises(DataError, match=r"holds one document, .* --val-docs 1 or --val-docs 0"):
+        prepare(str(tmp_path / "one.jsonl"), "byte260", tmp_path / "out", val_share=0.1)
+    for count in (0, 1):
+        for name in ("one.jsonl", "short.txt"):
+            out = tmp_path / f"{name}{count}"
+            assert prepare(str(tmp_path / name), "byte260", out, val_docs=count)["num_val_docs"] == count
     for options, said in (
         ({"val_share": 0.1, "val_docs": 1}, "--val-docs and --val-share both"),
         ({"val_share": 1.5}, r"--val-share is 1\.5; give a share between"),

@@ -69,8 +69,10 @@ def test_others_are_read_when_they_are_named(tmp_path: Path) -> None:
         assert [d.text for d in read_documents(str(source), Reading(files=patterns))] == read
     with pytest.raises(DataError, match=r"odd\.pkl has a form that niblick does not read \(pickles of strangers"):
         list(read_documents(str(source), Reading(files=("*.pkl",))))
-    with pytest.raises(DataError, match="holds no text files"):
-        list(read_documents(str(source), Reading(files=("*.md5",))))
+    with pytest.raises(
+        DataError, match=r"no file in .* is called like '\*\.md5' \(--files\); there: README\.md, a\.py"
+    ):
+        list(read_documents(str(source), Reading(files=("*.py", "*.md5"))))
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,8 @@ def _check_beginning(path: Path, arrow: bool) -> None:
         begin = file.read(6)
     if begin.startswith(b"FEA1"):
         raise DataError(f"{path} is Feather of version 1, which is no Arrow file; write it again with a newer pyarrow")
-    right = begin == b"ARROW1" or begin[:4] == b"\xff" * 4 or begin[1:4] == b"\0\0\0" if arrow else begin[:4] == b"PAR1"
+    old = 0 < int.from_bytes(begin[:4], "little") < 1 << 24  # streams once began with the length of their schema
+    right = begin == b"ARROW1" or begin[:4] == b"\xff" * 4 or old if arrow else begin[:4] == b"PAR1"
     if not right:
         kind = "Arrow" if arrow else "Parquet"
         raise DataError(f"{path} is no {kind} file: it begins with {begin[:4]!r}; give it the suffix of what it is")

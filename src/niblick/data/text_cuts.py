@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 LONGEST_PIECE = 1 << 20
 """A text is cut into documents of about so many bytes at most."""
 
-_ENDS = (re.compile(rb"\n[ \t\r]*\n+"), re.compile(rb"\n"), re.compile(rb"[ \t]"))
+_ENDS = ((b"\n\n", b"\n\r\n"), (b"\n",), (b" ", b"\t"))
 """Where a text may be cut: after a paragraph, else after a line, else after a word."""
 
 
@@ -43,11 +42,16 @@ def at_paragraphs(pieces: Iterable[bytes], aim: int) -> Iterator[bytes]:
 
 def _cut(data: bytes, begin: int, aim: int) -> int:
     """Where the document that begins at `begin` ends."""
-    middle = begin + aim
+    least, middle, most = begin + aim // 2, begin + aim, begin + 2 * aim
     for ends in _ENDS:
-        found = [match.end() for match in ends.finditer(data, begin + aim // 2, begin + 2 * aim)]
-        if found:
-            return min(found, key=lambda end: abs(end - middle))
+        before = max((at + len(end) for end in ends if (at := data.rfind(end, least, middle)) >= 0), default=None)
+        after = min((at + len(end) for end in ends if (at := data.find(end, middle, most)) >= 0), default=None)
+        if before is not None and (after is None or middle - before <= after - middle):
+            return before
+        if after is not None:
+            while after < most and data[after : after + 1] in (b"\n", b"\r"):
+                after += 1
+            return after
     end = middle
     while end < len(data) and data[end] & 0xC0 == 0x80:
         end += 1

@@ -100,6 +100,10 @@ def text_files(directory: Path, patterns: tuple[str, ...] = ()) -> Found:
     everything = _below(directory)
     if patterns:
         chosen = [name for name in everything if any(_matches(name, pattern) for pattern in patterns)]
+        for pattern in patterns:
+            if not any(_matches(name, pattern) for name in everything):
+                there = ", ".join(everything[:4]) or "nothing"
+                raise DataError(f"no file in {directory} is called like {pattern!r} (--files); there: {there}")
         wrong = next((name for name in chosen if not (readable(name) or _taken(name))), None)
         if wrong is not None:
             said = f" ({hint(wrong)})" if hint(wrong) else ""
