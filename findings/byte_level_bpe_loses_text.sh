@@ -11,8 +11,8 @@
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-python3 -m venv "$work/env"
-"$work/env/bin/pip" install --quiet --disable-pip-version-check tokenizers==0.22.1
+python3 -m venv "$work/env" || exit 2
+"$work/env/bin/pip" install --quiet --disable-pip-version-check tokenizers==0.22.1 || exit 2
 cd "$work"
 "$work/env/bin/python" - <<'PYTHON'
 import sys

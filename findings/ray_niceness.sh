@@ -13,8 +13,8 @@ set -eu
 code=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-python3 -m venv "$work/env"
-"$work/env/bin/pip" install --quiet --disable-pip-version-check ray==2.60.0
+python3 -m venv "$work/env" || exit 2
+"$work/env/bin/pip" install --quiet --disable-pip-version-check ray==2.60.0 || exit 2
 cd "$work"
 RAY_USAGE_STATS_ENABLED=0 "$work/env/bin/python" - > "$work/said" 2>&1 <<'PYTHON' || code=$?
 import logging, os, sys

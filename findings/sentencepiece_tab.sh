@@ -11,7 +11,7 @@
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-python3 -m venv "$work/env"
+python3 -m venv "$work/env" || exit 2
 cat > "$work/train.py" <<'PYTHON'
 import io, sys
 import sentencepiece
@@ -24,12 +24,13 @@ sentencepiece.SentencePieceTrainer.train(
 )
 trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
 has = "\t" in [trained.id_to_piece(i) for i in range(trained.vocab_size())]
-print("sentencepiece", sentencepiece.__version__, "a piece for the tab:", has, "tokens of a line:", len(trained.encode(text[1])))
+print("sentencepiece", sentencepiece.__version__)
+print("seen:     a piece for the tab:", has, "tokens of a line:", len(trained.encode(text[1])))
 wanted = {"0.2.1": (False, ), "0.2.3": (True, )}[sentencepiece.__version__]
 sys.exit((has,) != wanted)
 PYTHON
 echo "expected: the same pieces from the same text and options"
 for version in 0.2.1 0.2.3; do
-    "$work/env/bin/pip" install --quiet --disable-pip-version-check sentencepiece==$version
+    "$work/env/bin/pip" install --quiet --disable-pip-version-check sentencepiece==$version || exit 2
     "$work/env/bin/python" "$work/train.py"
 done

@@ -18,6 +18,7 @@ CORE_PACKAGES = {"torch", "numpy", "safetensors", "sentencepiece", "zstandard", 
 # installed, and something else does the same where it is not.
 LAZY = {
     "data/columns.py": {"pyarrow"},
+    "data/arrow_batches.py": {"pyarrow"},
     "data/download.py": {"huggingface_hub"},
     "model/mamba.py": {"mamba_ssm"},
 }

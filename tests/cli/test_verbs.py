@@ -69,7 +69,8 @@ def test_prepare_and_check(niblick: Niblick, tmp_path: Path) -> None:
     (tmp_path / "more.jsonl").write_text("".join(json.dumps({"text": f"Line {i}."}) + "\n" for i in range(30)))
     manifest = niblick.json("data", "prepare", "--source", tmp_path, "--out", tmp_path / "out", "--val-docs", 3)
     assert manifest["niblick"]["splits"]["val"]["documents"] == 3
-    assert niblick.json("data", "check", tmp_path / "out")["splits"]["train"]["documents"] == 28
+    assert niblick.json("data", "check", tmp_path / "out")["splits"]["train"]["documents"] == 27
+    assert manifest["niblick"]["left_out"] == {"files": 1, "names": ["text.txt"]}
     code, out, _ = niblick("data", "check", tmp_path / "out")
     assert code == 0
     assert "splits.val.text_hash" in out

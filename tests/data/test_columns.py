@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from niblick.data import arrow_batches
 from niblick.data.documents import Reading, read_documents
 from niblick.data.prepare import prepare
 from niblick.errors import DataError
@@ -59,9 +60,11 @@ def test_names_with_dots_and_missing_ones(tmp_path: Path) -> None:
     table = pa.table({"a.text": ["dotted"], "a": pa.array([{"text": "inside", "n": 1}])})
     path = write(tmp_path / "docs.parquet", table)
     assert [d.text for d in read_documents(str(path), Reading("a.text"))] == ["dotted"]
-    with pytest.raises(DataError, match=r"`a\.n` \(int64\); found the columns a\.text, a\.text, a\.n: .*--text-key"):
+    with pytest.raises(
+        DataError, match=r"holds int64, .* the column `a\.n`; found the columns a\.text, a\.text, a\.n: .*--text-key"
+    ):
         list(read_documents(str(path), Reading("a.n")))
-    with pytest.raises(DataError, match=r"`b\.text` \(no such column\)"):
+    with pytest.raises(DataError, match=r"has no column `b\.text`"):
         list(read_documents(str(path), Reading("b.text")))
     path = write(tmp_path / "docs.parquet", pa.table({"a": pa.array([{"text": "x"}, None])}))
     with pytest.raises(DataError, match=r"row 2: `a\.text` is empty \(null\)"):
@@ -88,6 +91,86 @@ def test_arrow(tmp_path: Path, form: str) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match="no readable Arrow file"):
         list(read_documents(str(path)))
+
+
+def arrow(path: Path, table: Any, form: str, compression: str | None = None, rows: int = 5) -> Path:
+    """Write a table as an Arrow stream or file, in batches of so many rows."""
+    new = pa.ipc.new_stream if form == "stream" else pa.ipc.new_file
+    with new(str(path), table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        for batch in table.to_batches(max_chunksize=rows):
+            writer.write(batch)
+    return path
+
+
+@pytest.mark.parametrize("form", ["stream", "file"])
+@pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
+def test_a_cut_arrow_file_is_no_shorter_file(tmp_path: Path, form: str, compression: str | None) -> None:
+    """Wherever it is cut, between two batches too; with dictionaries, and a last column that ends like a stream."""
+    ends_alike = pa.array([True] * 8 + [False] * 16)
+    table = pa.table({"text": column(KINDS[3]), "flag": ends_alike})
+    path = arrow(tmp_path / "docs.arrow", table, form, compression)
+    whole = path.read_bytes()
+    assert [d.text for d in read_documents(str(path))] == TEXTS
+    for end in range(8, len(whole), 8):
+        path.write_bytes(whole[:end])
+        with pytest.raises(DataError, match=r"is cut off: it ends without|no readable Arrow file|is no Arrow file"):
+            list(read_documents(str(path)))
+    if form == "stream":
+        path.write_bytes(whole + whole)
+        with pytest.raises(DataError, match=f"goes on for {len(whole):,} bytes behind the end"):
+            list(read_documents(str(path)))
+
+
+def test_a_stream_of_the_first_form_has_another_end(tmp_path: Path) -> None:
+    """As pyarrow before 0.15 wrote it."""
+    table = pa.table({"text": TEXTS} | {f"a column with a long name, number {number}": TEXTS for number in range(9)})
+    path = tmp_path / "old.arrow"
+    with pa.ipc.new_stream(str(path), table.schema, options=pa.ipc.IpcWriteOptions(use_legacy_format=True)) as writer:
+        writer.write_table(table)
+    assert [d.text for d in read_documents(str(path))] == TEXTS
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DataError, match="cut off"):
+        list(read_documents(str(path)))
+
+
+@pytest.mark.parametrize("form", ["stream", "file"])
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_what_a_compressed_batch_declares_is_bounded(
+    tmp_path: Path, form: str, compression: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is seen before the batch is decompressed."""
+    table = pa.table({"text": ["a" * 50_000] * 8, "number": range(8)})
+    path = arrow(tmp_path / "docs.feather", table, form, compression, rows=4)
+    assert path.stat().st_size < 50_000
+    monkeypatch.setattr(arrow_batches, "MOST_BATCH_BYTES", 300_000)
+    assert len(list(read_documents(str(path)))) == 8
+    monkeypatch.setattr(arrow_batches, "MOST_BATCH_BYTES", 199_999)
+    before = pa.total_allocated_bytes()
+    with pytest.raises(DataError, match=r"batch 1 holds 200,\d\d\d bytes when it is decompressed, and at most 199,999"):
+        list(read_documents(str(path)))
+    assert pa.total_allocated_bytes() - before < 100_000
+    plain = arrow(tmp_path / "plain.feather", table, form)
+    assert len(list(read_documents(str(plain)))) == 8
+
+
+def test_columns_that_are_no_text(tmp_path: Path) -> None:
+    for kind, array in {
+        "extension<arrow.json>": pa.array(['"a"'], pa.json_()),
+        "list<element: string>": pa.array([["a"]]),
+        "null": pa.array([None]),
+    }.items():
+        path = write(tmp_path / "docs.parquet", pa.table({"text": array}))
+        with pytest.raises(DataError, match=rf"holds {kind}, where text is expected, in the column `text`"):
+            list(read_documents(str(path)))
+    path = arrow(tmp_path / "twice.arrow", pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), "file")
+    with pytest.raises(DataError, match="has 2 columns called `text`; rename one"):
+        list(read_documents(str(path)))
+    (tmp_path / "old.feather").write_bytes(b"FEA1" + b"\0" * 40)
+    with pytest.raises(DataError, match="Feather of version 1"):
+        list(read_documents(str(tmp_path / "old.feather")))
+    (tmp_path / "text.arrow").write_bytes(b"some text")
+    with pytest.raises(DataError, match="is no Arrow file: it begins with b'some'"):
+        list(read_documents(str(tmp_path / "text.arrow")))
 
 
 def test_splits_of_one_dataset_are_not_mixed(tmp_path: Path) -> None:

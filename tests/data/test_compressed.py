@@ -45,7 +45,9 @@ def test_texts_too(tmp_path: Path, suffix: str) -> None:
         path.write_bytes(data)
         if suffix in (".xz", ".bz2") and data.endswith(b"else"):
             continue  # what follows a stream is ignored by Python's own readers
-        with pytest.raises(DataError, match="damaged"):
+        with pytest.raises(
+            DataError, match="damaged" if data != b"none of these" else f"not compressed as {suffix}: it begins"
+        ):
             list(read_documents(str(path)))
 
 

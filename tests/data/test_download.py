@@ -162,8 +162,8 @@ def test_wrong_requests(hub: Path, tmp_path: Path) -> None:
         ("challenge:sp3000", {}, r"no dataset 'sp3000' \(nearest: sp300\)"),
         ("challenge:sp300", {"train_shards": 999}, "train_shards is 999; challenge:sp300 has 0 to"),
         ("challenge:sp300", {"tokenizer": "byte260"}, "shards of sp300 already"),
-        ("challenge:sp300", {"val_docs": 3}, "leave val_docs out"),
-        ("challenge:docs", {"train_shards": 3}, "leave train_shards out"),
+        ("challenge:sp300", {"val_docs": 3}, "leave --val-docs out"),
+        ("challenge:docs", {"train_shards": 3}, "leave --train-shards out"),
     ]
     for source, options, message in cases:
         arguments: dict[str, Any] = {"tokenizer": None, "out": tmp_path / "out", "hub": LocalFiles(hub), **options}

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from niblick.cli import app
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import convert
 from niblick.data.tokenizers import given_tokenizer, make_tokenizer
@@ -70,6 +72,16 @@ def llama3(folder: Path) -> None:
     headed(folder / "text_val.bin", begun(TEXTS[:1]), 20240801, 7, "<u4")
 
 
+def llama3_called_as_the_challenges(folder: Path) -> None:
+    headed(folder / "fineweb_train_000001.bin", begun(TEXTS[1:]), 20240801, 7, "<u4")
+    headed(folder / "fineweb_val_000000.bin", begun(TEXTS[:1]), 20240801, 7, "<u4")
+
+
+def on_both_sides(folder: Path) -> None:
+    for name, texts in (("train", TEXTS[1:]), ("val", TEXTS[:1])):
+        np.array([token for text in texts for token in (END, *tokens(text), END)], "<u2").tofile(folder / f"{name}.bin")
+
+
 def build_nanogpt(folder: Path) -> None:
     np.save(folder / "edufineweb_train_000001.npy", np.array(begun(TEXTS[1:]), np.uint16))
     np.save(folder / "edufineweb_val_000000.npy", np.array(begun(TEXTS[:1]), np.uint16))
@@ -97,6 +109,11 @@ def ranks(path: Path) -> Path:
         (llm_c, r"llm\.c's \(some_text_train_000001\.bin: the challenge's header over GPT-2's tokens\)"),
         (modded, "begin with token 50256, so they are GPT-2's tokens, as llm.c and modded-nanogpt"),
         (llama3, r"llm\.c's for Llama 3 \(text_train\.bin: uint32\)"),
+        (
+            llama3_called_as_the_challenges,
+            r"llm\.c's for Llama 3 \(fineweb_train_000001\.bin: uint32\)",
+        ),
+        (on_both_sides, r"nanoGPT's \(train\.bin: uint16 without header\)"),
         (build_nanogpt, r"build-nanogpt's \(edufineweb_train_000001\.npy: an array of uint16\)"),
     ],
 )
@@ -175,6 +192,36 @@ def test_damaged(tmp_path: Path, name: str, data: bytes, message: str) -> None:
         convert(tmp_path / "shards", "byte260", tmp_path / "out", given=given_tokenizer("byte260"))
 
 
+@pytest.mark.parametrize("dtype", ["<u4", "<i8"])
+def test_wide_tokens_are_not_read_as_pairs(tmp_path: Path, dtype: str) -> None:
+    """Without a header nothing says how wide they are, but every second uint16 is next to nothing."""
+    given = Vocabulary.read(hub(tmp_path / "tokenizer.json"))
+    (tmp_path / "shards").mkdir()
+    np.array(ended(TEXTS), dtype).tofile(tmp_path / "shards" / "train.bin")
+    with pytest.raises(DataError, match=r"train\.bin holds tokens of 4 bytes or more"):
+        convert(tmp_path / "shards", "byte260", tmp_path / "out", given=given)
+    (tmp_path / "shards" / "train.bin").unlink()
+    np.save(tmp_path / "shards" / "x_train.npy", np.array(ended(TEXTS), np.uint32))
+    assert convert(tmp_path / "shards", "byte260", tmp_path / "out", given=given)["num_docs"] == len(TEXTS)
+
+
+def test_a_split_that_is_not_there_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    np.array(ended(TEXTS), "<u2").tofile(folder / "train.bin")
+    words = [
+        "data",
+        "convert",
+        str(folder),
+        "--given",
+        str(hub(tmp_path / "tokenizer.json")),
+        f"--out={tmp_path / 'out'}",
+    ]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0
+    assert "there is no validation split: nothing can be scored on this data" in done.output
+
+
 def test_arrays_that_are_no_tokens(tmp_path: Path) -> None:
     for array in (np.zeros(3, np.float32), np.zeros((2, 2), np.uint16)):
         np.save(tmp_path / "x_train.npy", array)
@@ -183,7 +230,7 @@ def test_arrays_that_are_no_tokens(tmp_path: Path) -> None:
 
 
 def test_they_decode_only(tmp_path: Path) -> None:
-    for name in ("gpt2/tokenizer.json", "r50k.tiktoken"):
+    for name in (str(hub(tmp_path / "tokenizer.json")), str(ranks(tmp_path / "r50k.tiktoken"))):
         with pytest.raises(DataError, match=rf"decodes shards .*--given {name}.* by byte260, byte256, .*sp:VOCAB"):
             make_tokenizer(name)
     given = Vocabulary.read(hub(tmp_path / "tokenizer.json"))
@@ -212,7 +259,7 @@ def test_the_token_between_texts_of_tiktoken(tmp_path: Path, ranks: int, between
         (b'{"model": {"type": "WordPiece", "vocab": {}}}', "a WordPiece vocabulary with the decoder none"),
         (
             b'{"model": {"type": "Unigram", "vocab": []}, "decoder": {"type": "Metaspace"}}',
-            "Unigram .*Metaspace.*beside",
+            "Unigram .*Metaspace.*text is encoded by",
         ),
         (b'{"model": {"type": "BPE", "vocab": {"a": 0}}, "decoder": {"type": "ByteLevel"}}', "none of the tokens"),
         (b'{"<s>": -1}', "-1 is no token"),

@@ -170,9 +170,9 @@ def test_bad_requests(tmp_path: Path, write_jsonl: WriteJsonl) -> None:
         (str(tmp_path / "none.jsonl"), {}, "holds no documents"),
         (str(tmp_path / "gone.jsonl"), {}, "there is no source"),
         (two, {"val_docs": 3}, "holds 2 documents, fewer than the 3"),
-        (two, {"val_docs": -1}, "val_docs is -1; it must be at least 0"),
-        (two, {"max_docs": 0}, "max_docs is 0"),
-        (two, {"shard_tokens": 0}, "shard_tokens is 0"),
+        (two, {"val_docs": -1}, "--val-docs is -1; it must be at least 0"),
+        (two, {"max_docs": 0}, "--max-docs is 0"),
+        (two, {"shard_tokens": 0}, "--shard-tokens is 0"),
         (two, {"tokenizer": "byte26"}, "nearest: byte260"),
     ]
     for source, options, message in cases:

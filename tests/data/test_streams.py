@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from niblick.data.compressed import DAMAGED, decompressed
+from niblick.errors import DataError
 
 ONE, TWO = b"first line\n" * 20_000, bytes(range(256)) * 3_000
 KINDS: list[tuple[str, Callable[[bytes], bytes]]] = [(".xz", lzma.compress), (".bz2", bz2.compress)]
@@ -31,9 +32,11 @@ def test_zeros_between_streams() -> None:
     one, two = lzma.compress(ONE), lzma.compress(TWO)
     for count in (4, 8, 65_536 + 4):
         assert read(one + bytes(count) + two + bytes(count), ".xz") == ONE + TWO
-    for wrong in (one + bytes(3) + two, one + bytes(6), bytes(4) + one):
+    for wrong in (one + bytes(3) + two, one + bytes(6)):
         with pytest.raises(DAMAGED):
             read(wrong, ".xz")
+    with pytest.raises(DataError, match=r"not compressed as \.xz"):
+        read(bytes(4) + one, ".xz")
     assert read(lzma.compress(ONE, lzma.FORMAT_ALONE), ".xz") == ONE
 
 

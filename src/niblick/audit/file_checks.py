@@ -7,7 +7,11 @@ from pathlib import Path
 from niblick.audit.checks import Audit
 from niblick.audit.log_checks import audit_log
 from niblick.audit.script_checks import audit_script
+from niblick.errors import DataError
 from niblick.files import read_text
+
+_TABLES = (".csv", ".tsv", ".json", ".jsonl")
+"""How other trainers keep their numbers."""
 
 
 def audit_file(target: str) -> Audit | None:
@@ -17,4 +21,6 @@ def audit_file(target: str) -> Audit | None:
         return Audit(target, "script", tuple(audit_script(read_text(path), target)))
     if path.suffix in (".txt", ".log") and path.is_file():
         return Audit(target, "log", tuple(audit_log(read_text(path))))
+    if path.suffix in _TABLES and path.is_file():
+        raise DataError(f"{path} is a table, and no table is read: give the log of a script (.txt or .log)")
     return None

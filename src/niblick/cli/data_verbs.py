@@ -24,7 +24,7 @@ def data_prepare(
     source: Annotated[
         str,
         typer.Option(
-            help="pydocs, pysource, FILE.jsonl, FILE.txt (also .zst, .gz, .xz, .bz2), FILE.parquet, "
+            help="pydocs, pysource, FILE.jsonl, FILE.csv, FILE.txt (also .zst, .gz, .xz, .bz2), FILE.parquet, "
             "FILE.arrow, a folder of such, challenge:docs or challenge:sp1024."
         ),
     ],
@@ -34,6 +34,10 @@ def data_prepare(
     ] = None,
     normalization: Normalization = "identity",
     val_docs: Annotated[int | None, typer.Option(help="The first N documents are the validation split.")] = None,
+    val_share: Annotated[
+        float | None,
+        typer.Option(help="Or this share of them (0.05 by default); one text is cut for it at paragraph ends."),
+    ] = None,
     max_docs: Annotated[int | None, typer.Option(help="Read no more than N documents.")] = None,
     train_shards: Annotated[
         int | None, typer.Option(help="Fetch the first N training shards of challenge:sp1024 (80 by default).")
@@ -44,6 +48,12 @@ def data_prepare(
     separator: Annotated[
         str, typer.Option(help="Cut text files into documents here, as at '<|endoftext|>'; by default a file is one.")
     ] = "",
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Read these files of a folder, as '*.py' (may be repeated); by default its data or its prose."
+        ),
+    ] = None,
     max_window: Annotated[
         int, typer.Option(help="Largest window of a .zst in MiB: reading takes so much memory (2048: --long=31).")
     ] = 2048,
@@ -63,12 +73,13 @@ def data_prepare(
             tokenizer,
             out,
             val_docs=val_docs,
+            val_share=val_share,
             max_docs=max_docs,
             shard_tokens=shard_tokens,
             workers=workers,
             normalization=_normalization(normalization),
             train_shards=train_shards,
-            reading=Reading(text_key, separator, max_window << 20),
+            reading=Reading(text_key, separator, max_window << 20, tuple(files or ())),
             progress=lambda count, size: console.preparing(what, count, size),
         )
     _show_data(manifest, out, json_)
@@ -147,6 +158,20 @@ def data_check(
         print_table(["checked", ""], [[k, v] for k, v in flat(report)])
 
 
+def _print_choices(facts: dict[str, Any]) -> None:
+    """What was chosen where nobody said it: how one text was cut, which files of a folder were left out."""
+    if cut := facts.get("one_text"):
+        print(
+            f"\none text, cut at the ends of paragraphs into documents of about {cut['document_bytes']:,} bytes; its "
+            f"first {cut['held_out_bytes']:,} bytes are the validation split (--val-share {cut['val_share']:g})"
+        )
+    if (left := facts.get("left_out")) and left["files"]:
+        more = f" and {left['files'] - len(left['names'][:5]):,} more" if left["files"] > 5 else ""
+        print(f"\nleft out of the folder: {', '.join(left['names'][:5])}{more} (--files NAME reads others)")
+    if not facts["splits"]["val"]["documents"]:
+        print("\nthere is no validation split: nothing can be scored on this data")
+
+
 def _print_data(manifest: dict[str, Any]) -> None:
     if "niblick" not in manifest:  # shards as the challenge made them
         print_facts({"config": {"stats": manifest["datasets"][0].get("stats", {})}})
@@ -168,3 +193,4 @@ def _print_data(manifest: dict[str, Any]) -> None:
                 f"({lost['bytes']:,} bytes became {lost['decoded_bytes']:,}), such as "
                 f"{example['original']!r} → {example['decoded']!r}"
             )
+    _print_choices(manifest["niblick"])

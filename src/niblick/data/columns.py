@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from niblick.data.arrow_batches import check_batches, stream_batches
 from niblick.errors import DataError
 
 BATCH_BYTES = 2 << 20
 BATCH_ROWS = 256
 """A batch has no more rows, and about BATCH_BYTES of text where the file says how long its rows are."""
 
-TABLES = (".parquet", ".arrow")
+ARROW = (".arrow", ".arrows", ".ipc", ".feather")
+TABLES = (".parquet", *ARROW)
 
 
 def table_texts(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
@@ -29,14 +31,17 @@ def table_texts(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
         import pyarrow.parquet
     except ImportError as error:
         raise DataError(f"{path}: reading {path.suffix} needs pyarrow; run `pip install niblick[parquet]`") from error
-    columns = _arrow_columns if path.suffix.lower() == ".arrow" else _parquet_columns
+    arrow = path.name.lower().endswith(ARROW)
+    columns, kind = (_arrow_columns, "Arrow") if arrow else (_parquet_columns, "Parquet")
+    _check_beginning(path, arrow)
     try:
         for texts, sources in columns(path, key):
             for row in range(len(texts)):
                 source = sources[row].as_py() if sources is not None else None
                 yield texts[row].as_py(), source
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        kind = "Arrow" if path.suffix.lower() == ".arrow" else "Parquet"
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, and not of what stands in the file
         raise DataError(f"{path} is no readable {kind} file ({error}); write or fetch it again") from error
 
 
@@ -68,25 +73,44 @@ def _arrow_columns(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
 
     with pyarrow.memory_map(str(path)) as source:
         whole = source.read(6) == b"ARROW1"  # the file form; datasets.save_to_disk writes the stream form
+        check_batches(source, 8 if whole else 0, str(path))
         source.seek(0)
-        reader = pyarrow.ipc.open_file(source) if whole else pyarrow.ipc.open_stream(source)
-        steps = _steps(reader.schema, key, path)
-        sourced = key != "source" and _is_text(_field(reader.schema, ["source"]))
-        batches = map(reader.get_batch, range(reader.num_record_batches)) if whole else reader
+        if whole:
+            reader = pyarrow.ipc.open_file(source)
+            schema = reader.schema
+            batches: Iterator[Any] = map(reader.get_batch, range(reader.num_record_batches))
+        else:
+            schema, batches = pyarrow.ipc.open_stream(source).schema, stream_batches(source, str(path))
+            source.seek(0)
+        steps = _steps(schema, key, path)
+        sourced = key != "source" and _is_text(_field(schema, ["source"]))
         for batch in batches:
             yield _column(batch, steps), _column(batch, ["source"]) if sourced else None
+
+
+def _check_beginning(path: Path, arrow: bool) -> None:
+    """Raise DataError for a file that begins as no Parquet and no Arrow file does."""
+    with open(path, "rb") as file:
+        begin = file.read(6)
+    if begin.startswith(b"FEA1"):
+        raise DataError(f"{path} is Feather of version 1, which is no Arrow file; write it again with a newer pyarrow")
+    old = 0 < int.from_bytes(begin[:4], "little") < 1 << 24  # streams once began with the length of their schema
+    right = begin == b"ARROW1" or begin[:4] == b"\xff" * 4 or old if arrow else begin[:4] == b"PAR1"
+    if not right:
+        kind = "Arrow" if arrow else "Parquet"
+        raise DataError(f"{path} is no {kind} file: it begins with {begin[:4]!r}; give it the suffix of what it is")
 
 
 def _steps(schema: Any, key: str, path: Path) -> list[str]:
     """The names that lead to the text column; a column that has a dot in its own name comes first."""
     steps = [key] if key in schema.names else key.split(".")
     kind = _field(schema, steps)
+    if schema.names.count(steps[0]) > 1:
+        raise DataError(f"{path} has {schema.names.count(steps[0])} columns called `{steps[0]}`; rename one of them")
     if not _is_text(kind):
         found = ", ".join(_leaves(schema)[:8])
-        raise DataError(
-            f"{path}: needs a string column `{key}` ({kind or 'no such column'}); found the columns {found}: "
-            "name the one with the text by --text-key"
-        )
+        wrong = "has no column" if kind is None else f"holds {kind}, where text is expected, in the column"
+        raise DataError(f"{path} {wrong} `{key}`; found the columns {found}: name the one with the text by --text-key")
     return steps
 
 

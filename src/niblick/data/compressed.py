@@ -26,14 +26,24 @@ DAMAGED = (zstandard.ZstdError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGz
 PIECE = 2 << 20
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_BEGINS = {
+    ".zst": (_ZSTD_MAGIC, *(bytes([0x50 + number]) + b"\x2a\x4d\x18" for number in range(16))),  # or skippable frames
+    ".gz": (b"\x1f\x8b",),
+    ".xz": (b"\xfd7zXZ", b"\x5d\0\0"),  # or what older versions wrote
+    ".bz2": (b"BZh",),
+}
+_UNPACKERS = {".zst": "zstd -dc --long=31", ".gz": "gzip -dc", ".xz": "xz -dc", ".bz2": "bzip2 -dc"}
 
 
 def decompressed(file: BinaryIO, name: str, max_window: int = MAX_WINDOW) -> Iterator[bytes]:
     """Give the bytes of `file` in pieces, decompressed as the end of its `name` says.
 
-    Raises DataError for a `.zst` whose window is larger than `max_window` bytes, and one of DAMAGED for damage.
+    Raises DataError for a file of another form than its name says and for a `.zst` whose window is larger than
+    `max_window` bytes, and one of DAMAGED for damage.
     """
     suffix = name[name.rfind(".") :].lower()
+    if suffix in _BEGINS:
+        _check_beginning(file, name, suffix)
     if suffix == ".zst":
         yield from _zstd_pieces(file, name, max_window)
         return
@@ -43,6 +53,22 @@ def decompressed(file: BinaryIO, name: str, max_window: int = MAX_WINDOW) -> Ite
     stream: BinaryIO = gzip.GzipFile(fileobj=file) if suffix == ".gz" else file  # type: ignore[assignment]
     while piece := stream.read(PIECE):
         yield piece
+
+
+def unpacking(name: str) -> tuple[str, str]:
+    """The command that writes the bytes of a file to its standard output, and the name without the compression."""
+    suffix = name[name.rfind(".") :].lower()
+    return (_UNPACKERS[suffix], name[: -len(suffix)]) if suffix in _UNPACKERS else ("cat", name)
+
+
+def _check_beginning(file: BinaryIO, name: str, suffix: str) -> None:
+    begin = file.read(8)
+    file.seek(0)
+    if not begin or any(begin.startswith(known[: len(begin)]) for known in _BEGINS[suffix]):
+        return
+    other = next((known for known, all_ in _BEGINS.items() if begin.startswith(all_)), "")
+    what = f"it is a {other}" if other else f"it begins with {begin[:4]!r}"
+    raise DataError(f"{name} is not compressed as {suffix}: {what}; give it the suffix of what it is")
 
 
 def _stream_pieces(file: BinaryIO, new: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> Iterator[bytes]:

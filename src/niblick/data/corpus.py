@@ -3,13 +3,16 @@
 How many, when nobody says: one in twenty, at least 1, at most the challenge's 50,000. The documents are counted for
 that in a pass of its own, which stops as soon as the answer is 50,000. For Python's own text see
 `embedded.held_out_count`; shards that are converted keep their split.
+
+One text alone is cut at the ends of its paragraphs (`text_cuts`), and its beginning is the validation split.
 """
 
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,12 +29,18 @@ from niblick.data.documents import (
     Reading,
     count_documents,
     grouped,
+    no_documents,
+    one_text,
     read_blocks,
     read_documents,
+    refuse_unused,
     source_name,
+    text_pieces,
 )
 from niblick.data.embedded import EMBEDDED, held_out_count, paragraphs, without_paragraphs
 from niblick.data.foreign_shards import foreign_kind, foreign_splits, read_foreign
+from niblick.data.text_cuts import at_paragraphs, piece_bytes
+from niblick.data.text_forms import text_files
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import DataError
 
@@ -62,27 +71,73 @@ class Corpus:
         return (document.text for document in islice(documents, self.val_docs, max_docs))
 
 
-def open_corpus(source: str, val_docs: int | None, max_docs: int | None, reading: Reading = AS_IT_IS) -> Corpus:
-    """The corpus in a file or directory, or Python's own text. Raises DataError if there is none."""
+def open_corpus(
+    source: str,
+    val_docs: int | None,
+    max_docs: int | None,
+    reading: Reading = AS_IT_IS,
+    val_share: float | None = None,
+) -> Corpus:
+    """The corpus in a file or directory, or Python's own text. Raises DataError if there is none.
+
+    `val_docs` documents are held out, or a share of them; by default `VALIDATION_SHARE` says how many.
+    """
+    refuse_unused(source, reading)
     if source in EMBEDDED:
-        return _embedded(source, val_docs, max_docs)
+        return _embedded(source, val_docs, max_docs, val_share)
+    # The manifest names the file, not where it lay on this machine.
+    name, origin = source_name(source), Path(source).name
+    facts = text_files(Path(source), reading.files).record() if Path(source).is_dir() else {}
+    if val_docs is None and (path := one_text(source, reading)):
+        share = val_share or 1 / VALIDATION_SHARE
+        reading, val_docs, cut = _cut_one(path, share, max_docs, reading)
+        return Corpus(name, origin, val_docs, lambda: read_blocks(source, reading), facts | {"one_text": cut})
     if val_docs is None:
-        enough = rules.VALIDATION_DOCUMENTS * VALIDATION_SHARE
+        enough = rules.VALIDATION_DOCUMENTS * VALIDATION_SHARE if val_share is None else sys.maxsize
         count = count_documents(source, min(enough, max_docs or enough), reading)
         if count == 1:
             list(read_documents(source, reading))  # what was counted as one may be none
             raise DataError(
-                f"{source} holds one document, so nothing would remain for training; "
-                "give more documents, or say with val_docs (1 or 0) which split this one is"
+                f"{source} holds one document, so nothing would remain for training; give more documents, or say with "
+                "--val-docs 1 or --val-docs 0 which split this one is"
             )
-        val_docs = max(1, min(rules.VALIDATION_DOCUMENTS, count // VALIDATION_SHARE))
-    # The manifest names the file, not where it lay on this machine.
-    return Corpus(source_name(source), Path(source).name, val_docs, lambda: read_blocks(source, reading))
+        val_docs = _share_of(count, val_share)
+    return Corpus(name, origin, val_docs, lambda: read_blocks(source, reading), facts)
 
 
-def _embedded(source: str, val_docs: int | None, max_docs: int | None) -> Corpus:
+def _share_of(count: int, share: float | None) -> int:
+    if share is None:
+        return max(1, min(rules.VALIDATION_DOCUMENTS, count // VALIDATION_SHARE))
+    return max(1, min(count - 1, round(count * share)))
+
+
+def _cut_one(path: Path, share: float, max_docs: int | None, reading: Reading) -> tuple[Reading, int, dict[str, Any]]:
+    """How one text is cut, how many of its documents are held out, and what the manifest says of it."""
+    total = sum(map(len, text_pieces(path, reading)))
+    if not total:
+        raise no_documents(str(path))
+    aim, held_out, ends = piece_bytes(total, share), share * total, [0]
+    for piece in at_paragraphs(text_pieces(path, reading), aim):
+        ends.append(ends[-1] + len(piece))
+        if ends[-1] >= held_out:
+            break
+    val_docs = max(1, min(range(len(ends)), key=lambda number: abs(ends[number] - held_out)))
+    if max_docs is not None:
+        val_docs = min(val_docs, _share_of(max_docs, share))
+    if ends[val_docs] == total or max_docs == 1:
+        raise DataError(
+            f"{path} is one text of {total:,} bytes, too short to be cut into a validation and a training split; give "
+            "more text, or say with --val-docs 1 or --val-docs 0 which split it is"
+        )
+    said = {"val_share": share, "held_out_bytes": ends[val_docs], "bytes": total, "document_bytes": aim}
+    return replace(reading, piece=aim), val_docs, {**said, "cut": "at the ends of paragraphs"}
+
+
+def _embedded(source: str, val_docs: int | None, max_docs: int | None, val_share: float | None) -> Corpus:
     documents = [document for block in read_blocks(source) for document in block.documents()][:max_docs]
-    if val_docs is None:
+    if val_docs is None and val_share is not None:
+        val_docs = _share_of(len(documents), val_share)
+    elif val_docs is None:
         val_docs = held_out_count(source, [document.text for document in documents])
     kept = documents[:val_docs]
     known = set().union(*(paragraphs(document.text) for document in kept))
@@ -120,7 +175,7 @@ def corpus_of_foreign(directory: Path, tokenizer: Tokenizer) -> Corpus:
     no shards.
     """
     files = foreign_splits(directory)
-    if not files:
+    if not files or (directory / "meta.pkl").is_file():  # which says that the tokens are of no public vocabulary
         raise foreign_kind(directory) or DataError(f"{directory} holds no token shards: train.bin, val.bin or the like")
     val, train = (
         Split(name, files.get(name, []), [read_foreign(path) for path in files.get(name, [])])
@@ -142,16 +197,14 @@ def corpus_of_foreign(directory: Path, tokenizer: Tokenizer) -> Corpus:
 
 
 def _foreign_spans(split: Split, between: int) -> Iterator[tuple[int, int]]:
-    """Documents that a token `between` begins, as in llm.c, or ends, as in nanoGPT."""
-    if split.tokens and int(split.slice(0, 1)[0]) == between:
-        yield from document_spans(split, between)
-        return
+    """Documents that a token `between` begins, as in llm.c, or ends, as in nanoGPT; empty ones are no documents."""
     begin = 0
     for at in range(0, split.tokens, _PIECE):
         piece = split.slice(at, min(_PIECE, split.tokens - at))
-        for position in (np.flatnonzero(piece == between) + at + 1).tolist():
-            yield begin, position
-            begin = position
+        for position in (np.flatnonzero(piece == between) + at).tolist():
+            if position > begin:
+                yield begin, position
+            begin = position + 1
     if begin < split.tokens:
         yield begin, split.tokens
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from niblick.data.foreign_shards import GPT2_BETWEEN, foreign_kind
+from niblick.data.foreign_shards import GPT2_BETWEEN, foreign_kind, is_llama3
 from niblick.data.index import index_name, read_index, text_hash
 from niblick.data.shards import read_shard, shard_files
 from niblick.data.subwords import SentencePieceTokenizer
@@ -188,7 +189,7 @@ class Dataset:
         damaged or missing, or if the tokenizer is unknown.
         """
         directory, manifest = _locate(Path(path))
-        if not _holds_shards(directory):
+        if not _holds_shards(directory) or is_llama3(_shards_of_both(directory)[0]):
             if foreign := foreign_kind(directory):
                 raise foreign
             raise DataError(f"{directory} holds no fineweb_train_*.bin or fineweb_val_*.bin; {_MAKE}")
@@ -204,7 +205,10 @@ class Dataset:
 def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
     """The directory of the shards, and the manifest."""
     if path.is_file():
-        raise DataError(f"{path} is a file; give the folder of the shards, or text to `niblick data prepare --source`")
+        raise DataError(
+            f"{path} is a file; give the folder of the shards, or make one of a text: "
+            f"`niblick data prepare --source {shlex.quote(str(path))} --out DIR`"
+        )
     if not path.is_dir():
         raise DataError(f"there is no data directory {path}; {_MAKE}")
     if (path / "manifest.json").is_file():
@@ -259,7 +263,8 @@ def _tokenizer(manifest: dict[str, Any], directory: Path, usual: str) -> Tokeniz
         return SentencePieceTokenizer.read(models[0])
     raise DataError(
         f"nothing says which tokenizer made {directory}: it has no manifest that lists it; make a dataset of it by "
-        f"`niblick data convert {directory} --given byte260|FILE.model --out DIR`"
+        f"`niblick data convert {shlex.quote(str(directory))} --given FILE.model --out DIR` (given is the "
+        "SentencePiece model they were made with, or byte260)"
     )
 
 
@@ -269,13 +274,18 @@ def _refuse_gpt2(directory: Path, *splits: Split) -> None:
         if split.tokens and int(split.slice(0, 1)[0]) == GPT2_BETWEEN:
             raise DataError(
                 f"the shards in {directory} begin with token {GPT2_BETWEEN}, so they are GPT-2's tokens, as llm.c and "
-                f"modded-nanogpt have them; `niblick data convert {directory} --given tokenizer.json --out DIR` "
+                f"modded-nanogpt have them; `niblick data convert {shlex.quote(str(directory))} --given tokenizer.json "
+                "--out DIR` "
                 "makes a dataset of their text, given GPT-2's tokenizer.json, vocab.json or FILE.tiktoken"
             )
 
 
 def _holds_shards(directory: Path) -> bool:
-    return any(shard_files(directory, split) for split in ("train", "val"))
+    return bool(_shards_of_both(directory))
+
+
+def _shards_of_both(directory: Path) -> list[Path]:
+    return [path for split in ("train", "val") for path in shard_files(directory, split)]
 
 
 def _byte_counts(

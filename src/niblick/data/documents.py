@@ -1,4 +1,4 @@
-"""Documents, streamed from the text a user has: JSON lines, Parquet, Arrow, plain text, folders, or Python's own.
+"""Documents, streamed from the text a user has: JSON lines, tables, plain text, folders, or Python's own.
 
 Reading is split in two so that it can be spread over processes: `read_blocks` moves raw bytes (a few megabytes at a
 time, cut at line ends, never parsed), and a block turns itself into documents wherever it has been sent.
@@ -8,16 +8,21 @@ Everything that is wrong with the input is a DataError that names the file and t
 from __future__ import annotations
 
 import json
-import os
 import re
+import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from niblick.data.columns import TABLES, table_texts
-from niblick.data.compressed import COMPRESSIONS, DAMAGED, MAX_WINDOW, MIN_WINDOW, decompressed
+from niblick.data.compressed import COMPRESSIONS, DAMAGED, MAX_WINDOW, MIN_WINDOW, decompressed, unpacking
 from niblick.data.embedded import EMBEDDED, embedded_documents
+from niblick.data.foreign_shards import foreign_kind, is_dataset
+from niblick.data.sheets import sheet_texts
+from niblick.data.text_cuts import at_paragraphs
+from niblick.data.text_forms import FORMS, LINES, SHARDS, SHEETS, TEXTS, hint, readable, taken_for_lines, text_files
 from niblick.errors import ConfigError, DataError, nearest
 from niblick.files import integer
 
@@ -26,29 +31,6 @@ BLOCK_BYTES = 2 << 20
 
 MAX_DOCUMENT_BYTES = 64 << 20
 """A document is held whole, several times over, while it is encoded; this keeps preparation under a gigabyte."""
-
-
-def _and_compressed(suffixes: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(suffix + packed for suffix in suffixes for packed in ("", *COMPRESSIONS))
-
-
-LINES = _and_compressed((".jsonl", ".ndjson", ".json"))
-TEXTS = _and_compressed(
-    (".txt", ".text", ".md", ".rst", ".tex", ".html", ".py", ".c", ".h", ".cpp", ".js", ".ts", ".rs", ".go")
-)
-UNREAD = {
-    (".csv", ".tsv"): "write its text column as JSON lines or Parquet first",
-    (".warc", ".wet", ".wat"): "it is a web archive: take the text out of it first",
-    (".tar", ".zip", ".tgz", ".7z"): "unpack it first",
-    (".bin", ".npy", ".idx", ".npz"): "token shards go with their folder to `niblick data convert`",
-    (".mds",): "it holds samples of MosaicML's streaming: write their texts as JSON lines first",
-    (".pkl", ".pickle", ".pt"): "pickles of strangers are not opened",
-}
-"""What to do about forms of others."""
-FORMS = (
-    "FILE.jsonl, FILE.ndjson, FILE.json or FILE.txt (also .zst, .gz, .xz, .bz2), FILE.parquet, FILE.arrow, "
-    "a directory of these, pydocs, pysource or challenge:docs"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +43,10 @@ class Reading:
     """What stands between the documents of a text file; empty where a file is one document."""
     max_window: int = MAX_WINDOW
     """The largest window of a `.zst`, in bytes: reading takes so much memory."""
+    files: tuple[str, ...] = ()
+    """Patterns for the files of a folder that are read; empty where `text_forms` chooses them."""
+    piece: int = 0
+    """About how many bytes the documents of one text have, cut at the ends of paragraphs; 0 leaves it whole."""
 
     def __post_init__(self) -> None:
         if not self.text_key:
@@ -135,6 +121,36 @@ def no_documents(source: str) -> DataError:
     return DataError(f"{source} holds no documents; give text as {FORMS}")
 
 
+def one_text(source: str, reading: Reading = AS_IT_IS) -> Path | None:
+    """The file, where `source` is one text without separators: a text file, or a folder whose text is one."""
+    if source in EMBEDDED or reading.separator:
+        return None
+    files = _files(source, reading)
+    return files[0][0] if len(files) == 1 and _is_plain(files[0][0]) else None
+
+
+def text_pieces(path: Path, reading: Reading) -> Iterator[bytes]:
+    """The bytes of a text file, decompressed. Raises DataError if it cannot be read or is damaged."""
+    with _named(path), open(path, "rb") as file:
+        yield from decompressed(file, str(path), reading.max_window)
+
+
+def refuse_unused(source: str, reading: Reading) -> None:
+    """Raise DataError where `reading` says something that does nothing for the files of `source`."""
+    ours = source in EMBEDDED or source.startswith("challenge:")
+    plain = [] if ours else [_is_plain(path) for path, _ in _files(source, reading)]
+    what = f"{source} is not read from files" if ours else f"{source} holds "
+    for flag, given, used in (
+        ("--separator", reading.separator, any(plain)),
+        ("--text-key", reading.text_key != AS_IT_IS.text_key, not all(plain)),
+        ("--files", reading.files, not ours and Path(source).is_dir()),
+    ):
+        if given and not used:
+            kind = "" if ours else "no text files" if flag == "--separator" else "text files alone"
+            kind = kind if flag != "--files" or ours else "one file"
+            raise DataError(f"{what}{kind}, so {flag} would do nothing; leave it out")
+
+
 def count_documents(source: str, limit: int, reading: Reading = AS_IT_IS) -> int:
     """Count the documents of `source` without parsing them; stop at `limit`, so that the pass is short for any size."""
     count = 0
@@ -151,7 +167,7 @@ def count_documents(source: str, limit: int, reading: Reading = AS_IT_IS) -> int
 def source_name(source: str) -> str:
     """The stem that names datasets and documents: `docs_selected` for `some/docs_selected.jsonl.zst`."""
     name = Path(source).resolve().name if source in (".", "..") else Path(source).name
-    for suffix in sorted((*LINES, *TEXTS, *TABLES, *COMPRESSIONS), key=len, reverse=True):
+    for suffix in sorted((*LINES, *SHEETS, *TEXTS, *TABLES, *COMPRESSIONS), key=len, reverse=True):
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             name = name[: -len(suffix)]
             break
@@ -166,72 +182,77 @@ def read_blocks(source: str, reading: Reading = AS_IT_IS) -> Iterator[Block]:
     if source in EMBEDDED:
         yield from grouped(Document(text, origin) for text, origin in embedded_documents(source))
         return
+    files, uncut = _files(source, reading), list[Path]()
+    yield from _merged(block for file, name in files for block in _file_blocks(file, name, reading, uncut))
+    if reading.separator and len(uncut) == sum(_is_plain(path) for path, _ in files) > 0:
+        raise DataError(f"the separator {reading.separator!r} stands nowhere in {source}; give the one it has, or none")
+
+
+def _files(source: str, reading: Reading) -> list[tuple[Path, str]]:
+    """The files that are read, and the names of their documents' sources. Raises DataError if there are none."""
     path = Path(source)
     if path.is_dir():
         if (path / "dataset_dict.json").is_file():
             splits = ", ".join(sorted(each.name for each in path.iterdir() if each.is_dir()))
             raise DataError(f"{source} holds several splits of one dataset ({splits}); name one, as in {path}/train")
-        files = _files_below(path)
-        if not files:
-            hint = next(filter(None, (_hint(each.name) for each in sorted(path.iterdir()))), "")
-            raise DataError(f"the directory {source} holds no text files{hint}; give one with {FORMS}")
-        yield from _merged(block for file, name in files for block in _file_blocks(file, name, reading))
-    elif path.is_file():
-        if not (_readable(path.name) or _taken_for_lines(path.name) or not path.suffix):
-            raise DataError(f"{source} has a form that niblick does not read{_hint(path.name)}; give {FORMS}")
-        yield from _file_blocks(path, source_name(source), reading)
-    else:
-        raise DataError(f"there is no source {source!r}{nearest(source, EMBEDDED)}; give {FORMS}")
+        found = text_files(path, reading.files)
+        if not found.files:
+            _refuse_shards(path)
+            said = next((f" ({each})" for each in map(hint, found.left_out) if each), "")
+            names = f": {', '.join(found.left_out[:3])}" if found.left_out else ""
+            raise DataError(
+                f"the directory {source} holds no text files{names}{said}; give one with {FORMS}, "
+                "or name files by --files"
+            )
+        return found.files
+    if path.is_file():
+        if not (readable(path.name) or taken_for_lines(path.name) or not path.suffix):
+            if path.suffix in SHARDS:
+                _refuse_shards(path.parent)
+            said = f" ({hint(path.name)})" if hint(path.name) else ""
+            raise DataError(f"{source} has a form that niblick does not read{said}; give {FORMS}")
+        return [(path, source_name(source))]
+    raise DataError(f"there is no source {source!r}{nearest(source, EMBEDDED)}; give {FORMS}")
 
 
-def _readable(name: str) -> bool:
-    """Whether the name says that a file holds documents; `RC_2021-01.zst`, as dumps are called, is JSON lines."""
-    bare = name.lower().endswith(COMPRESSIONS) and name.count(".") == 1
-    return bare or name.lower().endswith((*LINES, *TEXTS, *TABLES))
+def _refuse_shards(folder: Path) -> None:
+    if is_dataset(folder):
+        raise DataError(
+            f"{folder} holds token shards, and no text; `niblick data convert {shlex.quote(str(folder))} --out DIR` "
+            "decodes them"
+        )
+    if foreign := foreign_kind(folder):
+        raise foreign
 
 
-def _taken_for_lines(name: str) -> bool:
-    """Whether a compressed file that the user named is read as JSON lines: nothing says that it is something else."""
-    return name.lower().endswith(COMPRESSIONS) and not _hint(name) and not name.lower().endswith(TEXTS)
+def _is_plain(path: Path) -> bool:
+    """Whether a file is text, and no lines or rows of documents."""
+    low = path.name.lower()
+    return not low.endswith((*LINES, *SHEETS, *TABLES)) and not taken_for_lines(low)
 
 
-def _hint(name: str) -> str:
-    """What to do about a file in a form of others; "" if there is nothing to say."""
-    parts = [f".{part}" for part in name.lower().split(".")[1:]]
-    return next((f" ({hint})" for suffixes, hint in UNREAD.items() if {*suffixes} & {*parts}), "")
-
-
-def _files_below(directory: Path) -> list[tuple[Path, str]]:
-    """All readable files below `directory`, sorted by their path inside it.
-
-    Hidden ones (.git, .venv) are left out, and so is plain `.json`, which beside data mostly describes it.
-    """
-    found = []
-    for root, folders, names in os.walk(directory):
-        folders[:] = [folder for folder in folders if not folder.startswith(".")]
-        for name in names:
-            described = name.lower().endswith(".json")
-            cached = name.startswith("cache-") and "state.json" in names  # of the datasets library, no part of it
-            if _readable(name) and not (name.startswith(".") or described or cached):
-                path = Path(root, name)
-                found.append((path, path.relative_to(directory).as_posix()))
-    return sorted(found, key=lambda item: item[1])
-
-
-def _file_blocks(path: Path, name: str, reading: Reading) -> Iterator[Block]:
-    lowered = path.name.lower()
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
     try:
-        if lowered.endswith(TABLES):
-            yield from grouped(_table_documents(path, name, reading))
-        elif lowered.endswith(LINES) or _taken_for_lines(lowered):
-            with open(path, "rb") as file:
-                yield from line_blocks(decompressed(file, str(path), reading.max_window), str(path), reading.text_key)
-        else:
-            yield from grouped(_text_documents(path, name, reading))
+        yield
     except DAMAGED as error:
         raise DataError(f"{path} is damaged ({error}); fetch or compress it again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _file_blocks(path: Path, name: str, reading: Reading, uncut: list[Path]) -> Iterator[Block]:
+    """The blocks of one file; text files that a separator did not cut are put into `uncut`."""
+    lowered = path.name.lower()
+    with _named(path):
+        if lowered.endswith(TABLES):
+            yield from grouped(_table_documents(path, name, reading))
+        elif lowered.endswith(SHEETS):
+            yield from grouped(_sheet_documents(path, name, reading))
+        elif _is_plain(path):
+            yield from grouped(_text_documents(path, name, reading, uncut))
+        else:
+            yield from line_blocks(text_pieces(path, reading), str(path), reading.text_key)
 
 
 def line_blocks(pieces: Iterator[bytes], path: str, text_key: str = "text") -> Iterator[JsonLines]:
@@ -242,9 +263,10 @@ def line_blocks(pieces: Iterator[bytes], path: str, text_key: str = "text") -> I
         if number == 0:
             piece = piece.removeprefix(b"\xef\xbb\xbf")  # what some Windows programs put before JSON
             if piece.lstrip()[:1] == b"[":
+                of_strings = piece.lstrip()[1:].lstrip()[:1] == b'"'
                 raise DataError(
                     f"{path}, line 1: found a JSON list; each line must be an object with a `{text_key}`: "
-                    "`jq -c '.[]' FILE > FILE.jsonl` makes lines of a list"
+                    f"`{_lines_of_list(path, of_strings, text_key)}` makes lines of a list"
                 )
         end = piece.rfind(b"\n") + 1
         if end and size + end >= BLOCK_BYTES:
@@ -260,11 +282,16 @@ def line_blocks(pieces: Iterator[bytes], path: str, text_key: str = "text") -> I
         yield JsonLines(b"".join(waiting), path, line, text_key)
 
 
-def _too_long(where: str) -> DataError:
-    return DataError(
-        f"{where}: one document is longer than {MAX_DOCUMENT_BYTES >> 20} MiB; split it into documents, "
-        "a text file by --separator"
-    )
+def _lines_of_list(path: str, of_strings: bool, text_key: str) -> str:
+    """The command that makes JSON lines of a file that is one list."""
+    how, bare = unpacking(path)
+    lines = shlex.quote(bare.removesuffix(".json").removesuffix(".jsonl") + "-lines.jsonl")
+    each = f".[] | {{{json.dumps(text_key)}: .}}" if of_strings else ".[]"
+    return f"{how} {shlex.quote(path)} | jq -c '{each}' > {lines}"
+
+
+def _too_long(where: str, how: str = "split it into documents") -> DataError:
+    return DataError(f"{where}: one document is longer than {MAX_DOCUMENT_BYTES >> 20} MiB; {how}")
 
 
 def _parse_line(line: bytes, where: str, default: str, key: str) -> Document:
@@ -273,34 +300,47 @@ def _parse_line(line: bytes, where: str, default: str, key: str) -> Document:
         record = json.loads(text, parse_int=integer)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8") from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise DataError(
+            f"{where}: its values lie too many levels inside each other to be read; leave the deepest key out"
+        ) from error
+    except ValueError as error:
         message = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise DataError(f"{where}: not a JSON object ({message}); each line must be one, with a `{key}`") from error
     if not isinstance(record, dict):
-        raise DataError(f"{where}: found a JSON {_kind(record)}; each line must be an object with a `{key}`")
+        raise DataError(f"{where}: found {_kind(record)}; each line must be an object with a `{key}`")
     body, source = _value(record, key), record.get("source")
-    if not isinstance(body, str):
+    if body is _NOTHING:
         found = ", ".join(map(repr, list(record)[:8])) or "nothing"
-        raise DataError(f"{where}: found the keys {found}, but no string `{key}`; name the right key by --text-key")
+        raise DataError(f"{where}: found the keys {found}, but no `{key}`; name the key of the text by --text-key")
+    if not isinstance(body, str):
+        raise DataError(
+            f"{where}: `{key}` is {_kind(body)}, where a string is expected; leave the line out, or name another key "
+            "by --text-key"
+        )
     if source is not None and not isinstance(source, str):
-        raise DataError(f"{where}: `source` is a {_kind(source)}; make it a string or leave it out")
+        raise DataError(f"{where}: `source` is {_kind(source)}; make it a string or leave it out")
     if "\\u" in text:  # the only way for half a surrogate pair to come in
         for value in (body, source or ""):
             _refuse_surrogates(value, where)
     return Document(body, source or default)
 
 
+_NOTHING = object()
+
+
 def _value(record: Any, key: str) -> Any:
-    """What stands under `key`, or under its parts, one inside the other."""
+    """What stands under `key`, or under its parts, one inside the other; _NOTHING if nothing does."""
     if key in record:
         return record[key]
     for step in key.split("."):
-        record = record.get(step) if isinstance(record, dict) else None
+        record = record.get(step, _NOTHING) if isinstance(record, dict) else _NOTHING
     return record
 
 
 def _kind(value: object) -> str:
-    return "number" if isinstance(value, int | float) else type(value).__name__
+    names = {dict: "an object", list: "a JSON list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
 
 
 def _refuse_surrogates(text: str, where: str) -> None:
@@ -314,24 +354,32 @@ def _refuse_surrogates(text: str, where: str) -> None:
         ) from error
 
 
-def _text_documents(path: Path, name: str, reading: Reading) -> Iterator[Document]:
-    """The whole file as one document, or what stands between separators; a newline beside one belongs to it."""
-    separator = reading.separator.encode()
-    with open(path, "rb") as file:
-        waiting, number, line = b"", 0, 1
-        for piece in decompressed(file, str(path), reading.max_window):
-            parts = (waiting + piece).split(separator) if separator else [waiting + piece]
-            for part in parts[:-1]:
-                line += part.count(b"\n")
-                if text := _decoded(part.strip(b"\r\n"), f"{path}, the document that ends in line {line}"):
-                    number += 1
-                    yield Document(text, name)
-            waiting = parts[-1]
-            if len(waiting) > MAX_DOCUMENT_BYTES:
-                raise _too_long(f"{path}, after line {line}")
+def _text_documents(path: Path, name: str, reading: Reading, uncut: list[Path]) -> Iterator[Document]:
+    """The whole file as one document, its pieces, or what stands between separators with the newlines beside them."""
+    pieces, separator = text_pieces(path, reading), reading.separator.encode()
+    if reading.piece:
+        before = 0
+        for piece in at_paragraphs(pieces, reading.piece):
+            yield Document(_decoded(piece, str(path), before), name)
+            before += len(piece)
+        return
+    waiting, line, cuts = b"", 1, 0
+    for piece in pieces:
+        parts = (waiting + piece).split(separator) if separator else [waiting + piece]
+        for part in parts[:-1]:
+            line, cuts = line + part.count(b"\n"), cuts + 1
+            if text := _decoded(part.strip(b"\r\n"), f"{path}, the document that ends in line {line}"):
+                yield Document(text, name)
+        waiting = parts[-1]
+        if len(waiting) > MAX_DOCUMENT_BYTES:
+            how = "cut it by --separator, or give that file alone, with --val-share and without --val-docs"
+            raise _too_long(f"{path}, after line {line}", how)
     if not separator:
         yield Document(_decoded(waiting, str(path)), name)
-    elif text := _decoded(waiting.strip(b"\r\n"), f"{path}, after line {line}"):
+        return
+    if not cuts:
+        uncut.append(path)
+    if text := _decoded(waiting.strip(b"\r\n"), f"{path}, after line {line}"):
         yield Document(text, name)
 
 
@@ -346,11 +394,18 @@ def _table_documents(path: Path, name: str, reading: Reading) -> Iterator[Docume
         yield Document(text, source or name)
 
 
-def _decoded(data: bytes, where: str) -> str:
+def _sheet_documents(path: Path, name: str, reading: Reading) -> Iterator[Document]:
+    tabs = ".tsv" in path.name.lower()
+    for text, source in sheet_texts(text_pieces(path, reading), str(path), reading.text_key, tabs, MAX_DOCUMENT_BYTES):
+        yield Document(text, source or name)
+
+
+def _decoded(data: bytes, where: str, before: int = 0) -> str:
+    """`data` as text; `before` bytes of the file stand before it."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8") from error
+        raise DataError(f"{where}: byte {before + error.start + 1} is not UTF-8; convert the file to UTF-8") from error
 
 
 def grouped(documents: Iterator[Document]) -> Iterator[Texts]:

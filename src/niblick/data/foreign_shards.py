@@ -12,6 +12,7 @@ modded-nanogpt's shards are llm.c's, called as the challenge's are.
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from niblick.challenge import rules
-from niblick.data.shards import HEADER_BYTES, read_shard
+from niblick.data.shards import HEADER_BYTES, read_shard, shard_files
 from niblick.errors import DataError
 
 GPT2_BETWEEN = 50256
 """The token that stands between documents in GPT-2's vocabulary."""
 _LLAMA3 = (20240801, 7)
 """Magic number and version of llm.c's shards for Llama 3."""
+_WIDE, _WIDE_LEAST = 16, 64
+"""Above so many uint16 it is no chance that every second one is below 16."""
 _NAME = re.compile(r"(?:^|_)(train|val)(?:_\d+)?\.(?:bin|npy)$")
 
 
@@ -41,29 +44,48 @@ def foreign_splits(directory: Path) -> dict[str, list[Path]]:
 
 def foreign_kind(directory: Path) -> DataError | None:
     """What to say of a folder that holds token shards of another project; None where it holds none."""
-    text = "text cannot be made of it here: give the text that it was made from to `niblick data prepare --source`"
     for pattern, beside, kind in (
         ("*.idx", "*.bin", "Megatron-LM's (NAME.bin with NAME.idx)"),
         ("index.json", "chunk-*.bin", "litdata's (chunk-*.bin with index.json)"),
         ("data[0-9]*.bin", "data[0-9]*.bin", "llama2.c's (data00.bin, flat, without splits)"),
     ):
         if any(directory.glob(pattern)) and any(directory.glob(beside)):
-            return DataError(f"{directory} holds token shards, but {kind}; {text}")
+            return DataError(
+                f"{directory} holds token shards, but {kind}, of which no text can be made here: give the text that "
+                "they were made from: `niblick data prepare --source TEXT --out DIR`"
+            )
     splits = foreign_splits(directory)
     if not splits:
         return None
     first = next(iter(splits.values()))[0]
     if (directory / "meta.pkl").is_file():
+        text = directory / "input.txt"
+        source = shlex.quote(str(text)) if text.is_file() else "TEXT"
         return DataError(
             f"{directory} holds nanoGPT's characters as tokens ({first.name}, meta.pkl), and pickles of strangers are "
-            f"not opened; make a dataset of its text: `niblick data prepare --source {directory / 'input.txt'} "
-            "--separator SEPARATOR --out DIR`"
+            "not opened; make a dataset of the text that they were made from: "
+            f"`niblick data prepare --source {source} --out DIR`"
         )
     return DataError(
-        f"{directory} holds token shards, but {_form(first)}; `niblick data convert {directory} --given tokenizer.json "
-        "--out DIR` makes a dataset of their text (given is the vocabulary they were made with, GPT-2's for one: "
-        "tokenizer.json, vocab.json or FILE.tiktoken)"
+        f"{directory} holds token shards, but {_form(first)}; `niblick data convert {shlex.quote(str(directory))} "
+        "--given tokenizer.json --out DIR` makes a dataset of their text (given is the vocabulary they were made with, "
+        "GPT-2's for one: tokenizer.json, vocab.json or FILE.tiktoken)"
     )
+
+
+def is_dataset(directory: Path) -> bool:
+    """Whether a folder holds shards that niblick opens: the challenge's or its own."""
+    folders = [directory, *directory.glob("datasets/*")]
+    files = [path for folder in folders for split in ("train", "val") for path in shard_files(folder, split)]
+    return bool(files) and not is_llama3(files[0])
+
+
+def is_llama3(path: Path) -> bool:
+    """Whether a shard is one of llm.c's for Llama 3, whatever its name."""
+    try:
+        return _head(path)[:2] == _LLAMA3
+    except OSError:
+        return False
 
 
 def read_foreign(path: Path) -> npt.NDArray[Any]:
@@ -92,7 +114,19 @@ def _read(path: Path) -> npt.NDArray[Any]:
         return np.memmap(path, "<u4", "r", HEADER_BYTES, (count,))
     if size % 2 or not size:
         raise DataError(f"{path} has {size} bytes, which are no uint16 tokens; fetch it again")
-    return np.memmap(path, "<u2", "r")
+    tokens = np.memmap(path, "<u2", "r")
+    _refuse_wide(path, tokens)
+    return tokens
+
+
+def _refuse_wide(path: Path, tokens: npt.NDArray[Any]) -> None:
+    """Raise DataError for tokens of 4 or 8 bytes: of those every second uint16 is next to nothing."""
+    first = tokens[: 1 << 16]
+    if len(first) >= _WIDE_LEAST and int(first[1::2].max()) < _WIDE and int(first[::2].max()) >= _WIDE:
+        raise DataError(
+            f"{path} holds tokens of 4 bytes or more (every second uint16 in it is below {_WIDE}), and without a "
+            "header only uint16 is read; write it again as uint16, or as a numpy array of uint32 in a .npy file"
+        )
 
 
 def _head(path: Path) -> tuple[int, int, int]:

@@ -21,7 +21,7 @@ from typing import Any
 from niblick.challenge import rules
 from niblick.data.corpus import Corpus, corpus_of_foreign, corpus_of_shards, open_corpus
 from niblick.data.dataset import Dataset
-from niblick.data.documents import AS_IT_IS, Reading, no_documents
+from niblick.data.documents import AS_IT_IS, Reading, no_documents, refuse_unused
 from niblick.data.download import PREFIX, Files, challenge_documents, fetch_shards
 from niblick.data.encode import Encoded, encode_blocks
 from niblick.data.subword_training import Normalization, train_subwords
@@ -44,6 +44,7 @@ def prepare(
     out: str | Path,
     *,
     val_docs: int | None = None,
+    val_share: float | None = None,
     max_docs: int | None = None,
     shard_tokens: int = rules.SHARD_TOKENS,
     workers: int | None = None,
@@ -56,7 +57,8 @@ def prepare(
     """Make a dataset of `source` in `out` and return its manifest.
 
     `tokenizer` is `byte260` (the default), FILE.model, or `sp:VOCAB`, trained on the training documents with
-    `normalization`. `val_docs` first documents become the validation split, `max_docs` are read in all, `workers`
+    `normalization`. `val_docs` first documents become the validation split, or `val_share` of them (0.05 is one in
+    twenty); one text alone is cut for that at the ends of its paragraphs. `max_docs` are read in all, `workers`
     processes encode (default: one per core, at most 6; for bytes none but this one). The source `challenge:docs`
     streams the challenge's documents; `challenge:sp1024` and its like fetch `train_shards` finished shards, tokenizer
     included (`hub` is where from). `reading` is how files are read. Raises DataError for bad input and for an `out`
@@ -64,27 +66,42 @@ def prepare(
     """
     out = Path(out)
     refuse_used(out)
-    for name, value, least in (("val_docs", val_docs, 0), ("max_docs", max_docs, 1), ("shard_tokens", shard_tokens, 1)):
-        if value is not None and value < least:
-            raise DataError(f"{name} is {value}; it must be at least {least}")
+    _check_numbers(val_docs=(val_docs, 0), max_docs=(max_docs, 1), shard_tokens=(shard_tokens, 1))
+    if val_share is not None and not 0 < val_share < 1:
+        raise DataError(f"--val-share is {val_share}; give a share between 0 and 1, as 0.05 for one in twenty")
+    if val_share is not None and val_docs is not None:
+        raise DataError("--val-docs and --val-share both say what is held out; give one of them")
     variant = source.removeprefix(PREFIX) if source.startswith(PREFIX) else None
+    if variant is not None:
+        refuse_unused(source, reading)
+        if val_share is not None:
+            raise DataError(f"the validation documents of {source} are fixed by the challenge; leave --val-share out")
     if variant is not None and variant != "docs":
         if tokenizer not in (None, variant):
             raise DataError(
                 f"{source} is shards of {variant} already; leave the tokenizer out, and convert them, "
                 f"or take {PREFIX}docs, for tokens of {tokenizer}"
             )
-        for name, value in (("val_docs", val_docs), ("max_docs", max_docs)):
+        for name, value in (("--val-docs", val_docs), ("--max-docs", max_docs)):
             if value is not None:
                 raise DataError(f"{source} is finished shards, whose splits stay as they are; leave {name} out")
         return fetch_shards(variant, out, train_shards=train_shards, files=hub, progress=progress)
     if train_shards is not None:
-        raise DataError(f"{source} is text, which has no shards yet; leave train_shards out, or say max_docs")
+        raise DataError(f"{source} is text, which has no shards yet; leave --train-shards out, or say --max-docs")
     tokenizer = tokenizer or "byte260"
     if not re.fullmatch(r"sp:\d+", tokenizer):
         make_tokenizer(tokenizer)  # a wrong name is better found before the text is read
-    corpus = challenge_documents(val_docs, hub) if variant else open_corpus(source, val_docs, max_docs, reading)
+    corpus = (
+        challenge_documents(val_docs, hub) if variant else open_corpus(source, val_docs, max_docs, reading, val_share)
+    )
     return _build(corpus, tokenizer, out, max_docs, shard_tokens, workers, normalization, progress)
+
+
+def _check_numbers(**numbers: tuple[int | None, int]) -> None:
+    """Raise DataError for a number that is smaller than the least beside it."""
+    for name, (value, least) in numbers.items():
+        if value is not None and value < least:
+            raise DataError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
 
 
 def convert(
@@ -106,8 +123,7 @@ def convert(
     """
     out = Path(out)
     refuse_used(out)
-    if shard_tokens < 1:
-        raise DataError(f"shard_tokens is {shard_tokens}; it must be at least 1")
+    _check_numbers(shard_tokens=(shard_tokens, 1))
     corpus = _shards(Path(directory), given)
     return _build(corpus, tokenizer, out, None, shard_tokens, workers, normalization, progress)
 

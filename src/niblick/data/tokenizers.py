@@ -7,6 +7,7 @@ that of the H-Net paper: byte values as they are, 254 and 255, which UTF-8 never
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from niblick.data.subwords import SentencePieceTokenizer
-from niblick.data.vocabularies import SUFFIXES, Vocabulary, decodes_only
+from niblick.data.vocabularies import ENCODES, SUFFIXES, Vocabulary, decodes_only, other_tokenizer
 from niblick.errors import DataError, nearest
 
 Tokens = npt.NDArray[np.uint16]
@@ -148,6 +149,8 @@ KNOWN = (*BYTE_TOKENIZERS, "FILE.model", "sp:1024")
 
 def given_tokenizer(name: str) -> Tokenizer:
     """Build what decodes shards: a tokenizer by name, or the vocabulary of others in a file. Raises DataError."""
+    if re.fullmatch(r"sp:\d+", name):
+        raise DataError(f"{name} trains a tokenizer, and the one that made these shards is needed: give its FILE.model")
     return Vocabulary.read(Path(name)) if name.endswith(SUFFIXES) else make_tokenizer(name)
 
 
@@ -163,7 +166,10 @@ def make_tokenizer(name_or_spec: str | Mapping[str, Any], directory: Path | None
         if name_or_spec.endswith(".model"):
             return SentencePieceTokenizer.read(Path(name_or_spec))
         if name_or_spec.endswith(SUFFIXES):
+            Vocabulary.read(Path(name_or_spec))  # one that decodes, or the reason why it does not
             raise decodes_only(name_or_spec)
+        if kind := other_tokenizer(name_or_spec):
+            raise DataError(f"{name_or_spec} {kind}; text is encoded by {ENCODES}")
         raise DataError(f"there is no tokenizer {name_or_spec!r}{nearest(name_or_spec, KNOWN)}")
     name, kind = str(name_or_spec.get("name")), str(name_or_spec.get("kind"))
     if kind == "byte" or kind == "pure_byte":

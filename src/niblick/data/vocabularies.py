@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,22 @@ def decodes_only(name: str) -> DataError:
     """The error for a foreign vocabulary where text is to be encoded."""
     return DataError(
         f"{name} is a vocabulary of the transformers library or of tiktoken: niblick decodes shards made with it "
-        f"(`niblick data convert FOLDER --given {name} --out DIR`), and encodes text by {ENCODES}"
+        f"(`niblick data convert FOLDER --given {shlex.quote(name)} --out DIR`), and encodes text by {ENCODES}"
     )
+
+
+def other_tokenizer(name: str) -> str:
+    """What to say of a file of others that is no tokenizer here; "" where its name says nothing."""
+    path = Path(name)
+    said = {
+        ".pkl": "is a pickle, and pickles of strangers are not opened",
+        ".bin": "is binary, as llama2.c's tokenizer.bin is, which is made of a tokenizer.model: give that",
+        ".vocab": f"lists the pieces of a SentencePiece model: give {path.with_suffix('.model').name}, which lies "
+        "beside it where it was trained",
+    }.get(path.suffix.lower(), "is no file of a kind that is known as a tokenizer")
+    if not path.is_file():
+        return "does not exist" if path.suffix.lower() in (".pkl", ".bin", ".vocab") else ""
+    return said
 
 
 def _ranks(path: Path, data: bytes) -> dict[int, bytes]:
@@ -115,9 +130,11 @@ def _from_json(path: Path, data: bytes) -> tuple[dict[int, bytes], set[int]]:
     names = [str(step.get("type")) for step in steps if isinstance(step, dict)]
     kind, vocab = model.get("type", "BPE"), model.get("vocab")
     if kind != "BPE" or "ByteLevel" not in names or not isinstance(vocab, dict):
+        model_file = path.with_name("tokenizer.model")
+        beside = f"give {model_file}, which lies beside it" if model_file.is_file() else f"text is encoded by {ENCODES}"
         raise DataError(
             f"{path} is a {kind} vocabulary with the decoder {'+'.join(names) or 'none'}, and of those only byte-level "
-            "BPE is read, such as GPT-2's and Llama 3's; where a tokenizer.model lies beside it, give that"
+            f"BPE is read, such as GPT-2's and Llama 3's; {beside}"
         )
     letters, known, controls = _letters(), dict[int, bytes](), set[int]()
     for piece, token in vocab.items():

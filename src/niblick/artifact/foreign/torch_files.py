@@ -19,10 +19,13 @@ WRAPPED = ("model", "state_dict", "model_state_dict")
 _OTHERS = {
     b"GGUF": "a GGUF file of llama.cpp, and its blocks of weights are read by nothing here",
     b"\xc6\xd7\x34\x01": "a checkpoint of llm.c (model_*.bin), GPT-2's, which no preset is",
-    b"\x80": "a pickle, perhaps torch's form before 1.6: where you trust it, save it again by "
-    "torch.save(torch.load(FILE, weights_only=True), NEW)",
+    b"\x80": "a plain pickle, which torch.save did not write: nothing in it is run; ask for a state dict",
 }
 """Other files of weights, by the bytes that they begin with."""
+
+
+_BEFORE_1_6 = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
+"""The number that begins torch's own form before 1.6, as every pickle writes it."""
 
 
 def load_dictionary(path: Path, data: bytes | None = None) -> dict[Any, Any]:
@@ -72,11 +75,16 @@ def _other(path: Path, data: bytes | None) -> str:
     """What else a file is that no zip begins, in words; "" if it is not known."""
     if data is None:
         with open(path, "rb") as file:
-            data = file.read(16)
+            data = file.read(32)
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < 1 << 27:
         return (
             "a file of safetensors; where its names are the published ones, "
             "torch.save(safetensors.torch.load_file(FILE), NEW) makes one that is read"
+        )
+    if data.startswith(b"\x80") and _BEFORE_1_6 in data[:32]:
+        return (
+            "in torch's form before 1.6: where you trust it, save it again by "
+            "torch.save(torch.load(FILE, weights_only=True), NEW)"
         )
     return next((kind for begin, kind in _OTHERS.items() if data.startswith(begin)), "")
 

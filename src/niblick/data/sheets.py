@@ -1,0 +1,73 @@
+"""CSV and TSV as rows of text, streamed: fields in quotes may hold line ends, as spreadsheets and pandas write them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+
+from niblick.errors import DataError
+
+
+def sheet_texts(
+    pieces: Iterable[bytes], path: str, key: str, tabs: bool, longest: int
+) -> Iterator[tuple[str, str | None]]:
+    """Give the text and the `source` (None where there is none) of each row; the first line names the columns.
+
+    Fields are separated by tabs, or else by commas, and hold `longest` bytes at most. Raises DataError for a file
+    without such a column, with rows of other lengths, with quotes out of place, or not in UTF-8.
+    """
+    csv.field_size_limit(longest)  # the module's own limit is 128 KiB a field
+    rows = csv.reader(_lines(pieces, path, longest), delimiter="\t" if tabs else ",", strict=True)
+    try:
+        names = next(rows, None)
+        if names is None:
+            return
+        column, origin = _column(names, path, key), names.index("source") if names.count("source") == 1 else None
+        for row in rows:
+            if len(row) == len(names):
+                yield row[column], row[origin] if origin is not None and origin != column else None
+            elif row:
+                raise DataError(
+                    f"{path}, line {rows.line_num}: a row of {len(row)} fields, where the first line names "
+                    f"{len(names)} columns; put fields that hold the separator into quotes"
+                )
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {rows.line_num}: no row of {'TSV' if tabs else 'CSV'} ({error}); write the file again with "
+            "quotes around fields and doubled inside them, or as JSON lines"
+        ) from error
+
+
+def _column(names: list[str], path: str, key: str) -> int:
+    if names.count(key) != 1:
+        found = ", ".join(map(repr, names[:8]))
+        several = "several columns" if key in names else "no column"
+        raise DataError(
+            f"{path}, line 1: found the columns {found}, and {several} `{key}`; name the one of the text by --text-key"
+        )
+    return names.index(key)
+
+
+def _lines(pieces: Iterable[bytes], path: str, longest: int) -> Iterator[str]:
+    """Lines with their ends, decoded one by one."""
+    waiting, number = b"", 0
+    for piece in pieces:
+        *lines, waiting = (waiting + piece).split(b"\n")
+        for line in lines:
+            number += 1
+            yield _text(line + b"\n", path, number)
+        if len(waiting) > longest:
+            raise DataError(f"{path}, line {number + 1}: longer than {longest >> 20} MiB; split it into documents")
+    if waiting:
+        yield _text(waiting, path, number + 1)
+
+
+def _text(line: bytes, path: str, number: int) -> str:
+    if number == 1:
+        line = line.removeprefix(b"\xef\xbb\xbf")  # what spreadsheets put before the first name
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}, line {number}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8"
+        ) from error

@@ -1,0 +1,58 @@
+"""CSV and TSV: what Python's own writer wrote comes back, and what is no table is refused by line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from pathlib import Path
+
+import pytest
+
+from niblick.data import compressed
+from niblick.data.documents import Document, Reading, count_documents, read_documents
+from niblick.errors import DataError
+
+TEXTS = ["plain", 'with "quotes", commas\tand tabs', "two\nlines\r\nand more", "", "naïve 日本語"]
+
+
+@pytest.mark.parametrize("name", ["docs.csv", "docs.tsv", "docs.csv.gz"])
+def test_as_it_was_written(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO(newline="")
+    writer = csv.writer(written, "excel-tab" if "tsv" in name else "excel")
+    writer.writerows([["id", "content", "source"], *([number, text, "s"] for number, text in enumerate(TEXTS))])
+    data = b"\xef\xbb\xbf" + written.getvalue().encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    for piece in (1 << 20, 3):
+        monkeypatch.setattr(compressed, "PIECE", piece)
+        assert list(read_documents(str(path), Reading("content"))) == [Document(text, "s") for text in TEXTS]
+    assert count_documents(str(path), 9, Reading("content")) == len(TEXTS)
+    with pytest.raises(
+        DataError, match="found the columns 'id', 'content', 'source', and no column `text`; name the one"
+    ):
+        list(read_documents(str(path)))
+
+
+def test_long_fields(tmp_path: Path) -> None:
+    path = tmp_path / "docs.csv"
+    path.write_text("text\n" + "long " * 100_000 + "\n")
+    assert [len(d.text) for d in read_documents(str(path))] == [500_000]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"id,text\n1,a,b\n", "line 2: a row of 3 fields, where the first line names 2 columns"),
+        (b'text\n"never ends\n', "no row of CSV"),
+        (b'text\n"a" b\n', "line 2: no row of CSV"),
+        (b"text\ncaf\xe9\n", "line 2: byte 4 is not UTF-8"),
+        (b"text,text\na,b\n", "several columns `text`"),
+        (b"", "holds no documents"),
+    ],
+)
+def test_no_tables(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "docs.csv"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        list(read_documents(str(path)))
