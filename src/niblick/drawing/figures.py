@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 INK = "#7d8590"
@@ -156,7 +157,7 @@ def sensitivity_bars(rows: list[dict[str, Any]], kind: str = "svg", most: int = 
     return saved(figure, kind)
 
 
-def chunk_lengths(rows: list[tuple[str, dict[int, int]]], kind: str = "svg", unit: str = "bytes") -> bytes:
+def chunk_lengths(rows: Sequence[tuple[str, Mapping[int, int]]], kind: str = "svg", unit: str = "bytes") -> bytes:
     """Shares of chunks by length, a line of steps for each (name, histogram); what is longer than all but 1% is cut."""
     figure, axes = new_axes(6.2, 3.1)
     longest = max(_quantile(counts, 0.99) for _, counts in rows)
@@ -192,7 +193,7 @@ def _legend(axes: Any) -> None:
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 
 
-def _quantile(counts: dict[int, int], share: float) -> int:
+def _quantile(counts: Mapping[int, int], share: float) -> int:
     """The least length that so large a share of chunks does not exceed."""
     total, seen = sum(counts.values()), 0
     for length in sorted(counts):

@@ -215,13 +215,13 @@ class Lab:
         length, reader = config_of(done.run).score.seq_len, Reader(model, dataset.tokenizer)
         sample = make_sample(reader, dataset.val, WINDOWS, length, {})
         facts = level_facts(reader.read(sample.windows), sample, 0)
-        whitespace = facts["whitespace_agreement"]
+        whitespace = facts.whitespace_agreement
         return {
-            "per_256": f"{facts['boundaries_per_window'] * 256 / length:.1f}",
-            "mean_length": f"{facts['mean_length']['tokens']:.2f}",
-            "variation": f"{facts['variation']['tokens']:.2f}",
+            "per_256": f"{facts.boundaries_per_window * 256 / length:.1f}",
+            "mean_length": f"{facts.mean_length.tokens:.2f}",
+            "variation": f"{facts.variation.tokens:.2f}",
             "whitespace": "–" if whitespace is None else f"{whitespace:.1%}",
-            "dropped": f"{facts['truncated']['dropped']:.1%}",
+            "dropped": f"{facts.dropped:.1%}",
         }
 
     def opened(self, done: Done) -> tuple[LM, Dataset]:

@@ -265,7 +265,7 @@ def _pictures(entry: Entry) -> list[str]:
         return []
     try:
         subject = open_subject(str(entry.artifact), entry.run.path.parent, entry.config.data.path, "cpu")
-        return [level["brackets"] for level in sentence_facts(subject.reader)]
+        return [level.brackets for level in sentence_facts(subject.reader)]
     except NiblickError as error:
         return [f"no picture: {error}"]
 
