@@ -131,12 +131,12 @@ def test_ablation_is_against_the_control_of_the_sweep(runs: Path) -> None:
     rows = ledger.rows()
     configs = {row.id: {"model.width": ledger.config(row)["model"]["width"]} for row in rows if row.status == "done"}
     facts = ablation(rows, configs, "control")
-    assert (facts["reference"], facts["keys"]) == ("control", ["model.width"])
-    wide = next(row for row in facts["rows"] if row["name"] == "wide")
-    assert wide["difference"] == pytest.approx(-0.1)
-    assert 0 < wide["p"] < 0.01
-    assert wide["error"] > 0
-    assert ablation([], {})["rows"] == []
+    assert (facts.reference, facts.keys) == ("control", ("model.width",))
+    wide = next(row for row in facts.rows if row.name == "wide")
+    assert wide.difference == pytest.approx(-0.1)
+    assert 0 < wide.p < 0.01
+    assert wide.error > 0
+    assert ablation([], {}).rows == ()
 
 
 @pytest.mark.slow
