@@ -155,9 +155,9 @@ def rerun(folder: Path, form: Form | None, data: str, handling: rerunning.Handli
     except NiblickError as error:
         return failed(name, str(error))
     said = form.bpb.value
-    off = found["bpb"] - said
-    facts = {"bpb": found["bpb"], "stated": said, "off": off, "how": found["how"]}
-    told = f"{found['bpb']:.6f} BPB in a fresh environment {found['how']}; submission.json says {said:.6f}"
+    off = found.bpb - said
+    facts = {"bpb": found.bpb, "stated": said, "off": off, "how": found.how}
+    told = f"{found.bpb:.6f} BPB in a fresh environment {found.how}; submission.json says {said:.6f}"
     return passed(name, told, **facts) if abs(off) <= rerunning.ENOUGH else failed(name, told, **facts)
 
 
