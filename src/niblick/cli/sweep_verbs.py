@@ -244,12 +244,12 @@ def study(
         overrides=overrides or [],
         say=RunConsole().say,
     )
-    facts = run_study(STUDIES[name], lab)
+    found = run_study(STUDIES[name], lab)
     if json_:
-        print_json(facts)
+        print_json(found)
     else:
-        print(facts["markdown"])
-        print(f"{facts['folder']}: tables.md, tables.json, report.html ({human_seconds(facts['seconds'])})")
+        print(found.markdown)
+        print(f"{found.folder}: tables.md, tables.json, report.html ({human_seconds(found.seconds)})")
 
 
 def _named(entries: list[str], option: str) -> dict[str, str]:

@@ -143,13 +143,13 @@ def _across(axes: Any, whole: float, side: str = "left") -> None:
     )
 
 
-def sensitivity_bars(rows: list[dict[str, Any]], kind: str = "svg", most: int = 24) -> bytes:
-    """Bars of the BPB that protecting each tensor gains, dearest first; at most `most` of them."""
-    gains = [row for row in rows if row["gained"] > 0]
-    shown = sorted(gains, key=lambda row: -row["gained"])[:most][::-1]
+def sensitivity_bars(rows: Sequence[tuple[str, float]], kind: str = "svg", most: int = 24) -> bytes:
+    """Bars of the BPB that protecting each (named) tensor gains, dearest first; at most `most` of them."""
+    gains = [row for row in rows if row[1] > 0]
+    shown = sorted(gains, key=lambda row: -row[1])[:most][::-1]
     figure, axes = new_axes(6.8, 0.9 + 0.24 * len(shown))
-    axes.barh(range(len(shown)), [1000 * row["gained"] for row in shown], color=OURS, height=0.66)
-    axes.set_yticks(range(len(shown)), [row["name"].removesuffix(".weight") for row in shown], fontsize=8)
+    axes.barh(range(len(shown)), [1000 * gained for _, gained in shown], color=OURS, height=0.66)
+    axes.set_yticks(range(len(shown)), [name.removesuffix(".weight") for name, _ in shown], fontsize=8)
     if shown:
         axes.set_xscale("log")  # an embedding may cost a hundred times what a block does
     axes.set_xlabel("BPB gained by keeping the tensor in fp16, thousandths")
