@@ -44,10 +44,15 @@ class AuditRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArtifactAudit(AuditRecord):
-    """The audit of an artifact, and which artifact and score it is of."""
+class Subject(Record):
+    """Which artifact and score an audit is of, on which text, made by which machine."""
 
     artifact_sha256: str | None = None
     data: str = ""
     machine: Machine | None = None
     score_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactAudit(Subject, AuditRecord):
+    """The audit of an artifact."""
