@@ -80,7 +80,7 @@ def test_the_ruler_repeats_to_the_last_digit(data: Path, tmp_path: Path) -> None
     first, second = (run(data, tmp_path, "fixed-step", "score.documents=2")[1] for _ in range(2))
     assert first.bpb == second.bpb
     other = run(data, tmp_path, "fixed-step", "score.documents=2", "seed=7")[1]
-    assert other["bpb"] != first["bpb"]
+    assert other.bpb != first.bpb
 
 
 @pytest.mark.parametrize(
