@@ -143,7 +143,7 @@ def test_ablation_is_against_the_control_of_the_sweep(runs: Path) -> None:
 def test_the_page_draws_its_charts_in_a_browser(runs: Path, chromium_path: str) -> None:
     """Headless Chromium runs the page: every visible chart becomes an SVG, and no script that a note holds runs."""
     note(runs, NASTY)
-    page = write_report(["width"], runs)["report"]
+    page = write_report(["width"], runs).report
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
     dom = subprocess.run(
         [chromium_path, *options, f"file://{page}"], capture_output=True, text=True, timeout=300
