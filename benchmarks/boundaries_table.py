@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from niblick.boundaries.cuts import Reader, read_text, row_chunks
+from niblick.boundaries.measure import Group
 from niblick.boundaries.pictures import brackets, svg
 from niblick.boundaries.sample import make_sample
 from niblick.boundaries.stability import flips_between_models
@@ -27,6 +28,7 @@ from niblick.config.run_config import RunConfig, override
 from niblick.console import RunConsole
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
+from niblick.facts.reading import plain, read
 from niblick.model.lm import LM
 from niblick.recipes.presets import get_preset
 from niblick.reports.boundary_report import (
@@ -181,12 +183,13 @@ def measure_all(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         everything = Wanted(given.windows, 0, True, True, True, True, files)
         result = Run(runs[f"{name}-1"]).result()
         assert result is not None
-        found = study(subject, everything)
+        studied = study(subject, everything)
+        found = plain(studied)
         found |= {"bpb": result.bpb, "step": result.step, "text_hash": result.text_hash}
         found["code"] = _cut(subject.reader, CODE)
         found["code_before"] = _cut(subject.with_model(untrained(subject)), CODE)
         facts["models"][name] = found
-        write_pictures(subject, found, folder / "pictures" / name)
+        write_pictures(subject, studied, folder / "pictures" / name)
         facts["many"][name] = None
         if given.multilingual:
             facts["many"][name] = _many(subject, Dataset.open(data[f"many-{kind}"]), given.windows)
@@ -207,6 +210,7 @@ def _many(subject: Subject, dataset: Dataset, windows: int) -> dict[str, Any]:
     """Figures on the multilingual text, and the beginnings of some languages' texts in chunks."""
     many = replace(subject, dataset=dataset)
     found = study(many, Wanted(4 * windows))
+    facts = plain(found.levels[0])
     sources = dataset.manifest["niblick"]["sources"]
     split, examples = dataset.val, {}
     assert split.index is not None
@@ -218,9 +222,8 @@ def _many(subject: Subject, dataset: Dataset, windows: int) -> dict[str, Any]:
                 text = subject.reader.tokenizer.decode(ids).decode(errors="ignore").replace("\ufeff", "").strip()
                 line = next((part.strip() for part in text.splitlines() if len(part.strip()) > 30), text)[:60]
                 examples[language] = _cut(subject.reader, line)
-    level = found["levels"][0]
     keys = ("scripts", "sources", "inside_characters", "references", "mean_length", "boundaries_per_window")
-    return {key: level[key] for key in keys} | {"examples": examples, "window": found["window"]}
+    return {key: facts[key] for key in keys} | {"examples": examples, "window": found.window}
 
 
 def _comparisons(given: argparse.Namespace, subjects: dict[str, Subject], runs: dict[str, Path]) -> dict[str, Any]:
@@ -233,10 +236,10 @@ def _comparisons(given: argparse.Namespace, subjects: dict[str, Subject], runs: 
     if all(paths):
         readers = [first.with_model(_at(first, path)) for path in paths if path]
         seeds = flips_between_models(*(reader.read(sample.windows) for reader in readers))
-        sentences = [sentence_facts(reader)[0]["brackets"] for reader in readers]
-        found[f"another seed, both at step {step}"] = seeds | {"same_tokens": True, "sentences": sentences}
+        sentences = [sentence_facts(reader)[0].brackets for reader in readers]
+        found[f"another seed, both at step {step}"] = plain(seeds) | {"same_tokens": True, "sentences": sentences}
     others = {name: each for name, each in subjects.items() if name != "byte260"}
-    return found | {name: against(rows, sample, first, other) for name, other in others.items()}
+    return found | {name: plain(against(rows, sample, first, other)) for name, other in others.items()}
 
 
 def _at(subject: Subject, path: Path) -> LM:
@@ -419,7 +422,7 @@ def _languages(many: dict[str, Any]) -> str:
             group = next((g for g in found["scripts"] if g["name"] == script), None)
             row.append(
                 f"{number(group['mean_length_bytes'], 2)} / {percent(group['inside_characters']['share'])} / "
-                f"{number(word_excess(group), 2)}"
+                f"{number(word_excess(read(Group, group)), 2)}"
                 if group
                 else "–"
             )
@@ -534,7 +537,11 @@ def _sources(models: dict[str, Any]) -> str:
         row = [f"`{source}`"]
         for m in models.values():
             group = next((g for g in m["levels"][0]["sources"] if g["name"] == source), None)
-            row.append(f"{number(group['mean_length_bytes'], 2)} / {number(word_excess(group), 2)}" if group else "–")
+            row.append(
+                f"{number(group['mean_length_bytes'], 2)} / {number(word_excess(read(Group, group)), 2)}"
+                if group
+                else "–"
+            )
         rows.append(row)
     columns = ["source: bytes a chunk / excess, Unicode words", *(MODELS[name] for name in models)]
     return "## By source\n\n" + table(columns, rows)

@@ -24,6 +24,7 @@ from niblick.drawing import figures
 from niblick.drawing import page as report
 from niblick.errors import DataError
 from niblick.facts.events import Event, Start, Step, Validation
+from niblick.facts.reading import plain
 from niblick.recipes.presets import get_preset
 from niblick.run import pipeline, scoring
 from niblick.run.directory import Run, write_json
@@ -92,10 +93,10 @@ def quickstart(folder: Path, seconds: float) -> Quickstart:
         held_out = dataset.tokenizer.decode(dataset.val.slice(0, dataset.val.tokens))
         training = dataset.tokenizer.decode(dataset.train.slice(0, dataset.train.tokens))
         baselines = compressor_baselines(held_out, training, workers=2)
-        plain = get_preset("quickstart")
-        once = dataset.train.tokens // plain.train.batch_tokens  # tables learn by heart what they see twice
+        usual = get_preset("quickstart")
+        once = dataset.train.tokens // usual.train.batch_tokens  # tables learn by heart what they see twice
         config = override(
-            plain,
+            usual,
             [f"data.path={folder / 'data' / 'pydocs'}", f"schedule.max_seconds={seconds}", f"schedule.steps={once}"],
         )
         result = pipeline.run(config, folder / "runs", console)
@@ -128,7 +129,7 @@ def quickstart(folder: Path, seconds: float) -> Quickstart:
         chunks_after=[c.text for c in after],
         brackets_before=brackets(before),
         brackets_after=brackets(after),
-        audit=[check.plain() for check in audited.checks],
+        audit=[plain(check.record()) for check in audited.checks],
         steps=result.step or 0,
         train_seconds=result.train_seconds or 0.0,
         seconds=time.perf_counter() - started,

@@ -147,7 +147,7 @@ def test_the_newest_score_of_the_text_is_the_audited_one(run: Path, data: Path, 
     audited = opened(run, data, tmp_path / "run")
     scores(audited, lambda r: r | {"seconds": 7.5}, lambda r: r | {"stream_hash": "f" * 64})
     newest = claims.last_score(audited.path, audited.dataset.val, audited.config)
-    assert newest is not None and newest["seconds"] == 7.5
+    assert newest is not None and newest.seconds == 7.5
 
 
 def test_a_result_that_says_something_else_fails(run: Path, data: Path, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_slice_is_audited_as_what_it_is(run: Path, data: Path, tmp_path: Path)
     (path.parent / "scores.jsonl").unlink()
     scoring.score_artifact(path, str(data), run=owner)
     audited = auditing.open_audited(path, owner, str(data), QUICK, lambda _: None)
-    assert audited.record is not None and audited.record["slice"] == "first 1 documents"
+    assert audited.record is not None and audited.record.slice == "first 1 documents"
     assert audited.dataset.val.tokens < audited.whole.val.tokens
     assert scores(audited).detail.startswith("1 scores of this text")
     assert scores(audited, lambda r: scaled(r, 0.9)).status == "fail"

@@ -68,7 +68,7 @@ def test_changed_copies_are_leaks(change: str) -> None:
     train, val = [*map(words, TRAIN)], [*map(words, VAL)]
     check = hygiene(a_split("train", [*train, CHANGES[change](val[4])]), a_split("val", val), ByteTokenizer())
     assert check.status == "fail", check.detail
-    assert check.facts["example"]["val_document"] == 4 and check.facts["bytes_found"] > 0.9 * len(val[4])
+    assert check.facts["example"].val_document == 4 and check.facts["bytes_found"] > 0.9 * len(val[4])
 
 
 def test_rewrapping_is_no_difference() -> None:
@@ -84,13 +84,13 @@ def test_clean_text_passes() -> None:
 def test_one_copied_document_is_a_leak() -> None:
     check = hygiene(a_split("train", [*TRAIN, VAL[5]]), a_split("val", VAL), ByteTokenizer())
     assert check.status == "fail"
-    assert (check.facts["example"]["val_document"], check.facts["example"]["train_document"]) == (5, 30)
+    assert (check.facts["example"].val_document, check.facts["example"].train_document) == (5, 30)
 
 
 def test_one_run_in_a_changed_document_is_a_leak_where_the_source_is_known() -> None:
     changed = [*TRAIN[:-1], TRAIN[-1] + VAL[2][40 : 40 + RUN]]
     check = hygiene(a_split("train", changed), a_split("val", VAL), ByteTokenizer(), [*VAL, *TRAIN])
-    assert check.status == "fail" and check.facts["example"]["bytes"] == RUN
+    assert check.status == "fail" and check.facts["example"].bytes == RUN
 
 
 def test_what_the_source_repeats_is_counted_and_shown() -> None:

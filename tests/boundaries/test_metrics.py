@@ -7,6 +7,8 @@ import pytest
 
 from niblick.boundaries.metrics import (
     Agreement,
+    CommonChunk,
+    CutOff,
     agreement,
     beside_whitespace,
     chunk_lengths,
@@ -89,8 +91,8 @@ def test_lengths() -> None:
 
 def test_truncated_by_a_cap() -> None:
     """Rows of 8 positions, cap 8 // 4 = 2: of 5, 2 and 1 boundaries three are over."""
-    assert truncated([5, 2, 1], [8, 8, 8], 4) == {"boundaries": 3 / 8, "windows": 1 / 3}
-    assert truncated([], [], 4) == {"boundaries": None, "windows": None}
+    assert truncated([5, 2, 1], [8, 8, 8], 4) == CutOff(boundaries=3 / 8, windows=1 / 3)
+    assert truncated([], [], 4) == CutOff(boundaries=None, windows=None)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +108,8 @@ def test_script_and_common_chunks() -> None:
     assert script("日本 語x".encode()) == "CJK"
     assert script(b"12 . \xff") == "none"
     assert common_chunks([b"a ", b"b", b"a ", b"\xc3"], 2) == [
-        {"text": "a ", "count": 2, "share": 0.5},
-        {"text": "b", "count": 1, "share": 0.25},
+        CommonChunk(text="a ", count=2, share=0.5),
+        CommonChunk(text="b", count=1, share=0.25),
     ]
 
 

@@ -15,6 +15,7 @@ from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import DataError
+from niblick.facts.reading import plain
 from niblick.model.lm import LM
 from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 
@@ -84,19 +85,19 @@ def test_known_boundaries_are_measured(dataset: Dataset) -> None:
     part = dataset.val.part(int(dataset.val.index["offset"][2]), dataset.val.tokens)
     sample = make_sample(tested, part, 3, 37, edges)
     [facts] = measure(tested.read(sample.windows, costs=True), sample)
-    assert facts["references"]["word ends"]["f1"] == 1
-    assert facts["references"]["word starts"]["f1"] == 0
-    assert facts["references"]["word starts"]["excess"] < 0
-    assert facts["whitespace_agreement"] == 1
-    assert facts["inside_characters"] == {"count": 0, "share": 0}
-    assert facts["common"][0]["text"] in (" ab", " cd")
-    assert facts["boundaries_per_window"] == pytest.approx(13)  # 12 or 13 spaces, and the start
-    assert facts["mean_length"]["tokens"] == pytest.approx(37 / 13)
-    cost = facts["surprisal"]
-    assert cost["boundary"]["tokens"] + cost["inside"]["tokens"] == 3 * 36
-    assert 0 < cost["share_of_bits"] < 1
-    assert facts["truncated"]["L//4"]["boundaries"] == pytest.approx(4 / 13)
-    assert facts["scripts"][0]["name"] == "Latin"
+    assert facts.references["word ends"].f1 == 1
+    assert facts.references["word starts"].f1 == 0
+    assert facts.references["word starts"].excess < 0
+    assert facts.whitespace_agreement == 1
+    assert plain(facts.inside_characters) == {"count": 0, "share": 0}
+    assert facts.common[0].text in (" ab", " cd")
+    assert facts.boundaries_per_window == pytest.approx(13)  # 12 or 13 spaces, and the start
+    assert facts.mean_length.tokens == pytest.approx(37 / 13)
+    cost = facts.surprisal
+    assert cost.boundary.tokens + cost.inside.tokens == 3 * 36
+    assert 0 < cost.share_of_bits < 1
+    assert facts.caps["L//4"].boundaries == pytest.approx(4 / 13)
+    assert facts.scripts[0].name == "Latin"
 
 
 def test_flips_between_windows(dataset: Dataset) -> None:
@@ -104,13 +105,13 @@ def test_flips_between_windows(dataset: Dataset) -> None:
     steady = reader()
     sample = make_sample(steady, dataset.val, 5, 32, {})
     for found in stability.flips_between_windows(steady, dataset.val, sample):
-        assert found["flips_per_window"] == 0
+        assert found.flips_per_window == 0
     counting = reader("fixed")
-    found = {f["shift"]: f for f in stability.flips_between_windows(counting, dataset.val, sample)}
+    found = {f.shift: f for f in stability.flips_between_windows(counting, dataset.val, sample)}
     assert sorted(found) == [1, 8, 16]
-    assert found[8]["flips_per_window"] == 0  # a multiple of its 4
-    assert found[1]["flips_per_window"] == pytest.approx(14)  # of positions 2 to 31 seven, 4, 8, …, and 5, 9, …
-    assert found[1]["share"] == pytest.approx(14 / 30)
+    assert found[8].flips_per_window == 0  # a multiple of its 4
+    assert found[1].flips_per_window == pytest.approx(14)  # of positions 2 to 31 seven, 4, 8, …, and 5, 9, …
+    assert found[1].share == pytest.approx(14 / 30)
 
 
 def test_flips_between_models(dataset: Dataset) -> None:
@@ -118,13 +119,13 @@ def test_flips_between_models(dataset: Dataset) -> None:
     sample = make_sample(one, dataset.val, 5, 32, {})
     rows = one.read(sample.windows)
     same = stability.flips_between_models(rows, one.read(sample.windows))
-    assert (same["flips_per_window"], same["f1"], same["excess"]) == (0, 1, 1)
+    assert (same.flips_per_window, same.f1, same.excess) == (0, 1, 1)
     found = stability.flips_between_models(rows, other.read(sample.windows))
     by_hand = [sum(a != (t % 4 == 0) for t, a in enumerate(row.levels[0].boundary_L.tolist()) if t) for row in rows]
-    assert found["flips_per_window"] == pytest.approx(np.mean(by_hand))
+    assert found.flips_per_window == pytest.approx(np.mean(by_hand))
     across = stability.agreement_across_tokens(rows, one)
-    assert across["windows"] == len(rows)
-    assert across["f1"] > 0.85  # but for control tokens, which the text does not show
+    assert across.windows == len(rows)
+    assert across.f1 > 0.85  # but for control tokens, which the text does not show
 
 
 def test_edits() -> None:
@@ -145,7 +146,7 @@ def test_reach_of_edits() -> None:
     """Under the whitespace router nothing behind an edit moves; a router that counts moves to the end."""
     texts = ["One two three four five", "Eins zwei drei vier"]
     steady = robustness.edits(reader(), texts)
-    assert steady["a letter changed"] == {
+    assert plain(steady["a letter changed"]) == {
         "texts": 2,
         "moved": 0,
         "flips": 0,
@@ -155,19 +156,19 @@ def test_reach_of_edits() -> None:
         "flips_before": 0,
     }
     counting = robustness.edits(reader("fixed"), texts)
-    assert counting["two letters swapped"]["moved"] == 0
+    assert counting["two letters swapped"].moved == 0
     space = counting["a space doubled"]
     # `One two three |four five`: the text goes on at byte 14, then at 15; chunks start at bytes 3, 7, … of both. Behind
     # the edit that is at 1 and 5 before it, at 0, 4 and 8 after it.
-    assert space["moved"] == 1 and space["flips_before"] == 0
-    assert space["largest_reach"] == 9 and space["flips"] == 5
+    assert space.moved == 1 and space.flips_before == 0
+    assert space.largest_reach == 9 and space.flips == 5
 
 
 def test_repeated_and_spaceless() -> None:
-    found = {each["unit"]: each for each in robustness.repeated(reader("fixed"), 40)}
-    assert found["a"] == {"unit": "a", "bytes": 40, "boundaries": 11, "longest": 4}
+    found = {each.unit: each for each in robustness.repeated(reader("fixed"), 40)}
+    assert plain(found["a"]) == {"unit": "a", "bytes": 40, "boundaries": 11, "longest": 4}
     spaces = robustness.without_spaces(reader(), ["One two three"])
-    assert spaces["spaced"]["mean_length_bytes"] == pytest.approx(13 / 3)
-    assert spaces["spaceless"]["mean_length_bytes"] == 11  # no spaces, no boundaries
-    assert spaces["spaceless"]["edges"] == 2 and spaces["spaceless"]["f1"] == 0
+    assert spaces.spaced.mean_length_bytes == pytest.approx(13 / 3)
+    assert spaces.spaceless.mean_length_bytes == 11  # no spaces, no boundaries
+    assert spaces.spaceless.edges == 2 and spaces.spaceless.f1 == 0
     assert robustness.without_spaces(reader(), [" \n"]) is None

@@ -107,61 +107,61 @@ def test_every_score_keeps_what_its_documents_cost(runs: Path) -> None:
 
 def test_groups_and_statistics(runs: Path) -> None:
     facts = compare(names(1, 4, 2, 5, 3, 6), runs)
-    assert [[Path(r).name for r in g["runs"]] for g in facts["groups"]] == [
+    assert [[Path(r).name for r in g.runs] for g in facts.groups] == [
         [f"hnet-small-{n}:{NAME}" for n in (1, 2, 3)],
         [f"hnet-small-{n}:{NAME}" for n in (4, 5, 6)],
     ]
-    [found] = facts["comparisons"]
+    [found] = facts.comparisons
     loss = [[last_score(runs, n)["loss"] for n in group] for group in ((1, 2, 3), (4, 5, 6))]
     theirs = stats.ttest_ind(loss[1], loss[0], equal_var=False)
-    assert (found["seeds"]["t"], found["seeds"]["p"]) == pytest.approx((theirs.statistic, theirs.pvalue))
-    assert facts["groups"][0]["loss"]["deviation"] == pytest.approx(np.std(loss[0], ddof=1))
-    assert found["difference"]["unit"] == "nats per token"
-    assert found["difference"]["value"] == pytest.approx(np.mean(loss[1]) - np.mean(loss[0]))
-    assert found["config"] == {"model.mlp_mult": [2.0, 3.0]}
-    assert found["metrics"]["artifact_bytes"][0] < found["metrics"]["artifact_bytes"][1]
-    documents = found["documents"]
+    assert (found.seeds.t, found.seeds.p) == pytest.approx((theirs.statistic, theirs.pvalue))
+    assert facts.groups[0].loss.deviation == pytest.approx(np.std(loss[0], ddof=1))
+    assert found.difference.unit == "nats per token"
+    assert found.difference.value == pytest.approx(np.mean(loss[1]) - np.mean(loss[0]))
+    assert found.config == {"model.mlp_mult": (2.0, 3.0)}
+    assert found.metrics["artifact_bytes"][0] < found.metrics["artifact_bytes"][1]
+    documents = found.documents
     mean = [np.mean([costs(runs, n)["nats"] for n in g], axis=0) for g in ((1, 2, 3), (4, 5, 6))]
     size = costs(runs, 1)["bytes"].sum()
-    assert documents["difference"] == pytest.approx((mean[1] - mean[0]).sum() / math.log(2) / size)
-    assert documents["low"] <= documents["difference"] <= documents["high"]
+    assert documents.difference == pytest.approx((mean[1] - mean[0]).sum() / math.log(2) / size)
+    assert documents.low <= documents.difference <= documents.high
     tokens = last_score(runs, 1)["tokens"]
-    assert documents["margin"] == pytest.approx(0.005 / math.log(2) * tokens / size)
-    assert "9 documents are few" in documents["note"]
+    assert documents.margin == pytest.approx(0.005 / math.log(2) * tokens / size)
+    assert "9 documents are few" in documents.note
 
 
 def test_bytes_against_subwords(runs: Path) -> None:
     """The same text in other tokens: BPB is compared, and the margin is 0.003 of it."""
-    [found] = compare(names(1, 7), runs)["comparisons"]
-    assert found["same_tokens"] is False
-    assert found["difference"]["unit"] == "BPB"
+    [found] = compare(names(1, 7), runs).comparisons
+    assert found.same_tokens is False
+    assert found.difference.unit == "BPB"
     expected = last_score(runs, 7)["bpb"] - last_score(runs, 1)["bpb"]
-    assert found["difference"]["value"] == pytest.approx(expected)
-    assert found["documents"]["difference"] == pytest.approx(expected)
-    assert found["documents"]["margin"] == found["verdict"]["margin"] == 0.003
-    assert found["verdict"]["wins"] is None
-    assert "--seeds" in found["verdict"]["reason"]
-    assert found["config"]["tokenizer"] == ["byte260", "sp:320"]
+    assert found.difference.value == pytest.approx(expected)
+    assert found.documents.difference == pytest.approx(expected)
+    assert found.documents.margin == found.verdict.margin == 0.003
+    assert found.verdict.wins is None
+    assert "--seeds" in found.verdict.reason
+    assert found.config["tokenizer"] == ("byte260", "sp:320")
 
 
 def test_a_lossy_tokenizer_pays_for_what_it_loses(runs: Path) -> None:
     """Per byte of the original text, with the bits of the patch spread evenly over it."""
     record = last_score(runs, 8)
     assert record["lossless"] is False
-    [found] = compare(names(1, 8), runs)["comparisons"]
-    assert found["documents"]["repair_bpb"] == pytest.approx(record["repair_bits"] / record["original_bytes"])
+    [found] = compare(names(1, 8), runs).comparisons
+    assert found.documents.repair_bpb == pytest.approx(record["repair_bits"] / record["original_bytes"])
     expected = record["bpb_repaired"] - last_score(runs, 1)["bpb"]
-    assert found["difference"]["value"] == pytest.approx(expected)
-    assert found["documents"]["difference"] == pytest.approx(expected)
+    assert found.difference.value == pytest.approx(expected)
+    assert found.documents.difference == pytest.approx(expected)
 
 
 def test_two_seeds_of_one_config(runs: Path) -> None:
     facts = compare(names(1, 2), runs)
-    [found] = facts["comparisons"]
-    assert found["config"] == {"seed": [1, 2]}
-    assert found["documents"]["documents"] == 9
-    assert any("seeds alone" in note for note in facts["notes"])
-    assert compare(names(1, 2, 3), runs)["comparisons"] == []
+    [found] = facts.comparisons
+    assert found.config == {"seed": (1, 2)}
+    assert found.documents.documents == 9
+    assert any("seeds alone" in note for note in facts.notes)
+    assert compare(names(1, 2, 3), runs).comparisons == ()
 
 
 def test_the_newest_score_of_the_official_scorer(runs: Path, data: Path, tmp_path: Path) -> None:
@@ -171,12 +171,12 @@ def test_the_newest_score_of_the_official_scorer(runs: Path, data: Path, tmp_pat
         run = Run(tmp_path / "runs" / f"hnet-small-{number}")
         overrides = ["score.scorer=sliding", "score.stride=16"]
         scoring.score_artifact(run.artifact(NAME), str(data / "bytes"), run=run, overrides=overrides)
-    before = compare(names(1, 4), runs)["comparisons"][0]["difference"]
-    assert compare(names(1, 4), tmp_path / "runs")["comparisons"][0]["difference"] == before
+    before = compare(names(1, 4), runs).comparisons[0].difference
+    assert compare(names(1, 4), tmp_path / "runs").comparisons[0].difference == before
     facts = compare(names(1, 4), tmp_path / "runs", "sliding")
-    assert facts["groups"][0]["scorer"]["stride"] == 16
-    assert facts["comparisons"][0]["difference"] != before
-    assert facts["notes"] == []
+    assert facts.groups[0].scorer.extra["stride"] == 16
+    assert facts.comparisons[0].difference != before
+    assert facts.notes == ()
     with pytest.raises(ConfigError, match="never scored by 'sliding' \\(there: contiguous\\)"):
         compare(names(1, 2), tmp_path / "runs", "sliding")
 
@@ -185,7 +185,7 @@ def test_scored_differently_is_said(runs: Path, data: Path, tmp_path: Path) -> N
     shutil.copytree(runs / "hnet-small-1", tmp_path / "runs" / "hnet-small-1")
     make_run(tmp_path / "runs", data / "bytes", 1, "score.seq_len=32")
     facts = compare(names(1, 2), tmp_path / "runs")
-    assert facts["notes"] == ["scored differently in seq_len: A 64, B 32"]
+    assert facts.notes == ("scored differently in seq_len: A 64, B 32",)
 
 
 def test_bad_input(runs: Path, data: Path, tmp_path: Path) -> None:
@@ -220,8 +220,8 @@ def test_scores_without_hashes_or_document_costs(runs: Path, tmp_path: Path) -> 
         path = tmp_path / "runs" / f"hnet-small-{number}" / "artifacts" / NAME / "scores.jsonl"
         path.write_text(json.dumps(last_score(runs, number) | dict.fromkeys(unknown)) + "\n")
     facts = compare(names(1, 4), tmp_path / "runs")
-    assert any("no hash of the text" in note for note in facts["notes"])
-    assert "kept no costs" in facts["comparisons"][0]["documents"]["unavailable"]
+    assert any("no hash of the text" in note for note in facts.notes)
+    assert "kept no costs" in facts.comparisons[0].documents.unavailable
     with pytest.raises(ConfigError, match=r"nothing says that .* the same text"):
         compare(names(1, 7), tmp_path / "runs")
 

@@ -14,6 +14,7 @@ from niblick.config.run_config import override
 from niblick.console import RunConsole
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
+from niblick.facts.reading import plain
 from niblick.recipes.presets import get_preset
 from niblick.reports.boundary_report import Wanted, open_subject, study, write_pictures
 from niblick.reports.boundary_tables import print_study
@@ -52,14 +53,14 @@ def test_study(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = open_subject("words-1", folder / "runs")
     model = next((folder / "words" / "tokenizers").glob("*.model"))
     facts = study(subject, Wanted(8, 0, True, True, True, True, (model,)), other)
-    json.dumps(facts)
-    assert [p["step"] for p in facts["training"]["points"]] == [0, 2, 4, 6]
-    assert facts["training"]["points"][-1]["f1_with_final"] == 1
-    before = facts["before"]["levels"][0]
-    assert facts["training"]["points"][0]["boundaries_per_window"] == before["boundaries_per_window"]
-    assert facts["against"]["same_tokens"] is False and facts["against"]["windows"] == facts["windows"]
-    assert f"tokens of {model.stem}" in facts["levels"][0]["references"]
-    assert {s["name"] for s in facts["levels"][0]["sources"]} == {"source0", "source1"}
+    json.dumps(plain(facts))
+    assert [p.step for p in facts.training.points] == [0, 2, 4, 6]
+    assert facts.training.points[-1].f1_with_final == 1
+    before = facts.before.levels[0]
+    assert facts.training.points[0].boundaries_per_window == before.boundaries_per_window
+    assert facts.against.same_tokens is False and facts.against.windows == facts.windows
+    assert f"tokens of {model.stem}" in facts.levels[0].references
+    assert {s.name for s in facts.levels[0].sources} == {"source0", "source1"}
     pictures = write_pictures(subject, facts, folder / "out")
     assert sorted(p.name for p in (folder / "out").iterdir()) == pictures
     assert {"chunks.html", "sentence.svg", "sentence_before.svg", "training.png", "lengths.svg"} <= set(pictures)
@@ -73,9 +74,9 @@ def test_study(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_packed_and_float(folder: Path) -> None:
     facts = study(open_subject("words-1", folder / "runs"), Wanted(4, stability=True))
-    found = facts["stability"]["float_against_packed"]
-    assert found["windows"] == 4 and found["share"] < 0.5
-    assert "before" not in facts and "training" not in facts
+    found = facts.stability.float_against_packed
+    assert found.windows == 4 and found.share < 0.5
+    assert not {"before", "training"} & set(plain(facts))
 
 
 def niblick(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -108,7 +109,7 @@ def test_artifact_without_its_run(folder: Path) -> None:
     path = next((folder / "runs" / "bytes-1").glob("artifacts/*/artifact.nib"))
     (folder / "alone.nib").write_bytes(path.read_bytes())
     subject = open_subject(str(folder / "alone.nib"), folder / "runs", str(folder / "bytes"))
-    assert study(subject, Wanted(2))["windows"] == 2
+    assert study(subject, Wanted(2)).windows == 2
     with pytest.raises(ConfigError, match="belongs to no run, so the seed it began from is unknown"):
         study(subject, Wanted(2, before=True))
     with pytest.raises(ConfigError, match="names no text that is still there: pass --data DIR"):

@@ -47,29 +47,29 @@ def test_a_page_of_a_sweep(runs: Path) -> None:
     tag(rows[:1], "keep")
     note(runs, f"wider is better {NASTY}", rows[0])
     facts = write_report(["width"], runs)
-    page = Path(facts["report"]).read_text()
-    assert Path(facts["report"]) == runs / "width" / "report" / "report.html"
+    page = Path(facts.report).read_text()
+    assert Path(facts.report) == runs / "width" / "report" / "report.html"
     for said in ("Leaderboard", "Bytes against BPB", "Ablation", "Failures and warnings", "the loss is nan", "keep"):
         assert said in page
     assert "reference" in page
     assert "-0.1000" in page, "wide against control"
     assert "over the cap of 16,000,000 bytes" in page
-    for picture in facts["pictures"]:
+    for picture in facts.pictures:
         assert (runs / "width" / "report" / picture).read_bytes().startswith(b"\x89PNG")
-    assert {"curves-step.png", "bytes-bpb.png", "ablation.png", "timings.png"} <= set(facts["pictures"])
+    assert {"curves-step.png", "bytes-bpb.png", "ablation.png", "timings.png"} <= set(facts.pictures)
 
 
 def test_code_that_was_not_weighed_is_said_where_bytes_would_stand(runs: Path) -> None:
     member = {"sweep": "width", "name": "odd", "branch": "odd"}
     make_run(runs, "width/odd-s1", 1.5, member=member, weighed=False, overrides=("model.width=64",))
     for target in ("width", "width/odd-s1"):
-        page = Path(write_report([target], runs)["report"]).read_text()
+        page = Path(write_report([target], runs).report).read_text()
         assert "code not weighed" in page
         assert "1.5000" in page
 
 
 def test_the_page_loads_nothing_and_has_plotly_once(runs: Path) -> None:
-    page = Path(write_report(["width"], runs)["report"]).read_text()
+    page = Path(write_report(["width"], runs).report).read_text()
     markup = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert not re.findall(r'(?:src|href)\s*=\s*["\']?(?!#)', markup)
     assert "default-src 'none'" in page
@@ -80,14 +80,14 @@ def test_the_page_loads_nothing_and_has_plotly_once(runs: Path) -> None:
 def test_what_people_and_logs_wrote_is_only_text(runs: Path) -> None:
     note(runs, NASTY)
     (runs / "width" / f"evil{NASTY.replace('/', '')}-s1").mkdir()
-    page = Path(write_report([], runs)["report"]).read_text()
+    page = Path(write_report([], runs).report).read_text()
     assert NASTY not in page
     assert NASTY.replace("<", "&lt;").replace(">", "&gt;")[:12] in page
 
 
 def test_broken_chunks_are_said_and_the_rest_is_there(runs: Path) -> None:
     facts = write_report(["width"], runs)
-    assert any("no chunks of width/" in sentence for sentence in facts["notes"]), "these artifacts hold no model"
+    assert any("no chunks of width/" in sentence for sentence in facts.notes), "these artifacts hold no model"
 
 
 @pytest.mark.parametrize(("targets", "said"), [(["no-such"], "no run or sweep"), (["widht"], "nearest: width")])
@@ -131,19 +131,19 @@ def test_ablation_is_against_the_control_of_the_sweep(runs: Path) -> None:
     rows = ledger.rows()
     configs = {row.id: {"model.width": ledger.config(row)["model"]["width"]} for row in rows if row.status == "done"}
     facts = ablation(rows, configs, "control")
-    assert (facts["reference"], facts["keys"]) == ("control", ["model.width"])
-    wide = next(row for row in facts["rows"] if row["name"] == "wide")
-    assert wide["difference"] == pytest.approx(-0.1)
-    assert 0 < wide["p"] < 0.01
-    assert wide["error"] > 0
-    assert ablation([], {})["rows"] == []
+    assert (facts.reference, facts.keys) == ("control", ("model.width",))
+    wide = next(row for row in facts.rows if row.name == "wide")
+    assert wide.difference == pytest.approx(-0.1)
+    assert 0 < wide.p < 0.01
+    assert wide.error > 0
+    assert ablation([], {}).rows == ()
 
 
 @pytest.mark.slow
 def test_the_page_draws_its_charts_in_a_browser(runs: Path, chromium_path: str) -> None:
     """Headless Chromium runs the page: every visible chart becomes an SVG, and no script that a note holds runs."""
     note(runs, NASTY)
-    page = write_report(["width"], runs)["report"]
+    page = write_report(["width"], runs).report
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
     dom = subprocess.run(
         [chromium_path, *options, f"file://{page}"], capture_output=True, text=True, timeout=300
@@ -173,7 +173,7 @@ def test_from_training_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     (board,) = json.loads(capsys.readouterr().out)["boards"]
     assert [entry["scores"] for entry in board["ranked"]] == [[row.score.bpb]]
     facts = write_report(["latest"], tmp_path / "runs")
-    assert facts["notes"] == []
-    page = Path(facts["report"]).read_text()
+    assert facts.notes == ()
+    page = Path(facts.report).read_text()
     assert "before training" in page
     assert "after training" in page

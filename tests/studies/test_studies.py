@@ -66,17 +66,17 @@ def test_each_study_writes_its_tables(name: str, folder: Path, tmp_path: Path) -
     more = ["schedule.steps=12"] if name == "repeatability" else []
     bench = lab(name, folder, tmp_path, Here(), *more)
     facts = run_study(STUDIES[name], bench)
-    rows = {table["title"]: len(table["rows"]) for table in facts["tables"]}
+    rows = {table["title"]: len(table["rows"]) for table in facts.tables}
     assert {title: rows[title] for title in TABLES[name]} == TABLES[name]
     out = tmp_path / f"{name}-toy"
     text = (out / "tables.md").read_text(encoding="utf-8")
     assert f"Made by `niblick study {name} --toy schedule.steps=4 score.documents=1" in text
     assert "Toy size: these figures" in text and "of `xz -9e` on the same text: " in text
-    assert read_json(out / "tables.json")["xz"] == facts["xz"] > 0
+    assert read_json(out / "tables.json")["xz"] == facts.xz > 0
     assert "<table>" in (out / "report.html").read_text(encoding="utf-8")
     again = Here()
     repeated = run_study(STUDIES[name], lab(name, folder, tmp_path, again, *more))
-    assert again.jobs == [] and repeated["tables"] == facts["tables"]
+    assert again.jobs == [] and repeated.tables == facts.tables
     if name == "repeatability":
         assert "the same to the last digit" in text
         assert KeepUp(str(out / "reference.json")).limits().keys() == {10}
@@ -89,7 +89,7 @@ def test_a_study_that_was_killed_gives_the_same_tables(folder: Path, tmp_path: P
     with pytest.raises(SweepStopped):
         run_study(STUDIES["study2"], lab("study2", folder, tmp_path / "b", Here(kill_after=3)))
     pieces = run_study(STUDIES["study2"], lab("study2", folder, tmp_path / "b", Here()))
-    assert pieces["tables"] == whole["tables"]
+    assert pieces.tables == whole.tables
 
 
 def test_a_full_study_needs_data(tmp_path: Path) -> None:

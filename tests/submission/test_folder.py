@@ -171,9 +171,9 @@ def test_the_folder_verifies_in_a_fresh_environment(
         submit([run], tmp_path / "mine")
     auditing.audit(str(run.path), run.path.parent, options=auditing.Options(FEW))
     facts = submit([run], tmp_path / "mine")
-    assert not facts["reasons"]
-    assert facts["bytes_code"] == (tmp_path / "mine" / "train_gpt.py").stat().st_size
-    assert abs(facts["bytes_code"] / run.result().code_bytes - 1) < 0.01  # type: ignore[union-attr]
+    assert not facts.reasons
+    assert facts.bytes_code == (tmp_path / "mine" / "train_gpt.py").stat().st_size
+    assert abs(facts.bytes_code / run.result().code_bytes - 1) < 0.01  # type: ignore[union-attr]
     found = auditing.audit(str(tmp_path / "mine"), run.path.parent, data, auditing.Options(FEW, handling=fresh))
     assert not [name for name in found.named("fail") if not name.startswith("train_seed")]
     assert {"rerun", "causality", "artifact"} <= set(found.named("pass"))
@@ -205,7 +205,7 @@ def test_what_speaks_against_a_submission(copied: tuple[Run, Run], tmp_path: Pat
         assert words_ in str(said.value)
     assert not (tmp_path / "bad").exists()
     facts = submit([run, other], tmp_path / "bad", claim="challenge", force=True, against=[1.2, 1.21, 1.22])
-    assert not facts["record"] and facts["verdict"]["better"] == "the record"
+    assert not facts.record and facts.verdict.better == "the record"
     text = (tmp_path / "bad" / "README.md").read_text()
     assert "**Non-record.**" in text and "not audited" in text and "±" in text
     with pytest.raises(ConfigError, match="there already"):

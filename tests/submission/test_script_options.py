@@ -659,7 +659,7 @@ def test_the_folder_passes_its_audit(name: str, texts: dict[str, str], tmp_path:
     options = auditing.Options(Effort(tokens=1 << 10), handling=held)
     auditing.audit(str(run.path), run.path.parent, options=options)
     facts = submit([run], tmp_path / "folder")
-    assert not facts["reasons"]
+    assert not facts.reasons
     found = auditing.audit(str(tmp_path / "folder"), run.path.parent, config.data.path, options)
     assert not [name for name in found.named("fail") if not name.startswith("train_seed")]
     assert {"rerun", "causality", "artifact"} <= set(found.named("pass"))

@@ -60,7 +60,7 @@ def test_a_sweep_is_run_once_and_found_by_its_ids(toy_data: Path, tmp_path: Path
         "fixed-step",
     )
     rows = by_point(states)
-    assert [row["done"] for row in rows] == [1] * 4 and all(row["bpb"] > 0 for row in rows)
+    assert [row.done for row in rows] == [1] * 4 and all(row.bpb > 0 for row in rows)
     # A sweep may grow: more seeds, and only they are run.
     grown = Here()
     assert tally(run(tiny_sweep(toy_data, seeds=[1337, 7]), tmp_path, grown)) == "8 done"
@@ -97,7 +97,7 @@ def test_failed_runs_are_shown_and_retried_on_demand(toy_data: Path, tmp_path: P
     states = run(sweep, tmp_path, Here())
     assert [s.kind for s in states] == ["done", "failed"]
     assert "the last good state is" in states[1].lines[-1]
-    assert by_point(states)[1]["note"] == "1 failed"
+    assert by_point(states)[1].note == "1 failed"
     again = Here()
     run(sweep, tmp_path, again)
     assert again.jobs == []
@@ -124,7 +124,7 @@ def test_halving_stops_the_same_losers_however_often_it_is_interrupted(
     pieces = run(sweep, tmp_path / "b", Here())
     assert table(pieces) == table(whole)
     assert by_point(whole) == by_point(pieces)
-    assert "stopped" in {row["note"].partition(":")[0] for row in by_point(whole)}
+    assert "stopped" in {row.note.partition(":")[0] for row in by_point(whole)}
     winner = next(s for s in whole if s.kind == "done")
     straight = run(tiny_sweep(toy_data, name="straight"), tmp_path, Here())
     assert table(straight)[winner.member.id] == table(whole)[winner.member.id]  # pauses change nothing

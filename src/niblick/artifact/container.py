@@ -38,6 +38,7 @@ import torch
 
 from niblick.artifact.codecs import Spec, get_codec, spec_bytes
 from niblick.artifact.dequantize import EncodedTensor, get_dequantizer
+from niblick.challenge.rules import Config
 from niblick.errors import ArtifactError, StorageError
 from niblick.files import temporary_for
 
@@ -99,7 +100,7 @@ class ByteBreakdown:
 class Artifact:
     """An artifact as read from its file; the weights are still in their stored form."""
 
-    config: dict[str, Any]
+    config: Config
     codec: str
     encoded: dict[str, EncodedTensor]
     bytes: ByteBreakdown
@@ -240,7 +241,7 @@ def parse_tensors(data: bytes) -> dict[str, EncodedTensor]:
     return _decoded(codec, tensors, payload)
 
 
-def _opened(data: bytes) -> tuple[dict[str, Any], str, list[Described], bytes]:
+def _opened(data: bytes) -> tuple[Config, str, list[Described], bytes]:
     """Return config, codec, what the header says of the tensors, and the payload."""
     raw_size, packed_size, payload_size = _check_frame(data)
     packed = data[_FIXED.size : _FIXED.size + packed_size]
@@ -319,7 +320,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(keys := dict(pairs)) != len(pairs):
         raise ValueError("a key stands twice")
     return keys
@@ -331,7 +332,7 @@ Described = tuple[str, str, tuple[int, ...], dict[str, Spec]]
 """The same of one tensor, with its name in front: what the header says of it."""
 
 
-def _parse_header(raw: bytes, payload_size: int) -> tuple[dict[str, Any], str, list[Described]]:
+def _parse_header(raw: bytes, payload_size: int) -> tuple[Config, str, list[Described]]:
     """Return config, codec name and tensors; everything is of the right type and within the limits."""
     _check_header(raw)
     header = json.loads(raw)

@@ -10,11 +10,10 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +38,9 @@ from niblick.data.documents import read_documents
 from niblick.data.shards import file_hash
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError, NiblickError
-from niblick.facts.reading import plain, read
+from niblick.facts.audits import Subject
+from niblick.facts.reading import plain
+from niblick.facts.record import Record
 from niblick.facts.scores import ScoreRecord
 from niblick.files import read_json
 from niblick.model.lm import LM
@@ -103,10 +104,14 @@ def audit(target: str, runs: Path, data: str = "", options: Options | None = Non
     if not data:
         raise ConfigError(f"{target} names no text: pass --data DIR")
     audited = open_audited(artifact, run, data, options, say)
-    about: dict[str, Any] = {"artifact_sha256": file_hash(artifact), "data": data, "machine": plain(machine())}
-    about["score_sha256"] = scoring.record_digest(read(ScoreRecord, audited.record)) if audited.record else None
+    about = Subject(
+        artifact_sha256=file_hash(artifact),
+        data=data,
+        machine=machine(),
+        score_sha256=scoring.record_digest(audited.record) if audited.record else None,
+    )
     found = Audit(target, "artifact", tuple(all_checks(audited)), about)
-    write_json(artifact.parent / "audit.json", found.plain())
+    write_json(artifact.parent / "audit.json", plain(found.record()))
     return found
 
 
@@ -155,9 +160,9 @@ def rerun(folder: Path, form: Form | None, data: str, handling: rerunning.Handli
     except NiblickError as error:
         return failed(name, str(error))
     said = form.bpb.value
-    off = found["bpb"] - said
-    facts = {"bpb": found["bpb"], "stated": said, "off": off, "how": found["how"]}
-    told = f"{found['bpb']:.6f} BPB in a fresh environment {found['how']}; submission.json says {said:.6f}"
+    off = found.bpb - said
+    facts = {"bpb": found.bpb, "stated": said, "off": off, "how": found.how}
+    told = f"{found.bpb:.6f} BPB in a fresh environment {found.how}; submission.json says {said:.6f}"
     return passed(name, told, **facts) if abs(off) <= rerunning.ENOUGH else failed(name, told, **facts)
 
 
@@ -197,7 +202,7 @@ class Audited:
     """The artifact's own scorer."""
     dtype: str
     """What it scores in."""
-    record: dict[str, Any] | None
+    record: ScoreRecord | None
     """The newest score of this text; None if there is none."""
     options: Options
     say: Say
@@ -249,7 +254,7 @@ def _model(audited: Audited) -> list[Check]:
 def _bytes(audited: Audited) -> list[Check]:
     audited.say("counting bytes again, and looking for validation text in training text")
     record = audited.record
-    claimed = (record["bytes"], record["lossless"]) if record else (None, None)
+    claimed = (record.bytes, record.lossless) if record else (None, None)
     if audited.dataset.val.byte_counts:
         return [given_bytes(audited.dataset.val, audited.dataset.tokenizer, claimed[0])]
     return [text.bytes_counted(audited.dataset.val, audited.dataset.tokenizer, *claimed)]
@@ -328,7 +333,7 @@ ARTIFACT_CHECKS: tuple[Callable[[Audited], list[Check]], ...] = (
 """What an artifact is put to, in the order of the report."""
 
 
-def scorer_checks(model: LM, dataset: Dataset, config: ScoreConfig, record: dict[str, Any] | None) -> list[Check]:
+def scorer_checks(model: LM, dataset: Dataset, config: ScoreConfig, record: ScoreRecord | None) -> list[Check]:
     """Check the whole scorer on the beginning of the text, and the log of the recorded score."""
     tokens = dataset.val.slice(0, min(dataset.val.tokens, 4 * config.seq_len + 1))
     learns = bool(config.ttt.optimizer)
@@ -339,10 +344,10 @@ def scorer_checks(model: LM, dataset: Dataset, config: ScoreConfig, record: dict
     windows = range(config.seq_len, len(tokens), config.seq_len)
     checks = [score_first(scorer, tokens, model.config.vocab_size, windows)]
     if record is not None and checks[0].status == "pass":
-        log = [ttt.Stretch(*line) for line in record["ttt_log"]]
-        if record["tokens"] != dataset.val.tokens - 1:
-            said = f"{record['tokens']:,} targets were scored, and the split has {dataset.val.tokens - 1:,}"
-            checks = [failed("score-first", said, scored=record["tokens"], targets=dataset.val.tokens - 1)]
+        log = [ttt.Stretch(*line) for line in record.ttt_log]
+        if record.tokens != dataset.val.tokens - 1:
+            said = f"{record.tokens:,} targets were scored, and the split has {dataset.val.tokens - 1:,}"
+            checks = [failed("score-first", said, scored=record.tokens, targets=dataset.val.tokens - 1)]
         elif not ttt.score_first(log):
             checks = [failed("score-first", "by its log, the score learned from text before that was scored")]
     if learns or config.sidecar.name:
@@ -371,7 +376,7 @@ def as_scorer(model: LM, tokenizer: Tokenizer, config: ScoreConfig) -> Scorer:
 def artifact_check(
     path: Path,
     code: int | None,
-    record: dict[str, Any] | None,
+    record: ScoreRecord | None,
     fresh: Fresh,
     named: Sequence[tuple[str, int, int]] = (),
 ) -> Check:
@@ -387,11 +392,14 @@ def artifact_check(
     if total > rules.CAP_BYTES:
         what = f"{size:,} bytes without the code" if code is None else f"{size:,} bytes and {weight}"
         return failed(name, f"{what} are over the cap of {rules.CAP_BYTES:,}", total=total)
-    legal = record["legality"] if record else {}
-    if legal and not legal["reasons"]:
-        for what, limit in (("train_seconds", rules.TRAIN_SECONDS), ("eval_seconds", rules.EVAL_SECONDS)):
-            if legal[what] is None or legal[what] > limit:
-                return failed(name, f"the record track is claimed with {what} of {legal[what]}, over {limit}")
+    legal = record.legality if record else None
+    if legal and not legal.reasons:
+        for what, seconds, limit in (
+            ("train_seconds", legal.train_seconds, rules.TRAIN_SECONDS),
+            ("eval_seconds", legal.eval_seconds, rules.EVAL_SECONDS),
+        ):
+            if seconds is None or seconds > limit:
+                return failed(name, f"the record track is claimed with {what} of {seconds}, over {limit}")
     share = f"{'at least ' if code is None else ''}{total / rules.CAP_BYTES:.1%} of the cap"
     return passed(
         name,
@@ -428,46 +436,57 @@ def reproduction(
     dataset: Dataset,
     config: ScoreConfig,
     dtype: str,
-    record: dict[str, Any] | None,
+    record: ScoreRecord | None,
     fresh: Fresh,
 ) -> Check:
     """The score repeats, and how far other arithmetics are from it; router decisions on a knife-edge are counted."""
     name = "reproduction"
     if fresh.failure:
         return failed(name, f"the score cannot be made again: {fresh.failure}")
-    facts: dict[str, Any] = {"bpb_fresh": fresh.bpb, "knife_edges": fresh.knife_edges, "bpb": None}
-    facts |= arithmetics(model, dataset, config)
+    found = arithmetics(model, dataset, config)
+    facts: dict[str, object] = {"bpb_fresh": fresh.bpb, "knife_edges": fresh.knife_edges, "bpb": None}
+    facts |= plain(found)
     edges = f"{fresh.knife_edges:,} of {fresh.decisions:,} router decisions on a knife-edge"
-    apart = ", ".join(f"{key} {value:+.2e}" for key, value in facts["apart"].items())
-    beside = f"{edges}; BPB on {facts['sample_tokens']:,} tokens against float32: {apart}"
+    apart = ", ".join(f"{key} {value:+.2e}" for key, value in found.apart.items())
+    beside = f"{edges}; BPB on {found.sample_tokens:,} tokens against float32: {apart}"
     if record is None:
         return passed(name, f"no score is recorded; a fresh process gives {fresh.bpb:.6f} BPB; {beside}", **facts)
-    same = record["machine"] == plain(machine()) and record["scorer"]["dtype"] == dtype
-    limit, off = (claims.SAME if same else claims.ALIKE), fresh.bpb / record["bpb"] - 1
-    facts |= {"bpb": record["bpb"], "off": off}
+    same = record.machine == machine() and record.scorer.dtype == dtype
+    limit, off = (claims.SAME if same else claims.ALIKE), fresh.bpb / record.bpb - 1
+    facts |= {"bpb": record.bpb, "off": off}
     if not abs(off) <= limit:
         return failed(
             name,
-            f"the record says {record['bpb']:.6f} BPB and a fresh process gives {fresh.bpb:.6f} ({off:+.2e})",
+            f"the record says {record.bpb:.6f} BPB and a fresh process gives {fresh.bpb:.6f} ({off:+.2e})",
             **facts,
         )
     return passed(name, f"{fresh.bpb:.6f} BPB again in a fresh process ({off:+.1e}); {beside}", **facts)
 
 
-def arithmetics(model: LM, dataset: Dataset, config: ScoreConfig) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Arithmetics(Record):
+    """BPB of the beginning of the text in several arithmetics."""
+
+    sample_tokens: int
+    arithmetics: Mapping[str, float]
+    apart: Mapping[str, float]
+    """How far each is from float32."""
+
+
+def arithmetics(model: LM, dataset: Dataset, config: ScoreConfig) -> Arithmetics:
     """Score the beginning of the text in float32 and bfloat16, on the CPU and a GPU if there is one."""
     count = min(dataset.val.tokens, max(SAMPLE_TOKENS, config.seq_len + 1))
     part = replace(dataset, val=dataset.val.part(0, count))
-    plain = config.plain()
+    usual = config.plain()
     device = next(model.parameters()).device
     bpb = {}
     for kind in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         for dtype in ("float32", "bfloat16"):
             key = f"{kind} {dtype}" if kind != "cpu" else dtype
-            bpb[key] = scoring.score_model(model.to(kind), part, plain, dtype).bpb
+            bpb[key] = scoring.score_model(model.to(kind), part, usual, dtype).bpb
     model.to(device)
     apart = {key: value - bpb["float32"] for key, value in bpb.items() if key != "float32"}
-    return {"sample_tokens": count, "arithmetics": bpb, "apart": apart}
+    return Arithmetics(sample_tokens=count, arithmetics=bpb, apart=apart)
 
 
 # Proof by decoding

@@ -124,25 +124,22 @@ def _adds_space(node: ast.AST) -> bool:
 
 def _makes_space_table(node: ast.AST) -> bool:
     """Whether an entry of a table says that a piece begins with a space."""
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    for target in targets:
-        listed = isinstance(target, ast.Name) and isinstance(node.value, ast.ListComp)  # type: ignore[attr-defined]
-        if not (isinstance(target, ast.Subscript) or listed):
+    for target in node.targets if isinstance(node, ast.Assign) else []:
+        listed = isinstance(node, ast.Assign) and isinstance(node.value, ast.ListComp)
+        if not (isinstance(target, ast.Subscript) or (isinstance(target, ast.Name) and listed)):
             continue
         owner = target.value if isinstance(target, ast.Subscript) else target
         if any(_SPACED.search(word) for word in _words([owner])):
             return True
-    return called(node) == "append" and any(_SPACED.search(word) for word in _words([node.func.value]))  # type: ignore[attr-defined]
+    if called(node) != "append" or not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    return any(_SPACED.search(word) for word in _words([node.func.value]))
 
 
 def _space_counted(unit: ast.AST, lengths: Sequence[ast.Call]) -> int:
     """The line where the bytes of a piece are counted with its space; 0 if they are not."""
     stripped = any(_strips(node) for node in ast.walk(unit))
-    replaced = any(
-        called(node) == "replace" and len(node.args) == 2 and isinstance(node.args[1], ast.Constant)  # type: ignore[attr-defined]
-        and node.args[1].value != ""  # type: ignore[attr-defined]
-        for node in ast.walk(unit)
-    )  # fmt: skip
+    replaced = any(_replaces(node) for node in ast.walk(unit))
     if not stripped or replaced:
         return lengths[0].lineno
     for node in ast.walk(unit):
@@ -155,6 +152,13 @@ def _space_counted(unit: ast.AST, lengths: Sequence[ast.Call]) -> int:
                 if isinstance(inner, ast.AugAssign) and isinstance(inner.op, ast.Add) and _is_one(inner.value):
                     return inner.lineno
     return 0
+
+
+def _replaces(node: ast.AST) -> bool:
+    """Whether something is put in the place of a text, and not merely taken out."""
+    if called(node) != "replace" or not isinstance(node, ast.Call) or len(node.args) != 2:
+        return False
+    return isinstance(node.args[1], ast.Constant) and node.args[1].value != ""
 
 
 def _is_one(node: ast.expr) -> bool:

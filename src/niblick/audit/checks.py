@@ -6,8 +6,12 @@ a script or a log for what looks wrong cannot: it says where to look, with line 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from niblick.facts.audits import ArtifactAudit, AuditRecord, CheckRecord, Subject
+from niblick.facts.reading import merged
 
 Status = Literal["pass", "fail", "look", "not applicable"]
 Strength = Literal["measured", "stated", "look"]
@@ -21,31 +25,31 @@ class Check:
     name: str
     status: Status
     detail: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
     strength: Strength = "measured"
 
     def __post_init__(self) -> None:
         if self.status == "fail" and self.strength == "look":
             raise ValueError(f"{self.name}: what was only read cannot fail, it can say where to look")
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"name": self.name, "status": self.status, "strength": self.strength, "detail": self.detail} | (
-            {"facts": self.facts} if self.facts else {}
+    def record(self) -> CheckRecord:
+        """What audit.json says of it."""
+        return CheckRecord(
+            name=self.name, status=self.status, strength=self.strength, detail=self.detail, facts=self.facts
         )
 
 
-def passed(name: str, detail: str, strength: Strength = "measured", /, **facts: Any) -> Check:
+def passed(name: str, detail: str, strength: Strength = "measured", /, **facts: object) -> Check:
     """A check that found nothing."""
     return Check(name, "pass", detail, facts, strength)
 
 
-def failed(name: str, detail: str, strength: Strength = "measured", /, **facts: Any) -> Check:
+def failed(name: str, detail: str, strength: Strength = "measured", /, **facts: object) -> Check:
     """A check that found a counter-example, or stated facts that disagree."""
     return Check(name, "fail", detail, facts, strength)
 
 
-def look(name: str, detail: str, /, **facts: Any) -> Check:
+def look(name: str, detail: str, /, **facts: object) -> Check:
     """A check that found something to look at, which may be all right."""
     return Check(name, "look", detail, facts, "look")
 
@@ -62,7 +66,7 @@ class Audit:
     subject: str
     kind: str
     checks: tuple[Check, ...]
-    about: dict[str, Any] = field(default_factory=dict)
+    about: Subject | None = None
     """What else audit.json says of the subject: its digest, the text, the machine."""
 
     def named(self, status: Status) -> list[str]:
@@ -93,12 +97,13 @@ class Audit:
         count = f"{len(passes)} checks passed"
         return f"look at {', '.join(looks)}; {count}" if looks else count
 
-    def plain(self) -> dict[str, Any]:
-        """What audit.json holds; `honest` is whether something was checked and nothing failed."""
-        return {
-            "subject": self.subject,
-            "kind": self.kind,
-            "outcome": self.outcome,
-            "honest": self.outcome in ("pass", "look"),
-            "checks": [check.plain() for check in self.checks],
-        } | self.about
+    def record(self) -> AuditRecord:
+        """What audit.json holds."""
+        found = AuditRecord(
+            subject=self.subject,
+            kind=self.kind,
+            outcome=self.outcome,
+            honest=self.outcome in ("pass", "look"),
+            checks=tuple(check.record() for check in self.checks),
+        )
+        return found if self.about is None else merged(ArtifactAudit, found, self.about)

@@ -21,7 +21,8 @@ from niblick.config.run_config import score_config
 from niblick.data.dataset import Dataset, Split
 from niblick.data.index import text_hash
 from niblick.errors import ConfigError, NiblickError
-from niblick.facts.reading import plain
+from niblick.facts.reading import plain, read
+from niblick.facts.scores import ScoreRecord
 from niblick.run.directory import Run, machine
 from niblick.score.score_config import ScoreConfig
 
@@ -90,10 +91,10 @@ def recorded_scores(path: Path) -> list[Recorded]:
     return [Recorded(number, json.loads(line)) for number, line in lines if line.strip()]
 
 
-def last_score(path: Path, split: Split, config: ScoreConfig) -> dict[str, Any] | None:
+def last_score(path: Path, split: Split, config: ScoreConfig) -> ScoreRecord | None:
     """The newest score beside an artifact that is of these tokens and by this scorer; None if there is none."""
     same = [record for record in recorded_scores(path) if record.of(split, config)]
-    return same[-1].facts if same else None
+    return read(ScoreRecord, same[-1].facts, str(path.parent / "scores.jsonl")) if same else None
 
 
 def scores_agree(path: Path, split: Split, config: ScoreConfig, dtype: str, fresh: float) -> Check:

@@ -127,7 +127,7 @@ class Flow(Assignments):
         return scope.names.get("<yields>") or scope.names.get("<returned>") or const()
 
     def _arguments(self, function: Function, given: Sequence[Value], words: dict[str, Value], scope: Scope) -> None:
-        arguments = function.node.args  # type: ignore[union-attr]
+        arguments = function.arguments
         names = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
         static = any(_last(d) == "staticmethod" for d in getattr(function.node, "decorator_list", []))
         values = list(given) if function.bound is None or static else [function.bound, *given]
@@ -145,7 +145,7 @@ class Flow(Assignments):
             scope.names[arguments.kwarg.arg] = blend([v for k, v in words.items() if k not in names])
 
     def _default(self, function: Function, name: str) -> Value:
-        arguments = function.node.args  # type: ignore[union-attr]
+        arguments = function.arguments
         names = [*arguments.posonlyargs, *arguments.args]
         pairs = [*zip(names[::-1], arguments.defaults[::-1], strict=False),
                  *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]  # fmt: skip
@@ -177,10 +177,11 @@ class Flow(Assignments):
                 if any(_last(d) in ("property", "cached_property") for d in inner.decorator_list):
                     return self.enter(bound, inner, [], {})
                 return Value(function=bound)
-            names = [t for t in getattr(inner, "targets", [getattr(inner, "target", None)]) if isinstance(t, ast.Name)]
-            if any(target.id == name for target in names) and getattr(inner, "value", None) is not None:
-                found = self.value(inner.value, function.scope)  # type: ignore[attr-defined]
-                return self.named(name, found)
+            if not isinstance(inner, ast.Assign | ast.AnnAssign | ast.AugAssign) or inner.value is None:
+                continue
+            targets = inner.targets if isinstance(inner, ast.Assign) else [inner.target]
+            if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+                return self.named(name, self.value(inner.value, function.scope))
         for base in node.bases if depth < 8 else []:
             other = self.value(base, function.scope).function
             if other is not None and isinstance(other.node, ast.ClassDef):

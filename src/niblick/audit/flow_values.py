@@ -6,12 +6,10 @@ another part than in its second, and the same part when an outer loop comes roun
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    import ast
+from typing import Literal
 
 Place = frozenset[tuple[object, int]]
 """(loop or cut, pass) of everything that an index depends on."""
@@ -90,6 +88,14 @@ class Function:
     node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
     scope: Scope
     bound: Value | None = None
+
+    @property
+    def arguments(self) -> ast.arguments:
+        """What a function takes; a class as such takes nothing."""
+        return _NOTHING if isinstance(self.node, ast.ClassDef) else self.node.args
+
+
+_NOTHING = ast.arguments([], [], None, [], [], None, [])
 
 
 @dataclass(eq=False)

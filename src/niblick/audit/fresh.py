@@ -228,7 +228,7 @@ def ask_here(folder: str, data: str, place: str, tokens: str) -> None:
     device = next(model.parameters()).device
     half = pick_dtype(opened.dtype, device) != "float32"
     cuts = all(not isinstance(level, Level) or level.config.divisor is None for level in model.body.levels)
-    found: list[dict[str, Any]] = []
+    found: list[dict[str, object]] = []
     arrays: dict[str, Floats] = {}
     with _ready(model, config, opened.dtype) as ask:
         rows = [_rows(model, batch, cuts) for batch in kept]

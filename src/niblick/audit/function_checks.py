@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -152,19 +152,20 @@ def _shown(f: Function, leak: Leak) -> Check:
     before_V, after_V = (f(row_L[None])[0, small.at].double() for row_L in (small.ids_L, small.changed_L))
     channel = int((before_V.clamp_min(FLOOR) - after_V.clamp_min(FLOOR)).abs().nan_to_num(torch.inf).argmax())
     places = torch.nonzero(small.ids_L != small.changed_L).flatten().tolist()
-    facts: dict[str, Any] = {
+    log_p = [round(float(before_V[channel]), 6), round(float(after_V[channel]), 6)]
+    facts: dict[str, object] = {
         "length": len(small.ids_L),
         "position": small.at,
         "changed": [{"at": s, "from": int(small.ids_L[s]), "to": int(small.changed_L[s])} for s in places[:8]],
         "token": channel,
-        "log_p": [round(float(before_V[channel]), 6), round(float(after_V[channel]), 6)],
+        "log_p": log_p,
         "ids": small.ids_L.tolist() if len(small.ids_L) <= 64 else None,
     }
     ahead = f"token {places[0]}" if len(places) == 1 else f"{len(places)} tokens from {places[0]} on"
     return failed(
         "causality",
         f"in a row of {len(small.ids_L)} tokens, changing {ahead} changes what position {small.at} says of token "
-        f"{channel}: log-probability {facts['log_p'][0]:.4f} becomes {facts['log_p'][1]:.4f}",
+        f"{channel}: log-probability {log_p[0]:.4f} becomes {log_p[1]:.4f}",
         **facts,
     )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from niblick.audit import log_suspicions
 from niblick.audit.checks import Check, failed, not_applicable, passed
@@ -91,7 +90,7 @@ def implied_bytes(log: ChallengeLog, true_bytes: int) -> Check:
     sharpest = max(usable, key=lambda claim: len(claim.loss or "") + len(claim.bpb))
     best, _, _ = implied_range(sharpest, log.tokens)
     least, most, told = scored_bytes(log, true_bytes)
-    facts: dict[str, Any] = {"tokens": log.tokens, "implied_bytes": round(best), "true_bytes": true_bytes}
+    facts: dict[str, object] = {"tokens": log.tokens, "implied_bytes": round(best), "true_bytes": true_bytes}
     slack = BYTE_TOLERANCE * true_bytes
     if not _within(implied_range(sharpest, log.tokens), least, most, slack):
         why = OTHER_SPLITS.get(log.tokens, "another split, or bytes that are counted otherwise")

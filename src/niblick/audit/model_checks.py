@@ -61,7 +61,7 @@ def audit_model(model: LM, ids_BL: Tensor, bos_id: int, effort: Effort | None = 
         if merged[name].status == "pass" and check.status != "not applicable":
             both = f"{merged[name].detail}; {check.detail}"
             detail = check.detail if check.status == "fail" else both
-            merged[name] = Check(name, check.status, detail, merged[name].facts | check.facts)
+            merged[name] = Check(name, check.status, detail, {**merged[name].facts, **check.facts})
     return list(merged.values())
 
 

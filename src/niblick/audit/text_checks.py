@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from niblick.audit.checks import Check, failed, not_applicable, passed
 from niblick.audit.copies import RUN, Copy, Matches, normal
 from niblick.data.dataset import Split
 from niblick.data.tokenizers import Tokenizer
+from niblick.facts.record import Record
 
 _PIECE = 1 << 22
 
@@ -52,7 +53,7 @@ def bytes_counted(
         counted += rule
         if split.index is not None:
             exact &= hashlib.sha256(text).digest() == bytes(split.index["sha256"][number])
-    facts: dict[str, Any] = {"bytes": counted, "documents": len(spans)}
+    facts: dict[str, object] = {"bytes": counted, "documents": len(spans)}
     if claimed is not None and claimed != counted:
         return failed(
             name,
@@ -76,7 +77,7 @@ def bytes_counted(
     return check(name, f"{counted:,} bytes of {len(spans):,} documents, each covered once; {kind}", **facts)
 
 
-def _wrong_token(tokens: npt.NDArray[np.uint16], tokenizer: Tokenizer) -> tuple[str, dict[str, Any]] | None:
+def _wrong_token(tokens: npt.NDArray[np.uint16], tokenizer: Tokenizer) -> tuple[str, dict[str, int]] | None:
     """The first token that does not cover the bytes it adds; None if only unknown characters, which count 0, differ."""
     for at in range(1, len(tokens)):
         previous, token = int(tokens[at - 1]), int(tokens[at])
@@ -121,8 +122,8 @@ def hygiene(
             return failed(
                 name,
                 f"{found.foreign} of these are in training documents that the source does not have so often; the "
-                f"longest: {worst['bytes']} bytes of validation document {worst['val_document']} in training document "
-                f"{worst['train_document']}; {shown}",
+                f"longest: {worst.bytes} bytes of validation document {worst.val_document} in training document "
+                f"{worst.train_document}; {shown}",
                 **facts,
                 example=worst,
             )
@@ -131,6 +132,20 @@ def hygiene(
         nothing = f"no run of {RUN} bytes of validation text stands in {found.searched:,} bytes of training text"
         return passed(name, nothing, **facts)
     return _beside_its_own(name, found, texts, _repeated_by_itself(found.sample, train, tokenizer), shown, facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place(Record):
+    """Validation text in a training document."""
+
+    train_document: int
+    at: int
+    val_document: int
+    val_at: int
+    bytes: int
+    changed: int
+    """How many bytes of it are not the same."""
+    text: str
 
 
 @dataclass
@@ -145,7 +160,7 @@ class _Found:
     hits: int = 0
     foreign: int = 0
     """Hits in documents that the source does not have so often."""
-    worst: dict[str, Any] | None = None
+    worst: Place | None = None
     sample: list[bytes] = field(default_factory=list)
     """Training documents, about as much text as there is validation text."""
 
@@ -177,7 +192,7 @@ def _search(
             seen[copy.document][copy.begin : copy.begin + copy.length] = True
             if surplus is not None and surplus[number]:
                 found.foreign += 1
-                if found.worst is None or copy.length > found.worst["bytes"]:
+                if found.worst is None or copy.length > found.worst.bytes:
                     found.worst = _place(number, copy, text)
             elif found.worst is None and surplus is None:
                 found.worst = _place(number, copy, text)
@@ -194,14 +209,14 @@ def _beside_its_own(
     texts: list[bytes],
     usual_D: npt.NDArray[np.int64],
     shown: str,
-    facts: dict[str, Any],
+    facts: Mapping[str, object],
 ) -> Check:
     """Whether validation text is repeated more than training documents repeat each other (`usual_D` bytes of each)."""
     sample = found.sample
     share, usual = found.bytes / found.total, int(usual_D.sum()) / max(1, sum(map(len, sample)))
     copies, usual_copies = _copies(found.found_D, texts), _copies(usual_D, sample)
-    facts = facts | {"share": share, "usual_share": usual, "copies": copies, "usual_copies": usual_copies}
-    facts |= {"documents": len(texts), "usual_documents": len(sample)}
+    facts = {**facts, "share": share, "usual_share": usual, "copies": copies, "usual_copies": usual_copies}
+    facts = {**facts, "documents": len(texts), "usual_documents": len(sample)}
     detail = (
         f"{shown}: {share:.2%}, {copies} of {len(texts)} documents whole; training documents repeat {usual:.2%} of "
         f"each other, {usual_copies} of {len(sample)} whole"
@@ -222,10 +237,16 @@ def _at_least(count: int, trials: int, share: float) -> float:
     return 1 - sum(math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(count))
 
 
-def _place(number: int, copy: Copy, text: bytes) -> dict[str, Any]:
-    excerpt = text[copy.at : copy.at + min(copy.length, 80)].decode(errors="replace")
-    place = {"train_document": number, "at": copy.at, "val_document": copy.document, "val_at": copy.begin}
-    return place | {"bytes": copy.length, "changed": copy.changes, "text": excerpt}
+def _place(number: int, copy: Copy, text: bytes) -> Place:
+    return Place(
+        train_document=number,
+        at=copy.at,
+        val_document=copy.document,
+        val_at=copy.begin,
+        bytes=copy.length,
+        changed=copy.changes,
+        text=text[copy.at : copy.at + min(copy.length, 80)].decode(errors="replace"),
+    )
 
 
 def _documents(split: Split, tokenizer: Tokenizer) -> Iterator[bytes]:

@@ -77,7 +77,7 @@ class Watched:
             frame = frame.f_back
         return False
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, list[str]]:
         """As JSON."""
         stdlib = os.path.realpath(os.path.dirname(os.__file__))
         modules = set()

@@ -1,4 +1,4 @@
-"""All figures about the boundaries of a model over a sample of windows, level by level, as plain data.
+"""All figures about the boundaries of a model over a sample of windows, level by level.
 
 Shapes: L tokens of a row, N bytes of a document's part of one, C chunks.
 """
@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from niblick.boundaries.cuts import Row, row_chunks
 from niblick.boundaries.metrics import (
     Agreement,
+    AgreementFacts,
+    CommonChunk,
+    CutOff,
+    Integers,
     agreement,
     beside_whitespace,
     chunk_lengths,
@@ -27,6 +32,7 @@ from niblick.boundaries.metrics import (
 )
 from niblick.boundaries.references import Bools
 from niblick.boundaries.sample import Piece, Sample
+from niblick.facts.record import Record
 
 DIVISORS = (2, 4, 8)
 """Caps of L // k chunks that are tried on what a level found."""
@@ -34,7 +40,101 @@ COMMON = 20
 """So many of the most frequent chunks are named."""
 
 
-def measure(rows: Sequence[Row], sample: Sample) -> list[dict[str, Any]]:
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Both(Record, Generic[T]):
+    """A figure about lengths, in tokens and in bytes."""
+
+    tokens: T
+    bytes: T
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inside(Record):
+    """Boundaries inside characters, and their share of all; None without boundaries."""
+
+    count: int
+    share: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreements(Record):
+    """How boundaries agree with whitespace, with characters, and with every reference."""
+
+    whitespace_agreement: float | None
+    inside_characters: Inside
+    references: Mapping[str, AgreementFacts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group(Record):
+    """The main figures of one kind of text."""
+
+    name: str
+    bytes: int
+    mean_length_bytes: float | None
+    whitespace_agreement: float | None
+    inside_characters: Inside
+    f1: Mapping[str, float | None]
+    excess: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost(Record):
+    """What some tokens cost; None where there are none."""
+
+    bits: float
+    tokens: int
+    bits_per_token: float | None
+    bits_per_byte: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surprisal(Record):
+    """What tokens cost that start a chunk, and those inside one."""
+
+    boundary: Cost
+    inside: Cost
+    share_of_bits: float | None
+    """The share of all bits that boundaries take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level(Record):
+    """All figures of one level."""
+
+    level: int
+    boundaries_per_window: float
+    boundaries_per_window_deviation: float
+    mean_length: Both[float]
+    variation: Both[float | None]
+    histogram: Both[Mapping[int, int]]
+    whitespace_agreement: float | None
+    inside_characters: Inside
+    references: Mapping[str, AgreementFacts]
+    surprisal: Surprisal | None
+    truncated: Mapping[str, float | CutOff]
+    """`dropped`: the share of boundaries that were past the model's own cap. `L//k`: what such a cap would cut off."""
+    common: tuple[CommonChunk, ...]
+    sources: tuple[Group, ...]
+    scripts: tuple[Group, ...]
+
+    @property
+    def dropped(self) -> float:
+        """The share of boundaries that were past the model's own cap."""
+        value = self.truncated["dropped"]
+        assert isinstance(value, float | int)
+        return value
+
+    @property
+    def caps(self) -> dict[str, CutOff]:
+        """What caps that were tried would cut off, by their names."""
+        return {name: each for name, each in self.truncated.items() if isinstance(each, CutOff)}
+
+
+def measure(rows: Sequence[Row], sample: Sample) -> list[Level]:
     """Return what is to be said of each level, outermost first.
 
     Rows are the sample's windows, read by a model. The first position of a window and what follows a BOS are
@@ -43,7 +143,7 @@ def measure(rows: Sequence[Row], sample: Sample) -> list[dict[str, Any]]:
     return [level_facts(rows, sample, level) for level in range(len(rows[0].levels))]
 
 
-def level_facts(rows: Sequence[Row], sample: Sample, level: int) -> dict[str, Any]:
+def level_facts(rows: Sequence[Row], sample: Sample, level: int) -> Level:
     """Return the figures of one level."""
     decisions = [row.levels[level] for row in rows]
     counts = [int(d.boundary_L.sum()) for d in decisions]
@@ -51,23 +151,27 @@ def level_facts(rows: Sequence[Row], sample: Sample, level: int) -> dict[str, An
     bytes_C = np.concatenate([_bytes_of_chunks(row, level) for row in rows])
     parts = list(_parts(rows, sample, level))
     found, seen = [d.found for d in decisions], [d.seen for d in decisions]
-    return {
-        "level": level,
-        "boundaries_per_window": float(np.mean(counts)),
-        "boundaries_per_window_deviation": float(np.std(counts)),
-        "mean_length": {"tokens": float(tokens_C.mean()), "bytes": float(bytes_C.mean())},
-        "variation": {"tokens": variation(tokens_C), "bytes": variation(bytes_C)},
-        "histogram": {"tokens": histogram(tokens_C), "bytes": histogram(bytes_C)},
-        **_agreements(parts, sample),
-        "surprisal": surprisal(rows, level),
-        "truncated": {
+    agreements = _agreements(parts, sample)
+    texts = (row.data[c.start : c.end] for row in rows for c in row_chunks(row, level))
+    return Level(
+        level=level,
+        boundaries_per_window=float(np.mean(counts)),
+        boundaries_per_window_deviation=float(np.std(counts)),
+        mean_length=Both(tokens=float(tokens_C.mean()), bytes=float(bytes_C.mean())),
+        variation=Both(tokens=variation(tokens_C), bytes=variation(bytes_C)),
+        histogram=Both(tokens=histogram(tokens_C), bytes=histogram(bytes_C)),
+        whitespace_agreement=agreements.whitespace_agreement,
+        inside_characters=agreements.inside_characters,
+        references=agreements.references,
+        surprisal=surprisal(rows, level),
+        truncated={
             "dropped": sum(d.dropped for d in decisions) / max(sum(found), 1),
             **{f"L//{k}": truncated(found, seen, k) for k in DIVISORS},
         },
-        "common": common_chunks((row.data[c.start : c.end] for row in rows for c in row_chunks(row, level)), COMMON),
-        "sources": _groups(parts, sample, lambda piece, data: piece.source),
-        "scripts": _groups(parts, sample, lambda piece, data: script(data)),
-    }
+        common=tuple(common_chunks(texts, COMMON)),
+        sources=_groups(parts, sample, lambda piece, data: piece.source),
+        scripts=_groups(parts, sample, lambda piece, data: script(data)),
+    )
 
 
 Part = tuple[Piece, bytes, Bools, Bools]
@@ -82,31 +186,31 @@ def _parts(rows: Sequence[Row], sample: Sample, level: int) -> Iterator[Part]:
         yield piece, rows[piece.window].data[here], boundary_N[here], place_N[here]
 
 
-def _bytes_of_chunks(row: Row, level: int) -> np.ndarray[Any, Any]:
+def _bytes_of_chunks(row: Row, level: int) -> Integers:
     """Bytes of each chunk of a row; a chunk of control tokens alone has none and is left out."""
     start_C = np.flatnonzero(row.levels[level].boundary_L)
     length_C = np.diff(row.begin_L[start_C], append=len(row.data))
     return length_C[length_C > 0]
 
 
-def _agreements(parts: list[Part], sample: Sample) -> dict[str, Any]:
+def _agreements(parts: list[Part], sample: Sample) -> Agreements:
     """Whitespace agreement, boundaries inside characters, and agreement with every reference."""
     decided = [(data, boundary_N & place_N) for _, data, boundary_N, place_N in parts]
     boundaries = sum(int(boundary_N.sum()) for _, boundary_N in decided)
     beside = sum(beside_whitespace(data, boundary_N) for data, boundary_N in decided)
     within = sum(inside_characters(data, boundary_N) for data, boundary_N in decided)
     names = sample.pieces[0].edges if sample.pieces else ()
-    return {
-        "whitespace_agreement": beside / boundaries if boundaries else None,
-        "inside_characters": {"count": within, "share": within / boundaries if boundaries else None},
-        "references": {
+    return Agreements(
+        whitespace_agreement=beside / boundaries if boundaries else None,
+        inside_characters=Inside(count=within, share=within / boundaries if boundaries else None),
+        references={
             name: sum((agreement(b, piece.edges[name], p) for piece, _, b, p in parts), Agreement()).facts()
             for name in names
         },
-    }
+    )
 
 
-def _groups(parts: list[Part], sample: Sample, key: Any) -> list[dict[str, Any]]:
+def _groups(parts: list[Part], sample: Sample, key: Callable[[Piece, bytes], str]) -> tuple[Group, ...]:
     """The main figures by some kind of text, the most bytes first."""
     groups: dict[str, list[Part]] = defaultdict(list)
     for part in parts:
@@ -117,40 +221,41 @@ def _groups(parts: list[Part], sample: Sample, key: Any) -> list[dict[str, Any]]
         chunks = sum(int(boundary_N.sum()) for _, _, boundary_N, _ in those)
         facts = _agreements(those, sample)
         result.append(
-            {
-                "name": name,
-                "bytes": size,
-                "mean_length_bytes": size / chunks if chunks else None,
-                "whitespace_agreement": facts["whitespace_agreement"],
-                "inside_characters": facts["inside_characters"],
-                "f1": {name: each["f1"] for name, each in facts["references"].items()},
-                "excess": {name: each["excess"] for name, each in facts["references"].items()},
-            }
+            Group(
+                name=name,
+                bytes=size,
+                mean_length_bytes=size / chunks if chunks else None,
+                whitespace_agreement=facts.whitespace_agreement,
+                inside_characters=facts.inside_characters,
+                f1={name: each.f1 for name, each in facts.references.items()},
+                excess={name: each.excess for name, each in facts.references.items()},
+            )
         )
-    return sorted(result, key=lambda group: -group["bytes"])
+    return tuple(sorted(result, key=lambda group: -group.bytes))
 
 
-def surprisal(rows: Sequence[Row], level: int) -> dict[str, Any] | None:
+def surprisal(rows: Sequence[Row], level: int) -> Surprisal | None:
     """Return what tokens cost that start a chunk and those inside one, in bits; None where costs were not asked for.
 
     Only tokens that stand for bytes count, and no window's first.
     """
     if any(row.nats_L is None for row in rows):
         return None
-    parts: dict[str, Any] = {}
-    total = 0.0
-    for name, wanted in (("boundary", True), ("inside", False)):
-        bits, tokens, size = 0.0, 0, 0
-        for row in rows:
-            assert row.nats_L is not None
-            mask_L = (row.levels[level].boundary_L == wanted) & (row.size_L > 0) & ~np.isnan(row.nats_L)
-            bits += float(row.nats_L[mask_L].sum()) / math.log(2)
-            tokens, size = tokens + int(mask_L.sum()), size + int(row.size_L[mask_L].sum())
-        parts[name] = {
-            "bits": bits,
-            "tokens": tokens,
-            "bits_per_token": bits / tokens if tokens else None,
-            "bits_per_byte": bits / size if size else None,
-        }
-        total += bits
-    return parts | {"share_of_bits": parts["boundary"]["bits"] / total if total else None}
+    boundary, inside = _cost(rows, level, True), _cost(rows, level, False)
+    total = boundary.bits + inside.bits
+    return Surprisal(boundary=boundary, inside=inside, share_of_bits=boundary.bits / total if total else None)
+
+
+def _cost(rows: Sequence[Row], level: int, wanted: bool) -> Cost:
+    bits, tokens, size = 0.0, 0, 0
+    for row in rows:
+        assert row.nats_L is not None
+        mask_L = (row.levels[level].boundary_L == wanted) & (row.size_L > 0) & ~np.isnan(row.nats_L)
+        bits += float(row.nats_L[mask_L].sum()) / math.log(2)
+        tokens, size = tokens + int(mask_L.sum()), size + int(row.size_L[mask_L].sum())
+    return Cost(
+        bits=bits,
+        tokens=tokens,
+        bits_per_token=bits / tokens if tokens else None,
+        bits_per_byte=bits / size if size else None,
+    )

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from niblick.boundaries.references import Bools, whitespace_N
+from niblick.facts.record import Record
 
 Integers = npt.NDArray[np.int64]
 
@@ -70,15 +71,53 @@ class Agreement:
         f1, chance = self.f1, self.chance_f1
         return None if f1 is None or chance is None or chance == 1 else (f1 - chance) / (1 - chance)
 
-    def facts(self) -> dict[str, Any]:
-        """As plain data."""
-        names = ("precision", "recall", "f1", "chance_f1", "excess")
-        return {name: getattr(self, name) for name in names} | {
-            "hits": self.hits,
-            "boundaries": self.boundaries,
-            "edges": self.edges,
-            "places": self.places,
-        }
+    def facts(self) -> AgreementFacts:
+        """What files say of it."""
+        return AgreementFacts(
+            precision=self.precision,
+            recall=self.recall,
+            f1=self.f1,
+            chance_f1=self.chance_f1,
+            excess=self.excess,
+            hits=self.hits,
+            boundaries=self.boundaries,
+            edges=self.edges,
+            places=self.places,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreementFacts(Record):
+    """The figures of an `Agreement`, worked out."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    chance_f1: float | None
+    excess: float | None
+    hits: int
+    boundaries: int
+    edges: int
+    places: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutOff(Record):
+    """What a cap on the number of chunks would cut off; None without boundaries, or without rows."""
+
+    boundaries: float | None
+    """The share of boundaries past the cap."""
+    windows: float | None
+    """The share of windows with any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonChunk(Record):
+    """A frequent chunk: its text, how often, and its share of all chunks."""
+
+    text: str
+    count: int
+    share: float
 
 
 def agreement(boundary_N: Bools, edge_N: Bools, place_N: Bools) -> Agreement:
@@ -125,17 +164,14 @@ def histogram(length_C: npt.NDArray[Any]) -> dict[int, int]:
     return dict(sorted(Counter(length_C.tolist()).items()))
 
 
-def truncated(found: Sequence[int], seen: Sequence[int], divisor: int) -> dict[str, float | None]:
-    """Return what a cap of L // divisor chunks would cut off, of rows that saw `seen` positions each.
-
-    `boundaries` is the share of boundaries past the cap, `windows` that of rows with any.
-    """
+def truncated(found: Sequence[int], seen: Sequence[int], divisor: int) -> CutOff:
+    """Return what a cap of L // divisor chunks would cut off, of rows that saw `seen` positions each."""
     over = [max(0, count - max(1, length // divisor)) for count, length in zip(found, seen, strict=True)]
     total = sum(found)
-    return {
-        "boundaries": sum(over) / total if total else None,
-        "windows": sum(o > 0 for o in over) / len(over) if over else None,
-    }
+    return CutOff(
+        boundaries=sum(over) / total if total else None,
+        windows=sum(o > 0 for o in over) / len(over) if over else None,
+    )
 
 
 def settled(steps: Sequence[int], agreements: Sequence[float], level: float) -> int | None:
@@ -156,12 +192,12 @@ def script(data: bytes) -> str:
     return scripts.most_common(1)[0][0] if scripts else "none"
 
 
-def common_chunks(texts: Iterable[bytes], most: int) -> list[dict[str, Any]]:
-    """Return the most frequent chunks, the commonest first: their text, how often, and their share of all chunks."""
+def common_chunks(texts: Iterable[bytes], most: int) -> list[CommonChunk]:
+    """Return the most frequent chunks, the commonest first."""
     counted = Counter(texts)
     total = sum(counted.values())
     ranked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:most]
     return [
-        {"text": text.decode(errors="backslashreplace"), "count": count, "share": count / total}
+        CommonChunk(text=text.decode(errors="backslashreplace"), count=count, share=count / total)
         for text, count in ranked
     ]

@@ -11,13 +11,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from niblick.boundaries.cuts import Reader, Row
-from niblick.boundaries.metrics import Agreement, agreement, chunk_lengths
+from niblick.boundaries.metrics import Agreement, AgreementFacts, agreement, chunk_lengths
 from niblick.boundaries.references import WHITESPACE, word_starts
+from niblick.facts.reading import merged
+from niblick.facts.record import Record
 
 REPEATED = (b"a", b" ", b"ab", b"0", b"\n")
 """What texts of one thing over and over are made of."""
@@ -34,6 +35,59 @@ class Edit:
     """Byte from which on the old text goes on as before."""
     new_end: int
     """The same in the new text."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far one edit reaches, on the bytes that both texts have."""
+
+    flips: int
+    """Bytes behind the edit that start a chunk in one text alone."""
+    reach: int
+    """Bytes from the edit to the last of them."""
+    before: int
+    """Flips in front of the edit: none for a model over bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditFacts(Record):
+    """How far one kind of edit reaches, over several texts."""
+
+    texts: int
+    moved: float
+    """The share of texts where it moves any boundary."""
+    flips: float
+    mean_reach: float
+    median_reach: float
+    largest_reach: int
+    flips_before: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repetition(Record):
+    """How a text of one thing over and over is cut."""
+
+    unit: str
+    bytes: int
+    boundaries: int
+    longest: int
+    """Bytes of its longest chunk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordStarts(AgreementFacts):
+    """Agreement with the starts of words, and the mean length of chunks."""
+
+    texts: int
+    mean_length_bytes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spaces(Record):
+    """Agreement with the starts of words in the text as it was, and without its spaces."""
+
+    spaced: WordStarts
+    spaceless: WordStarts
 
 
 def _edit(text: str, at: int, taken: int, put: str) -> Edit:
@@ -88,28 +142,24 @@ EDITS: dict[str, Callable[[str, int], Edit | None]] = {
 }
 
 
-def reach(old: Row, new: Row, edit: Edit, level: int = 0) -> dict[str, int]:
-    """Compare decisions before and after an edit, on the bytes that both texts have.
-
-    `flips` are bytes behind the edit that start a chunk in one text alone, `reach` the bytes from the edit to the last
-    of them, `before` those in front of it (none for a model over bytes).
-    """
+def reach(old: Row, new: Row, edit: Edit, level: int = 0) -> Reach:
+    """Compare decisions before and after an edit."""
     old_N, new_N = old.boundary_N(level), new.boundary_N(level)
     behind_N = old_N[edit.old_end :] != new_N[edit.new_end :]
     flipped = np.flatnonzero(behind_N)
-    return {
-        "flips": len(flipped),
-        "reach": int(flipped[-1]) + 1 if len(flipped) else 0,
-        "before": int((old_N[: edit.begin] != new_N[: edit.begin]).sum()),
-    }
+    return Reach(
+        flips=len(flipped),
+        reach=int(flipped[-1]) + 1 if len(flipped) else 0,
+        before=int((old_N[: edit.begin] != new_N[: edit.begin]).sum()),
+    )
 
 
-def edits(reader: Reader, texts: Sequence[str], level: int = 0) -> dict[str, dict[str, Any] | None]:
+def edits(reader: Reader, texts: Sequence[str], level: int = 0) -> dict[str, EditFacts | None]:
     """Change every text once in each way and say how far that reaches, in the mean, the median and at most.
 
     None for a way that no text offers a place for.
     """
-    facts: dict[str, dict[str, Any] | None] = {}
+    facts: dict[str, EditFacts | None] = {}
     for name, change in EDITS.items():
         changed = [(text, edit) for i, text in enumerate(texts) if (edit := change(text, i))]
         old = reader.read([reader.encode(text) for text, _ in changed])
@@ -123,20 +173,20 @@ def edits(reader: Reader, texts: Sequence[str], level: int = 0) -> dict[str, dic
     return facts
 
 
-def _summary(found: list[dict[str, int]]) -> dict[str, Any]:
-    reached = [each["reach"] for each in found]
-    return {
-        "texts": len(found),
-        "moved": sum(r > 0 for r in reached) / len(found),
-        "flips": float(np.mean([each["flips"] for each in found])),
-        "mean_reach": float(np.mean(reached)),
-        "median_reach": float(np.median(reached)),
-        "largest_reach": max(reached),
-        "flips_before": sum(each["before"] for each in found),
-    }
+def _summary(found: list[Reach]) -> EditFacts:
+    reached = [each.reach for each in found]
+    return EditFacts(
+        texts=len(found),
+        moved=sum(r > 0 for r in reached) / len(found),
+        flips=float(np.mean([each.flips for each in found])),
+        mean_reach=float(np.mean(reached)),
+        median_reach=float(np.median(reached)),
+        largest_reach=max(reached),
+        flips_before=sum(each.before for each in found),
+    )
 
 
-def repeated(reader: Reader, length: int, level: int = 0) -> list[dict[str, Any]]:
+def repeated(reader: Reader, length: int, level: int = 0) -> list[Repetition]:
     """Read one thing over and over, `length` bytes of it: boundaries, and the longest chunk in bytes."""
     facts = []
     for unit in REPEATED:
@@ -144,41 +194,38 @@ def repeated(reader: Reader, length: int, level: int = 0) -> list[dict[str, Any]
         [row] = reader.read([reader.encode(text)])
         boundary_N = row.boundary_N(level)
         facts.append(
-            {
-                "unit": unit.decode(),
-                "bytes": len(row.data),
-                "boundaries": int(boundary_N.sum()),
-                "longest": int(chunk_lengths(boundary_N).max()) if boundary_N.any() else len(row.data),
-            }
+            Repetition(
+                unit=unit.decode(),
+                bytes=len(row.data),
+                boundaries=int(boundary_N.sum()),
+                longest=int(chunk_lengths(boundary_N).max()) if boundary_N.any() else len(row.data),
+            )
         )
     return facts
 
 
-def without_spaces(reader: Reader, texts: Sequence[str], level: int = 0) -> dict[str, Any] | None:
-    """Take all whitespace out and see whether boundaries still find where words started; None without any.
+def without_spaces(reader: Reader, texts: Sequence[str], level: int = 0) -> Spaces | None:
+    """Take all whitespace out and see whether boundaries still find where words started; None without any."""
+    spaced = _word_starts(reader, texts, level, squeeze=False)
+    spaceless = _word_starts(reader, texts, level, squeeze=True) if spaced else None
+    return Spaces(spaced=spaced, spaceless=spaceless) if spaced and spaceless else None
 
-    `spaced` and `spaceless` are the agreement with word starts in the text as it was and without its spaces, and the
-    chunks' mean length in bytes.
-    """
-    facts: dict[str, Any] = {}
-    for name, squeeze in (("spaced", False), ("spaceless", True)):
-        total, chunks, size, used = Agreement(), 0, 0, 0
-        for text in texts:
-            data = text.encode()
-            start_N = word_starts(data)
-            if squeeze:
-                keep_N = ~np.isin(np.frombuffer(data, np.uint8), list(WHITESPACE))
-                data, start_N = bytes(np.frombuffer(data, np.uint8)[keep_N]), start_N[keep_N]
-            if not data:
-                continue
-            [row] = reader.read([reader.encode(data.decode())])
-            if row.data != data:
-                continue
-            start_N = start_N & (np.arange(len(data)) > 0)
-            boundary_N = row.boundary_N(level)
-            total += agreement(boundary_N, start_N, ~row.undecided_N())
-            chunks, size, used = chunks + int(boundary_N.sum()), size + len(data), used + 1
-        if not used:
-            return None
-        facts[name] = total.facts() | {"texts": used, "mean_length_bytes": size / chunks}
-    return facts
+
+def _word_starts(reader: Reader, texts: Sequence[str], level: int, *, squeeze: bool) -> WordStarts | None:
+    total, chunks, size, used = Agreement(), 0, 0, 0
+    for text in texts:
+        data = text.encode()
+        start_N = word_starts(data)
+        if squeeze:
+            keep_N = ~np.isin(np.frombuffer(data, np.uint8), list(WHITESPACE))
+            data, start_N = bytes(np.frombuffer(data, np.uint8)[keep_N]), start_N[keep_N]
+        if not data:
+            continue
+        [row] = reader.read([reader.encode(data.decode())])
+        if row.data != data:
+            continue
+        start_N = start_N & (np.arange(len(data)) > 0)
+        boundary_N = row.boundary_N(level)
+        total += agreement(boundary_N, start_N, ~row.undecided_N())
+        chunks, size, used = chunks + int(boundary_N.sum()), size + len(data), used + 1
+    return merged(WordStarts, total.facts(), texts=used, mean_length_bytes=size / chunks) if used else None

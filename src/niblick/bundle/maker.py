@@ -18,7 +18,6 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from niblick.bundle.parts import left_out, registries
 from niblick.bundle.pieces import dotted_name, is_text, modules_of, read_module, without
@@ -84,7 +83,7 @@ def _made(config: RunConfig, users: dict[str, Path]) -> Script:
     unused = {} if calls or not users else {RECIPE: frozenset({"recipe"})}  # the config says it all
     classes: dict[str, tuple[str, str]] = {}
     code = as_code(config, classes, RECIPE if users else "")
-    roots: dict[str, Any] = {ENTRY: [START], **{name: [] for name in users}}
+    roots: dict[str, list[str]] = {ENTRY: [START], **{name: [] for name in users}}
     for owner, name in classes.values():
         roots.setdefault(owner, []).append(name)
     reach = Reach(modules_of(PACKAGE) | users, asked, "niblick", absent | unused)
@@ -154,12 +153,22 @@ def minified(text: str, typed: bool = False) -> str:
     # nothing once the text is compressed.
     drop = {f"remove_{kind}_annotations": not typed for kind in ("variable", "return", "argument")}
     annotations = RemoveAnnotationsOptions(remove_class_attribute_annotations=False, **drop)
-    off = ["combine_imports", "remove_object_base", "remove_pass", "convert_posargs_to_args", "constant_folding"]
-    off += ["remove_explicit_return_none", "remove_builtin_exception_brackets", "hoist_literals", "rename_globals"]
-    options: dict[str, Any] = dict.fromkeys(off, False) | {"remove_annotations": annotations}
-    options |= {"remove_literal_statements": not typed, "rename_locals": not typed}
     try:
-        return python_minifier.minify(text, **options)
+        return python_minifier.minify(
+            text,
+            remove_annotations=annotations,
+            remove_literal_statements=not typed,
+            rename_locals=not typed,
+            combine_imports=False,
+            remove_object_base=False,
+            remove_pass=False,
+            convert_posargs_to_args=False,
+            constant_folding=False,
+            remove_explicit_return_none=False,
+            remove_builtin_exception_brackets=False,
+            hoist_literals=False,
+            rename_globals=False,
+        )
     except Exception as error:
         name = text.partition("\n")[0]
         raise ConfigError(

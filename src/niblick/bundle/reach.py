@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from niblick.bundle.pieces import (
@@ -58,7 +58,7 @@ class Reach:
         """Modules of the package that are named with dots, which somebody has to import."""
         self._outer: dict[ast.ClassDef, frozenset[str]] = {}
 
-    def run(self, roots: dict[str, Iterable[str]]) -> None:
+    def run(self, roots: Mapping[str, Iterable[str]]) -> None:
         """Follow everything from the roots: names of modules."""
         for name, wanted in roots.items():
             self._module(name)

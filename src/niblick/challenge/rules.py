@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,13 @@ def shard_name(split: str, number: int) -> str:
 
 
 Config = dict[str, Any]
-"""A run's config as plain data."""
+"""A run's config as plain data: its keys are the fields of `niblick.config.run_config.RunConfig`."""
+
+Value = bool | int | float | str | None
+"""What an environment variable says."""
+
+Values = Mapping[str, Value]
+"""Such values by the names of variables, or by dotted keys of a config."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,10 @@ class EnvName:
     """
 
     keys: tuple[str, ...] = ()
-    read: Callable[[str], Any] = str
-    also: dict[str, Any] = field(default_factory=dict)
-    assign: Callable[[dict[str, Any], Config], dict[str, Any]] | None = None
-    value: Callable[[Config], Any] | None = None
+    read: Callable[[str], Value] = str
+    also: Values = field(default_factory=dict)
+    assign: Callable[[Values, Config], Values] | None = None
+    value: Callable[[Config], Value] | None = None
     refusal: str = ""
 
 
@@ -108,11 +114,18 @@ def _divisor(text: str) -> str:
     return f"divisor:{_integer(text)}"
 
 
-def _batch(given: dict[str, Any], config: Config) -> dict[str, Any]:
+def _count(given: Values, name: str, usual: int) -> int:
+    """An integer that was given, or else the usual one."""
+    value = given.get(name, usual)
+    assert isinstance(value, int), f"{name} is read as an integer"
+    return value
+
+
+def _batch(given: Values, config: Config) -> Values:
     """TRAIN_BATCH_TOKENS and TRAIN_SEQ_LEN; the micro-batch shrinks until whole ones make up the batch."""
     train = config["train"]
-    seq_len = given.get("TRAIN_SEQ_LEN", train["seq_len"])
-    batch = given.get("TRAIN_BATCH_TOKENS", train["batch_tokens"])
+    seq_len = _count(given, "TRAIN_SEQ_LEN", train["seq_len"])
+    batch = _count(given, "TRAIN_BATCH_TOKENS", train["batch_tokens"])
     values = {"train.batch_tokens": batch, "train.seq_len": seq_len}
     if "TRAIN_SEQ_LEN" in given:
         values["score.seq_len"] = seq_len  # the published scripts validate in windows of the same length
@@ -123,8 +136,9 @@ def _batch(given: dict[str, Any], config: Config) -> dict[str, Any]:
     return values
 
 
-def _eval_batch(given: dict[str, Any], config: Config) -> dict[str, Any]:
-    return {"score.batch_tokens": given["EVAL_BATCH_SEQS"] * given.get("TRAIN_SEQ_LEN", config["score"]["seq_len"])}
+def _eval_batch(given: Values, config: Config) -> Values:
+    seq_len = _count(given, "TRAIN_SEQ_LEN", config["score"]["seq_len"])
+    return {"score.batch_tokens": _count(given, "EVAL_BATCH_SEQS", 0) * seq_len}
 
 
 def _depths(config: Config) -> tuple[int, int]:
@@ -141,10 +155,10 @@ def _depths(config: Config) -> tuple[int, int]:
     return sum(counts), counts[1] if levels else 0
 
 
-def _layers(given: dict[str, Any], config: Config) -> dict[str, Any]:
+def _layers(given: Values, config: Config) -> Values:
     """NUM_LAYERS is all blocks together; OUTER_LAYERS of them stand before the router and as many after it."""
     layers, outer = _depths(config)
-    layers, outer = given.get("NUM_LAYERS", layers), given.get("OUTER_LAYERS", outer)
+    layers, outer = _count(given, "NUM_LAYERS", layers), _count(given, "OUTER_LAYERS", outer)
     if "OUTER_LAYERS" in given and not config["model"]["levels"]:
         raise ValueError("OUTER_LAYERS is a name of the H-Nets, and this model is dense: start from an H-Net preset")
     main = layers - 2 * outer
@@ -175,12 +189,12 @@ def _embedding(name: str, tied: bool) -> EnvName:
     """The published scripts have two rates for the embedding: one counts if it is tied, the other if it is not."""
     state = "TIE_EMBEDDINGS=1" if tied else "TIE_EMBEDDINGS=0"
 
-    def assign(given: dict[str, Any], config: Config) -> dict[str, Any]:
+    def assign(given: Values, config: Config) -> Values:
         if given.get("TIE_EMBEDDINGS", config["model"]["tie_embeddings"]) != tied:
             raise ValueError(f"{name} counts only with {state}, which is not so here: leave it out")
         return {"optim.embed_lr": given[name]}
 
-    def value(config: Config) -> Any:
+    def value(config: Config) -> Value:
         return config["optim"]["embed_lr"] if config["model"]["tie_embeddings"] == tied else None
 
     return EnvName(("optim.embed_lr",), _number, assign=assign, value=value)
@@ -275,12 +289,12 @@ ENVIRONMENT: dict[str, EnvName] = {
 """The names of the published scripts, once for all who read or write them: `--env`, logs, submissions."""
 
 
-def environment_values(given: dict[str, str], config: Config) -> dict[str, Any]:
+def environment_values(given: Mapping[str, str], config: Config) -> dict[str, Value]:
     """Return what names of ENVIRONMENT with these texts are in `config`: values by dotted key.
 
     Raises ValueError, with a message for people, for a name that cannot be expressed or a text that does not fit.
     """
-    read: dict[str, Any] = {}
+    read: dict[str, Value] = {}
     if refused := [name for name in given if ENVIRONMENT[name].refusal]:
         why = [ENVIRONMENT[name].refusal for name in refused]
         if len(refused) == 1:
@@ -292,7 +306,7 @@ def environment_values(given: dict[str, str], config: Config) -> dict[str, Any]:
             read[name] = ENVIRONMENT[name].read(text)
         except ValueError as error:
             raise ValueError(f"{name}={text} is not {error}") from None
-    values: dict[str, Any] = {}
+    values: dict[str, Value] = {}
     for name, value in read.items():
         entry = ENVIRONMENT[name]
         if entry.assign:
@@ -303,9 +317,9 @@ def environment_values(given: dict[str, str], config: Config) -> dict[str, Any]:
     return values
 
 
-def environment(config: Config) -> dict[str, Any]:
+def environment(config: Config) -> dict[str, Value]:
     """Return the config under the names of the published scripts: those that say something about it, with values."""
-    found = {}
+    found: dict[str, Value] = {}
     for name, entry in ENVIRONMENT.items():
         if not entry.refusal and (value := entry.value(config) if entry.value else _look_up(config, entry)) is not None:
             found[name] = value
@@ -325,7 +339,7 @@ def _places(name: str, pattern: str, config: Config) -> list[str]:
     return [f"{before}{i}.{after}" for i in range(len(levels))]
 
 
-def _look_up(config: Config, entry: EnvName) -> Any:
+def _look_up(config: Config, entry: EnvName) -> Value:
     if "*" in entry.keys[0] and not config["model"]["levels"]:
         return None
     node: Any = config

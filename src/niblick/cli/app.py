@@ -6,6 +6,7 @@ People read stderr and tables on stdout; with --json stdout is exactly one JSON 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,41 +84,8 @@ def unknown_target(target: str, runs: Path) -> ConfigError:
     return ConfigError(f"there is no preset, run or artifact {target!r}{nearest(target, known)}")
 
 
-def print_facts(facts: dict[str, Any]) -> None:
-    if "parameters" in facts:
-        print(f"parameters  {facts['parameters']:,}\n")
-    if "config" in facts:
-        print_table(["key", "value"], [[k, v] for k, v in flat(facts["config"])])
-    if facts.get("result"):
-        wanted = (
-            "artifact",
-            "bpb",
-            "bpb_repaired",
-            "bytes",
-            "artifact_bytes",
-            "code_bytes",
-            "total_bytes",
-            "step",
-            "train_seconds",
-        )
-        shown = facts["result"]
-        if "code_bytes" in shown and shown["code_bytes"] is None:
-            shown = shown | {"code_bytes": UNWEIGHED}
-        print()
-        print_table(["result", ""], [[k, number(shown[k])] for k in wanted if shown.get(k) is not None])
-    elif "result" in facts:
-        print("\nnot finished")
-    for name, artifact in (facts.get("artifacts") or ({"": facts} if "tensors" in facts else {})).items():
-        print(f"\nartifact {name or artifact['path']}")
-        print_table(
-            ["tensor", "shape", "scheme", "bytes before coding"],
-            [
-                [t["name"], "×".join(map(str, t["shape"])), t["scheme"], f"{t['raw_bytes']:,}"]
-                for t in artifact["tensors"]
-            ],
-        )
-        parts = artifact["bytes"]
-        print(f"\n{parts['total']:,} bytes: header {parts['header']:,}, payload {parts['payload']:,}")
+def print_config(config: Mapping[str, object]) -> None:
+    print_table(["key", "value"], [[k, v] for k, v in flat(config)])
 
 
 def flat(value: Any) -> list[tuple[str, str]]:

@@ -51,7 +51,7 @@ def audit(
         options = Options(Effort(1 << 22) if thorough else Effort(), prove, source, held)
         found = run_audit(target, runs, data, options, None if json_ else _say)
     if json_:
-        print_json(found.plain())
+        print_json(found.record())
     elif found.outcome != "nothing read":
         print_audit(found)
     if found.outcome == "nothing read":
@@ -77,7 +77,9 @@ def print_audit(found: Audit) -> None:
     if compared := [check for check in found.checks if "evidence" in check.facts]:
         print()
         columns = ["what", "claim", "evidence", "verdict"]
-        cells = [[c.name.removeprefix("claim: "), c.facts["claim"], c.facts["evidence"]] for c in compared]
+        cells = [
+            [c.name.removeprefix("claim: "), *(str(c.facts[key]) for key in ("claim", "evidence"))] for c in compared
+        ]
         print_table(columns, [[*cell, marks[c.status]] for cell, c in zip(cells, compared, strict=True)])
     print(f"\n{found.subject}: {found.sentence()}")
 

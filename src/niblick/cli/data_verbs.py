@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from niblick.cli.app import Json, data_app, flat, print_facts, print_json, print_table
+from niblick.cli.app import Json, data_app, flat, print_config, print_json, print_table
 from niblick.errors import ConfigError
 
 Out = Annotated[Path, typer.Option(help="New folder for shards, index and manifest.")]
@@ -174,7 +174,7 @@ def _print_choices(facts: dict[str, Any]) -> None:
 
 def _print_data(manifest: dict[str, Any]) -> None:
     if "niblick" not in manifest:  # shards as the challenge made them
-        print_facts({"config": {"stats": manifest["datasets"][0].get("stats", {})}})
+        print_config({"stats": manifest["datasets"][0].get("stats", {})})
         print("\nwithout document index: what a lossy tokenizer lost is unknown (`niblick data check` says more)")
         return
     splits = manifest["niblick"]["splits"]

@@ -158,12 +158,12 @@ def report(
     """Write one offline HTML page, and its pictures as PNG, of runs or a sweep. Example: `niblick report latest`"""
     from niblick.reports.run_report import write_report
 
-    facts = write_report(targets or [], runs, out)
+    found = write_report(targets or [], runs, out)
     if json_:
-        print_json(facts)
+        print_json(found)
     else:
-        print(f"report    {facts['report']}")
-        print(f"pictures  {facts['folder']}: {', '.join(facts['pictures']) or 'none'}")
+        print(f"report    {found.report}")
+        print(f"pictures  {found.folder}: {', '.join(found.pictures) or 'none'}")
 
 
 def _filter(values: list[str] | None, preset: str, branch: str, track: str, sweep: str, tag: str, status: str) -> Any:

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from niblick.cli.app import RUNS, Env, Json, Runs, app, print_facts, print_json, print_table, resolve, unknown_target
+from niblick.challenge.tracks import UNWEIGHED
+from niblick.cli.app import (
+    RUNS,
+    Env,
+    Json,
+    Runs,
+    app,
+    number,
+    print_config,
+    print_json,
+    print_table,
+    resolve,
+    unknown_target,
+)
+
+if TYPE_CHECKING:
+    from niblick.facts.result import ImportResult, Result
+    from niblick.run.artifacts import ArtifactFacts
 
 
 @app.command()
@@ -16,16 +33,15 @@ def presets(json_: Json = False) -> None:
     from niblick.model.counting import parameter_count
     from niblick.recipes.presets import PRESETS
 
-    rows: list[dict[str, Any]] = [
-        {"name": name, "parameters": parameter_count(recipe().model), "summary": (recipe.__doc__ or "").splitlines()[0]}
+    rows = [
+        (name, parameter_count(recipe().model), (recipe.__doc__ or "").splitlines()[0])
         for name, recipe in PRESETS.items()
     ]
     if json_:
-        print_json({"presets": rows})
+        print_json({"presets": [{"name": name, "parameters": n, "summary": summary} for name, n, summary in rows]})
     else:
-        print_table(
-            ["preset", "parameters", "what it is"], [[r["name"], f"{r['parameters']:,}", r["summary"]] for r in rows]
-        )
+        shown = [[name, f"{count:,}", summary] for name, count, summary in rows]
+        print_table(["preset", "parameters", "what it is"], shown)
 
 
 @app.command()
@@ -41,31 +57,67 @@ def show(
     from niblick.model.counting import parameter_count
     from niblick.recipes.presets import PRESETS
 
-    if target in PRESETS or target.endswith(".py"):
-        config, _ = resolve(target, overrides or [], env)
-        facts = {"parameters": parameter_count(config.model), "config": to_dict(config)}
-    else:
-        facts = _facts(target, runs)
+    if target not in PRESETS and not target.endswith(".py"):
+        _show(target, runs, json_)
+        return
+    config, _ = resolve(target, overrides or [], env)
+    count = parameter_count(config.model)
     if json_:
-        print_json(facts)
-    else:
-        print_facts(facts)
+        print_json({"parameters": count, "config": to_dict(config)})
+        return
+    print(f"parameters  {count:,}\n")
+    print_config(to_dict(config))
 
 
-def _facts(target: str, runs: Path) -> dict[str, Any]:
-    """What is said of a run or an artifact; only for these torch is imported."""
+def _show(target: str, runs: Path, json_: bool) -> None:
+    """Show a run or an artifact; only for these torch is imported."""
     from niblick.facts.reading import plain
     from niblick.run.artifacts import describe_artifact, find_artifact
     from niblick.run.directory import is_run, open_run
 
     if target.endswith(".nib") or ":" in target:
-        return describe_artifact(find_artifact(target, runs)[0])
+        artifact = describe_artifact(find_artifact(target, runs)[0])
+        if json_:
+            print_json(plain(artifact))
+            return
+        print_config(artifact.config)
+        _print_artifact(artifact.path, artifact)
+        return
     if not is_run(target, runs):
         raise unknown_target(target, runs)
     run = open_run(target, runs)
-    facts = {
-        "run": str(run.path),
-        "config": run.settings(),
-        "result": (found := run.finished()) and plain(found),
-    }
-    return facts | {"artifacts": {name: describe_artifact(run.artifact(name)) for name in run.artifact_names()}}
+    result = run.finished()
+    artifacts = {name: describe_artifact(run.artifact(name)) for name in run.artifact_names()}
+    if json_:
+        said = {"run": str(run.path), "config": run.settings(), "result": result and plain(result)}
+        print_json(said | {"artifacts": {name: plain(each) for name, each in artifacts.items()}})
+        return
+    print_config(run.settings())
+    _print_result(result)
+    for name, each in artifacts.items():
+        _print_artifact(name, each)
+
+
+_RESULT = ("artifact", "bpb", "bpb_repaired", "bytes", "artifact_bytes", "code_bytes", "total_bytes", "step")
+"""What is shown of a result, and its train clock."""
+
+
+def _print_result(result: Result | ImportResult | None) -> None:
+    if result is None:
+        print("\nnot finished")
+        return
+    shown = {key: getattr(result, key, None) for key in (*_RESULT, "train_seconds")}
+    if result.code_bytes is None:
+        shown["code_bytes"] = UNWEIGHED
+    print()
+    print_table(["result", ""], [[key, number(value)] for key, value in shown.items() if value is not None])
+
+
+def _print_artifact(name: str, artifact: ArtifactFacts) -> None:
+    print(f"\nartifact {name}")
+    print_table(
+        ["tensor", "shape", "scheme", "bytes before coding"],
+        [[t.name, "×".join(map(str, t.shape)), t.scheme, f"{t.raw_bytes:,}"] for t in artifact.tensors],
+    )
+    parts = artifact.bytes
+    print(f"\n{parts.total:,} bytes: header {parts.header:,}, payload {parts.payload:,}")

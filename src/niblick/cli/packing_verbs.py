@@ -76,8 +76,9 @@ def sensitivity(
 
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "sensitivity.json", facts)
+        gains = [(row.name, row.gained) for row in found.tensors]
         for kind in ("svg", "png"):
-            (out / f"sensitivity.{kind}").write_bytes(sensitivity_bars(facts["tensors"], kind))
+            (out / f"sensitivity.{kind}").write_bytes(sensitivity_bars(gains, kind))
     if json_:
         print_json(facts)
         return

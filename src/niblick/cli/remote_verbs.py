@@ -6,13 +6,17 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from niblick.challenge.tracks import UNWEIGHED
 from niblick.cli.app import RUNS, Data, Env, Json, Runs, app, print_json, print_table, resolve
 from niblick.errors import ConfigError
+
+if TYPE_CHECKING:
+    from niblick.config.run_config import RunConfig
+    from niblick.remote.records import Machine, Records, RemoteRun
 
 remote_app = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +40,7 @@ Cloud = Annotated[str, typer.Option(help="sky: runpod, lambda, aws/us-east-1, ku
 RunId = Annotated[str, typer.Argument(help="A run id, or `latest`.")]
 
 
-def _records(runs: Path) -> Any:
+def _records(runs: Path) -> Records:
     from niblick.remote.records import Records
 
     return Records(runs)
@@ -46,37 +50,39 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _bring_up(records: Any, name: str, facts: dict[str, Any], address: dict[str, Any]) -> Any:
+def _bring_up(records: Records, wanted: Machine) -> Machine:
     """Make or find the machine that the options describe, and write it down."""
     from niblick.remote.address import Address
     from niblick.remote.clouds import provider
-    from niblick.remote.records import HALTED, UP, Machine, check_name
+    from niblick.remote.records import HALTED, UP, check_name
 
     known = {machine.name: machine for machine in records.machines()}
-    backend = facts["backend"]
-    name = name or address["host"] or (f"niblick-{facts['shape'] or '1x'}" if backend == "sky" else "")
+    rented = wanted.backend == "sky"
+    name = wanted.name or wanted.address.host or (f"niblick-{wanted.shape or '1x'}" if rented else "")
     if not name:
         raise ConfigError("name the machine: --host HOST for one you have, or --machine NAME of `niblick remote ls`")
     old = known.get(check_name(name, "machine"))
-    source = provider(backend)
-    if backend == "sky":
+    source = provider(wanted.backend)
+    address = wanted.address
+    if rented:
         hosts = records.folder / "machines" / f"{name}.known_hosts"
         hosts.parent.mkdir(parents=True, exist_ok=True)
         if not (old and old.state == UP):
             hosts.unlink(missing_ok=True)  # another machine under the same name has another key
-        address = {"host": name, "known_hosts": str(hosts.resolve())}
-    elif not address["host"]:
+        address = Address(name, known_hosts=str(hosts.resolve()))
+    elif not address.host:
         raise ConfigError("--host is missing: the ssh back end goes to a machine you have")
-    key = str(Path(address["key"]).expanduser().resolve()) if address.get("key") else ""
-    machine = Machine(name=name, address=Address(**address | {"key": key}), since=time.time(), **facts)
-    if old and old.state == UP and old.backend == backend:
+    elif address.key:
+        address = replace(address, key=str(Path(address.key).expanduser().resolve()))
+    machine = replace(wanted, name=name, address=address, since=time.time())
+    if old and old.state == UP and old.backend == wanted.backend:
         machine = replace(machine, since=old.since, price_per_hour=machine.price_per_hour or old.price_per_hour)
-        if backend == "sky":
+        if rented:
             return old
     elif old and old.state == HALTED:
         _say(f"machine   {name} was stopped: starting it again")
     machine = source.up(machine)
-    return records.save_machine(machine) if backend == "sky" else machine  # one's own is noted once it has answered
+    return records.save_machine(machine) if rented else machine  # one's own is noted once it has answered
 
 
 @remote_app.command()
@@ -98,14 +104,13 @@ def up(
     json_: Json = False,
 ) -> None:
     """Rent a machine, or name one you have, and look at it. Example: `niblick remote up gpu1 --host 192.0.2.1`"""
+    from niblick.remote.address import Address
     from niblick.remote.launching import probe
+    from niblick.remote.records import Machine
 
-    facts = {"backend": backend, "directory": directory, "python": python, "price_per_hour": price}
-    address = {"host": host, "user": user, "port": port, "key": key, "known_hosts": known_hosts}
     records = _records(runs)
-    machine = _bring_up(
-        records, name, facts | {"shape": shape, "cloud": cloud}, address | {"accept_host_key": accept_host_key}
-    )
+    address = Address(host, user, port, key, known_hosts, accept_host_key)
+    machine = _bring_up(records, Machine(name, backend, address, directory, python, price, shape=shape, cloud=cloud))
     found = probe(machine)
     records.save_machine(machine)
     if json_:
@@ -158,7 +163,9 @@ def launch(
 ) -> None:
     """Send a run to a machine and start it. Example: `niblick remote launch quickstart --host gpu1 --prepare pydocs`"""
     from niblick.remote import launching
+    from niblick.remote.address import Address
     from niblick.remote.pull import follow, follow_in_background
+    from niblick.remote.records import Machine
     from niblick.remote.sky import STOP_COMMANDS, gpu_count
 
     records = _records(runs)
@@ -171,13 +178,12 @@ def launch(
         if not target:
             raise ConfigError("name a preset or a recipe file: `niblick presets` lists the presets")
         config, recipe = _config(target, overrides or [], env, track, data)
-        facts = {"backend": backend, "directory": directory, "python": python, "price_per_hour": price}
-        address = {"host": host, "user": user, "port": port, "key": key, "known_hosts": known_hosts}
         if machine and not host and backend == "ssh":
             where = records.machine(machine)
         else:
-            facts |= {"shape": shape, "cloud": cloud}
-            where = _bring_up(records, machine, facts, address | {"accept_host_key": accept_host_key})
+            address = Address(host, user, port, key, known_hosts, accept_host_key)
+            wanted = Machine(machine, backend, address, directory, python, price, shape=shape, cloud=cloud)
+            where = _bring_up(records, wanted)
         rented = gpu_count(where.shape or "1x") if where.backend == "sky" else 0
         order = launching.Order(
             name=name,
@@ -198,7 +204,7 @@ def launch(
     _show(records, run, json_)
 
 
-def _config(target: str, overrides: list[str], env: str, track: str, data: str) -> tuple[Any, Path | None]:
+def _config(target: str, overrides: list[str], env: str, track: str, data: str) -> tuple[RunConfig, Path | None]:
     import json
 
     from niblick.challenge.tracks import check_track, get_track
@@ -250,14 +256,14 @@ def ls(runs: Runs = RUNS, json_: Json = False) -> None:
         _say(f"warning   {sentence}")
 
 
-def _facts(records: Any, run: Any, now: float | None = None) -> dict[str, Any]:
+def _facts(records: Records, run: RemoteRun, now: float | None = None) -> dict[str, object]:
     from niblick.remote.money import cost
 
     folder = records.runs / run.run
     return asdict(run) | {"path": str(folder), "verified": run.home, "cost": cost(run, now)}
 
 
-def _show(records: Any, run: Any, json_: bool) -> None:
+def _show(records: Records, run: RemoteRun, json_: bool) -> None:
     """Say how a run stands."""
     from niblick.remote.money import cost
     from niblick.run.directory import Run
@@ -291,7 +297,8 @@ def status(run: RunId = "latest", runs: Runs = RUNS, json_: Json = False) -> Non
         return
     _show(records, found, False)
     wanted = ("phase", "alive", "free_bytes", "gpu_busy", "checkpoints", "reason", "code")
-    print_table(["there", ""], [[k, str(answer[k])] for k in wanted if answer.get(k) not in (None, "", [])])
+    said: dict[str, object] = dict(answer)
+    print_table(["there", ""], [[k, str(said[k])] for k in wanted if said.get(k) not in (None, "", [])])
 
 
 @remote_app.command()

@@ -73,7 +73,7 @@ def evaluate(
         return
     parts = collector.write(folder) if collector else None
     if json_:
-        print_json(plain(record) | ({"breakdown": parts} if parts else {}))
+        print_json(plain(record) | ({"breakdown": parts.plain()} if parts else {}))
         return
     if parts:
         from rich.console import Console

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -32,6 +32,7 @@ def boundaries(
     json_: Json = False,
 ) -> None:
     """What the router learned. Example: `niblick boundaries latest --before --out boundaries`"""
+    from niblick.facts.reading import plain
     from niblick.reports.boundary_report import Wanted, open_subject, study, write_pictures
     from niblick.reports.boundary_tables import print_study
 
@@ -46,10 +47,9 @@ def boundaries(
     subject = open_subject(target, runs, data)
     other = open_subject(against, runs, against_data) if against else None
     facts = study(subject, wanted, other)
-    if out:
-        facts["pictures"] = write_pictures(subject, facts, out)
+    drawn = {"pictures": write_pictures(subject, facts, out)} if out else {}
     if json_:
-        print_json(facts)
+        print_json(plain(facts) | drawn)
         return
     print_study(facts, print_table)
     if out:
@@ -77,8 +77,8 @@ def _cut(target: str, text: str | bytes, out: Path | None, data: str, runs: Path
         for name, content in files.items():
             write_bytes(out / name, content)
     if json_:
-        found: dict[str, Any] = {"chunks": [asdict(chunk) for level in levels for chunk in level]}
-        print_json(found | ({"pictures": sorted(files)} if out else {}))
+        drawn = {"pictures": sorted(files)} if out else {}
+        print_json({"chunks": [asdict(chunk) for level in levels for chunk in level]} | drawn)
         return
     for level, pieces in enumerate(levels):
         if len(levels) > 1:

@@ -27,6 +27,7 @@ def submit(
 ) -> None:
     """Make one folder of runs that anyone can rerun. Example: `niblick submit latest --out records/mine`"""
     from niblick.challenge.tracks import get_track
+    from niblick.facts.reading import plain
     from niblick.run.directory import open_run
     from niblick.submission.folder import About
     from niblick.submission.folder import submit as make
@@ -37,21 +38,18 @@ def submit(
     about = About(author, github_id, name, blurb)
     facts = make(opened, out, about=about, claim=track, against=_scores(record, runs), force=force)
     if json_:
-        print_json(facts | {"out": str(out)})
+        print_json(plain(facts) | {"out": str(out)})
         return
-    spread = "" if facts["val_bpb_deviation"] is None else f" ± {facts['val_bpb_deviation']:.4f}"
-    runs_ = f"{len(facts['seeds'])} run" + "s" * (len(facts["seeds"]) > 1)
-    print(f"score     {facts['val_bpb_mean']:.4f}{spread} BPB, {runs_}")
+    spread = "" if facts.val_bpb_deviation is None else f" ± {facts.val_bpb_deviation:.4f}"
+    runs_ = f"{len(facts.seeds)} run" + "s" * (len(facts.seeds) > 1)
+    print(f"score     {facts.val_bpb_mean:.4f}{spread} BPB, {runs_}")
     print(
-        f"bytes     {facts['bytes_total']:,} of 16,000,000: artifact {facts['bytes_model_int8_zlib']:,}, "
-        f"code {facts['bytes_code']:,}"
+        f"bytes     {facts.bytes_total:,} of 16,000,000: artifact {facts.bytes_model_int8_zlib:,}, "
+        f"code {facts.bytes_code:,}"
     )
-    if facts["verdict"]:
-        print(
-            f"record    {facts['verdict']['better']} is better by {facts['verdict']['gain']:.4f} BPB: "
-            f"{facts['verdict']['reason']}"
-        )
-    for reason in facts["reasons"]:
+    if facts.verdict:
+        print(f"record    {facts.verdict.better} is better by {facts.verdict.gain:.4f} BPB: {facts.verdict.reason}")
+    for reason in facts.reasons:
         print(f"forced    {reason}")
     print(f"folder    {out}   check it by   niblick audit {out}")
 

@@ -114,26 +114,31 @@ def status(file: File, runs: Runs = RUNS, json_: Json = False) -> None:
     states = [folder.state(member) for member in sweep.members()]
     owner = folder.alive()
     if not json_ and owner:
-        print(f"running now: process {owner['pid']} on {owner['host']}\n")
+        print(f"running now: process {owner.pid} on {owner.host}\n")
     _show(sweep, states, json_, running=owner is not None)
 
 
 def _show(sweep: Any, states: list[Any], json_: bool, running: bool | None = None) -> None:
     from niblick.console import weighed
+    from niblick.facts.reading import plain
     from niblick.sweeps.results import by_point
     from niblick.sweeps.running import as_facts, tally
 
     points = by_point(states)
     if json_:
-        facts = {"sweep": sweep.name, "points": points, "runs": [as_facts(state) for state in states]}
+        facts = {
+            "sweep": sweep.name,
+            "points": [plain(each) for each in points],
+            "runs": [plain(as_facts(state)) for state in states],
+        }
         print_json(facts | ({} if running is None else {"running": running}))
         return
     rows = []
     for point in points:
-        spread = "" if point["deviation"] is None else f" ± {point['deviation']:.4f}"
-        bpb = "" if point["bpb"] is None else f"{point['bpb']:.4f}{spread}"
-        size = weighed(point["total_bytes"]) if point["done"] else ""
-        rows.append([point["name"], point["branch"], f"{point['done']}/{point['seeds']}", bpb, size, point["note"]])
+        spread = "" if point.deviation is None else f" ± {point.deviation:.4f}"
+        bpb = "" if point.bpb is None else f"{point.bpb:.4f}{spread}"
+        size = weighed(point.total_bytes) if point.done else ""
+        rows.append([point.name, point.branch, f"{point.done}/{point.seeds}", bpb, size, point.note])
     print_table(["point", "branch", "done", "BPB", "bytes", ""], rows)
     print(f"\n{tally(states)}")
     for state in states:
@@ -165,24 +170,25 @@ def stop(file: File, runs: Runs = RUNS, json_: Json = False) -> None:
 def plan(file: File, runs: Runs = RUNS, workers: Workers = None, json_: Json = False) -> None:
     """Runs, time and disk, from speeds measured now. Example: `niblick sweep plan lengths.py`"""
     from niblick.console import human_bytes, human_seconds
+    from niblick.facts.reading import plain
     from niblick.sweeps.estimate import estimate
     from niblick.sweeps.sweep import load_sweep
 
     facts = estimate(load_sweep(file), runs, workers)
     if json_:
-        print_json(facts)
+        print_json(plain(facts))
         return
     rows = [
-        [p["name"], p["branch"], str(p["runs"]), p["steps"], *map(human_seconds, p["clocks"]), human_bytes(p["bytes"])]
-        for p in facts["points"]
+        [p.name, p.branch, str(p.runs), p.steps, *map(human_seconds, p.clocks), human_bytes(p.bytes)]
+        for p in facts.points
     ]
     print_table(["point", "branch", "runs", "steps", "training", "scoring", "each run", "disk of each"], rows)
-    some = f"{facts['left']} of " if facts["left"] < facts["runs"] else ""
+    some = f"{facts.left} of " if facts.left < facts.runs else ""
     print(
-        f"\n{some}{facts['runs']} runs to do: {human_seconds(facts['seconds'])} with {facts['slots']} at once, "
-        f"{human_bytes(facts['bytes'])} of disk ({human_bytes(facts['free_bytes'])} free)"
+        f"\n{some}{facts.runs} runs to do: {human_seconds(facts.seconds)} with {facts.slots} at once, "
+        f"{human_bytes(facts.bytes)} of disk ({human_bytes(facts.free_bytes)} free)"
     )
-    print(f"speeds: {facts['source']}")
+    print(f"speeds: {facts.source}")
 
 
 @app.command()
@@ -238,12 +244,12 @@ def study(
         overrides=overrides or [],
         say=RunConsole().say,
     )
-    facts = run_study(STUDIES[name], lab)
+    found = run_study(STUDIES[name], lab)
     if json_:
-        print_json(facts)
+        print_json(found)
     else:
-        print(facts["markdown"])
-        print(f"{facts['folder']}: tables.md, tables.json, report.html ({human_seconds(facts['seconds'])})")
+        print(found.markdown)
+        print(f"{found.folder}: tables.md, tables.json, report.html ({human_seconds(found.seconds)})")
 
 
 def _named(entries: list[str], option: str) -> dict[str, str]:

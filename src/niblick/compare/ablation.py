@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from niblick.ledger.rows import Row, largest
 from niblick.ledger.seeds import deviation, welch
@@ -13,7 +13,41 @@ from niblick.ledger.seeds import deviation, welch
 _SEEDS = ("seed", "data.seed")
 
 
-def ablation(rows: Sequence[Row], configs: Mapping[str, Mapping[str, Any]], control: str = "") -> dict[str, Any]:
+@dataclass(frozen=True)
+class Effect:
+    """One recipe, and what it gives against the reference."""
+
+    name: str
+    values: list[object]
+    """Of the config keys in which recipes differ."""
+    scores: list[float]
+    mean: float
+    deviation: float | None
+    difference: float
+    """From the reference."""
+    error: float | None
+    """Half of the difference's 95% interval over seeds; None, as is p, where seeds cannot say."""
+    p: float | None
+    """Two-sided."""
+    reference: bool
+    total_bytes: int | None
+    ms_per_step: float | None
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Recipes beside each other."""
+
+    reference: str = ""
+    """The name of the recipe that the others are compared with."""
+    keys: tuple[str, ...] = ()
+    """Config keys in which recipes differ."""
+    rows: tuple[Effect, ...] = ()
+    left_out: int = 0
+    """Runs with another ranking key than the commonest."""
+
+
+def ablation(rows: Sequence[Row], configs: Mapping[str, Mapping[str, object]], control: str = "") -> Ablation:
     """Set the recipes of finished runs beside each other. `configs` are dotted configs by run id.
 
     Returns `reference`, the name of the recipe the others are compared with (the one whose runs the sweep calls
@@ -25,7 +59,7 @@ def ablation(rows: Sequence[Row], configs: Mapping[str, Mapping[str, Any]], cont
     scored = [row for row in rows if row.status == "done" and row.score and row.score.key]
     keys = Counter(row.score.key for row in scored if row.score)
     if not keys:
-        return {"reference": "", "keys": [], "rows": [], "left_out": 0}
+        return Ablation()
     common = keys.most_common(1)[0][0]
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in sorted(scored, key=lambda row: (row.started, row.id)):
@@ -37,33 +71,29 @@ def ablation(rows: Sequence[Row], configs: Mapping[str, Mapping[str, Any]], cont
     reference = next((group for group in members if control and group[0].name == control), members[0])
     differ = _differing([configs[group[0].id] for group in members])
     table = [_row(group, reference, configs[group[0].id], differ) for group in members]
-    table.sort(key=lambda row: row["mean"])
-    return {
-        "reference": _name(reference),
-        "keys": differ,
-        "rows": table,
-        "left_out": len(scored) - sum(len(group) for group in members),
-    }
+    table.sort(key=lambda row: row.mean)
+    left_out = len(scored) - sum(len(group) for group in members)
+    return Ablation(_name(reference), tuple(differ), tuple(table), left_out)
 
 
-def _row(group: list[Row], reference: list[Row], config: Mapping[str, Any], keys: list[str]) -> dict[str, Any]:
+def _row(group: list[Row], reference: list[Row], config: Mapping[str, object], keys: list[str]) -> Effect:
     scores, known = _bpb(group), _bpb(reference)
     test = welch(scores, known) if group is not reference else None
     low, high = test.interval() if test else (0.0, 0.0)
     paces = [1000 * row.train_seconds / row.step for row in group if row.train_seconds and row.step]
-    return {
-        "name": _name(group),
-        "values": [config.get(key) for key in keys],
-        "scores": scores,
-        "mean": statistics.mean(scores),
-        "deviation": deviation(scores),
-        "difference": statistics.mean(scores) - statistics.mean(known),
-        "error": (high - low) / 2 if test else None,
-        "p": 2 * min(test.p, 1 - test.p) if test else None,
-        "reference": group is reference,
-        "total_bytes": largest(row.score.total_bytes for row in group if row.score),
-        "ms_per_step": statistics.mean(paces) if paces else None,
-    }
+    return Effect(
+        name=_name(group),
+        values=[config.get(key) for key in keys],
+        scores=scores,
+        mean=statistics.mean(scores),
+        deviation=deviation(scores),
+        difference=statistics.mean(scores) - statistics.mean(known),
+        error=(high - low) / 2 if test else None,
+        p=2 * min(test.p, 1 - test.p) if test else None,
+        reference=group is reference,
+        total_bytes=largest(row.score.total_bytes for row in group if row.score),
+        ms_per_step=statistics.mean(paces) if paces else None,
+    )
 
 
 def _bpb(group: list[Row]) -> list[float]:
@@ -76,6 +106,6 @@ def _name(group: list[Row]) -> str:
     return group[0].name or group[0].id
 
 
-def _differing(configs: list[Mapping[str, Any]]) -> list[str]:
+def _differing(configs: list[Mapping[str, object]]) -> list[str]:
     keys = dict.fromkeys(key for config in configs for key in config if key not in _SEEDS)
     return [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,10 @@ from niblick.challenge import rules
 from niblick.config.run_config import dotted
 from niblick.errors import ConfigError
 from niblick.facts.reading import plain, read_lines
+from niblick.facts.record import Record
 from niblick.facts.result import Result
-from niblick.facts.scores import ScoreRecord
-from niblick.ledger.seeds import deviation, verdict, welch
+from niblick.facts.scores import ScoreRecord, ScorerFacts
+from niblick.ledger.seeds import Ruling, deviation, verdict, welch
 from niblick.run.artifacts import find_artifact
 from niblick.run.directory import Run
 from niblick.score.costs import read_costs
@@ -53,7 +55,7 @@ class Scored:
 
     run: Run
     artifact: str
-    config: dict[str, Any]
+    config: dict[str, object]
     """Dotted keys and values."""
     record: ScoreRecord
     """A line of scores.jsonl."""
@@ -97,8 +99,112 @@ class Group:
         return None if values is None else statistics.mean(values)
 
 
-def compare(targets: list[str], runs: Path, scorer: str = "") -> dict[str, Any]:
-    """Compare scored runs; each of `targets` is RUN, RUN:NAME or the artifact of a run. Returns plain data.
+@dataclass(frozen=True, kw_only=True)
+class Spread(Record):
+    """A metric over the members of a group."""
+
+    mean: float
+    deviation: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupFacts(Record):
+    """A group, with those of METRICS that every member has."""
+
+    SELDOM: ClassVar[tuple[str, ...]] = METRICS
+
+    label: str
+    runs: tuple[str, ...]
+    seeds: tuple[object, ...]
+    tokenizer: object
+    scorer: ScorerFacts
+    bpb: Spread | None = None
+    bpb_repaired: Spread | None = None
+    loss: Spread | None = None
+    tokens: Spread | None = None
+    seconds: Spread | None = None
+    artifact_bytes: Spread | None = None
+    code_bytes: Spread | None = None
+    total_bytes: Spread | None = None
+    step: Spread | None = None
+    train_seconds: Spread | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference(Record):
+    """Second mean minus first."""
+
+    unit: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentTest(Record):
+    """A `Bootstrap` over documents, and what was tested."""
+
+    SELDOM: ClassVar[tuple[str, ...]] = ("note",)
+
+    difference: float
+    low: float
+    high: float
+    level: float
+    p: float
+    p_margin: float
+    documents: int
+    resamples: int
+    unit: str
+    margin: float
+    repair_bpb: float
+    """What of the difference pays for what tokenizers lose, alike in all documents."""
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoDocuments(Record):
+    """Why documents say nothing."""
+
+    unavailable: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedTest(Record):
+    """`Welch`'s test, two-sided, of second mean minus first, with the 95% interval of the difference."""
+
+    t: float
+    degrees: float
+    p: float
+    error: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Record):
+    """A group set against another."""
+
+    first: str
+    second: str
+    same_tokens: bool
+    difference: Difference
+    documents: DocumentTest | NoDocuments
+    seeds: SeedTest | None
+    verdict: Ruling
+    config: Mapping[str, tuple[object, object]]
+    """Keys that differ, with both values."""
+    metrics: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared(Record):
+    """Runs by config, and every further group against the first."""
+
+    groups: tuple[GroupFacts, ...]
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...]
+
+
+def compare(targets: list[str], runs: Path, scorer: str = "") -> Compared:
+    """Compare scored runs; each of `targets` is RUN, RUN:NAME or the artifact of a run.
 
     `groups` has the runs by config, with mean and deviation of their scores; `comparisons` sets every further group
     against the first: paired bootstrap over documents, Welch test over seeds, the challenge's verdict, differences of
@@ -121,11 +227,11 @@ def compare(targets: list[str], runs: Path, scorer: str = "") -> dict[str, Any]:
         sides = [Group(label, [member]) for label, member in zip("AB", scored, strict=True)]
         notes.append("the runs differ in their seeds alone: what sets them apart is luck")
     notes += _scorer_notes(sides)
-    return {
-        "groups": [_describe(g) for g in (groups if len(groups) > 1 else sides)],
-        "comparisons": [against(sides[0], other) for other in sides[1:]],
-        "notes": notes,
-    }
+    return Compared(
+        groups=tuple(_describe(g) for g in (groups if len(groups) > 1 else sides)),
+        comparisons=tuple(against(sides[0], other) for other in sides[1:]),
+        notes=tuple(notes),
+    )
 
 
 def read_scored(target: str, runs: Path, scorer: str = "") -> Scored:
@@ -217,22 +323,20 @@ def group(scored: list[Scored]) -> list[Group]:
     return [Group(label, those) for label, those in zip(labels, members.values(), strict=False)]
 
 
-def _describe(each: Group) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "label": each.label,
-        "runs": [member.name for member in each.members],
-        "seeds": [member.config.get("seed") for member in each.members],
-        "tokenizer": each.first.config.get("tokenizer"),
-        "scorer": plain(each.first.record.scorer),
-    }
-    for key in METRICS:
-        values = each.values(key)
-        if values is not None:
-            facts[key] = {"mean": statistics.mean(values), "deviation": deviation(values)}
-    return facts
+def _describe(each: Group) -> GroupFacts:
+    known = {key: values for key in METRICS if (values := each.values(key)) is not None}
+    return GroupFacts(
+        label=each.label,
+        runs=tuple(member.name for member in each.members),
+        seeds=tuple(member.config.get("seed") for member in each.members),
+        tokenizer=each.first.config.get("tokenizer"),
+        scorer=each.first.record.scorer,
+        extra={},
+        **{key: Spread(mean=statistics.mean(each), deviation=deviation(each)) for key, each in known.items()},
+    )
 
 
-def against(first: Group, second: Group) -> dict[str, Any]:
+def against(first: Group, second: Group) -> Comparison:
     """Set a group against another. Raises ConfigError if their tokenizers differ and what one loses is unknown."""
     same = _same_tokens(first, second)
     unit, key, margin = (
@@ -246,30 +350,27 @@ def against(first: Group, second: Group) -> dict[str, Any]:
             )
     a, b = first.values(key) or [], second.values(key) or []
     rule = verdict(a, b, margin, unit)
-    return {
-        "first": first.label,
-        "second": second.label,
-        "same_tokens": same,
-        "difference": {"unit": unit, "value": statistics.mean(b) - statistics.mean(a)},
-        "documents": _documents(first, second, same),
-        "seeds": _seeds(a, b),
-        "verdict": asdict(rule) | {"better": (first, second)[rule.better].label},
-        "config": _differences(first, second),
-        "metrics": {
-            key: [first.mean(key), second.mean(key)]
-            for key in METRICS
-            if first.mean(key) is not None and second.mean(key) is not None
-        },
-    }
+    means = [(key, first.mean(key), second.mean(key)) for key in METRICS]
+    return Comparison(
+        first=first.label,
+        second=second.label,
+        same_tokens=same,
+        difference=Difference(unit=unit, value=statistics.mean(b) - statistics.mean(a)),
+        documents=_documents(first, second, same),
+        seeds=_seeds(a, b),
+        verdict=Ruling(**vars(rule) | {"better": (first, second)[rule.better].label}),
+        config=_differences(first, second),
+        metrics={key: (one, other) for key, one, other in means if one is not None and other is not None},
+    )
 
 
-def _seeds(a: list[float], b: list[float]) -> dict[str, Any] | None:
+def _seeds(a: list[float], b: list[float]) -> SeedTest | None:
     """Welch's test, two-sided, of second mean minus first; None where nothing can be said."""
     test = welch(b, a)
     if test is None:
         return None
     low, high = test.interval()
-    return asdict(test) | {"p": 2 * min(test.p, 1 - test.p), "low": low, "high": high}
+    return SeedTest(**vars(test) | {"p": 2 * min(test.p, 1 - test.p), "low": low, "high": high})
 
 
 def _same_tokens(first: Group, second: Group) -> bool:
@@ -280,7 +381,7 @@ def _same_tokens(first: Group, second: Group) -> bool:
     return (a.config["tokenizer"], a.record.tokens) == (b.config["tokenizer"], b.record.tokens)
 
 
-def _documents(first: Group, second: Group, same: bool) -> dict[str, Any]:
+def _documents(first: Group, second: Group, same: bool) -> DocumentTest | NoDocuments:
     """The paired bootstrap over documents; of several seeds the mean cost of each document is taken.
 
     Everything is per byte of the original text. What a lossy tokenizer must pay to get the text back is coded for all
@@ -288,11 +389,12 @@ def _documents(first: Group, second: Group, same: bool) -> dict[str, Any]:
     """
     missing = [member.name for each in (first, second) for member in each.members if member.costs is None]
     if missing:
-        return {"unavailable": f"{missing[0]} kept no costs of its documents: `niblick eval {missing[0]}` keeps them"}
+        why = f"{missing[0]} kept no costs of its documents: `niblick eval {missing[0]}` keeps them"
+        return NoDocuments(unavailable=why)
     costs = [[m.costs for m in each.members if m.costs is not None] for each in (first, second)]
     bytes_D = costs[0][0]["bytes"]
     if len(bytes_D) < 2:
-        return {"unavailable": "the text is a single document: resampling needs more"}
+        return NoDocuments(unavailable="the text is a single document: resampling needs more")
     record = first.first.record
     offset, margin = 0.0, rules.RECORD_BPB
     if same:
@@ -300,11 +402,9 @@ def _documents(first: Group, second: Group, same: bool) -> dict[str, Any]:
     else:
         offset = _repair_rate(second.first) - _repair_rate(first.first)
     nats = [np.mean([c["nats"] for c in those], axis=0) for those in costs]
-    facts = asdict(paired_bootstrap(nats[0], nats[1], bytes_D, margin=margin, offset=offset))
-    facts |= {"unit": "BPB", "margin": margin, "repair_bpb": offset}
-    if len(bytes_D) < FEW_DOCUMENTS:
-        facts["note"] = f"{len(bytes_D)} documents are few: the interval is too narrow"
-    return facts
+    test = paired_bootstrap(nats[0], nats[1], bytes_D, margin=margin, offset=offset)
+    few = f"{len(bytes_D)} documents are few: the interval is too narrow" if len(bytes_D) < FEW_DOCUMENTS else None
+    return DocumentTest(**vars(test), unit="BPB", margin=margin, repair_bpb=offset, note=few)
 
 
 def _repair_rate(scored: Scored) -> float:
@@ -313,9 +413,9 @@ def _repair_rate(scored: Scored) -> float:
     return 0.0 if record.lossless else (record.repair_bits or 0) / (record.original_bytes or 1)
 
 
-def _differences(first: Group, second: Group) -> dict[str, list[Any]]:
+def _differences(first: Group, second: Group) -> dict[str, tuple[object, object]]:
     """Config keys that differ, with both values; seeds only where each side is a single run. None: not there."""
     a, b = first.first.config, second.first.config
     hidden = SEEDS if max(len(first.members), len(second.members)) > 1 else ()
     keys = [*a, *(key for key in b if key not in a)]
-    return {key: [a.get(key), b.get(key)] for key in keys if a.get(key) != b.get(key) and key not in hidden}
+    return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key) and key not in hidden}

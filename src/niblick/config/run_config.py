@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -94,12 +94,12 @@ def reads_another_file(config: RunConfig) -> bool:
     return guide == "entropy" or guide.startswith("bpe:")
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def to_dict(config: Any) -> rules.Config:
     """Return a config as plain data (JSON types; tuples become lists)."""
     return json.loads(json.dumps(asdict(config)))
 
 
-def dotted(value: Any, prefix: str = "") -> dict[str, Any]:
+def dotted(value: object, prefix: str = "") -> dict[str, object]:
     """Return nested plain data by dotted keys, as overrides are written; an empty list is a value."""
     if isinstance(value, dict) or (isinstance(value, list) and value):
         items = value.items() if isinstance(value, dict) else enumerate(value)
@@ -107,7 +107,7 @@ def dotted(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: value}
 
 
-def with_values(value: Any, settings: dict[str, Any], key: str = "") -> Any:
+def with_values(value: Any, settings: Mapping[str, object], key: str = "") -> Any:
     """Return a config with the values at some dotted keys replaced; types are the caller's to check."""
     if key in settings:
         return settings[key]
@@ -147,24 +147,27 @@ def as_code(value: Any, classes: dict[str, tuple[str, str]], recipe: str = "") -
     return f"{name}({', '.join(given)})"
 
 
-def run_config(data: dict[str, Any]) -> RunConfig:
+def run_config(data: Mapping[str, object]) -> RunConfig:
     """Build a RunConfig from plain data. Raises ConfigError for a key or value that does not fit."""
     return _build(RunConfig, data)
 
 
-def model_config(data: dict[str, Any]) -> ModelConfig:
+def model_config(data: Mapping[str, object]) -> ModelConfig:
     """Build a ModelConfig from plain data. Raises ConfigError for a key or value that does not fit."""
     return _build(ModelConfig, data)
 
 
-def score_config(data: dict[str, Any]) -> ScoreConfig:
+def score_config(data: Mapping[str, object]) -> ScoreConfig:
     """Build a ScoreConfig from plain data. Raises ConfigError for a key or value that does not fit."""
     return _build(ScoreConfig, data)
 
 
-def _build(cls: type, data: dict[str, Any]) -> Any:
+C = TypeVar("C")
+
+
+def _build(cls: type[C], data: Mapping[str, object]) -> C:
     try:
-        config: Any = TypeAdapter(cls).validate_python(data)
+        config = TypeAdapter(cls).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

@@ -11,10 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
-Figure = dict[str, Any]
-"""Plotly's JSON: `data`, a list of traces, and `layout`."""
+Part = dict[str, Any]
+"""Plotly's JSON of a trace, an axis or a shape: what keys it may have, Plotly's reference says."""
+
+
+class Figure(TypedDict):
+    """Plotly's JSON: a list of traces, and what is around them."""
+
+    data: list[Part]
+    layout: Part
+
 
 Axis = Literal["step", "time", "bytes"]
 """What curves run over: optimizer steps, seconds of training, bytes of training text."""
@@ -87,7 +95,7 @@ class History:
 
 def learning_curves(runs: Sequence[History], x: Axis = "step") -> Figure:
     """BPB over steps, time or bytes: training as lines, validations as symbols, the official score as a line across."""
-    traces: list[dict[str, Any]] = []
+    traces: list[Part] = []
     scale, unit = _time_unit(runs) if x == "time" else (1.0, "")
     for run, i, legend in _numbered(runs):
         color, dash, symbol = style(i)
@@ -122,7 +130,7 @@ def learning_curves(runs: Sequence[History], x: Axis = "step") -> Figure:
 
 def boundary_rates(runs: Sequence[History], x: Axis = "step") -> Figure:
     """Share of positions where each level's router cuts; a dotted line across where its target length would be."""
-    traces: list[dict[str, Any]] = []
+    traces: list[Part] = []
     targets: dict[float, str] = {}
     scale, unit = _time_unit(runs) if x == "time" else (1.0, "")
     several = any(len(run.levels) > 1 for run in runs)
@@ -298,7 +306,7 @@ def _axis(run: History, x: Axis) -> Sequence[float | None]:
     return getattr(run, _FIELDS[x])
 
 
-def _numbered(runs: Sequence[History]) -> Iterator[tuple[History, int, dict[str, Any]]]:
+def _numbered(runs: Sequence[History]) -> Iterator[tuple[History, int, Part]]:
     """Each run with the number of its style, and its entry in the legend: a group has one."""
     numbers: dict[str, int] = {}
     for run in runs:
@@ -321,9 +329,7 @@ def _simple(
     return _figure(traces, _AXES[x] + unit, title)
 
 
-def _line(
-    name: str, xs: list[float], ys: list[float], color: str, dash: str, hover: str = "%{y:.4f} BPB"
-) -> dict[str, Any]:
+def _line(name: str, xs: list[float], ys: list[float], color: str, dash: str, hover: str = "%{y:.4f} BPB") -> Part:
     return {
         "type": "scatter",
         "mode": "lines",
@@ -335,8 +341,8 @@ def _line(
     }
 
 
-def _figure(traces: list[dict[str, Any]], x: str, y: str, y_range: list[float] | None = None) -> Figure:
-    def axis(title: str) -> dict[str, Any]:
+def _figure(traces: list[Part], x: str, y: str, y_range: list[float] | None = None) -> Figure:
+    def axis(title: str) -> Part:
         return {
             "title": {"text": title, "font": {"size": 13}},
             "gridcolor": GRID,
@@ -381,17 +387,17 @@ def _rows_down(figure: Figure, names: list[str]) -> Figure:
     return figure
 
 
-def _across(y: float, color: str) -> dict[str, Any]:
+def _across(y: float, color: str) -> Part:
     line = {"color": color, "width": 1, "dash": "dash"}
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line}
 
 
-def _upright(x: float) -> dict[str, Any]:
+def _upright(x: float) -> Part:
     line = {"color": INK, "width": 1.5, "dash": "dash"}
     return {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "line": line}
 
 
-def _note(text: str, *, y: float) -> dict[str, Any]:
+def _note(text: str, *, y: float) -> Part:
     return {
         "text": text,
         "xref": "paper",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 INK = "#7d8590"
@@ -142,13 +143,13 @@ def _across(axes: Any, whole: float, side: str = "left") -> None:
     )
 
 
-def sensitivity_bars(rows: list[dict[str, Any]], kind: str = "svg", most: int = 24) -> bytes:
-    """Bars of the BPB that protecting each tensor gains, dearest first; at most `most` of them."""
-    gains = [row for row in rows if row["gained"] > 0]
-    shown = sorted(gains, key=lambda row: -row["gained"])[:most][::-1]
+def sensitivity_bars(rows: Sequence[tuple[str, float]], kind: str = "svg", most: int = 24) -> bytes:
+    """Bars of the BPB that protecting each (named) tensor gains, dearest first; at most `most` of them."""
+    gains = [row for row in rows if row[1] > 0]
+    shown = sorted(gains, key=lambda row: -row[1])[:most][::-1]
     figure, axes = new_axes(6.8, 0.9 + 0.24 * len(shown))
-    axes.barh(range(len(shown)), [1000 * row["gained"] for row in shown], color=OURS, height=0.66)
-    axes.set_yticks(range(len(shown)), [row["name"].removesuffix(".weight") for row in shown], fontsize=8)
+    axes.barh(range(len(shown)), [1000 * gained for _, gained in shown], color=OURS, height=0.66)
+    axes.set_yticks(range(len(shown)), [name.removesuffix(".weight") for name, _ in shown], fontsize=8)
     if shown:
         axes.set_xscale("log")  # an embedding may cost a hundred times what a block does
     axes.set_xlabel("BPB gained by keeping the tensor in fp16, thousandths")
@@ -156,7 +157,7 @@ def sensitivity_bars(rows: list[dict[str, Any]], kind: str = "svg", most: int = 
     return saved(figure, kind)
 
 
-def chunk_lengths(rows: list[tuple[str, dict[int, int]]], kind: str = "svg", unit: str = "bytes") -> bytes:
+def chunk_lengths(rows: Sequence[tuple[str, Mapping[int, int]]], kind: str = "svg", unit: str = "bytes") -> bytes:
     """Shares of chunks by length, a line of steps for each (name, histogram); what is longer than all but 1% is cut."""
     figure, axes = new_axes(6.2, 3.1)
     longest = max(_quantile(counts, 0.99) for _, counts in rows)
@@ -192,7 +193,7 @@ def _legend(axes: Any) -> None:
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 
 
-def _quantile(counts: dict[int, int], share: float) -> int:
+def _quantile(counts: Mapping[int, int], share: float) -> int:
     """The least length that so large a share of chunks does not exceed."""
     total, seen = sum(counts.values()), 0
     for length in sorted(counts):

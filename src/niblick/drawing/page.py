@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from niblick.drawing.charts import Figure
+
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --soft: #656d76; --line: #d1d9e0; --chunk: #ddf4ff;
   --sure: #54aeff; --page: #fff }
@@ -113,7 +115,7 @@ def tiles(facts: list[tuple[str, str]]) -> str:
     return f'<div class="tiles">{cells}</div>' if facts else ""
 
 
-def chart(name: str, figure: dict[str, Any], description: str) -> str:
+def chart(name: str, figure: Figure, description: str) -> str:
     """Return the place of a chart, with its data; CHART_SCRIPT behind plotly.js draws it."""
     height = figure["layout"]["height"]
     return (
@@ -122,7 +124,7 @@ def chart(name: str, figure: dict[str, Any], description: str) -> str:
     )
 
 
-def chart_choice(name: str, figures: dict[str, dict[str, Any]], description: str) -> str:
+def chart_choice(name: str, figures: dict[str, Figure], description: str) -> str:
     """Return one place for several charts, and a button for each; the first is shown."""
     buttons = "".join(
         f'<button type="button" aria-pressed="{"false" if i else "true"}">{escape(words)}</button>'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from niblick.drawing.charts import INK, Figure
+from niblick.drawing.charts import INK, Figure, Part
 from niblick.drawing.figures import new_axes, saved
 
 _WIDTH, _PER_INCH = 7.2, 96
@@ -65,7 +65,7 @@ def draw(chart: Figure, kind: str = "png") -> bytes:
     return saved(figure, kind)
 
 
-def _scatter(axes: Any, trace: dict[str, Any]) -> None:
+def _scatter(axes: Any, trace: Part) -> None:
     line, marker = trace.get("line", {}), trace.get("marker", {})
     label = trace["name"] if trace.get("showlegend", True) else None
     if "lines" in trace["mode"]:
@@ -79,7 +79,7 @@ def _scatter(axes: Any, trace: dict[str, Any]) -> None:
         _markers(axes, trace, marker, line, label)
 
 
-def _markers(axes: Any, trace: dict[str, Any], marker: dict[str, Any], line: dict[str, Any], label: str | None) -> None:
+def _markers(axes: Any, trace: Part, marker: Part, line: Part, label: str | None) -> None:
     """Symbols one by one where they differ: matplotlib has one shape for a collection."""
     count = len(trace["x"])
     symbols = marker["symbol"] if isinstance(marker["symbol"], list) else [marker["symbol"]] * count
@@ -103,7 +103,7 @@ def _markers(axes: Any, trace: dict[str, Any], marker: dict[str, Any], line: dic
         label = None
 
 
-def _bars(axes: Any, trace: dict[str, Any], left: dict[Any, float]) -> None:
+def _bars(axes: Any, trace: Part, left: dict[Any, float]) -> None:
     """Horizontal bars, stacked on those before them."""
     starts = [left.get(place, 0.0) for place in trace["y"]]
     axes.barh(
@@ -120,7 +120,7 @@ def _bars(axes: Any, trace: dict[str, Any], left: dict[Any, float]) -> None:
     left.update({p: start + x for p, start, x in zip(trace["y"], starts, trace["x"], strict=True)})
 
 
-def _axis(axes: Any, name: str, axis: dict[str, Any]) -> None:
+def _axis(axes: Any, name: str, axis: Part) -> None:
     getattr(axes, f"set_{name}label")(axis["title"]["text"])
     if axis.get("type") == "log":
         getattr(axes, f"set_{name}scale")("log")

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from niblick.challenge.rules import Config
 from niblick.errors import ConfigError, nearest
 from niblick.ledger.rows import LIVE_SECONDS, Row, failed_job, read_run, restored, stored
 
@@ -77,7 +78,7 @@ class Ledger:
         """Return the run of this id, if there is one."""
         return next((row for row in self._refresh() if row.id == id), None)
 
-    def config(self, row: Row) -> dict[str, Any]:
+    def config(self, row: Row) -> Config:
         """Return the config of a listed run."""
         found = self._cache.execute("SELECT config FROM runs WHERE id = ?", (row.id,)).fetchone()
         return json.loads(found[0]) if found else {}

@@ -30,7 +30,14 @@ def ordered(rows: list[Row], by: str) -> list[Row]:
     if by not in known or isinstance(known[by], list):
         raise ConfigError(f"runs cannot be sorted by {by!r}{nearest(by, ['new', *known])}")
     with_it = [row for row in rows if facts[row.id][by] is not None]
-    return sorted(with_it, key=lambda row: facts[row.id][by]) + [row for row in rows if facts[row.id][by] is None]
+    return sorted(with_it, key=lambda row: _place(facts[row.id][by])) + [
+        row for row in rows if facts[row.id][by] is None
+    ]
+
+
+def _place(value: object) -> tuple[float, str]:
+    """What a fact is sorted by: numbers by themselves, all else by its text."""
+    return (value, "") if isinstance(value, int | float) else (0.0, str(value))
 
 
 def print_runs(rows: list[Row], limit: int, folder: Path) -> None:

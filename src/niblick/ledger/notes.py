@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from niblick.errors import ConfigError, DataError
+from niblick.facts.reading import plain
 from niblick.files import locked, write_bytes, write_json
-from niblick.ledger.rows import Row, read_notes
+from niblick.ledger.rows import Notes, Row, read_notes
 
 LOG = "log.md"
 """The research log, in the folder of the runs."""
@@ -35,13 +36,13 @@ def tag(rows: list[Row], name: str, *, remove: bool = False) -> list[Row]:
             held.enter_context(_held(Path(row.path)))
         notes = [_notes_of(row) for row in rows]
         for row, known in zip(rows, notes, strict=True):
-            if remove and name not in known["tags"]:
-                there = f"its tags are {', '.join(known['tags'])}" if known["tags"] else "it has no tags"
+            if remove and name not in known.tags:
+                there = f"its tags are {', '.join(known.tags)}" if known.tags else "it has no tags"
                 raise ConfigError(f"{row.id} is not tagged {name!r}: {there}")
-        changed = [(row, known) for row, known in zip(rows, notes, strict=True) if (name in known["tags"]) == remove]
+        changed = [(row, known) for row, known in zip(rows, notes, strict=True) if (name in known.tags) == remove]
         for row, known in changed:
-            tags = [t for t in known["tags"] if t != name] if remove else [*known["tags"], name]
-            write_json(Path(row.path) / "notes.json", known | {"tags": tags})
+            tags = tuple(t for t in known.tags if t != name) if remove else (*known.tags, name)
+            write_json(Path(row.path) / "notes.json", plain(replace(known, tags=tags)))
         return [row for row, _ in changed]
 
 
@@ -69,7 +70,7 @@ def _noted(log: Path, text: str, row: Row | None, now: datetime) -> Path:
         before = log.read_text(encoding="utf-8") if log.exists() else _TITLE
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"the research log {log} cannot be read ({error}): move it away or mend it") from error
-    known = _notes_of(row) if row else {}
+    known = _notes_of(row) if row else Notes()
     day = f"## {now:%Y-%m-%d}"
     days = re.findall(r"^## .*$", before, re.MULTILINE)
     heading = "" if days and days[-1].strip() == day else f"\n{day}\n\n"
@@ -80,7 +81,7 @@ def _noted(log: Path, text: str, row: Row | None, now: datetime) -> Path:
     write_bytes(log, f"{before}{joint}{heading}{body}\n".encode())
     if row:
         entry = {"time": now.isoformat(timespec="seconds"), "text": text}
-        write_json(Path(row.path) / "notes.json", known | {"notes": [*known["notes"], entry]})
+        write_json(Path(row.path) / "notes.json", plain(replace(known, notes=(*known.notes, entry))))
     return log
 
 
@@ -90,7 +91,7 @@ def read_log(folder: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
-def _notes_of(row: Row) -> dict[str, Any]:
+def _notes_of(row: Row) -> Notes:
     path = os.path.join(row.path, "notes.json")
     try:
         return read_notes(path)

@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 
 from niblick.challenge.tracks import RankingKey, ranking_key
 from niblick.errors import DataError
+from niblick.facts.audits import AuditRecord
 from niblick.facts.event_lines import parsed
 from niblick.facts.events import Event, Failure, Start, Step, Stop
 from niblick.facts.reading import read
+from niblick.facts.record import Record
 from niblick.facts.result import Clocks, ImportResult, Result, read_finished
 from niblick.facts.scores import ScoreRecord
 
@@ -107,7 +109,7 @@ class Row:
         """The official score, if there is one."""
         return self.scores[0] if self.scores else None
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Return plain data: the run, the official score's fields and those of its ranking key; None where unknown."""
         facts = {key: value for key, value in vars(self).items() if key not in ("scores", "notes")}
         facts |= {"tags": list(self.tags), "notes": len(self.notes)}
@@ -126,18 +128,15 @@ def restored(texts: Iterable[str]) -> list[Row]:
     """Return the rows that `stored` wrote. Ten thousand take a tenth of a second, since no constructor runs."""
     rows = []
     for data in json.loads(f"[{','.join(texts)}]"):
-        data["scores"] = tuple(_made(Score, _tuples(s)) for s in data["scores"])
+        for score in data["scores"]:
+            score["faults"], score["key"] = tuple(score["faults"]), tuple(score["key"]) if score["key"] else None
+        data["scores"] = tuple(_made(Score, score) for score in data["scores"])
         data["tags"], data["notes"] = tuple(data["tags"]), tuple(data["notes"])
         rows.append(_made(Row, data))
     return rows
 
 
-def _tuples(score: dict[str, Any]) -> dict[str, Any]:
-    score["faults"], score["key"] = tuple(score["faults"]), tuple(score["key"]) if score["key"] else None
-    return score
-
-
-def _made(cls: type[T], fields: dict[str, Any]) -> T:
+def _made(cls: type[T], fields: Mapping[str, object]) -> T:
     made = object.__new__(cls)
     made.__dict__.update(fields)
     return made
@@ -209,28 +208,37 @@ def read_audit(folder: str) -> tuple[str, tuple[str, ...]]:
     if not os.path.exists(path):
         return "none", ()
     try:
-        checks = _object(path)["checks"]
-        failed = tuple(str(check["name"]) for check in checks if check["status"] == "fail")
-        passed = any(check["status"] == "pass" for check in checks)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        audit = read(AuditRecord, _object(path), path)
+    except (OSError, ValueError, DataError) as error:
         return "failed", (f"audit.json cannot be read: {error}",)
-    return ("failed", failed) if failed else ("passed" if passed else "none", ())
+    passed = any(check.status == "pass" for check in audit.checks)
+    return ("failed", audit.faults) if audit.faults else ("passed" if passed else "none", ())
 
 
-def read_notes(path: str | Path) -> dict[str, Any]:
-    """Read notes.json: `tags`, a list of words, and `notes`, a list of `{"time", "text"}`; empty where there is none.
+@dataclass(frozen=True, kw_only=True)
+class Notes(Record):
+    """notes.json: what people say of a run."""
+
+    tags: tuple[str, ...] = ()
+    notes: tuple[Mapping[str, str], ...] = ()
+    """`{"time", "text"}` each."""
+
+
+def read_notes(path: str | Path) -> Notes:
+    """Read notes.json; empty where there is none.
 
     Raises ValueError for anything else: people may edit it.
     """
     if not os.path.exists(path):
-        return {"tags": [], "notes": []}
+        return Notes()
     data = _object(path)
     tags, notes = data.get("tags", []), data.get("notes", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise ValueError('"tags" must be a list of words')
     if not isinstance(notes, list) or not all(isinstance(n, dict) and isinstance(n.get("text"), str) for n in notes):
         raise ValueError('"notes" must be a list of {"time": …, "text": …}')
-    return data | {"tags": tags, "notes": notes}
+    others = {key: value for key, value in data.items() if key not in ("tags", "notes")}
+    return Notes(tags=tuple(tags), notes=tuple(notes), extra=others)
 
 
 def _notes(path: str) -> tuple[tuple[str, ...], tuple[Mapping[str, str], ...]]:
@@ -238,7 +246,7 @@ def _notes(path: str) -> tuple[tuple[str, ...], tuple[Mapping[str, str], ...]]:
         data = read_notes(path)
     except (OSError, ValueError) as error:
         return (), ({"time": "", "text": f"notes.json cannot be read: {error}"},)
-    return tuple(data["tags"]), tuple(data["notes"])
+    return data.tags, data.notes
 
 
 def _scores(path: str, config: Mapping[str, Any], result: Result | ImportResult | None) -> tuple[Score, ...]:
@@ -363,12 +371,34 @@ def _changed(path: str) -> float:
 
 
 def _broken(path: str, id: str, message: str) -> Row:
-    nothing: dict[str, Any] = dict.fromkeys(Row.__dataclass_fields__)
-    words = dict.fromkeys(("preset", "tokenizer", "recipe", "sweep", "name", "branch", "track"), "")
     tags, notes = _notes(f"{path}/notes.json")
     changed = _changed(path)
-    facts = {"id": id, "path": path, "status": "broken", "message": message, "tags": tags, "notes": notes}
-    return Row(**nothing | words | facts | {"scores": (), "started": changed, "changed": changed})
+    return Row(
+        id=id,
+        path=path,
+        status="broken",
+        message=message,
+        preset="",
+        tokenizer="",
+        seed=None,
+        data_seed=None,
+        recipe="",
+        sweep="",
+        name="",
+        branch="",
+        track="",
+        tags=tags,
+        notes=notes,
+        step=None,
+        steps=None,
+        parameters=None,
+        train_seconds=None,
+        wall_seconds=None,
+        export_seconds=None,
+        scores=(),
+        started=changed,
+        changed=changed,
+    )
 
 
 def _object(path: str | Path) -> dict[str, Any]:

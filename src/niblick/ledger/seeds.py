@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from niblick.challenge import rules
+from niblick.facts.record import Record
 
 POWER = 0.8
 """`more_seeds` counts until so likely a test would find what was observed."""
@@ -124,6 +125,20 @@ class Verdict:
     """Runs that each group still needs, as `more_seeds` counts; 0 once it is decided."""
     reason: str
     """One sentence for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruling(Record):
+    """A `Verdict` as files have it: the better group by its name."""
+
+    better: str
+    unit: str
+    gain: float
+    margin: float
+    p: float | None
+    wins: bool | None
+    more: int | None
+    reason: str
 
 
 def verdict(first: Sequence[float], second: Sequence[float], margin: float, unit: str) -> Verdict:

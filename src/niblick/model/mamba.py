@@ -43,7 +43,7 @@ def find_kernel() -> Callable[..., Tensor] | None:
     if importlib.util.find_spec("mamba_ssm") is None:
         return None
     try:
-        from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined  # type: ignore[import-not-found]
+        from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
     except (ImportError, RuntimeError):  # without triton, or without a driver for it
         return None
     return mamba_chunk_scan_combined

@@ -11,7 +11,7 @@ from typing import Any
 from niblick.errors import DataError
 from niblick.facts.result import Finished, read_finished
 from niblick.ledger import ledger
-from niblick.ledger.rows import failed_job, last_words
+from niblick.ledger.rows import Notes, failed_job, last_words
 from niblick.monitor.event_reader import EventReader
 from niblick.monitor.log_lines import LogReader, ends_whole
 from niblick.monitor.run_facts import Facts
@@ -77,7 +77,7 @@ class Source(ABC):
         """The last lines, as they stand in the log."""
         return last_lines(self.path, count)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, str]:
         """What the run was told to do, as flat names and values."""
         return dict(self.facts.settings)
 
@@ -180,13 +180,16 @@ class RunSource(Source):
         """The last lines of train.log."""
         return last_lines(self.path / "train.log", count)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, str]:
         """The config, by dotted keys."""
         return {k: v if isinstance(v, str) else json.dumps(v) for k, v in flat(self._config)}
 
-    def notes(self) -> dict[str, Any]:
-        """What people noted: `tags` and `notes`."""
-        return read_object(self.path / "notes.json")
+    def notes(self) -> Notes:
+        """What people noted, as far as it can be read."""
+        data = read_object(self.path / "notes.json")
+        tags, notes = (found if isinstance(found := data.get(key), list) else [] for key in ("tags", "notes"))
+        said = [{"time": str(n.get("time", "")), "text": n["text"]} for n in notes if _is_note(n)]
+        return Notes(tags=tuple(tag for tag in tags if isinstance(tag, str)), notes=tuple(said))
 
     def artifacts(self) -> list[Path]:
         """The artifact files that are there."""
@@ -247,6 +250,10 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _is_note(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("text"), str)
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from niblick.challenge import rules
 from niblick.console import weighed
@@ -106,7 +105,7 @@ class View:
             return ""
         return weighed(self.total_bytes)
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, object]:
         """Return what `niblick watch --once --json` prints."""
         final, spent = self.final, self.timing
         return {

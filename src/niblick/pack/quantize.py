@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ def pack(
             config.prune,
             hessian=hessian,
             damping=config.damping,
-            tell=lambda note, name=name: tell(name, note),  # type: ignore[misc]
+            tell=partial(tell, name),
         )
     return add_residuals(packed, state, config.residual, hessians)
 

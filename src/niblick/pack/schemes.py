@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from niblick.errors import ConfigError, nearest
@@ -104,20 +104,19 @@ def parse_scheme(text: str) -> Scheme:
         )
     if options and not kind.options:
         raise ConfigError(f"scheme {text!r}: {name} takes no options, found {':'.join(options)!r}; write {name!r}")
-    fields: dict[str, object] = {"kind": kind.name, "bits": kind.bits(name), "axis": kind.axis}
+    scheme = Scheme(kind=kind.name, bits=kind.bits(name) or 0.0, axis=kind.axis)
     for option in options:
         if option in AXES:
-            fields["axis"] = option
+            scheme = replace(scheme, axis=option)
         elif option == "log":
-            fields["log_scales"] = True
+            scheme = replace(scheme, log_scales=True)
         elif re.fullmatch(r"g[1-9]\d{0,8}", option):
-            fields["group"] = int(option[1:])
+            scheme = replace(scheme, group=int(option[1:]))
         else:
             raise ConfigError(
                 f"scheme {text!r} has an unknown option {option!r}{nearest(option, (*AXES, 'log'))}; "
                 "options are row, column, tensor, auto, gN (weights in a group) and log"
             )
-    scheme = Scheme(**fields)  # type: ignore[arg-type]
     if refusal := kind.refusal(scheme):
         raise ConfigError(f"scheme {text!r}: {refusal}")
     if scheme.group and scheme.axis == "tensor":

@@ -25,9 +25,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NotRequired, TypedDict
 
 POLL = 0.5
 PATIENCE = 60.0
@@ -36,7 +36,63 @@ RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
 LAST_LINES = 12
 
 
-def start(folder: Path) -> dict[str, Any]:
+class Data(TypedDict, total=False):
+    """What a run reads: files by their SHA-256, or how to prepare them there."""
+
+    files: dict[str, str]
+    prepare: str
+    tokenizer: str | None
+    text_hashes: dict[str, str | None] | None
+
+
+class Job(TypedDict):
+    """job.json. What a launch asks for besides stands in it, too."""
+
+    run: str
+    config: dict[str, object]
+    devices: int
+    gpus: int
+    reserve: float
+    stop_machine: str
+    stop_machine_after: float
+    data: dict[str, Data]
+    """By the places where the config has it."""
+    source_sha256: str
+    needs_bytes: int
+    stop_after_seconds: NotRequired[float | None]
+
+
+class Far(TypedDict, total=False):
+    """far.json: how a run goes, by its watcher."""
+
+    phase: str
+    started: float
+    ended: float
+    code: int
+    reason: str
+    lines: list[str]
+
+
+class Status(Far, total=False):
+    """The answer to home: that, and what can be seen now."""
+
+    exists: bool
+    begun: bool
+    alive: bool
+    now: float
+    free_bytes: int
+    checkpoints: list[str]
+    gpu_busy: list[int]
+
+
+class Listed(TypedDict):
+    """A file of a run that has ended."""
+
+    bytes: int
+    sha256: str
+
+
+def start(folder: Path) -> Status:
     """Start the watcher unless it is there already: asking twice, after a lost connection, starts one."""
     before = _read(folder / "far.json").get("started")
     if not _alive(folder):
@@ -56,34 +112,37 @@ def start(folder: Path) -> dict[str, Any]:
     return status(folder)
 
 
-def status(folder: Path) -> dict[str, Any]:
+def status(folder: Path) -> Status:
     """How the run goes: phase, times, checkpoints, free disk, use of the GPUs. Notes that home has asked."""
     with contextlib.suppress(OSError):  # a full disk keeps nobody from asking
         (folder / "contact").touch()
-    far = _read(folder / "far.json")
+    far: Far = _read(folder / "far.json")
     job = _read(folder / "job.json")
     alive = _alive(folder)
     if far.get("phase") == RUNNING and not alive:
-        far |= {"phase": FAILED, "lines": ["the machine was restarted, or its watcher killed, while the run went on"]}
+        far["phase"] = FAILED
+        far["lines"] = ["the machine was restarted, or its watcher killed, while the run went on"]
     run = folder / "runs" / job.get("run", "-")
     checkpoints = sorted(p.name for p in (run / "checkpoints").glob("*.safetensors"))
-    facts = {
+    return {
+        **far,
         "exists": True,
         "begun": run.is_dir(),
         "alive": alive,
         "now": time.time(),
         "free_bytes": shutil.disk_usage(folder).free,
+        "checkpoints": checkpoints,
+        "gpu_busy": _gpu_busy(),
     }
-    return far | facts | {"checkpoints": checkpoints, "gpu_busy": _gpu_busy()}
 
 
-def ask(folder: Path, wish: str) -> dict[str, Any]:
+def ask(folder: Path, wish: str) -> Status:
     """Ask the watcher to stop the run with a checkpoint, or to finish: export and score what there is."""
     (folder / f"ask-{wish}").touch()
     return status(folder)
 
 
-def files(folder: Path) -> dict[str, Any]:
+def files(folder: Path) -> dict[str, Listed]:
     """Bytes and SHA-256 of every file of a run that has ended."""
     if not (folder / "files.json").is_file():
         if _alive(folder):
@@ -100,8 +159,8 @@ def watch(folder: Path) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for left in ("files.json", "ask-stop", "ask-finish"):
         (folder / left).unlink(missing_ok=True)
-    job = _read(folder / "job.json")
-    far: dict[str, Any] = {"phase": RUNNING, "started": time.time()}
+    job: Job = _read(folder / "job.json")
+    far: Far = {"phase": RUNNING, "started": time.time()}
     _write(folder / "far.json", far)
     try:
         code, why = _run(folder, job)
@@ -109,11 +168,13 @@ def watch(folder: Path) -> None:
         if code == 0 and why:
             _mark(run, why)
         far["phase"] = DONE if code == 0 else STOPPED if why or code in (130, 143) else FAILED
-        far |= {"code": code, "reason": why, "lines": _last_lines(folder / "output.log") if code else []}
+        far["code"], far["reason"] = code, why
+        far["lines"] = _last_lines(folder / "output.log") if code else []
         _list_files(folder)
     except Exception as error:  # whatever it is, home must hear of it
-        far |= {"phase": FAILED, "lines": [f"the watcher failed: {error}"]}
-    _write(folder / "far.json", far | {"ended": time.time()})
+        far["phase"], far["lines"] = FAILED, [f"the watcher failed: {error}"]
+    far["ended"] = time.time()
+    _write(folder / "far.json", far)
     if job.get("stop_machine"):
         _stop_machine(folder, job)
 
@@ -129,7 +190,7 @@ def _take(lock: IO[str]) -> bool:
     return False
 
 
-def _run(folder: Path, job: dict[str, Any]) -> tuple[int, str]:
+def _run(folder: Path, job: Job) -> tuple[int, str]:
     """Run the worker to its end. Returns its exit code, and why it was ended early, if it was."""
     limit = job.get("stop_after_seconds")
     deadline = time.monotonic() + limit if limit is not None else None
@@ -153,7 +214,7 @@ def _run(folder: Path, job: dict[str, Any]) -> tuple[int, str]:
     return process.returncode, why
 
 
-def _worker(folder: Path, job: dict[str, Any]) -> subprocess.Popen[bytes]:
+def _worker(folder: Path, job: Job) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "niblick", "remote", "work", str(folder)]
     command += ["--devices", str(job["devices"])] if job["devices"] > 1 else []
     if (folder / "runs" / job["run"] / "config.json").is_file():
@@ -163,11 +224,11 @@ def _worker(folder: Path, job: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 def _finish_here(run: Path) -> bool:
     """Give the run no more time than it has had, so that going on with it means to export. False: no checkpoint."""
-    events = [e for e in _events(run) if e["event"] == "stop"]
-    if not events or not any((run / "checkpoints").glob("*.safetensors")):
+    stops = [seconds for event, seconds in _events(run) if event == "stop"]
+    if not stops or not any((run / "checkpoints").glob("*.safetensors")):
         return False
     config = _read(run / "config.json")
-    config["schedule"] |= {"max_seconds": max(events[-1]["train_seconds"], 1e-3), "reserve_seconds": 0.0}
+    config["schedule"] |= {"max_seconds": max(stops[-1], 1e-3), "reserve_seconds": 0.0}
     _write(run / "config.json", config)
     return True
 
@@ -179,15 +240,17 @@ def _mark(run: Path, why: str) -> None:
     _write(run / "stopped.json", facts)
 
 
-def _events(run: Path) -> Iterator[dict[str, Any]]:
+def _events(run: Path) -> Iterator[tuple[str, float]]:
+    """The kinds of events, and the train clock then."""
     with contextlib.suppress(OSError, ValueError), open(run / "events.jsonl", encoding="utf-8") as lines:
         for line in lines:
-            yield json.loads(line)
+            event = json.loads(line)
+            yield event["event"], event.get("train_seconds") or 0.0
 
 
 def _list_files(folder: Path) -> None:
     run = folder / "runs" / _read(folder / "job.json")["run"]
-    listed = {}
+    listed: dict[str, Listed] = {}
     for path in sorted(run.rglob("*")):
         if path.is_file() and not path.is_symlink() and path.suffix not in (".tmp", ".lock"):
             with open(path, "rb") as file:
@@ -196,7 +259,7 @@ def _list_files(folder: Path) -> None:
     _write(folder / "files.json", listed)
 
 
-def _stop_machine(folder: Path, job: dict[str, Any]) -> None:
+def _stop_machine(folder: Path, job: Job) -> None:
     """When home has not asked for so long, stop the machine. The command is the user's; the disk stays."""
     quiet = time.time()
     while folder.is_dir():
@@ -234,14 +297,15 @@ def _last_lines(log: Path) -> list[str]:
     return [line for line in lines if line.strip()][-LAST_LINES:]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Any:
+    """A JSON object; empty if there is none, or it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
 
-def _write(path: Path, data: dict[str, Any]) -> None:
+def _write(path: Path, data: Mapping[str, object]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump(data, file, indent=2)
@@ -256,7 +320,10 @@ def main(arguments: list[str]) -> None:
     if verb == "watch":
         watch(folder)
         return
-    answers = {"start": start, "status": status, "files": files}
+    if verb == "files":
+        print(json.dumps(files(folder)))
+        return
+    answers = {"start": start, "status": status}
     print(json.dumps(ask(folder, arguments[2]) if verb == "ask" else answers[verb](folder)))
 
 

@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,9 +27,10 @@ from niblick.data.shards import file_hash
 from niblick.errors import ConfigError
 from niblick.remote import records as at
 from niblick.remote.address import Address, RemoteError, Unreachable
+from niblick.remote.far import Data
 from niblick.remote.money import RESERVE, fits_budget, seconds_to_train
 from niblick.remote.pull import Say, far
-from niblick.remote.records import Machine, Records, RemoteRun, check_name
+from niblick.remote.records import Machine, Ready, Records, RemoteRun, check_name
 from niblick.remote.work import needed_bytes, source_digest
 from niblick.run.directory import read_json, source_snapshot, write_json
 
@@ -181,14 +183,14 @@ def _reserved(records: Records, preset: str, name: str) -> Any:
         raise
 
 
-def _data(config: RunConfig, order: Order) -> tuple[dict[str, dict[str, Any]], dict[str, Path], RunConfig]:
+def _data(config: RunConfig, order: Order) -> tuple[dict[str, Data], dict[str, Path], RunConfig]:
     """Files that the run reads, by their place in its folder there; those to send; the config with these places."""
     if not config.data.path and not order.prepare:
         raise ConfigError("no data is named: pass --data DIR to send it, or --prepare pydocs to have it prepared there")
     local = Path(config.data.path or f"data/{re.sub('[^A-Za-z0-9]+', '-', order.prepare).strip('-')}")
     place = _place(local)
     config = override(config, [f"data.path={json.dumps(place)}"])
-    data: dict[str, dict[str, Any]] = {}
+    data: dict[str, Data] = {}
     sent = {}
     if order.prepare:
         hashes = None
@@ -228,7 +230,7 @@ def _size(path: Path) -> int:
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
 
 
-def _store(directory: str, data: dict[str, Any]) -> str:
+def _store(directory: str, data: Data) -> str:
     """Where data lies there for all runs: named by what it is, so that no run changes what another reads."""
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
     return f"{directory}/data/{digest}"
@@ -272,13 +274,13 @@ def _ship(address: Address, folder: str, recipe: Path | None, links: dict[str, s
         address.run(f"cd {path} && mkdir -p {parent} && ln -sfn {shlex.quote(target)} {shlex.quote(place)}", seconds=60)
 
 
-def _write_job(records: Records, address: Address, run: RemoteRun, job: dict[str, Any]) -> None:
+def _write_job(records: Records, address: Address, run: RemoteRun, job: Mapping[str, object]) -> None:
     write_json(records.beside(run.run) / "job.json", job)
     path = shlex.quote(f"{run.folder}/job.json")
     address.run(f"cat > {path}.tmp && mv {path}.tmp {path}", input=json.dumps(job).encode(), seconds=60)
 
 
-def _ready(machine: Machine, run: RemoteRun) -> dict[str, Any]:
+def _ready(machine: Machine, run: RemoteRun) -> Ready:
     folder = shlex.quote(run.folder)
     command = shlex.join([run.python, "-m", "niblick", "remote", "ready", run.folder])
     said = machine.address.run(f"cd {folder} && PYTHONPATH={folder}/source {command}")

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from niblick.data.shards import file_hash
 from niblick.remote import records as at
 from niblick.remote.address import Incomplete, RemoteError, Unreachable
+from niblick.remote.far import Status
 from niblick.remote.records import Machine, Records, RemoteRun
 from niblick.run.directory import Run, read_json, write_bytes, write_json
 
@@ -32,11 +33,15 @@ PATIENCE = 300.0
 """Seconds that a run has for its checkpoint, or for its export, when it is stopped."""
 
 
-def far(machine: Machine, run: RemoteRun, verb: str, *arguments: str) -> dict[str, Any]:
+def far(machine: Machine, run: RemoteRun, verb: str, *arguments: str) -> Status:
     """Ask the far side (see `niblick.remote.far`). {"exists": False} if the folder of the run is not there.
 
     Raises Unreachable or RemoteError.
     """
+    return _answer(machine, run, verb, *arguments)
+
+
+def _answer(machine: Machine, run: RemoteRun, verb: str, *arguments: str) -> Any:
     folder = shlex.quote(run.folder)
     words = shlex.join([run.python, "-m", "niblick.remote.far", verb, run.folder, *arguments])
     missing = f"test -d {folder}/source || {{ echo '{{\"exists\": false}}'; exit 0; }}"
@@ -145,7 +150,7 @@ class _Transfer:
 
     def everything(self) -> list[str]:
         """Bring all files of a run that has ended. Returns those that differ from the far side after two tries."""
-        listed = far(self.machine, self.run, "files")
+        listed = _answer(self.machine, self.run, "files")
         self._check(listed)
         write_json(self.records.beside(self.run.run) / "files.json", listed)
         self._fetch([])
@@ -162,7 +167,7 @@ class _Transfer:
         write_bytes(self.records.beside(self.run.run) / "output.log", log.encode())
         return wrong
 
-    def _check(self, listed: dict[str, Any]) -> None:
+    def _check(self, listed: Mapping[str, object]) -> None:
         """Raise RemoteError for a list of files that is none, or that there is no room for here."""
         total = 0
         for name, facts in listed.items():

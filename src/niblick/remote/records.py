@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from niblick.errors import ConfigError, nearest
 from niblick.remote.address import Address
@@ -59,6 +59,16 @@ class Machine:
     """Unix time at which it was stopped or given back."""
 
 
+class Ready(TypedDict, total=False):
+    """What a machine says of itself before the start."""
+
+    python: str
+    torch: str
+    gpus: list[str]
+    free_bytes: int
+    now: float
+
+
 @dataclass(frozen=True)
 class RemoteRun:
     """What remote.json holds."""
@@ -80,7 +90,7 @@ class RemoteRun:
     """Files that are not at home as they are there, once the run has ended."""
     lines: tuple[str, ...] = ()
     """Why it ended as it did, or what keeps it from coming home."""
-    ready: dict[str, Any] = field(default_factory=dict)
+    ready: Ready = field(default_factory=Ready)
     """What the machine said of itself before the start: packages, GPUs, disk, clock."""
 
     @property
@@ -99,7 +109,7 @@ class Records:
     def machines(self) -> list[Machine]:
         """All machines that were ever used, by name."""
         files = sorted((self.folder / "machines").glob("*.json"))
-        return [_machine(read_json(path)) for path in files]
+        return [_machine(path) for path in files]
 
     def machine(self, name: str) -> Machine:
         """Return a machine. Raises ConfigError if there is none of that name."""
@@ -118,7 +128,7 @@ class Records:
 
     def all(self) -> list[RemoteRun]:
         """All remote runs, newest first."""
-        found = [_run(read_json(path)) for path in self.runs.glob("*/remote.json")]
+        found = [_run(path) for path in self.runs.glob("*/remote.json")]
         return sorted(found, key=lambda run: -run.launched)
 
     def run(self, name: str) -> RemoteRun:
@@ -150,10 +160,12 @@ class Records:
             yield lock.fileno()
 
 
-def _machine(data: dict[str, Any]) -> Machine:
+def _machine(path: Path) -> Machine:
+    data = read_json(path)
     known = set(Address.__dataclass_fields__)
     return Machine(**data | {"address": Address(**{k: v for k, v in data["address"].items() if k in known})})
 
 
-def _run(data: dict[str, Any]) -> RemoteRun:
+def _run(path: Path) -> RemoteRun:
+    data = read_json(path)
     return RemoteRun(**data | {"missing": tuple(data["missing"]), "lines": tuple(data["lines"])})

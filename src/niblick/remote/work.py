@@ -11,7 +11,6 @@ import platform
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 import zstandard
@@ -25,6 +24,8 @@ from niblick.errors import ConfigError, DataError
 from niblick.facts.events import Emit
 from niblick.model.counting import parameter_count
 from niblick.recipes.presets import load_recipe
+from niblick.remote.far import Data, Job
+from niblick.remote.records import Ready
 from niblick.run import pipeline
 from niblick.run.directory import Run, read_json, source_snapshot
 from niblick.train.distributed import Ranks
@@ -42,15 +43,15 @@ def recipe_of(folder: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def ready(folder: Path) -> dict[str, Any]:
+def ready(folder: Path) -> Ready:
     """Check code, GPUs, disk and data, preparing the data where that is asked for. Returns what the machine is.
 
     Raises ConfigError or DataError for the first thing that would make the run fail, or be another run.
     """
-    job = read_json(folder / "job.json")
+    job: Job = read_json(folder / "job.json")
     if (own := source_digest(recipe_of(folder))) != job["source_sha256"]:
         raise ConfigError(f"the code here ({Path(niblick.__file__).parent}, {own[:16]}…) is not the one that was sent")
-    _check_gpus(job)
+    _check_gpus(job["gpus"], run_config(job["config"]).train.device)
     free = shutil.disk_usage(folder).free
     if free < job["needs_bytes"]:
         raise ConfigError(
@@ -68,21 +69,21 @@ def ready(folder: Path) -> dict[str, Any]:
     }
 
 
-def _check_gpus(job: dict[str, Any]) -> None:
+def _check_gpus(wanted: int, device: str) -> None:
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if found < job["gpus"]:
+    if found < wanted:
         raise ConfigError(
-            f"torch {torch.__version__} finds {found} GPUs here, and the run needs {job['gpus']}: check `nvidia-smi` "
+            f"torch {torch.__version__} finds {found} GPUs here, and the run needs {wanted}: check `nvidia-smi` "
             "and that this torch is one for CUDA, or launch with fewer --gpus"
         )
-    if shutil.which("nvidia-smi") and not found and job["config"]["train"]["device"] in ("auto", "cuda"):
+    if shutil.which("nvidia-smi") and not found and device in ("auto", "cuda"):
         raise ConfigError(
             f"the machine has an NVIDIA driver, but torch {torch.__version__} (CUDA {torch.version.cuda}) finds no "
             "GPU: install a torch that fits the driver, or set train.device=cpu"
         )
 
 
-def _check_data(path: Path, data: dict[str, Any]) -> None:
+def _check_data(path: Path, data: Data) -> None:
     if source := data.get("prepare"):
         target = path.resolve()
         if not target.exists():

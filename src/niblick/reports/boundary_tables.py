@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+from niblick.boundaries.measure import Group, Level
 from niblick.boundaries.pictures import visible
+from niblick.reports.boundary_report import (
+    AgainstOtherTokens,
+    AgainstSameTokens,
+    Course,
+    Robustness,
+    Stability,
+    Studied,
+)
 
 Print = Callable[[list[str], list[list[str]]], None]
 
@@ -23,64 +31,63 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def word_excess(group: dict[str, Any]) -> float | None:
+def word_excess(group: Group) -> float | None:
     """Excess over chance against Unicode words, either side of spaces; against word starts where uniseg is not here."""
-    return group["excess"].get("Unicode words", group["excess"].get("word starts"))
+    return group.excess.get("Unicode words", group.excess.get("word starts"))
 
 
-def main_rows(level: dict[str, Any]) -> list[tuple[str, str]]:
+def main_rows(level: Level) -> list[tuple[str, str]]:
     """The main figures of a level by their names."""
-    cut = level["truncated"]
+    inside = level.inside_characters
     rows = [
         (
             "boundaries per window",
-            f"{level['boundaries_per_window']:.1f} ± {level['boundaries_per_window_deviation']:.1f}",
+            f"{level.boundaries_per_window:.1f} ± {level.boundaries_per_window_deviation:.1f}",
         ),
-        ("mean chunk, tokens", number(level["mean_length"]["tokens"], 2)),
-        ("mean chunk, bytes", number(level["mean_length"]["bytes"], 2)),
-        ("CV of lengths, tokens", number(level["variation"]["tokens"])),
-        ("CV of lengths, bytes", number(level["variation"]["bytes"])),
-        ("beside whitespace", percent(level["whitespace_agreement"])),
-        (
-            "inside characters",
-            f"{level['inside_characters']['count']:,} ({percent(level['inside_characters']['share'])})",
-        ),
+        ("mean chunk, tokens", number(level.mean_length.tokens, 2)),
+        ("mean chunk, bytes", number(level.mean_length.bytes, 2)),
+        ("CV of lengths, tokens", number(level.variation.tokens)),
+        ("CV of lengths, bytes", number(level.variation.bytes)),
+        ("beside whitespace", percent(level.whitespace_agreement)),
+        ("inside characters", f"{inside.count:,} ({percent(inside.share)})"),
     ]
-    if level["surprisal"]:
-        cost = level["surprisal"]
+    if cost := level.surprisal:
         rows += [
-            ("bits a token at boundaries", number(cost["boundary"]["bits_per_token"], 2)),
-            ("bits a token inside", number(cost["inside"]["bits_per_token"], 2)),
-            ("share of bits at boundaries", percent(cost["share_of_bits"])),
+            ("bits a token at boundaries", number(cost.boundary.bits_per_token, 2)),
+            ("bits a token inside", number(cost.inside.bits_per_token, 2)),
+            ("share of bits at boundaries", percent(cost.share_of_bits)),
         ]
-    rows += [(f"cut off by {name}", percent(cut[name]["boundaries"])) for name in cut if name != "dropped"]
-    return [*rows, ("cut off by its own capacity", percent(cut["dropped"]))]
+    rows += [(f"cut off by {name}", percent(cap.boundaries)) for name, cap in level.caps.items()]
+    return [*rows, ("cut off by its own capacity", percent(level.dropped))]
 
 
-def print_study(facts: dict[str, Any], table: Print) -> None:
+def print_study(facts: Studied, table: Print) -> None:
     """Show what `study` returns."""
-    print(f"{facts['model']}: {facts['windows']} windows of {facts['window']} tokens of {facts['tokenizer']}")
-    before = facts.get("before", {"levels": [None] * len(facts["levels"])})
-    for level, was in zip(facts["levels"], before["levels"], strict=True):
-        router = facts["routers"][level["level"]]
-        print(f"\nlevel {level['level']}, router {router}\n")
-        _print_level(level, was, table)
+    print(f"{facts.model}: {facts.windows} windows of {facts.window} tokens of {facts.tokenizer}")
+    first = facts.before
+    for i, level in enumerate(facts.levels):
+        print(f"\nlevel {level.level}, router {facts.routers[level.level]}\n")
+        _print_level(level, first.levels[i] if first else None, table)
         print()
-        for name, each in (("before", facts.get("before")), ("", facts)):
-            if each:
-                label = f"{name or ('after' if was else 'chunks'):<8}"
-                print(label + each["sentence"][level["level"]]["brackets"])
-    for name, show in (("training", _training), ("stability", _stability), ("robustness", _robustness)):
-        if name in facts:
-            print(f"\n{name}\n")
-            show(facts[name], table)
-    if "against" in facts:
-        _against(facts["against"])
-    for sentence in facts["unavailable"]:
+        if first:
+            print(f"{'before':<8}" + first.sentence[level.level].brackets)
+        print(f"{'after' if first else 'chunks':<8}" + facts.sentence[level.level].brackets)
+    if facts.training:
+        print("\ntraining\n")
+        _training(facts.training, table)
+    if facts.stability:
+        print("\nstability\n")
+        _stability(facts.stability, table)
+    if facts.robustness:
+        print("\nrobustness\n")
+        _robustness(facts.robustness, table)
+    if facts.against:
+        _against(facts.against)
+    for sentence in facts.unavailable:
         print(f"\nunknown   {sentence}")
 
 
-def _print_level(level: dict[str, Any], was: dict[str, Any] | None, table: Print) -> None:
+def _print_level(level: Level, was: Level | None, table: Print) -> None:
     rows = main_rows(level)
     if was:
         table(
@@ -94,28 +101,24 @@ def _print_level(level: dict[str, Any], was: dict[str, Any] | None, table: Print
     table(
         [*columns, *(["excess before"] if was else [])],
         [
-            [name, *(number(each[key]) for key in ("precision", "recall", "f1", "chance_f1", "excess"))]
-            + ([number(was["references"][name]["excess"])] if was else [])
-            for name, each in level["references"].items()
+            [name, *map(number, (each.precision, each.recall, each.f1, each.chance_f1, each.excess))]
+            + ([number(was.references[name].excess)] if was else [])
+            for name, each in level.references.items()
         ],
     )
-    print(
-        "\ncommonest chunks  "
-        + "  ".join(f"[{visible(c['text'])}] {c['share']:.1%}" for c in level["common"][:SHOWN_CHUNKS])
-    )
-    for kind in ("sources", "scripts"):
-        groups = level[kind]
+    print("\ncommonest chunks  " + "  ".join(f"[{visible(c.text)}] {c.share:.1%}" for c in level.common[:SHOWN_CHUNKS]))
+    for kind, groups in (("source", level.sources), ("script", level.scripts)):
         if len(groups) > 1:
             print()
             table(
-                [kind[:-1], "bytes", "mean chunk", "beside whitespace", "inside characters", "excess, words"],
+                [kind, "bytes", "mean chunk", "beside whitespace", "inside characters", "excess, words"],
                 [
                     [
-                        group["name"] or "–",
-                        f"{group['bytes']:,}",
-                        number(group["mean_length_bytes"], 2),
-                        percent(group["whitespace_agreement"]),
-                        percent(group["inside_characters"]["share"]),
+                        group.name or "–",
+                        f"{group.bytes:,}",
+                        number(group.mean_length_bytes, 2),
+                        percent(group.whitespace_agreement),
+                        percent(group.inside_characters.share),
                         number(word_excess(group)),
                     ]
                     for group in groups[:SHOWN_GROUPS]
@@ -123,83 +126,80 @@ def _print_level(level: dict[str, Any], was: dict[str, Any] | None, table: Print
             )
 
 
-def _training(facts: dict[str, Any], table: Print) -> None:
+def _training(facts: Course, table: Print) -> None:
     table(
         ["step", "a window", "CV", "beside whitespace", "F1 word starts", "F1 with the end", "flips since last"],
         [
             [
-                f"{p['step']:,}",
-                number(p["boundaries_per_window"], 1),
-                number(p["variation"]),
-                percent(p["whitespace_agreement"]),
-                number(p["f1"]["word starts"]),
-                number(p["f1_with_final"]),
-                number(p["flips_since_last"], 1),
+                f"{p.step:,}",
+                number(p.boundaries_per_window, 1),
+                number(p.variation),
+                percent(p.whitespace_agreement),
+                number(p.f1["word starts"]),
+                number(p.f1_with_final),
+                number(p.flips_since_last, 1),
             ]
-            for p in facts["points"]
+            for p in facts.points
         ],
     )
-    when = "only at the end" if facts["settled"] == facts["points"][-1]["step"] else f"from step {facts['settled']:,}"
-    print(f"\nF1 with the final boundaries stays at {facts['settled_at']} or more {when}")
+    when = "only at the end" if facts.settled == facts.points[-1].step else f"from step {facts.settled:,}"
+    print(f"\nF1 with the final boundaries stays at {facts.settled_at} or more {when}")
 
 
-def _stability(facts: dict[str, Any], table: Print) -> None:
+def _stability(facts: Stability, table: Print) -> None:
     table(
         ["windows that begin later by", "flips a window", "of positions", "of them near its start"],
         [
-            [f"{s['shift']}", number(s["flips_per_window"], 2), percent(s["share"]), percent(s["flips_near_start"])]
-            for s in facts["shifts"]
+            [f"{s.shift}", number(s.flips_per_window, 2), percent(s.share), percent(s.flips_near_start)]
+            for s in facts.shifts
         ],
     )
-    if found := facts.get("float_against_packed"):
-        print(f"\nfloat against packed weights: {found['flips_per_window']:.2f} flips a window ({found['share']:.2%})")
+    if found := facts.float_against_packed:
+        print(f"\nfloat against packed weights: {found.flips_per_window:.2f} flips a window ({found.share:.2%})")
 
 
-def _robustness(facts: dict[str, Any], table: Print) -> None:
+def _robustness(facts: Robustness, table: Print) -> None:
     table(
         ["change", "moves any", "flips", "mean reach, bytes", "median", "at most", "flips in front"],
         [
             [
                 name,
-                percent(e["moved"]),
-                number(e["flips"], 2),
-                number(e["mean_reach"], 1),
-                number(e["median_reach"], 0),
-                f"{e['largest_reach']}",
-                f"{e['flips_before']}",
+                percent(e.moved),
+                number(e.flips, 2),
+                number(e.mean_reach, 1),
+                number(e.median_reach, 0),
+                f"{e.largest_reach}",
+                f"{e.flips_before}",
             ]
-            for name, e in facts["edits"].items()
+            for name, e in facts.edits.items()
             if e
         ],
     )
     print()
     table(
         ["over and over", "bytes", "boundaries", "longest chunk"],
-        [
-            [visible(r["unit"]).replace(" ", "␣"), f"{r['bytes']}", f"{r['boundaries']}", f"{r['longest']}"]
-            for r in facts["repeated"]
-        ],
+        [[visible(r.unit).replace(" ", "␣"), f"{r.bytes}", f"{r.boundaries}", f"{r.longest}"] for r in facts.repeated],
     )
-    if spaces := facts["without_spaces"]:
+    if spaces := facts.without_spaces:
         print()
         table(
             ["text", "mean chunk, bytes", "F1 word starts", "excess"],
             [
-                [name, number(each["mean_length_bytes"], 2), number(each["f1"]), number(each["excess"])]
-                for name, each in (("as it is", spaces["spaced"]), ("without its spaces", spaces["spaceless"]))
+                [name, number(each.mean_length_bytes, 2), number(each.f1), number(each.excess)]
+                for name, each in (("as it is", spaces.spaced), ("without its spaces", spaces.spaceless))
             ],
         )
 
 
-def _against(found: dict[str, Any]) -> None:
-    print(f"\nagainst {found['model']}\n\n        {found['sentence'][0]['brackets']}")
-    if found["same_tokens"]:
+def _against(found: AgainstSameTokens | AgainstOtherTokens) -> None:
+    print(f"\nagainst {found.model}\n\n        {found.sentence[0].brackets}")
+    if isinstance(found, AgainstSameTokens):
         print(
-            f"{found['flips_per_window']:.1f} flips a window ({found['share']:.1%} of positions), "
-            f"F1 {number(found['f1'])}, {number(found['excess'])} over chance"
+            f"{found.flips_per_window:.1f} flips a window ({found.share:.1%} of positions), "
+            f"F1 {number(found.f1)}, {number(found.excess)} over chance"
         )
     else:
         print(
-            f"other tokens, compared byte by byte in {found['windows']} windows: F1 {number(found['f1'])}, "
-            f"{number(found['excess'])} over chance"
+            f"other tokens, compared byte by byte in {found.windows} windows: F1 {number(found.f1)}, "
+            f"{number(found.excess)} over chance"
         )

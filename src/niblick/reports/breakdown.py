@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from niblick.data.dataset import Dataset
 from niblick.drawing import figures
 from niblick.errors import ConfigError
+from niblick.facts.reading import merged, plain
 from niblick.model.lm import LM
 from niblick.run.directory import Run, write_json
-from niblick.score.breakdowns import UNKNOWN_PLACE, Breakdowns, Part, chunk_places, rest
+from niblick.score.breakdowns import UNKNOWN_PLACE, Breakdowns, Part, PartFacts, chunk_places, rest
 from niblick.score.plan import plan
 from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import Observe, room_for_chunks
@@ -20,6 +22,37 @@ DOCUMENTS = 100
 """So many documents are listed, the dearest first; all of them are in the picture."""
 
 _SOURCES_SHOWN = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentPart(PartFacts):
+    """A document, by its number."""
+
+    document: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcedPart(DocumentPart):
+    """A document of which it is known where it comes from."""
+
+    source: str
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """A score taken apart. Bits, bytes and tokens of all parts of one way add up to those of `total`."""
+
+    total: PartFacts
+    ways: Mapping[str, Sequence[PartFacts]]
+    """The parts by each way of taking it apart."""
+    unavailable: list[str]
+    pictures: tuple[str, ...] = ()
+    """Names of files."""
+
+    def plain(self) -> dict[str, object]:
+        """As breakdown.json holds it."""
+        ways = {way: [plain(part) for part in parts] for way, parts in self.ways.items()}
+        return {"total": plain(self.total), **ways, "unavailable": self.unavailable, "pictures": list(self.pictures)}
 
 
 class Collector:
@@ -41,34 +74,32 @@ class Collector:
         self.found = Breakdowns(split, tokenizer, windows, sources, place_T)
         return self.found.observe
 
-    def facts(self) -> dict[str, Any]:
-        """What was found, as plain data: `total`, and the parts by each way of taking it apart.
-
-        Bits, bytes and tokens of all parts of one way add up to those of `total`.
-        """
+    def facts(self) -> Breakdown:
+        """What was found."""
         assert self.found is not None
         found, total = self.found, self.found.total
         dearest = found.by_document(DOCUMENTS)
-        documents = [part.facts() | {"document": number} | self._source(number) for number, part in dearest]
+        documents: list[PartFacts] = [self._document(number, part) for number, part in dearest]
         more = len(found.documents.nats) - len(dearest)
         if more > 0:
             documents.append(rest(f"{more:,} other documents", total, [part for _, part in dearest]).facts())
-        return {
-            "total": total.facts(),
+        ways = {
             "context": _facts(found.by_context()),
             "boundary": _facts(found.by_boundary()),
             "chunk": _facts(found.by_chunk()),
             "class": _facts(found.by_class()),
             "source": _facts(found.by_source()),
             "document": documents,
-            "unavailable": self._unavailable(),
         }
+        return Breakdown(total.facts(), ways, self._unavailable())
 
-    def _source(self, document: int) -> dict[str, Any]:
+    def _document(self, document: int, part: Part) -> DocumentPart:
         assert self.found is not None
         assert self.found.split.index is not None
         number = int(self.found.split.index["source"][document])
-        return {"source": self.found.sources[number]} if number < len(self.found.sources) else {}
+        if number < len(self.found.sources):
+            return merged(SourcedPart, part.facts(), document=document, source=self.found.sources[number])
+        return merged(DocumentPart, part.facts(), document=document)
 
     def _unavailable(self) -> list[str]:
         assert self.found is not None
@@ -81,7 +112,7 @@ class Collector:
             missing.append("there is no document index, so sources and documents are unknown")
         return missing
 
-    def write(self, folder: Path) -> dict[str, Any]:
+    def write(self, folder: Path) -> Breakdown:
         """Write breakdown.json and every picture as SVG and PNG into `folder`; return the facts with the file names."""
         assert self.found is not None
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,8 +122,8 @@ class Collector:
             for name, picture in _pictures(facts, self.found, kind).items():
                 (folder / f"{name}.{kind}").write_bytes(picture)
                 names.append(f"{name}.{kind}")
-        facts["pictures"] = sorted(names)
-        write_json(folder / "breakdown.json", facts)
+        facts = replace(facts, pictures=tuple(sorted(names)))
+        write_json(folder / "breakdown.json", facts.plain())
         return facts
 
 
@@ -106,38 +137,40 @@ def breakdown_folder(path: Path, run: Run | None, out: Path | None) -> Path:
     return folder
 
 
-def _facts(parts: list[Part]) -> list[dict[str, Any]]:
+def _facts(parts: list[Part]) -> list[PartFacts]:
     return [part.facts() for part in parts]
 
 
-def _pictures(facts: dict[str, Any], found: Breakdowns, kind: str) -> dict[str, bytes]:
-    whole = facts["total"]["bpb"]
+def _pictures(facts: Breakdown, found: Breakdowns, kind: str) -> dict[str, bytes]:
+    whole = facts.total.bpb
+    assert whole is not None
+    context = [(_middle(name), bpb) for name, bpb, _ in _priced(facts.ways["context"])]
     pictures = {
-        "context": figures.by_context([(_middle(p["name"]), p["bpb"]) for p in _priced(facts["context"])], whole, kind),
+        "context": figures.by_context(context, whole, kind),
         "class": _bars(facts, "class", kind),
     }
-    if facts["chunk"]:
-        rows = [(p["name"].replace(" and more", "+"), p["bpb"]) for p in _priced(facts["chunk"])]
+    if facts.ways["chunk"]:
+        rows = [(name.replace(" and more", "+"), bpb) for name, bpb, _ in _priced(facts.ways["chunk"])]
         pictures["chunk"] = figures.by_place([row for row in rows if row[0] != UNKNOWN_PLACE], whole, kind)
-    if facts["source"]:
+    if facts.ways["source"]:
         pictures["source"] = _bars(facts, "source", kind)
-    if facts["document"]:
+    if facts.ways["document"]:
         sums = found.documents
         parts = [sums.part(d, "") for d in range(len(sums.nats))]
         pictures["document"] = figures.by_document([(p.bytes, p.bpb) for p in parts if p.bpb is not None], whole, kind)
     return pictures
 
 
-def _bars(facts: dict[str, Any], way: str, kind: str) -> bytes:
+def _bars(facts: Breakdown, way: str, kind: str) -> bytes:
     """Bars of BPB, each with its share of all bits."""
-    parts = _priced(facts[way])[:_SOURCES_SHOWN]
-    notes = [f"{part['bits'] / facts['total']['bits']:.1%} of the bits" for part in parts]
-    return figures.bars([(part["name"], part["bpb"], figures.OURS) for part in parts], kind, notes=notes)
+    parts = _priced(facts.ways[way])[:_SOURCES_SHOWN]
+    notes = [f"{bits / facts.total.bits:.1%} of the bits" for _, _, bits in parts]
+    return figures.bars([(name, bpb, figures.OURS) for name, bpb, _ in parts], kind, notes=notes)
 
 
-def _priced(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The parts that have bytes, so that a price per byte means something."""
-    return [part for part in parts if part["bpb"] is not None]
+def _priced(parts: Sequence[PartFacts]) -> list[tuple[str, float, float]]:
+    """Name, BPB and bits of the parts that have bytes, so that a price per byte means something."""
+    return [(part.name, part.bpb, part.bits) for part in parts if part.bpb is not None]
 
 
 def _middle(name: str) -> float:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from niblick.challenge import rules
-from niblick.compare.ablation import ablation
+from niblick.compare.ablation import Ablation, ablation
 from niblick.drawing import charts
 from niblick.drawing.charts import Figure, History
 from niblick.errors import NiblickError
@@ -44,7 +43,7 @@ class Material:
     title: str
     rows: list[Row]
     board: Leaderboard
-    ablation: dict[str, Any]
+    ablation: Ablation
     histories: list[History]
     pictures: list[Picture]
     events: dict[str, list[Trouble | Rollback | Failure]]
@@ -52,7 +51,7 @@ class Material:
     failures: dict[str, list[str]]
     """Last lines of failed jobs by run id."""
     log: str
-    config: dict[str, Any] | None
+    config: dict[str, object] | None
     """Of the only run, by dotted keys."""
     notes: list[str]
     """What the page must say about itself."""
@@ -97,7 +96,7 @@ def all_charts(material: Material) -> dict[str, Figure]:
         if len(board.ranked) > 1:
             named = [vars(row) | {"name": row.branch} for row in board.ranked]
             found[f"leaderboard-{number + 1}"] = charts.ranking(named)
-    others = [row for row in material.ablation["rows"] if not row["reference"]]
+    others = [vars(row) for row in material.ablation.rows if not row.reference]
     if others:
         found["ablation"] = charts.effects(others)
     found["timings"] = charts.timings([{"name": row.id, "phases": phases(row)} for row in rows if phases(row)])
@@ -157,7 +156,7 @@ def _last_lines(row: Row) -> list[str]:
         return [row.message]
 
 
-def _pictures(rows: list[Row], configs: dict[str, dict[str, Any]]) -> tuple[list[Picture], list[str]]:
+def _pictures(rows: list[Row], configs: dict[str, dict[str, object]]) -> tuple[list[Picture], list[str]]:
     """Chunks of the published sentence by the best run of each recipe that has a router; and what could not be read."""
     recipes: dict[str, Row] = {}
     for row in rows:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from niblick.drawing import page as report
 from niblick.drawing.static import draw
 from niblick.errors import ConfigError
+from niblick.facts.record import Record
 from niblick.files import write_bytes
 from niblick.ledger.ledger import Ledger, find_rows
 from niblick.ledger.rows import Row
@@ -21,7 +22,18 @@ PAGE = "report.html"
 FOLDER = "report"
 
 
-def write_report(targets: list[str], runs: Path, out: Path | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Report(Record):
+    """Where a page and its pictures are, and what they are about."""
+
+    report: str
+    folder: str
+    runs: tuple[str, ...]
+    pictures: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def write_report(targets: list[str], runs: Path, out: Path | None = None) -> Report:
     """Write the page and its pictures; return where they are.
 
     `targets` are runs and sweeps, none for all runs. By default the folder is `report` in the folder of the run, of the
@@ -53,13 +65,13 @@ def write_report(targets: list[str], runs: Path, out: Path | None = None) -> dic
             os.replace(path, folder / path.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return {
-        "report": str(folder / PAGE),
-        "folder": str(folder),
-        "runs": [row.id for row in rows],
-        "pictures": [f"{name}.png" for name in figures],
-        "notes": material.notes,
-    }
+    return Report(
+        report=str(folder / PAGE),
+        folder=str(folder),
+        runs=tuple(row.id for row in rows),
+        pictures=tuple(f"{name}.png" for name in figures),
+        notes=tuple(material.notes),
+    )
 
 
 def plotly_script() -> str:

@@ -123,25 +123,25 @@ def _bytes(material: Material, figures: dict[str, Figure]) -> str:
 
 def _ablation(material: Material, figures: dict[str, Figure]) -> str:
     facts = material.ablation
-    if len(facts["rows"]) < 2:
+    if len(facts.rows) < 2:
         return ""
-    keys = facts["keys"][:8]
-    columns = ["", *keys, "BPB", "seeds", f"against {facts['reference']}", "p", "MB", "ms per step"]
+    keys = facts.keys[:8]
+    columns = ["", *keys, "BPB", "seeds", f"against {facts.reference}", "p", "MB", "ms per step"]
     rows = [
         [
-            row["name"],
-            *(_plain(value) for value in row["values"][: len(keys)]),
-            f"{row['mean']:.4f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.4f}"),
-            str(len(row["scores"])),
-            "reference" if row["reference"] else f"{row['difference']:+.4f}",
-            "" if row["p"] is None else f"{row['p']:.4f}",
-            weighed_megabytes(row["total_bytes"]),
-            "" if row["ms_per_step"] is None else f"{row['ms_per_step']:.0f}",
+            row.name,
+            *(_plain(value) for value in row.values[: len(keys)]),
+            f"{row.mean:.4f}" + ("" if row.deviation is None else f" ± {row.deviation:.4f}"),
+            str(len(row.scores)),
+            "reference" if row.reference else f"{row.difference:+.4f}",
+            "" if row.p is None else f"{row.p:.4f}",
+            weighed_megabytes(row.total_bytes),
+            "" if row.ms_per_step is None else f"{row.ms_per_step:.0f}",
         ]
-        for row in facts["rows"]
+        for row in facts.rows
     ]
-    more = f" {len(facts['keys']) - len(keys)} more keys differ." if len(keys) < len(facts["keys"]) else ""
-    left = f" {facts['left_out']} runs with another ranking key are not in it." if facts["left_out"] else ""
+    more = f" {len(facts.keys) - len(keys)} more keys differ." if len(keys) < len(facts.keys) else ""
+    left = f" {facts.left_out} runs with another ranking key are not in it." if facts.left_out else ""
     note = f"<p class='soft'>Bars: 95% intervals over seeds; p two-sided, Welch's test.{more}{left}</p>"
     return (
         _chart(figures, "ablation", "what each recipe gives against the reference") + report.table(columns, rows) + note

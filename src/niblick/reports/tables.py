@@ -4,55 +4,57 @@ from __future__ import annotations
 
 import itertools
 import string
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from niblick.compare.groups import Compared, Comparison, DocumentTest, GroupFacts, NoDocuments, SeedTest, Spread
+from niblick.reports.breakdown import Breakdown
+
 SHOWN_DOCUMENTS = 10
 SHOWN_SOURCES = 12
 
 
-def print_comparison(facts: dict[str, Any], console: Console) -> None:
+def print_comparison(facts: Compared, console: Console) -> None:
     """Show what `compare` returns: the groups, then every comparison."""
-    console.print(_groups(facts["groups"]))
-    for note in facts["notes"]:
+    console.print(_groups(facts.groups))
+    for note in facts.notes:
         console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
-    for found in facts["comparisons"]:
+    for found in facts.comparisons:
         console.print()
         console.print(_findings(found))
         console.print(_verdict(found))
-        for sentence in _remarks(found["documents"]):
+        for sentence in _remarks(found.documents):
             console.print(Text(f"note: {sentence}", style="yellow"))
-        first, second = found["first"], found["second"]
-        table = _table("differs", first, second)
-        for key, values in found["config"].items():
+        table = _table("differs", found.first, found.second)
+        for key, values in found.config.items():
             table.add_row(key, *("—" if value is None else str(value) for value in values))
-        for key, values in found["metrics"].items():
-            if key not in _IN_GROUPS and values[0] != values[1]:
-                table.add_row(key, *map(_number, values))
+        for key, means in found.metrics.items():
+            if key not in _IN_GROUPS and means[0] != means[1]:
+                table.add_row(key, *map(_number, means))
         if table.row_count:
             console.print()
             console.print(table)
 
 
-_IN_GROUPS = ("bpb", "bpb_repaired", "loss")
+_IN_GROUPS = frozenset({"bpb", "bpb_repaired", "loss"})
 """Metrics that the table of groups shows already, with their deviations."""
 
 
-def _groups(groups: list[dict[str, Any]]) -> Table:
+def _groups(groups: Sequence[GroupFacts]) -> Table:
     table = _table("", "runs", "seeds", "BPB", "repaired BPB", "nats per token", words=2)
-    several = len({name.rpartition(":")[2] for each in groups for name in each["runs"]}) > 1
+    several = len({name.rpartition(":")[2] for each in groups for name in each.runs}) > 1
     for each in groups:
-        ids = [name.rpartition("/")[2] for name in each["runs"]]
+        ids = [name.rpartition("/")[2] for name in each.runs]
         if not several:
             ids = [name.rpartition(":")[0] for name in ids]
         table.add_row(
-            Text(each["label"], style="bold"),
+            Text(each.label, style="bold"),
             _short(ids),
             str(len(ids)),
-            *(_spread(each.get(key)) for key in _IN_GROUPS),
+            *map(_spread, (each.bpb, each.bpb_repaired, each.loss)),
         )
     return table
 
@@ -66,61 +68,61 @@ def _short(ids: list[str]) -> str:
     return f"{prefix}{{{','.join(each.removeprefix(prefix) for each in ids)}}}"
 
 
-def _spread(value: dict[str, Any] | None) -> str:
+def _spread(value: Spread | None) -> str:
     if value is None:
         return "—"
-    mean, deviation = value["mean"], value["deviation"]
-    return f"{mean:.4f}" if deviation is None else f"{mean:.4f} ± {deviation:.4f}"
+    return f"{value.mean:.4f}" if value.deviation is None else f"{value.mean:.4f} ± {value.deviation:.4f}"
 
 
-def _findings(found: dict[str, Any]) -> Table:
+def _findings(found: Comparison) -> Table:
     """What documents and what seeds say about the difference, a line each."""
-    table = _table(f"{found['first']} → {found['second']}", "difference", "95% interval", "p", "by", words=1)
+    table = _table(f"{found.first} → {found.second}", "difference", "95% interval", "p", "by", words=1)
     table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
-    documents, seeds = found["documents"], found["seeds"]
-    if "unavailable" in documents:
-        table.add_row("documents", "", "", "", documents["unavailable"])
+    documents, seeds = found.documents, found.seeds
+    if isinstance(documents, NoDocuments):
+        table.add_row("documents", "", "", "", documents.unavailable)
     else:
-        by = f"paired bootstrap, {documents['documents']:,} documents"
-        table.add_row("documents", f"{documents['difference']:+.4f} BPB", _interval(documents), _p(documents["p"]), by)
-        margin = f"beyond {documents['margin']:.4f} BPB"
-        table.add_row("", margin, "", _p(documents["p_margin"]), "the same, one-sided")
+        by = f"paired bootstrap, {documents.documents:,} documents"
+        table.add_row("documents", f"{documents.difference:+.4f} BPB", _interval(documents), _p(documents.p), by)
+        margin = f"beyond {documents.margin:.4f} BPB"
+        table.add_row("", margin, "", _p(documents.p_margin), "the same, one-sided")
     if seeds:
-        by = f"Welch's test, {seeds['degrees']:.1f} degrees of freedom"
-        interval, p = _interval(seeds), _p(seeds["p"])
+        by = f"Welch's test, {seeds.degrees:.1f} degrees of freedom"
+        interval, p = _interval(seeds), _p(seeds.p)
     else:
         interval, p, by = "", "", "no test: it takes two runs of each, with different scores"
-    difference = found["difference"]
-    table.add_row("seeds", f"{difference['value']:+.4f} {difference['unit']}", interval, p, by)
+    table.add_row("seeds", f"{found.difference.value:+.4f} {found.difference.unit}", interval, p, by)
     return table
 
 
-def _verdict(found: dict[str, Any]) -> Text:
+def _verdict(found: Comparison) -> Text:
     """One sentence: the challenge's rule, and what it says here."""
-    rule = found["verdict"]
+    rule = found.verdict
     said, style = {True: ("yes", "bold green"), False: ("no", "bold red"), None: ("undecided", "bold yellow")}[
-        rule["wins"]
+        rule.wins
     ]
-    other = found["second"] if rule["better"] == found["first"] else found["first"]
-    p = "" if rule["p"] is None else f", p {_p(rule['p'])}" if rule["p"] < 0.0001 else f", p = {_p(rule['p'])}"
+    other = found.second if rule.better == found.first else found.first
+    p = "" if rule.p is None else f", p {_p(rule.p)}" if rule.p < 0.0001 else f", p = {_p(rule.p)}"
     return Text.assemble(
-        f"Would {rule['better']} be a record over {other} (better by {rule['margin']:g} {rule['unit']} at p < 0.01)? ",
+        f"Would {rule.better} be a record over {other} (better by {rule.margin:g} {rule.unit} at p < 0.01)? ",
         (said, style),
-        f": {rule['gain']:.4f} better{p}; {rule['reason']}",
+        f": {rule.gain:.4f} better{p}; {rule.reason}",
     )
 
 
-def _remarks(documents: dict[str, Any]) -> list[str]:
+def _remarks(documents: DocumentTest | NoDocuments) -> list[str]:
+    if isinstance(documents, NoDocuments):
+        return []
     remarks = []
-    if documents.get("repair_bpb"):
+    if documents.repair_bpb:
         remarks.append(
-            f"{documents['repair_bpb']:+.4f} BPB of the difference pay for what tokenizers lose, alike in all documents"
+            f"{documents.repair_bpb:+.4f} BPB of the difference pay for what tokenizers lose, alike in all documents"
         )
-    return remarks + ([documents["note"]] if "note" in documents else [])
+    return remarks + ([documents.note] if documents.note else [])
 
 
-def _interval(facts: dict[str, Any]) -> str:
-    return f"{facts['low']:+.4f} … {facts['high']:+.4f}"
+def _interval(test: DocumentTest | SeedTest) -> str:
+    return f"{test.low:+.4f} … {test.high:+.4f}"
 
 
 def _p(p: float) -> str:
@@ -131,9 +133,9 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
 
 
-def print_breakdown(facts: dict[str, Any], console: Console) -> None:
+def print_breakdown(facts: Breakdown, console: Console) -> None:
     """Show what `breakdown` returns: a table for each way of taking the score apart."""
-    total = facts["total"]
+    total = facts.total
     titles = {
         "context": "tokens of context",
         "boundary": "at chunk boundaries",
@@ -143,22 +145,22 @@ def print_breakdown(facts: dict[str, Any], console: Console) -> None:
         "document": "documents, dearest first",
     }
     for key, title in titles.items():
-        parts = facts[key]
+        parts = facts.ways[key]
         if not parts:
             continue
         limit = {"document": SHOWN_DOCUMENTS, "source": SHOWN_SOURCES}.get(key, len(parts))
         table = _table(title, "BPB", "share of bits", "share of bytes", "bytes")
         for part in parts[:limit]:
             table.add_row(
-                Text(part["name"], overflow="ellipsis", no_wrap=True),
-                "—" if part["bpb"] is None else f"{part['bpb']:.4f}",
-                f"{part['bits'] / total['bits']:.1%}",
-                f"{part['bytes'] / total['bytes']:.1%}",
-                f"{part['bytes']:,}",
+                Text(part.name, overflow="ellipsis", no_wrap=True),
+                "—" if part.bpb is None else f"{part.bpb:.4f}",
+                f"{part.bits / total.bits:.1%}",
+                f"{part.bytes / total.bytes:.1%}",
+                f"{part.bytes:,}",
             )
         console.print(table)
         console.print()
-    for sentence in facts["unavailable"]:
+    for sentence in facts.unavailable:
         console.print(Text(f"unknown: {sentence}", style="yellow"), soft_wrap=True)
 
 

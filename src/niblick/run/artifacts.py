@@ -2,31 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from niblick.artifact.container import read_artifact
+from niblick.challenge.rules import Config
 from niblick.data.shards import file_hash
 from niblick.errors import ArtifactError
+from niblick.facts.record import Record
 from niblick.files import imported_beside
 from niblick.run.directory import Run, open_run
 
 
-def describe_artifact(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class TensorFacts(Record):
+    """A tensor as an artifact stores it."""
+
+    name: str
+    shape: tuple[int, ...]
+    scheme: str
+    raw_bytes: int
+    """Before coding."""
+    stored_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByteFacts(Record):
+    """Where the bytes of an artifact are."""
+
+    total: int
+    header: int
+    payload: int
+    before_coding: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactFacts(Record):
+    """What `niblick show` says of an artifact."""
+
+    path: str
+    codec: str
+    config: Config
+    tensors: tuple[TensorFacts, ...]
+    bytes: ByteFacts
+
+
+def describe_artifact(path: Path) -> ArtifactFacts:
     """What an artifact holds: config, tensors with their schemes, bytes per part."""
     artifact = read_artifact(path)
     sizes = artifact.bytes
-    return {
-        "path": str(path),
-        "codec": artifact.codec,
-        "config": artifact.config,
-        "tensors": [
-            {"name": t.name, "shape": list(artifact.encoded[t.name].shape), "scheme": t.scheme}
-            | {"raw_bytes": t.raw, "stored_bytes": t.stored}
-            for t in sizes.tensors
-        ],
-        "bytes": {"total": sizes.file, "header": sizes.header, "payload": sizes.payload, "before_coding": sizes.raw},
-    }
+    tensors = tuple(
+        TensorFacts(
+            name=t.name,
+            shape=tuple(artifact.encoded[t.name].shape),
+            scheme=t.scheme,
+            raw_bytes=t.raw,
+            stored_bytes=t.stored,
+        )
+        for t in sizes.tensors
+    )
+    counted = ByteFacts(total=sizes.file, header=sizes.header, payload=sizes.payload, before_coding=sizes.raw)
+    return ArtifactFacts(path=str(path), codec=artifact.codec, config=artifact.config, tensors=tensors, bytes=counted)
 
 
 def digests(run: Run) -> dict[str, str]:

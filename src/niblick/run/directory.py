@@ -23,7 +23,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import zstandard
@@ -97,7 +96,7 @@ class Run:
         """Return the resolved config. Raises ConfigError if it cannot be read."""
         return run_config(read_json(self.path / "config.json"))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> rules.Config:
         """What config.json says, as it stands: nothing of the run's own code is needed to read it."""
         found = read_json(self.path / "config.json")
         if not isinstance(found, dict):

@@ -19,6 +19,7 @@ import torch
 
 from niblick.data.dataset import Split
 from niblick.data.tokenizers import Tokenizer
+from niblick.facts.record import Record
 from niblick.model.lm import LM
 from niblick.score.plan import Batch, Windows, batches, read_batch
 
@@ -56,9 +57,20 @@ class Part:
         """Bits per byte; None for targets that stand for no bytes."""
         return self.bits / self.bytes if self.bytes else None
 
-    def facts(self) -> dict[str, Any]:
-        """As plain data."""
-        return {"name": self.name, "bits": self.bits, "bytes": self.bytes, "tokens": self.tokens, "bpb": self.bpb}
+    def facts(self) -> PartFacts:
+        """What files say of it."""
+        return PartFacts(name=self.name, bits=self.bits, bytes=self.bytes, tokens=self.tokens, bpb=self.bpb)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartFacts(Record):
+    """A `Part` with its cost worked out."""
+
+    name: str
+    bits: float
+    bytes: int
+    tokens: int
+    bpb: float | None
 
 
 class Sums:

@@ -7,6 +7,7 @@ scan. Norms, gates and activations do not count, nor does memory traffic: a boun
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -37,7 +38,7 @@ def count_operations(model: LM, batch: Batch) -> Operations:
     counted = []
     for skip in (False, True):
         with torch.no_grad():
-            counted.append(multiply_adds(lambda skip=skip: ModelLosses(model, skip=skip)(batch)))  # type: ignore[misc]
+            counted.append(multiply_adds(partial(ModelLosses(model, skip=skip), batch)))
     return Operations(*counted)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 from niblick.facts.events import Validation
 from niblick.ledger.seeds import deviation
@@ -21,12 +21,10 @@ def repeatability(lab: Lab) -> tuple[list[Table], list[Done]]:
     data = f"data.path={lab.data('byte260')}"
     outer = [*(f"model.levels.0.{stage}.layout=T1" for stage in ("encoder", "decoder")), "model.main.layout=T2"]
     every = [f"train.val_every={10 if lab.toy else 200}"]
-    ruler: dict[str, Any] = {"track": "fixed-step", "full": FULL_STEPS}
+    run = partial(lab.run, "hnet-byte260", toy=outer, track="fixed-step", full=FULL_STEPS)
     again = {f"repeat-{number}": [data] for number in range(1, REPEATS + 1)}
-    repeats = [those[0] for those in lab.run("hnet-byte260", again, branch="repeat", toy=outer, **ruler).values()]
-    found = lab.run(
-        "hnet-byte260", {"seeds": [data, *every]}, part="seeds", seeds=SEEDS, branch="seeds", toy=outer, **ruler
-    )
+    repeats = [those[0] for those in run(again, branch="repeat").values()]
+    found = run({"seeds": [data, *every]}, part="seeds", seeds=SEEDS, branch="seeds")
     seeds = found["seeds"]
     curve = _curve(seeds)
     _write_reference(lab, seeds[0], curve)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from niblick.boundaries.cuts import Reader
 from niblick.boundaries.measure import level_facts
@@ -22,7 +21,8 @@ from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.drawing import page as report
 from niblick.errors import ConfigError, NiblickError
-from niblick.facts.reading import plain
+from niblick.facts.reading import merged, plain
+from niblick.facts.record import Record
 from niblick.facts.result import Result
 from niblick.facts.scores import ScoreRecord
 from niblick.model.lm import LM
@@ -215,13 +215,13 @@ class Lab:
         length, reader = config_of(done.run).score.seq_len, Reader(model, dataset.tokenizer)
         sample = make_sample(reader, dataset.val, WINDOWS, length, {})
         facts = level_facts(reader.read(sample.windows), sample, 0)
-        whitespace = facts["whitespace_agreement"]
+        whitespace = facts.whitespace_agreement
         return {
-            "per_256": f"{facts['boundaries_per_window'] * 256 / length:.1f}",
-            "mean_length": f"{facts['mean_length']['tokens']:.2f}",
-            "variation": f"{facts['variation']['tokens']:.2f}",
+            "per_256": f"{facts.boundaries_per_window * 256 / length:.1f}",
+            "mean_length": f"{facts.mean_length.tokens:.2f}",
+            "variation": f"{facts.variation.tokens:.2f}",
             "whitespace": "–" if whitespace is None else f"{whitespace:.1%}",
-            "dropped": f"{facts['truncated']['dropped']:.1%}",
+            "dropped": f"{facts.dropped:.1%}",
         }
 
     def opened(self, done: Done) -> tuple[LM, Dataset]:
@@ -240,31 +240,62 @@ Study = Callable[[Lab], tuple[list[Table], list[Done]]]
 """Makes its tables, and names runs whose best is set against xz."""
 
 
-def run_study(study: Study, lab: Lab) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Best(Record):
+    """The best run of a study."""
+
+    run: str
+    bpb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord(Record):
+    """tables.json."""
+
+    study: str
+    toy: bool
+    lines: tuple[str, ...]
+    """What must be said before any table."""
+    best: Best
+    xz: float
+    tables: tuple[Mapping[str, object], ...]
+    """Each `Table`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studied(StudyRecord):
+    """A study that was run."""
+
+    markdown: str
+    folder: str
+    seconds: float
+
+
+def run_study(study: Study, lab: Lab) -> Studied:
     """Run a study to its end; write tables.md, tables.json, report.html into its directory. Returns what they say."""
     started = time.perf_counter()
     tables, runs = study(lab)
     best = min(runs, key=lambda done: done.bpb)
     xz = lab.xz(best)
     lines = standing(lab, best, xz)
-    facts = {
-        "study": lab.study,
-        "toy": lab.toy,
-        "lines": lines,
-        "best": {"run": best.run.id, "bpb": best.bpb},
-        "xz": xz,
-        "tables": [asdict(table) for table in tables],
-    }
+    facts = StudyRecord(
+        study=lab.study,
+        toy=lab.toy,
+        lines=tuple(lines),
+        best=Best(run=best.run.id, bpb=best.bpb),
+        xz=xz,
+        tables=tuple(asdict(table) for table in tables),
+    )
     folder = lab.runs / lab.name
     title = f"{lab.study}: {(study.__doc__ or '').strip().splitlines()[0]}"
     text = "\n".join([f"## {title}\n", *(f"{line}\n" for line in lines), *(table.markdown() for table in tables)])
     write_bytes(folder / "tables.md", (text + "\n").encode())
-    write_json(folder / "tables.json", facts)
+    write_json(folder / "tables.json", plain(facts))
     sections = [
         report.section(t.title, report.table(t.columns, t.rows) + f'<p class="soft">{t.note}</p>') for t in tables
     ]
     write_bytes(folder / "report.html", report.page(title, " ".join(lines), sections).encode())
-    return facts | {"markdown": text, "folder": str(folder), "seconds": time.perf_counter() - started}
+    return merged(Studied, facts, markdown=text, folder=str(folder), seconds=time.perf_counter() - started)
 
 
 def standing(lab: Lab, best: Done, xz: float) -> list[str]:

@@ -14,9 +14,8 @@ import json
 import shutil
 import statistics
 import tempfile
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from niblick import __version__
 from niblick.bundle import Script, make_script
@@ -25,16 +24,19 @@ from niblick.compare.groups import read_records
 from niblick.config.run_config import RunConfig, dotted, to_dict
 from niblick.data.shards import file_hash
 from niblick.errors import ConfigError, NiblickError
+from niblick.facts.audits import ArtifactAudit
 from niblick.facts.events import Validation
+from niblick.facts.reading import plain, read_file
 from niblick.facts.result import Result
 from niblick.facts.scores import ScoreRecord
-from niblick.files import imported_beside, read_json, write_bytes
+from niblick.files import imported_beside, write_bytes
 from niblick.ledger.seeds import deviation, verdict
 from niblick.run.directory import Run
 from niblick.run.loading import load_artifact
 from niblick.run.prepared import config_of
 from niblick.run.scoring import record_digest, scored_config
 from niblick.submission.readme import readme
+from niblick.submission.written import RecordRuling, SeedScore, Written
 
 ARTIFACT, SCRIPT, READABLE = "final_model.nib", "train_gpt.py", "train_gpt_readable.py"
 
@@ -74,8 +76,8 @@ class Submission:
     claim: str
     reasons: list[str]
     about: About
-    audit: dict[str, Any] | None = None
-    verdict: dict[str, Any] | None = None
+    audit: ArtifactAudit | None = None
+    verdict: RecordRuling | None = None
     pictures: list[str] = field(default_factory=list)
     """Chunks of the published sentence, a level each."""
 
@@ -103,7 +105,7 @@ def submit(
     claim: str | None = None,
     against: list[float] | None = None,
     force: bool = False,
-) -> dict[str, Any]:
+) -> Written:
     """Write the folder `out` of a submission of `runs`. Returns what submission.json holds.
 
     `claim` is the track it is made for, by default the runs' own; `against` are the scores of a record. Raises
@@ -173,9 +175,9 @@ def _official(run: Run, artifact: Path, result: Result) -> ScoreRecord:
     return same[-1]
 
 
-def _audit(entry: Entry) -> dict[str, Any] | None:
+def _audit(entry: Entry) -> ArtifactAudit | None:
     path = entry.artifact.parent / "audit.json"
-    return read_json(path) if path.is_file() else None
+    return read_file(ArtifactAudit, path) if path.is_file() else None
 
 
 def reasons(found: Submission) -> list[str]:
@@ -222,21 +224,20 @@ def files_read(recipe: Path) -> list[str]:
     for path in (recipe, *imported_beside(recipe).values()):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8-sig"))):
             name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
-            if name in READERS:
-                said.append(f"{path}:{node.lineno} calls {name}: the file that it reads is not shipped")  # type: ignore[attr-defined]
+            if isinstance(node, ast.Call) and name in READERS:
+                said.append(f"{path}:{node.lineno} calls {name}: the file that it reads is not shipped")
     return said
 
 
-def _audited(name: str, entry: Entry, audit: dict[str, Any] | None) -> list[str]:
+def _audited(name: str, entry: Entry, audit: ArtifactAudit | None) -> list[str]:
     command = f"`niblick audit {entry.run.path}`"
     if audit is None:
         return [f"{name} is not audited: {command}"]
-    if audit.get("artifact_sha256") != file_hash(entry.artifact):
+    if audit.artifact_sha256 != file_hash(entry.artifact):
         return [f"the audit of {name} is of another artifact: {command} again"]
-    if audit.get("score_sha256") not in (None, record_digest(entry.record)):
+    if audit.score_sha256 not in (None, record_digest(entry.record)):
         return [f"the audit of {name} is of another score: {command} again"]
-    failed = [check["name"] for check in audit["checks"] if check["status"] == "fail"]
-    return [f"the audit of {name} failed ({', '.join(failed)})"] if failed else []
+    return [f"the audit of {name} failed ({', '.join(audit.faults)})"] if audit.faults else []
 
 
 def _differs(one: RunConfig, other: RunConfig) -> str:
@@ -251,10 +252,11 @@ def _recipe(run: Run) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in files.items()}
 
 
-def _verdict(found: Submission, against: list[float]) -> dict[str, Any]:
+def _verdict(found: Submission, against: list[float]) -> RecordRuling:
     rule = verdict(found.scores, against, rules.RECORD_BPB, "BPB")
     mine = "this submission" if rule.better == 0 else "the record"
-    return asdict(rule) | {"better": mine, "record": against, "record_mean": statistics.mean(against)}
+    mean = statistics.mean(against)
+    return RecordRuling(**vars(rule) | {"better": mine}, record=tuple(against), record_mean=mean)
 
 
 def _pictures(entry: Entry) -> list[str]:
@@ -265,52 +267,52 @@ def _pictures(entry: Entry) -> list[str]:
         return []
     try:
         subject = open_subject(str(entry.artifact), entry.run.path.parent, entry.config.data.path, "cpu")
-        return [level["brackets"] for level in sentence_facts(subject.reader)]
+        return [level.brackets for level in sentence_facts(subject.reader)]
     except NiblickError as error:
         return [f"no picture: {error}"]
 
 
-def submission_facts(found: Submission) -> dict[str, Any]:
+def submission_facts(found: Submission) -> Written:
     """What submission.json holds: the challenge's fields, and what it takes to check them."""
     first = found.entries[0]
     legal, result = first.record.legality, first.result
     floats = [event for event in first.run.events() if isinstance(event, Validation) and event.final]
     record = found.claim == "challenge" and not found.reasons
     seeds = [
-        {"seed": e.config.seed, "val_bpb": e.record.bpb, "val_loss": e.record.loss, "run": e.run.path.name}
+        SeedScore(seed=e.config.seed, val_bpb=e.record.bpb, val_loss=e.record.loss, run=e.run.path.name)
         for e in found.entries
     ]
-    return {
-        "author": found.about.author,
-        "github_id": found.about.github_id,
-        "name": found.about.name or first.config.preset,
-        "blurb": found.about.blurb,
-        "date": datetime.date.today().isoformat(),
-        "track": found.claim or "none",
-        "record": record,
-        "reasons": found.reasons,
-        "val_loss": first.record.loss,
-        "val_bpb": first.record.bpb,
-        "val_bpb_mean": statistics.mean(found.scores),
-        "val_bpb_deviation": deviation(found.scores),
-        "pre_quant_val_bpb": floats[-1].bpb if floats else None,
-        "step_stop": result.step,
-        "wallclock_seconds": legal.train_seconds,
-        "eval_seconds": legal.eval_seconds,
-        "hardware": legal.hardware,
-        "bytes_total": found.total,
-        "bytes_model_int8_zlib": first.artifact.stat().st_size,
-        "bytes_code": len(found.code),
-        "bytes_by_module": found.script.modules,
-        "export": first.config.export.name,
-        "artifact_sha256": file_hash(first.artifact),
-        "seeds": seeds,
-        "verdict": found.verdict,
-        "tokenizer": first.config.tokenizer,
-        "text_hash": first.record.text_hash,
-        "stream_hash": first.record.stream_hash,
-        "niblick": __version__,
-    }
+    return Written(
+        author=found.about.author,
+        github_id=found.about.github_id,
+        name=found.about.name or first.config.preset,
+        blurb=found.about.blurb,
+        date=datetime.date.today().isoformat(),
+        track=found.claim or "none",
+        record=record,
+        reasons=tuple(found.reasons),
+        val_loss=first.record.loss,
+        val_bpb=first.record.bpb,
+        val_bpb_mean=statistics.mean(found.scores),
+        val_bpb_deviation=deviation(found.scores),
+        pre_quant_val_bpb=floats[-1].bpb if floats else None,
+        step_stop=result.step,
+        wallclock_seconds=legal.train_seconds,
+        eval_seconds=legal.eval_seconds,
+        hardware=legal.hardware,
+        bytes_total=found.total,
+        bytes_model_int8_zlib=first.artifact.stat().st_size,
+        bytes_code=len(found.code),
+        bytes_by_module=found.script.modules,
+        export=first.config.export.name,
+        artifact_sha256=file_hash(first.artifact),
+        seeds=tuple(seeds),
+        verdict=found.verdict,
+        tokenizer=first.config.tokenizer,
+        text_hash=first.record.text_hash,
+        stream_hash=first.record.stream_hash,
+        niblick=__version__,
+    )
 
 
 def requirements(script: Script) -> str:
@@ -324,7 +326,7 @@ def requirements(script: Script) -> str:
     return "".join(f"{name}=={importlib.metadata.version(name).partition('+')[0]}\n" for name in names)
 
 
-def _write(found: Submission, facts: dict[str, Any], out: Path, config: RunConfig) -> None:
+def _write(found: Submission, facts: Written, out: Path, config: RunConfig) -> None:
     """Write the folder in one step: it is whole, or not there."""
     out.parent.mkdir(parents=True, exist_ok=True)
     needed = requirements(found.script)
@@ -335,7 +337,9 @@ def _write(found: Submission, facts: dict[str, Any], out: Path, config: RunConfi
         write_bytes(folder / READABLE, found.script.readable.encode())
         shutil.copyfile(found.entries[0].artifact, folder / ARTIFACT)
         write_bytes(folder / "requirements.txt", needed.encode())
-        write_bytes(folder / "submission.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+        write_bytes(
+            folder / "submission.json", (json.dumps(plain(facts), indent=2, ensure_ascii=False) + "\n").encode()
+        )
         for entry in found.entries:
             log = entry.run.path / "train.log"
             write_bytes(folder / f"train_seed{entry.config.seed}.log", log.read_bytes())

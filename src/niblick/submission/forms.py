@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from niblick.files import read_text
 
@@ -89,7 +88,7 @@ def read_form(path: Path) -> Form:
     )
 
 
-def _first(facts: dict[str, Any], names: tuple[str, ...]) -> Stated | None:
+def _first(facts: Mapping[str, object], names: tuple[str, ...]) -> Stated | None:
     """The first of these fields that holds a number: those further out, and earlier in `names`, come first."""
     flat = list(_flat(facts))
     for name in names:
@@ -99,7 +98,7 @@ def _first(facts: dict[str, Any], names: tuple[str, ...]) -> Stated | None:
     return None
 
 
-def _flat(facts: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, Any]]:
+def _flat(facts: Mapping[str, object], depth: int = 0) -> Iterator[tuple[str, object]]:
     """Fields, outer ones first; not those of single seeds."""
     yield from facts.items()
     for key, value in facts.items():
@@ -112,7 +111,7 @@ def _flat(facts: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, depth + 1)
 
 
-def _stated(name: str, value: Any) -> Stated | None:
+def _stated(name: str, value: object) -> Stated | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
@@ -127,7 +126,7 @@ def _stated(name: str, value: Any) -> Stated | None:
     return None
 
 
-def _seeds(facts: dict[str, Any]) -> Iterator[SeedClaim]:
+def _seeds(facts: Mapping[str, object]) -> Iterator[SeedClaim]:
     """What is stated by seed, wherever it stands, each seed once: with its score if any place gives one."""
     found: dict[str, SeedClaim] = {}
     places = [facts, *(value for value in facts.values() if isinstance(value, dict))]
@@ -139,8 +138,8 @@ def _seeds(facts: dict[str, Any]) -> Iterator[SeedClaim]:
     yield from found.values()
 
 
-def _by_seed(value: Any) -> Iterator[SeedClaim]:
-    pairs: list[tuple[Any, Any]] = []
+def _by_seed(value: object) -> Iterator[SeedClaim]:
+    pairs: list[tuple[object, object]] = []
     if isinstance(value, dict):
         pairs = list(value.items())
     elif isinstance(value, list):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from niblick.challenge import rules
 from niblick.config.run_config import dotted, to_dict
 from niblick.recipes.presets import PRESETS
+from niblick.submission.written import Written
 
 if TYPE_CHECKING:
     from niblick.submission.folder import Submission
@@ -19,7 +20,7 @@ CREDITS = """\
   `train_gpt_readable.py` is the same program before it was packed."""
 
 
-def readme(found: Submission, facts: dict[str, Any], needed: str) -> str:
+def readme(found: Submission, facts: Written, needed: str) -> str:
     """Return the text of README.md."""
     sections = [_head(found, facts), _approach(found), _results(found, facts)]
     if found.pictures:
@@ -31,15 +32,15 @@ def readme(found: Submission, facts: dict[str, Any], needed: str) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _head(found: Submission, facts: dict[str, Any]) -> str:
-    lines = [f"# {facts['name']}"]
+def _head(found: Submission, facts: Written) -> str:
+    lines = [f"# {facts.name}"]
     if found.about.author:
         lines.append(
             f"By {found.about.author}" + (f" (@{found.about.github_id})" if found.about.github_id else "") + "."
         )
     if found.about.blurb:
         lines.append(found.about.blurb)
-    if facts["record"]:
+    if facts.record:
         lines.append("Submitted to the record track: 600 s of training and 600 s of evaluation on 8×H100.")
     elif found.reasons:
         listed = "\n".join(f"- {reason}" for reason in found.reasons)
@@ -67,7 +68,7 @@ def _approach(found: Submission) -> str:
     return text + f"\n\nWeights are stored as `{config.export.name}`; scoring is `{config.score.scorer}`."
 
 
-def _results(found: Submission, facts: dict[str, Any]) -> str:
+def _results(found: Submission, facts: Written) -> str:
     columns = ("seed", "val_loss", "val_bpb", "steps", "training", "evaluation", "artifact")
     rows = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for entry in found.entries:
@@ -76,20 +77,20 @@ def _results(found: Submission, facts: dict[str, Any]) -> str:
         score = f"{entry.record.loss:.6f} | {entry.record.bpb:.6f} | {entry.result.step}"
         size = f"{entry.artifact.stat().st_size:,} bytes"
         rows.append(f"| {entry.config.seed} | {score} | {trained} | {legal.eval_seconds:.1f} s | {size} |")
-    spread = facts["val_bpb_deviation"]
-    mean = f"{facts['val_bpb_mean']:.4f}" + (f" ± {spread:.4f}" if spread is not None else "")
+    spread = facts.val_bpb_deviation
+    mean = f"{facts.val_bpb_mean:.4f}" + (f" ± {spread:.4f}" if spread is not None else "")
     seeds = "seed" if len(found.entries) == 1 else "seeds"
     text = "## Results\n\n" + "\n".join(rows) + f"\n\nMean over {len(found.entries)} {seeds}: **{mean} BPB**"
-    text += f", on {facts['hardware']}. The artifact in this folder is that of seed {found.entries[0].config.seed}."
-    if facts["pre_quant_val_bpb"] is not None:
-        text += f" Its weights score {facts['pre_quant_val_bpb']:.4f} before they are packed."
+    text += f", on {facts.hardware}. The artifact in this folder is that of seed {found.entries[0].config.seed}."
+    if facts.pre_quant_val_bpb is not None:
+        text += f" Its weights score {facts.pre_quant_val_bpb:.4f} before they are packed."
     if rule := found.verdict:
-        wins = {True: "beats", False: "does not beat", None: "cannot be told to beat"}[rule["wins"]]
-        p = "" if rule["p"] is None else f", p = {rule['p']:.2g}"
-        record = f"{rule['record_mean']:.4f} BPB ({len(rule['record'])} runs)"
+        wins = {True: "beats", False: "does not beat", None: "cannot be told to beat"}[rule.wins]
+        p = "" if rule.p is None else f", p = {rule.p:.2g}"
+        record = f"{rule.record_mean:.4f} BPB ({len(rule.record)} runs)"
         text += (
-            f"\n\nAgainst the record of {record}: {rule['better']} is better by "
-            f"{rule['gain']:.4f}{p}, and {wins} the other by the rule ({rule['reason']})."
+            f"\n\nAgainst the record of {record}: {rule.better} is better by "
+            f"{rule.gain:.4f}{p}, and {wins} the other by the rule ({rule.reason})."
         )
     return text
 
@@ -112,14 +113,14 @@ Requirements: {packages}. With niblick, `niblick audit` of this folder does the 
 network, and audits the artifact from outside."""
 
 
-def _bytes(found: Submission, facts: dict[str, Any]) -> str:
-    share = facts["bytes_total"] / rules.CAP_BYTES
+def _bytes(found: Submission, facts: Written) -> str:
+    share = facts.bytes_total / rules.CAP_BYTES
     packed = f", packed from the {len(found.script.readable.encode()):,} of train_gpt_readable.py"
     largest = sorted(found.script.modules.items(), key=lambda item: -item[1])[:8]
     modules = ", ".join(f"{name.removeprefix('niblick.')} {size:,}" for name, size in largest)
-    code = f"code {facts['bytes_code']:,}{packed}"
-    total = f"{facts['bytes_total']:,} of {rules.CAP_BYTES:,} ({share:.1%})"
-    text = f"{total}: artifact {facts['bytes_model_int8_zlib']:,}, {code}. The largest parts of the code: {modules}."
+    code = f"code {facts.bytes_code:,}{packed}"
+    total = f"{facts.bytes_total:,} of {rules.CAP_BYTES:,} ({share:.1%})"
+    text = f"{total}: artifact {facts.bytes_model_int8_zlib:,}, {code}. The largest parts of the code: {modules}."
     return f"## Bytes\n\n{text}"
 
 
@@ -127,9 +128,9 @@ def _compliance(found: Submission) -> str:
     marks = {"pass": "x", "fail": " ", "not applicable": "-"}
     within = "x" if found.total <= rules.CAP_BYTES else " "
     rows = [f"- [{within}] code and artifact within {rules.CAP_BYTES:,} bytes"]
-    for check in (found.audit or {"checks": []})["checks"]:
-        status = "" if check["status"] == "pass" else f" ({check['status']})"
-        rows.append(f"- [{marks[check['status']]}] {check['name']}{status}: {check['detail']}")
+    for check in found.audit.checks if found.audit else ():
+        status = "" if check.status == "pass" else f" ({check.status})"
+        rows.append(f"- [{marks[check.status]}] {check.name}{status}: {check.detail}")
     if found.audit is None:
         rows.append("- [ ] not audited")
     return "## Compliance\n\nFrom niblick's audit of the artifact:\n\n" + "\n".join(rows)

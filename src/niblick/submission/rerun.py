@@ -14,7 +14,6 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -113,11 +112,19 @@ def environment(folder: Path, place: Path, handling: Handling) -> Path:
     return python
 
 
-def rerun(folder: Path, data: str, handling: Handling) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Rerun:
+    """What a folder's own script claims, and how it was run."""
+
+    bpb: float
+    loss: float
+    how: str
+
+
+def rerun(folder: Path, data: str, handling: Handling) -> Rerun:
     """Score a folder's artifact with its own script, in a fresh environment without network.
 
-    Returns what the script claims, `bpb` and `loss`, and `how` it was run. Raises NiblickError with what the script
-    said if it failed.
+    Raises NiblickError with what the script said if it failed.
     """
     with tempfile.TemporaryDirectory() as name:
         place = Path(name).resolve()
@@ -133,7 +140,7 @@ def rerun(folder: Path, data: str, handling: Handling) -> dict[str, Any]:
     claims = [claim for claim in read_log(ended.out).claims if claim.name.endswith("_exact")]
     if not claims:
         raise NiblickError(f"`python train_gpt.py --eval` of {folder} printed no exact score")
-    return {"bpb": float(claims[-1].bpb), "loss": float(claims[-1].loss or "nan"), "how": handling.told}
+    return Rerun(float(claims[-1].bpb), float(claims[-1].loss or "nan"), handling.told)
 
 
 def copy_folder(folder: Path, into: Path, limits: Limits) -> None:

@@ -15,7 +15,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,6 +24,7 @@ from niblick.run.directory import source_snapshot
 from niblick.run.exports import predict_size
 from niblick.run.loading import build_model
 from niblick.run.prepared import open_data
+from niblick.sweeps.listed import Estimate, PointEstimate
 from niblick.sweeps.running import SweepFolder
 from niblick.sweeps.sweep import Member, Sweep
 from niblick.train.precision import autocast, pick_device
@@ -44,8 +44,8 @@ class Speed:
     artifact_bytes: int
 
 
-def estimate(sweep: Sweep, runs: Path, workers: int | None = None) -> dict[str, Any]:
-    """Return what the sweep will take, by point and in all, as plain data. Raises what `Sweep.check` raises."""
+def estimate(sweep: Sweep, runs: Path, workers: int | None = None) -> Estimate:
+    """Return what the sweep will take, by point and in all. Raises what `Sweep.check` raises."""
     from niblick.sweeps.executors import LocalPool
 
     members = sweep.check()
@@ -65,26 +65,26 @@ def estimate(sweep: Sweep, runs: Path, workers: int | None = None) -> dict[str, 
     finally:
         torch.set_num_threads(threads)
     slots = LocalPool(sweep.cpus, workers).slots
-    left = sum(point["left"] for point in points)
+    left = sum(point.left for point in points)
     folder_of_runs = next(p for p in (runs.resolve(), *runs.resolve().parents) if p.is_dir())
-    return {
-        "sweep": sweep.name,
-        "runs": len(members),
-        "left": left,
-        "slots": slots,
-        "seconds": _span([point["seconds"] for point in points for _ in range(point["left"])], slots),
-        "bytes": sum(point["bytes"] * point["left"] for point in points),
-        "free_bytes": shutil.disk_usage(folder_of_runs).free,
-        "source": f"measured now on {pick_device(members[0].config.train.device)}, {sweep.cpus} threads a run"
+    return Estimate(
+        sweep=sweep.name,
+        runs=len(members),
+        left=left,
+        slots=slots,
+        seconds=_span([point.seconds for point in points for _ in range(point.left)], slots),
+        bytes=sum(point.bytes * point.left for point in points),
+        free_bytes=shutil.disk_usage(folder_of_runs).free,
+        source=f"measured now on {pick_device(members[0].config.train.device)}, {sweep.cpus} threads a run"
         + (", and from finished runs" if done else "")
         + ("; early stop would save some" if sweep.early_stop else ""),
-        "points": points,
-    }
+        points=tuple(points),
+    )
 
 
 def _point(
     members: list[Member], speed: Speed, start: float, source: int, results: list[Result | None]
-) -> dict[str, Any]:
+) -> PointEstimate:
     config = members[0].config
     dataset = open_data(config)
     steps = config.schedule.steps * config.train.batch_tokens * speed.train
@@ -103,16 +103,16 @@ def _point(
     checkpoints = min(config.train.checkpoints_kept or written, written)
     weights = 4 * speed.parameters
     seconds = 2 * start + train + score
-    return {
-        "name": members[0].point.name,
-        "branch": members[0].point.branch,
-        "runs": len(members),
-        "left": len(members) - len(results),
-        "steps": count,
-        "clocks": [train, score, seconds],
-        "seconds": seconds,
-        "bytes": weights * (1 + STATE_FACTOR * checkpoints) + speed.artifact_bytes + source,
-    }
+    return PointEstimate(
+        name=members[0].point.name,
+        branch=members[0].point.branch,
+        runs=len(members),
+        left=len(members) - len(results),
+        steps=count,
+        clocks=(train, score, seconds),
+        seconds=seconds,
+        bytes=weights * (1 + STATE_FACTOR * checkpoints) + speed.artifact_bytes + source,
+    )
 
 
 def _span(seconds: list[float], slots: int) -> float:

@@ -11,10 +11,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from niblick.challenge.rules import Config
 from niblick.facts.events import Event, Validation
 from niblick.run.directory import read_json, write_json
 
@@ -34,10 +36,10 @@ class Job:
     """Id of the run inside its sweep."""
     folder: str
     """Absolute path of the sweep's directory."""
-    config: dict[str, Any]
+    config: Config
     recipe: str | None
     """The source of the recipe file, if the config came from one."""
-    member: dict[str, Any]
+    member: Mapping[str, object]
     threads: int
     pause_after: int = 0
     """Step of the rung to stop at; 0: go to the end."""

@@ -20,6 +20,7 @@ import subprocess
 import tarfile
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -68,7 +69,7 @@ class RayExecutor:
         job.write()
         token = b"" if self._bring_back else (Path(job.folder) / "sweep.json").read_bytes()
         there = _packed(job.place) if job.place.is_dir() else b""
-        self._running[self._task.remote(vars(job), hashlib.sha256(token).hexdigest(), there, niceness())] = job
+        self._running[self._task.remote(job, hashlib.sha256(token).hexdigest(), there, niceness())] = job
 
     def ended(self) -> list[Ended]:
         """Return the jobs that have ended since the last call; what they made is here then."""
@@ -114,11 +115,12 @@ def _connect(address: str) -> Any:
         return ray
     if address and address != "auto":
         _expect_answer(address)
-    local: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    begin = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        ray.init(
-            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else local)
-        )
+        if address:
+            begin(address=address)
+        else:
+            begin(address="local", include_dashboard=False, _node_ip_address="127.0.0.1")
     except Exception as error:  # whatever Ray raises where nobody, or something else, answers
         at = f"at {address}" if address else "on this machine"
         first = str(error).strip().splitlines()[:1]
@@ -144,13 +146,12 @@ def _expect_answer(address: str) -> None:
         ) from error
 
 
-def _execute(fields: dict[str, Any], token: str, there: bytes, nice: int | None) -> tuple[int, bytes, bytes, str]:
+def _execute(job: Job, token: str, there: bytes, nice: int | None) -> tuple[int, bytes, bytes, str]:
     """Execute a job on a node, at the niceness `nice`.
 
     Returns its exit code, its run as a tar (empty where it is there already), its log, and what people should know.
     """
     note = _be_as_nice(nice)
-    job = Job(**fields)
     here = Path(job.folder) / "sweep.json"
     if here.is_file() and hashlib.sha256(here.read_bytes()).hexdigest() == token:
         log = job.file.with_name(f"{job.run}.log")

@@ -5,35 +5,36 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from niblick.errors import ConfigError, nearest
+from niblick.facts.reading import read_file
 from niblick.facts.result import Result
 from niblick.ledger.rows import largest
 from niblick.ledger.seeds import deviation
-from niblick.run.directory import STOPPED, Run, read_json
+from niblick.run.directory import STOPPED, Run
+from niblick.sweeps.listed import PointFacts, SweepRecord
 from niblick.sweeps.running import State
 from niblick.sweeps.sweep import load_sweep
 
 
-def by_point(states: Sequence[State]) -> list[dict[str, Any]]:
-    """Return a row for each point: name, branch, seeds, how many are done, BPB mean and deviation, bytes, a note."""
+def by_point(states: Sequence[State]) -> list[PointFacts]:
+    """Return a row for each point."""
     rows = []
     for name in dict.fromkeys(state.member.point.name for state in states):
         those = [state for state in states if state.member.point.name == name]
         results = [state.result for state in those if state.kind == "done" and state.result]
         scores = [result.bpb for result in results]
         rows.append(
-            {
-                "name": name,
-                "branch": those[0].member.point.branch,
-                "seeds": len(those),
-                "done": len(results),
-                "bpb": statistics.mean(scores) if scores else None,
-                "deviation": deviation(scores),
-                "total_bytes": largest(result.total_bytes for result in results),
-                "note": _note(those),
-            }
+            PointFacts(
+                name=name,
+                branch=those[0].member.point.branch,
+                seeds=len(those),
+                done=len(results),
+                bpb=statistics.mean(scores) if scores else None,
+                deviation=deviation(scores),
+                total_bytes=largest(result.total_bytes for result in results),
+                note=_note(those),
+            )
         )
     return rows
 
@@ -60,10 +61,10 @@ def finished_runs(folder: Path) -> dict[str, list[tuple[Run, Result]]]:
 
     Raises ConfigError if a file of one was changed after it was finished.
     """
-    recorded = read_json(folder / "sweep.json")
-    found: dict[str, list[tuple[Run, Result]]] = {point["name"]: [] for point in recorded["points"]}
+    recorded = read_file(SweepRecord, folder / "sweep.json")
+    found: dict[str, list[tuple[Run, Result]]] = {point.name: [] for point in recorded.points}
     for point, those in found.items():
-        for seed in recorded["seeds"]:
+        for seed in recorded.seeds:
             run = Run(folder / f"{point}-s{seed}")
             result = run.result()
             if result is None or (run.path / STOPPED).is_file():

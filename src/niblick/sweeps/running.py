@@ -18,19 +18,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from niblick.challenge.tracks import UNWEIGHED
 from niblick.config.run_config import to_dict
-from niblick.errors import ENDING, ConfigError, NiblickError
+from niblick.errors import ENDING, ConfigError, DataError, NiblickError
 from niblick.facts.events import Start, Validation
+from niblick.facts.reading import merged, plain, read, read_file
 from niblick.facts.result import Result
 from niblick.run.directory import STOPPED, Run, read_json, write_json
 from niblick.sweeps import job as jobs
 from niblick.sweeps.executors import Ended, Executor
 from niblick.sweeps.job import Job
+from niblick.sweeps.listed import DoneFacts, Owner, PointRecord, StateFacts, SweepRecord
 from niblick.sweeps.stopping import Halving, KeepUp
 from niblick.sweeps.sweep import Member, Sweep
 
@@ -80,30 +81,33 @@ class SweepFolder:
         if recorded is None and self.path.is_dir() and any(self.path.iterdir()):
             raise ConfigError(f"{self.path} is in use and holds no sweep: give the sweep another name=…")
         if recorded is not None:
-            gone = [run for run in recorded["runs"] if run not in digests]
-            other = [run for run, digest in recorded["runs"].items() if digests.get(run, digest) != digest]
+            gone = [run for run in recorded.runs if run not in digests]
+            other = [run for run, digest in recorded.runs.items() if digests.get(run, digest) != digest]
             if gone or other:
                 how = f"has no run {gone[0]}" if gone else f"makes {other[0]} with other settings"
                 raise ConfigError(
-                    f"{self.path} holds another sweep, from {recorded['file']}: {source} {how}; give one of them "
+                    f"{self.path} holds another sweep, from {recorded.file}: {source} {how}; give one of them "
                     "another name=… (a sweep may grow, but its runs stay what they are)"
                 )
         points = {member.point.name: member.point for member in members}
         self.path.mkdir(parents=True, exist_ok=True)
-        facts: dict[str, Any] = {
-            "sweep": self.sweep.name,
-            "file": source,
-            "summary": self.sweep.summary,
-            "track": self.sweep.track,
-        }
-        facts |= {"control": self.sweep.control or next(iter(points)), "seeds": list(self.sweep.seeds)}
-        named = [{"name": p.name, "branch": p.branch, "settings": p.settings} for p in points.values()]
-        write_json(self.path / "sweep.json", facts | {"points": named, "runs": digests})
+        named = [PointRecord(name=p.name, branch=p.branch, settings=p.settings) for p in points.values()]
+        record = SweepRecord(
+            sweep=self.sweep.name,
+            file=source,
+            summary=self.sweep.summary,
+            track=self.sweep.track,
+            control=self.sweep.control or next(iter(points)),
+            seeds=tuple(self.sweep.seeds),
+            points=tuple(named),
+            runs=digests,
+        )
+        write_json(self.path / "sweep.json", plain(record))
 
-    def recorded(self) -> dict[str, Any] | None:
+    def recorded(self) -> SweepRecord | None:
         """What sweep.json says, None where there is none."""
         path = self.path / "sweep.json"
-        return read_json(path) if path.is_file() else None
+        return read_file(SweepRecord, path) if path.is_file() else None
 
     def state(self, member: Member) -> State:
         """How far a run is, by its files."""
@@ -129,7 +133,7 @@ class SweepFolder:
         """What tells a running sweep to stop."""
         return self.path / "stop"
 
-    def alive(self) -> dict[str, Any] | None:
+    def alive(self) -> Owner | None:
         """What a running sweep says of itself, None if there is none: waits a little for a sign of life."""
         first = _stamp(self.lock)
         deadline = time.monotonic() + SILENCE
@@ -144,10 +148,9 @@ class SweepFolder:
         """Give signs of life inside. Raises ConfigError if another process does already."""
         if owner := self.alive():
             raise ConfigError(
-                f"the sweep {self.sweep.name} is running already (process {owner['pid']} on {owner['host']}): "
+                f"the sweep {self.sweep.name} is running already (process {owner.pid} on {owner.host}): "
                 f"`niblick sweep stop` ends it"
             )
-        mine = {"pid": os.getpid(), "host": socket.gethostname()}
         self.lock.unlink(missing_ok=True)  # of the dead
         try:
             self.lock.touch(exist_ok=False)
@@ -160,7 +163,7 @@ class SweepFolder:
             while not over.is_set():
                 count += 1
                 with contextlib.suppress(OSError):
-                    write_json(self.lock, mine | {"beat": count})
+                    write_json(self.lock, plain(Owner(pid=os.getpid(), host=socket.gethostname(), beat=count)))
                 over.wait(BEAT)
 
         thread = threading.Thread(target=beat, daemon=True)
@@ -191,11 +194,11 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_ino
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Owner:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {"pid": "?", "host": "?"}
+        return read(Owner, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, DataError):
+        return Owner()
 
 
 def run_sweep(
@@ -359,12 +362,28 @@ def tally(states: list[State]) -> str:
     return ", ".join(f"{counts[kind]} {kind}" for kind in order if counts[kind])
 
 
-def as_facts(state: State) -> dict[str, Any]:
-    """A state as plain data."""
-    point = asdict(state.member.point)
-    facts = {"run": state.member.id, "point": point["name"], "branch": point["branch"], "seed": state.member.seed}
-    facts |= {"state": state.kind, "lines": list(state.lines)}
-    if state.result and state.kind == "done":
-        keys = ("bpb", "bpb_repaired", "artifact_bytes", "total_bytes", "step", "train_seconds", "text_hash", "slice")
-        facts |= {key: getattr(state.result, key) for key in keys}
-    return facts
+def as_facts(state: State) -> StateFacts:
+    """A state as `niblick sweep status --json` has it."""
+    member, result = state.member, state.result
+    facts = StateFacts(
+        run=member.id,
+        point=member.point.name,
+        branch=member.point.branch,
+        seed=member.seed,
+        state=state.kind,
+        lines=state.lines,
+    )
+    if result is None or state.kind != "done":
+        return facts
+    return merged(
+        DoneFacts,
+        facts,
+        bpb=result.bpb,
+        bpb_repaired=result.bpb_repaired,
+        artifact_bytes=result.artifact_bytes,
+        total_bytes=result.total_bytes,
+        step=result.step,
+        train_seconds=result.train_seconds,
+        text_hash=result.text_hash,
+        slice=result.slice,
+    )

@@ -16,10 +16,11 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from niblick.config.run_config import RunConfig
-from niblick.errors import ConfigError
+from niblick.errors import ConfigError, DataError
+from niblick.facts.reading import read
+from niblick.facts.record import Record
 from niblick.run.directory import read_json
 
 
@@ -84,6 +85,18 @@ class Halving:
         return losers
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reference(Record):
+    """The curve that `niblick study repeatability` writes."""
+
+    every: int
+    """Steps between validations."""
+    text_hash: str | None
+    batch_tokens: int
+    points: tuple[tuple[int, float, float], ...]
+    """Step, mean BPB and its deviation over seeds."""
+
+
 @dataclass(frozen=True)
 class KeepUp:
     """A reference curve to keep up with: `reference` is the file that the study `repeatability` writes.
@@ -96,33 +109,39 @@ class KeepUp:
     margin: float = 3.0
 
     @cached_property
-    def curve(self) -> dict[str, Any]:
-        """The reference: `every` steps, `text_hash`, `batch_tokens`, and `points` (step, mean, deviation)."""
+    def curve(self) -> Reference:
+        """What the reference says."""
         found = read_json(Path(self.reference))
-        if not isinstance(found, dict) or not {"every", "text_hash", "batch_tokens", "points"} <= found.keys():
-            raise ConfigError(f"{self.reference} is no reference curve: `niblick study repeatability` makes one")
-        return found
+        try:
+            return read(Reference, found)
+        except DataError:
+            raise ConfigError(
+                f"{self.reference} is no reference curve: `niblick study repeatability` makes one"
+            ) from None
 
     @property
     def sets(self) -> list[str]:
         """Settings that all runs of the sweep need for it."""
-        return [f"train.val_every={json.dumps(self.curve['every'])}"]
+        return [f"train.val_every={json.dumps(self.curve.every)}"]
 
     def check(self, config: RunConfig, text_hash: str | None) -> None:
         """Raise ConfigError if runs of this config cannot be held against the curve."""
-        same = {"text_hash": text_hash, "batch_tokens": config.train.batch_tokens}
-        for key, value in same.items():
-            if self.curve[key] != value:
+        same = (
+            ("text_hash", self.curve.text_hash, text_hash),
+            ("batch_tokens", self.curve.batch_tokens, config.train.batch_tokens),
+        )
+        for key, known, value in same:
+            if known != value:
                 raise ConfigError(
-                    f"the reference {self.reference} has {key}={self.curve[key]}, and the sweep {value}: "
+                    f"the reference {self.reference} has {key}={known}, and the sweep {value}: "
                     "they cannot be compared step by step"
                 )
-        if config.train.val_every != self.curve["every"]:
-            raise ConfigError(f"train.val_every={config.train.val_every} must be the reference's {self.curve['every']}")
+        if config.train.val_every != self.curve.every:
+            raise ConfigError(f"train.val_every={config.train.val_every} must be the reference's {self.curve.every}")
 
     def limits(self) -> dict[int, float]:
         """The highest BPB allowed, by step."""
-        return {step: mean + self.margin * deviation for step, mean, deviation in self.curve["points"]}
+        return {step: mean + self.margin * deviation for step, mean, deviation in self.curve.points}
 
 
 EarlyStop = Halving | KeepUp

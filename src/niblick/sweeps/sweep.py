@@ -144,7 +144,7 @@ class Member:
         text = json.dumps(to_dict(self.config), sort_keys=True)
         return hashlib.sha256(text.encode() + (self.recipe.read_bytes() if self.recipe else b"")).hexdigest()
 
-    def facts(self, sweep: str) -> dict[str, Any]:
+    def facts(self, sweep: str) -> dict[str, object]:
         """What its run directory says about its place in the sweep `sweep`."""
         point = self.point
         facts = {"sweep": sweep, "name": point.name, "seed": self.seed, "branch": point.branch}

@@ -12,8 +12,9 @@ from pathlib import Path
 from niblick.challenge.tracks import ranking_key
 from niblick.config.run_config import to_dict
 from niblick.errors import ConfigError
+from niblick.facts.reading import read_file
 from niblick.ledger.seeds import welch
-from niblick.run.directory import read_json
+from niblick.sweeps.listed import SweepRecord
 from niblick.sweeps.results import finished_runs, sweep_directory
 
 SURE = 0.05
@@ -94,7 +95,7 @@ def transfer(first: str, second: str, runs: Path) -> Transfer:
 
 
 def _gains(folder: Path) -> dict[str, Gain]:
-    control = read_json(folder / "sweep.json")["control"]
+    control = read_file(SweepRecord, folder / "sweep.json").control
     points = {name: those for name, those in finished_runs(folder).items() if those}
     if control not in points:
         raise ConfigError(f"the control {control} of {folder} has no finished run: nothing can be measured beside it")

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -40,6 +40,15 @@ Parts = Mapping[str, Stateful]
 """Stateful parts by the name under which checkpoints keep them."""
 
 
+class WatchState(TypedDict, total=False):
+    """What the watch over losses and routers remembers."""
+
+    routers: list[int]
+    """For each level, how many logged steps its collapse has lasted."""
+    losses: list[float]
+    in_spike: bool
+
+
 @dataclass
 class Progress:
     """How far a run is."""
@@ -53,7 +62,7 @@ class Progress:
     """Everything since the start, but the time between being killed and going on."""
     rollbacks: int = 0
     """How often a loss spike was undone."""
-    watch: dict[str, Any] = field(default_factory=dict)
+    watch: WatchState = field(default_factory=WatchState)
     """What the watch over losses and routers remembers."""
 
 
@@ -86,7 +95,7 @@ def stream_tensors(
 
     Atomic like `save_tensors`, and raises as it does.
     """
-    header: dict[str, Any] = {"__metadata__": metadata}
+    header: dict[str, object] = {"__metadata__": metadata}
     at = 0
     for name, shape in shapes.items():
         end = at + 4 * math.prod(shape)

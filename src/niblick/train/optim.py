@@ -8,7 +8,7 @@ matrices and the updates are summed over the ranks, as in the challenge's script
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,10 @@ def orthogonalize(update_NRC: Tensor, iterations: int, dtype: torch.dtype = torc
     return x.transpose(1, 2) if tall else x
 
 
+Group = dict[str, Any]
+"""Weights that are updated alike, as torch's optimizers take them: `params`, `lr` and what each optimizer adds."""
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum with Nesterov's look-ahead, orthogonalized, scaled by √max(1, rows/columns) (challenge baseline)."""
 
@@ -45,15 +49,23 @@ class Muon(torch.optim.Optimizer):
     """Of the orthogonalization."""
 
     def __init__(
-        self, params: list[dict[str, Any]], lr: float, momentum: float, iterations: int, weight_decay: float = 0.0
+        self, params: list[Group], lr: float, momentum: float, iterations: int, weight_decay: float = 0.0
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
         self.iterations, self.weight_decay = iterations, weight_decay
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update every matrix that has a gradient."""
-        stacks: list[tuple[list[Tensor], Tensor, dict[str, Any]]] = []
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every matrix that has a gradient, after `closure` has made them, if it is given; return its loss."""
+        with torch.enable_grad():
+            loss = closure() if closure else None
+        stacks: list[tuple[list[Tensor], Tensor, Group]] = []
         for group in self.param_groups:
             shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
             for p in group["params"]:
@@ -74,6 +86,7 @@ class Muon(torch.optim.Optimizer):
             if self.weight_decay:
                 torch._foreach_mul_(params, 1 - group["lr"] * self.weight_decay)
             torch._foreach_add_(params, list(update_NRC.unbind()), alpha=-group["lr"] * scale)
+        return loss
 
     def _orthogonalized(self, stacks: list[Tensor]) -> list[Tensor]:
         """Orthogonalize stacks of matrices; number i, counted through all of them, is the work of rank i mod N."""
@@ -124,7 +137,7 @@ class Optimizers:
                     f"the optimizer {self.config.name!r} has the weight {name} {times}: it must have it once"
                 )
 
-    def _groups(self) -> Iterator[tuple[torch.optim.Optimizer, dict[str, Any]]]:
+    def _groups(self) -> Iterator[tuple[torch.optim.Optimizer, Group]]:
         for optimizer in self.parts:
             for group in optimizer.param_groups:
                 yield optimizer, group
@@ -214,7 +227,7 @@ def register_optimizer(name: str, builder: Builder) -> None:
     OPTIMIZER_NAMES.add(name)
 
 
-def rated_groups(model: nn.Module, config: OptimConfig) -> dict[str, list[dict[str, Any]]]:
+def rated_groups(model: nn.Module, config: OptimConfig) -> dict[str, list[Group]]:
     """Optimizer groups by kind (see `parameter_groups`), each with the kind's learning rate times its level's."""
     rates = {
         "matrix": config.matrix_lr,
@@ -228,7 +241,7 @@ def rated_groups(model: nn.Module, config: OptimConfig) -> dict[str, list[dict[s
         if isinstance(module, Level | SoftLevel)
         for p in module.parameters()
     }
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[Group]] = {}
     for kind, params in parameter_groups(model).items():
         by_rate: dict[float, list[nn.Parameter]] = {}
         for p in params:

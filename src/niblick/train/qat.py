@@ -31,12 +31,12 @@ def rounded_parameters(model: nn.Module, export: ExportConfig) -> dict[str, tupl
 
     Raises ConfigError for a rule that fits no tensor.
     """
-    state: dict[str, Any] = model.state_dict(keep_vars=True)
+    state: dict[str, Tensor] = model.state_dict(keep_vars=True)
     schemes = schemes_of(state, export)
     return {
-        name: (state[name], scheme)
+        name: (p, scheme)
         for name, scheme in schemes.items()
-        if isinstance(state[name], nn.Parameter) and is_rounded(scheme, state[name])
+        if isinstance(p := state[name], nn.Parameter) and is_rounded(scheme, p)
     }
 
 

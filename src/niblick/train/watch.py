@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import Any
+from typing import TYPE_CHECKING
 
 from niblick.train.routing import CollapseWatch
+
+if TYPE_CHECKING:
+    from niblick.train.checkpoint import WatchState
 
 WINDOW = 64
 """Steps that a spike or a slow step is compared with."""
@@ -25,7 +28,7 @@ SLOW_STEPS = 5
 class Watch:
     """Compares each step with those before it. What it remembers of losses and routers goes through checkpoints."""
 
-    def __init__(self, state: dict[str, Any] | None = None) -> None:
+    def __init__(self, state: WatchState | None = None) -> None:
         state = state or {}
         self.routers = CollapseWatch(state.get("routers"))
         self._losses: list[float] = list(state.get("losses", []))
@@ -33,7 +36,7 @@ class Watch:
         self._seconds: list[float] = []
         self._slow = 0
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> WatchState:
         """Return what is remembered, as plain data. Speed is not: it belongs to the machine."""
         return {"routers": self.routers.state(), "losses": list(self._losses), "in_spike": self._in_spike}
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -90,7 +91,18 @@ class PaperConfig:
             raise ConfigError(f"{self.source} describes a model that cannot be: {error}") from None
 
     def _stage(self, layout: str, depth: int, width: int | None = None) -> StageConfig:
-        attention: dict[str, Any] = {"heads": 1, "kv_heads": 1, "rope_fraction": 0.0}
+        stage = StageConfig(
+            layout,
+            width=width,
+            skips=False,
+            norm_in=False,
+            conv_kernel=self.ssm["d_conv"][depth],
+            ssm_state=self.ssm["d_state"][depth],
+            ssm_expand=self.ssm["expand"][depth],
+            heads=1,
+            kv_heads=1,
+            rope_fraction=0.0,
+        )
         if set(layout) & set("tT"):
             heads, rotary, window = (self.attention[name][depth] for name in _ATTENTION)
             if heads < 1 or self.widths[depth] % (2 * heads):
@@ -102,25 +114,14 @@ class PaperConfig:
             if window < -1:
                 _refuse(self.source, f"window_size={window} is neither -1 (all) nor a number of positions before")
             share = rotary / (self.widths[depth] // heads)
-            attention = {"heads": heads, "kv_heads": heads, "rope_fraction": share, "window": window + 1}
-        mlp: dict[str, Any] = {}
+            stage = replace(stage, heads=heads, kv_heads=heads, rope_fraction=share, window=window + 1)
         if set(layout) & set("TM"):
             hidden = self.hidden[depth]
             hidden = 8 * self.widths[depth] // 3 if hidden is None else hidden
             if hidden < 1:
                 _refuse(self.source, f"d_intermediate={hidden} leaves the MLPs of {layout!r} without hidden units")
-            mlp = {"mlp_mult": hidden / self.widths[depth]}
-        return StageConfig(
-            layout,
-            width=width,
-            skips=False,
-            norm_in=False,
-            conv_kernel=self.ssm["d_conv"][depth],
-            ssm_state=self.ssm["d_state"][depth],
-            ssm_expand=self.ssm["expand"][depth],
-            **attention,
-            **mlp,
-        )
+            stage = replace(stage, mlp_mult=hidden / self.widths[depth])
+        return stage
 
 
 def read_paper_config(path: Path) -> PaperConfig:
@@ -189,7 +190,7 @@ def _layout(source: str, layout: Any) -> str:
 
 
 def _part(
-    source: str, name: str, data: dict[str, Any], depths: int, known: dict[str, int]
+    source: str, name: str, data: Mapping[str, object], depths: int, known: dict[str, int]
 ) -> dict[str, tuple[int, ...]]:
     """Read `ssm_cfg` or `attn_cfg`: numbers for each depth, with what they are where nobody says."""
     part = data.get(name, {})

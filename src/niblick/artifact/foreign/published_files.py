@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import brotli
 import numpy as np
@@ -67,9 +67,10 @@ def read_published(path: Path, expected: Shapes) -> PublishedWeights:
     codes, scales, kept = ({name[cut:]: value for name, value in part.items()} for part in (codes, scales, kept))
     kept = {name: value for name, value in kept.items() if not nothing(name, getattr(value, "shape", ()))}
     # Compared before anything is copied: many names may share one storage, but they fit the model then.
-    _compare(path, {name: _checked(path, name, value) for name, value in {**codes, **kept}.items()}, expected)
-    encoded = {name: _int8(path, name, codes[name], scales[name]) for name in codes}
-    encoded |= {name: _kept(path, name, tensor) for name, tensor in kept.items()}
+    tensors = {name: _checked(path, name, value) for name, value in {**codes, **kept}.items()}
+    _compare(path, tensors, expected)
+    encoded = {name: _int8(path, name, tensors[name], _checked(path, name, scales[name])) for name in codes}
+    encoded |= {name: _kept(path, name, tensors[name]) for name in kept}
     return PublishedWeights(from_published(encoded), bool(codes))
 
 
@@ -121,28 +122,27 @@ def _opened(kind: str, data: bytes, most: int) -> tuple[bytes, bool]:
     return brotli_decompress(data, most), True
 
 
-def _load(path: Path, data: bytes) -> dict[str, Any]:
+def _load(path: Path, data: bytes) -> dict[str, object]:
     content = load_dictionary(path, data)
     if not all(isinstance(key, str) for key in content):
         raise no_dictionary(path, content)
     return content
 
 
-def _int8_form(path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _int8_form(path: Path, content: Mapping[str, object]) -> tuple[Mapping[str, object], ...]:
     """Return codes, scales and what is kept as floats, each by name."""
     missing = sorted(_FORM - content.keys())
-    if missing or not all(isinstance(content[key], dict) for key in _FORM):
+    codes, scales, kept = (content.get(key) for key in ("quantized", "scales", "passthrough"))
+    if missing or not (isinstance(codes, dict) and isinstance(scales, dict) and isinstance(kept, dict)):
         what = f"{', '.join(missing)} is missing" if missing else "its parts are no dictionaries"
         raise ArtifactError(f"{path} is not the int8 form of the challenge's baseline ({what}), and no other is read")
-    codes, scales, kept = content["quantized"], content["scales"], content["passthrough"]
     odd = sorted(map(str, (codes.keys() ^ scales.keys()) | (codes.keys() & kept.keys())))
     if odd:
         raise ArtifactError(f"{path}: tensor {odd[0]} has codes without scales, scales without codes, or two values")
     return codes, scales, kept
 
 
-def _int8(path: Path, name: str, code: torch.Tensor, scale: Any) -> EncodedTensor:
-    scale = _checked(path, name, scale)
+def _int8(path: Path, name: str, code: torch.Tensor, scale: torch.Tensor) -> EncodedTensor:
     if code.dtype != torch.int8 or scale.dtype not in _FLOATS:
         _unreadable(path, name, f"codes of {code.dtype} with scales of {scale.dtype}")
     exact = scale if scale.dtype == torch.float16 else scale.float()
@@ -163,7 +163,7 @@ def _kept(path: Path, name: str, tensor: torch.Tensor) -> EncodedTensor:
     return EncodedTensor(scheme, tuple(tensor.shape), {"values": _array(values)})
 
 
-def _checked(path: Path, name: str, value: Any) -> torch.Tensor:
+def _checked(path: Path, name: str, value: object) -> torch.Tensor:
     """The tensor, if it is plain and as large as its storage says: one of stride 0 is larger than its file."""
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type != "cpu":
         _unreadable(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from nicegui import ui
 
@@ -42,7 +41,7 @@ def build(watcher: Watcher, chosen: Sequence[str]) -> None:
                 "gradient_norms": Chart("Gradient norm", "norm"),
             }
         differences = Live("panel")
-        drawn: dict[str, Any] = {}
+        drawn: dict[str, object] = {}
 
         def update() -> None:
             views = [watcher.views[id] for id in (pick.value or [])[:RUNS_MOST] if id in watcher.views]

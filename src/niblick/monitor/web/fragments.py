@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from urllib.parse import urlencode
 
@@ -213,7 +213,7 @@ def table(
     return f"<div class=scroll><table class=plain><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
-def settings(values: dict[str, object]) -> str:
+def settings(values: Mapping[str, object]) -> str:
     """Config keys and values."""
     body = "".join(
         f"<tr><td class=key>{escape(str(k))}</td><td class=val>{escape(str(v))}</td></tr>" for k, v in values.items()

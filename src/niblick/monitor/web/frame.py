@@ -10,6 +10,8 @@ from typing import Any
 from nicegui import context, ui
 from starlette.requests import Request
 
+from niblick.drawing.charts import Figure
+
 PAGES = (("/", "Live"), ("/compare", "Compare"), ("/board", "Leaderboard"), ("/chunks", "Chunks"), ("/notes", "Notes"))
 UPDATE_SECONDS = 0.6
 
@@ -110,7 +112,7 @@ class Chart:
             )
             self.plot.props(f'aria-label="{title}"')
 
-    def draw(self, figure: dict[str, Any]) -> None:
+    def draw(self, figure: Figure) -> None:
         """Draw a figure of `drawing.charts`."""
         drawn = any(len(trace.get("x", ())) for trace in figure["data"])
         self.panel.set_visibility(drawn)

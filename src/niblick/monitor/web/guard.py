@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-Scope = dict[str, Any]
-App = Callable[[Scope, Any, Any], Awaitable[None]]
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "niblick_token"
 _LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -27,10 +24,10 @@ class Guard:
     so without a token the Host must be this machine's, and the Origin of a socket must be the app itself in any case.
     """
 
-    def __init__(self, app: App, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
         self.app, self.token = app, token
 
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
@@ -66,7 +63,7 @@ class Guard:
         values = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token")
         return values[0] if values and self.token is not None else None
 
-    async def _welcome(self, scope: Scope, send: Any, token: str) -> None:
+    async def _welcome(self, scope: Scope, send: Send, token: str) -> None:
         """Keep the token in a cookie, and out of the address."""
         cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/"
         path = "/" + scope["path"].lstrip("/")
@@ -75,16 +72,16 @@ class Guard:
         await send({"type": "http.response.body", "body": b""})
 
 
-def _with_headers(send: Any) -> Any:
-    async def wrapped(message: dict[str, Any]) -> None:
+def _with_headers(send: Send) -> Send:
+    async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = message | {"headers": [*message.get("headers", []), *_HEADERS]}
+            message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
         await send(message)
 
     return wrapped
 
 
-async def _refuse(scope: Scope, receive: Any, send: Any) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.close", "code": 1008})

@@ -71,8 +71,9 @@ class _List:
                 self._shown[view.id][1].show(self._html(view))
         if order != self._order:
             for i, id in enumerate(order):
-                if self._shown[id][0].parent_slot.children.index(self._shown[id][0]) != i:  # type: ignore[union-attr]
-                    self._shown[id][0].move(target_index=i)
+                link = self._shown[id][0]
+                if link.parent_slot is not None and link.parent_slot.children.index(link) != i:
+                    link.move(target_index=i)
             self._order = order
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
 
 from nicegui import ui
 
@@ -63,14 +62,12 @@ def _log(watcher: Watcher, wanted: list[str]) -> str:
 
 def _of_run(view: View, source: RunSource, wanted: list[str]) -> list[tuple[str, str]]:
     data = source.notes()
-    tags = [str(t) for t in data.get("tags", []) if isinstance(t, str)] if isinstance(data.get("tags"), list) else []
-    listed = data.get("notes") if isinstance(data.get("notes"), list) else []
-    notes: list[Any] = [n for n in listed or [] if isinstance(n, dict) and isinstance(n.get("text"), str)]
+    tags, notes = list(data.tags), data.notes
     if tags and not notes:
-        notes = [{"text": ""}]
+        notes = ({"time": "", "text": ""},)
     found = []
     for note in notes:
-        text, when = note["text"], str(note.get("time", ""))
+        text, when = note["text"], note["time"]
         if all(word in f"{view.id} {text} {' '.join(tags)}".lower() for word in wanted):
             found.append((when, _note(view, text, when, tags)))
     return found

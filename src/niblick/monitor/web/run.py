@@ -43,7 +43,7 @@ def build(watcher: Watcher, id: str) -> None:
         with ui.element("section").classes("panel"):
             ui.html("Config" if source.kind == "run" else "Settings in the log", tag="h2", sanitize=False)
             ui.html(fragments.settings(source.settings()) or "", sanitize=False)
-        drawn: dict[str, Any] = {}
+        drawn: dict[str, object] = {}
 
         def update() -> None:
             view = watcher.views[id]
