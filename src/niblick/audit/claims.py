@@ -7,7 +7,6 @@ Whoever changes one of them by hand contradicts another, or what is measured her
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from niblick.config.run_config import score_config
 from niblick.data.dataset import Dataset, Split
 from niblick.data.index import text_hash
 from niblick.errors import ConfigError, NiblickError
-from niblick.facts.reading import plain
+from niblick.facts.reading import plain, read_objects
 from niblick.run.directory import Run, machine
 from niblick.score.score_config import ScoreConfig
 
@@ -83,11 +82,7 @@ class Recorded:
 
 def recorded_scores(path: Path) -> list[Recorded]:
     """All scores beside an artifact, oldest first."""
-    file = path.parent / "scores.jsonl"
-    if not file.is_file():
-        return []
-    lines = enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
-    return [Recorded(number, json.loads(line)) for number, line in lines if line.strip()]
+    return [Recorded(number, facts) for number, facts in enumerate(read_objects(path.parent / "scores.jsonl"), 1)]
 
 
 def last_score(path: Path, split: Split, config: ScoreConfig) -> dict[str, Any] | None:

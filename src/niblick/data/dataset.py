@@ -7,7 +7,6 @@ manifest or index (the challenge's own) open too, as far as what is there goes; 
 from __future__ import annotations
 
 import hashlib
-import json
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -23,6 +22,7 @@ from niblick.data.shards import read_shard, shard_files
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.tokenizers import BYTE_TOKENIZERS, Tokenizer, make_tokenizer
 from niblick.errors import DataError
+from niblick.files import parse_json, read_small
 
 _MAKE = "make some with `niblick data prepare --source pydocs --tokenizer byte260 --out DIR`"
 
@@ -230,7 +230,7 @@ def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read a manifest, the challenge's or ours. Raises DataError if it is something else."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(read_small(path))
     except (OSError, ValueError) as error:
         raise DataError(f"the manifest {path} cannot be read ({error}); prepare or fetch the data again") from error
     entries = manifest.get("datasets") if isinstance(manifest, dict) else None

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from niblick.errors import DataError
 from niblick.facts.record import Record
-from niblick.files import append_line, read_json, write_json
+from niblick.files import append_line, json_lines, parse_json, read_json, write_json
 
 T = TypeVar("T", bound=Record)
 R = TypeVar("R")
@@ -86,13 +86,28 @@ def write_file(path: Path, record: Record) -> None:
 
 def read_lines(cls: type[T], path: Path) -> list[T]:
     """Read a file of one JSON object a line; a last line that is not whole is left out, and none is there without."""
+    return [read(cls, data, str(path)) for data in read_objects(path)]
+
+
+def read_objects(path: Path) -> list[Any]:
+    """Read a file of one JSON a line, none if there is no file. A last line that is not whole is left out.
+
+    Raises DataError for anything else that cannot be read.
+    """
+    if not path.exists():
+        return []
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            data = json.loads(line)
-        except ValueError:
-            break
-        found.append(read(cls, data, str(path)))
+    try:
+        for number, line in enumerate(json_lines(path), 1):
+            try:
+                found.append(parse_json(line))
+            except ValueError as error:
+                if line.endswith("\n"):
+                    raise DataError(f"{path}, line {number} cannot be read as JSON: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
     return found
 
 

@@ -29,6 +29,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from niblick.errors import DataError
+from niblick.files import json_lines, parse_json, read_json
+
 POLL = 0.5
 PATIENCE = 60.0
 """Seconds that a new watcher has to write down that it started."""
@@ -89,7 +92,7 @@ def files(folder: Path) -> dict[str, Any]:
         if _alive(folder):
             raise SystemExit("the run has not ended yet")
         _list_files(folder)  # the watcher died before it could
-    return json.loads((folder / "files.json").read_text())
+    return read_json(folder / "files.json")
 
 
 def watch(folder: Path) -> None:
@@ -180,9 +183,9 @@ def _mark(run: Path, why: str) -> None:
 
 
 def _events(run: Path) -> Iterator[dict[str, Any]]:
-    with contextlib.suppress(OSError, ValueError), open(run / "events.jsonl", encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
+    with contextlib.suppress(OSError, ValueError):
+        for line in json_lines(run / "events.jsonl"):
+            yield parse_json(line, lenient=True)
 
 
 def _list_files(folder: Path) -> None:
@@ -236,8 +239,8 @@ def _last_lines(log: Path) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path)
+    except DataError:
         return {}
 
 

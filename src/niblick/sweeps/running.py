@@ -10,7 +10,6 @@ Files alone say how far a sweep is, so it may be killed anywhere and is gone on 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -24,10 +23,11 @@ from typing import Any
 
 from niblick.challenge.tracks import UNWEIGHED
 from niblick.config.run_config import to_dict
-from niblick.errors import ENDING, ConfigError, NiblickError
+from niblick.errors import ENDING, ConfigError, DataError, NiblickError
 from niblick.facts.events import Start, Validation
 from niblick.facts.result import Result
-from niblick.run.directory import STOPPED, Run, read_json, write_json
+from niblick.files import read_json, write_json
+from niblick.run.directory import STOPPED, Run
 from niblick.sweeps import job as jobs
 from niblick.sweeps.executors import Ended, Executor
 from niblick.sweeps.job import Job
@@ -193,8 +193,8 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path)
+    except DataError:
         return {"pid": "?", "host": "?"}
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from niblick.errors import ArtifactError, StorageError
-from niblick.files import temporary_for
+from niblick.files import parse_json, temporary_for
 
 
 class Stateful(Protocol):
@@ -159,7 +159,7 @@ def load_checkpoint(path: Path, model: nn.Module, parts: Parts) -> Progress:
     """Put a checkpoint's state into model and parts. Raises ArtifactError if it is damaged or of another model."""
     tensors, metadata = read_tensors(path)
     try:
-        progress = Progress(**json.loads(metadata["progress"]))
+        progress = Progress(**parse_json(metadata["progress"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is no checkpoint of niblick: it says nothing of its progress ({error})") from error
     put_back(tensors, model, parts, path)
