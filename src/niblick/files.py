@@ -105,11 +105,11 @@ def _check_pairs(data: Any) -> None:
 
 def regular(path: Path | str) -> BinaryIO:
     """Open a regular file. Raises OSError, or ValueError if it is a pipe, say, for which one would wait for ever."""
-    file = open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
         raise ValueError("it is no regular file")
-    return file
+    return open(opened, "rb")
 
 
 def read_small(path: Path | str, most: int = JSON_MOST) -> bytes:
