@@ -23,6 +23,7 @@ from niblick.errors import ConfigError, NiblickError
 from niblick.facts.reading import plain, read_objects
 from niblick.run.directory import Run, machine
 from niblick.score.score_config import ScoreConfig
+from niblick.submission.rerun import ENOUGH
 
 SAME = 1e-6
 """Share by which a score may differ when it is made again on the same machine."""
@@ -83,6 +84,31 @@ class Recorded:
 def recorded_scores(path: Path) -> list[Recorded]:
     """All scores beside an artifact, oldest first."""
     return [Recorded(number, facts) for number, facts in enumerate(read_objects(path.parent / "scores.jsonl"), 1)]
+
+
+def stated_score(stated: float | None, own: float | None, script: float | None) -> Check:
+    """Hold the score that a submission states, and the one that its script prints here, against niblick's own of now.
+
+    What a stranger's script prints is a claim. The verdict is niblick's own score of the artifact: what is stated may
+    differ by another machine's arithmetic (ALIKE), the script, which ran on this one, by ENOUGH.
+    """
+    name = "stated score"
+    if own is None or not math.isfinite(own):
+        return not_applicable(name, "niblick has no score of its own to hold the stated one against")
+    if stated is None:
+        return not_applicable(name, f"no score is stated; niblick's own is {own:.6f} BPB")
+    facts = {"own": own, "stated": stated, "script": script}
+    if not abs(stated / own - 1) <= ALIKE:
+        return failed(
+            name, f"{stated:.6f} BPB is stated, and niblick's own score of the artifact is {own:.6f}", **facts
+        )
+    if script is not None and not abs(script - own) <= ENOUGH:
+        told = f"the script prints {script:.6f} BPB here, where niblick's own score of the artifact is {own:.6f}"
+        return failed(name, told, **facts)
+    beside = "" if script is None else f", and the script's {script:.6f}"
+    return passed(
+        name, f"{own:.6f} BPB is niblick's own score of the artifact; {stated:.6f} is stated{beside}", **facts
+    )
 
 
 def last_score(path: Path, split: Split, config: ScoreConfig) -> dict[str, Any] | None:

@@ -61,15 +61,20 @@ def merged(cls: Callable[..., T], *parts: Record, **more: object) -> T:
 
 def read(cls: type[T], data: object, name: str = "") -> T:
     """Read plain data as facts of this class. Raises DataError, naming `name`, where the data does not fit."""
+    return typed(cls, _sorted(cls, data), name)
+
+
+def typed(cls: type[R], data: object, name: str = "") -> R:
+    """Read plain data as this type, such as a dataclass; keys that it does not know are left out. Raises DataError."""
     from pydantic import ValidationError
 
     try:
-        return _adapter(cls).validate_python(_sorted(cls, data))
+        return _adapter(cls).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         key, where = ".".join(map(str, first["loc"])), f"{name}: " if name else ""
         raise DataError(
-            f"{where}{key or 'the data'} does not fit a {cls.__name__} ({first['msg'].lower()}): "
+            f"{where}{key or 'the data'} does not fit a {getattr(cls, '__name__', cls)} ({first['msg'].lower()}): "
             "this is no file of niblick's, or it was changed"
         ) from error
 

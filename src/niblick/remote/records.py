@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from niblick.errors import ConfigError, nearest
+from niblick.facts.reading import typed
 from niblick.remote.address import Address
 from niblick.run.directory import read_json, write_json
 
@@ -150,10 +151,9 @@ class Records:
             yield lock.fileno()
 
 
-def _machine(data: dict[str, Any]) -> Machine:
-    known = set(Address.__dataclass_fields__)
-    return Machine(**data | {"address": Address(**{k: v for k, v in data["address"].items() if k in known})})
+def _machine(data: object) -> Machine:
+    return typed(Machine, data, "the record of a machine")
 
 
-def _run(data: dict[str, Any]) -> RemoteRun:
-    return RemoteRun(**data | {"missing": tuple(data["missing"]), "lines": tuple(data["lines"])})
+def _run(data: object) -> RemoteRun:
+    return typed(RemoteRun, data, "the record of a remote run")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from niblick.errors import ConfigError, nearest
+from niblick.facts.reading import typed
 from niblick.facts.result import Result
 from niblick.ledger.rows import largest
 from niblick.ledger.seeds import deviation
@@ -55,15 +57,28 @@ def sweep_directory(target: str, runs: Path) -> Path:
     raise ConfigError(f"there is no sweep {name!r} in {runs}{nearest(name, known) if known else ''}")
 
 
+@dataclass(frozen=True)
+class _Point:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What is asked of a sweep.json here."""
+
+    points: tuple[_Point, ...]
+    seeds: tuple[int, ...]
+
+
 def finished_runs(folder: Path) -> dict[str, list[tuple[Run, Result]]]:
     """Return the finished runs of a sweep's directory by point, in its order; stopped ones are left out.
 
     Raises ConfigError if a file of one was changed after it was finished.
     """
-    recorded = read_json(folder / "sweep.json")
-    found: dict[str, list[tuple[Run, Result]]] = {point["name"]: [] for point in recorded["points"]}
+    recorded = typed(_Recorded, read_json(folder / "sweep.json"), str(folder / "sweep.json"))
+    found: dict[str, list[tuple[Run, Result]]] = {point.name: [] for point in recorded.points}
     for point, those in found.items():
-        for seed in recorded["seeds"]:
+        for seed in recorded.seeds:
             run = Run(folder / f"{point}-s{seed}")
             result = run.result()
             if result is None or (run.path / STOPPED).is_file():
