@@ -7,7 +7,7 @@ PY = $(VENV)/bin/python
 JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help findings quickstart test test-fast lint bench memory tokenizers penalties boundaries readme screenshots install dev sky clean
+.PHONY: help findings quickstart test test-fast fuzz lint bench memory tokenizers penalties boundaries readme screenshots install dev sky clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -20,6 +20,9 @@ test: dev  ## the whole suite
 
 test-fast: dev  ## the inner loop: without the tests that train, kill or compile for real
 	@$(PYTEST) -m "not slow"
+
+fuzz: dev  ## 30,000 mutants of every kind of file that niblick reads: refused in a sentence, or read (5 minutes)
+	@OMP_NUM_THREADS=1 $(PY) tests/fuzz/fuzzer.py 30000 1
 
 lint: dev  ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

@@ -31,8 +31,6 @@ class ArtifactError(NiblickError):
 class StorageError(ArtifactError):
     """A file that cannot be written: the disk is full, say."""
 
-    exit_code = 1
-
 
 class TrainingError(NiblickError):
     """Training that had to stop: the loss is not finite, or the run is in no state to go on."""

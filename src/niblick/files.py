@@ -1,4 +1,4 @@
-"""Files that are whole or not there: JSON and bytes written atomically, lines appended in one write.
+"""Files that are whole or not there: JSON read within limits, written atomically, lines appended in one write.
 
 Without torch, so that what only looks at runs answers at once.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import math
 import os
 import platform
 import secrets
+import stat
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from niblick.errors import ConfigError, DataError
 
@@ -27,17 +29,115 @@ _LOOK = 8192
 """Bytes at the beginning of a file that tell whether it is text."""
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises DataError if it is missing or broken."""
+JSON_MOST = 16 << 20
+"""Bytes of a JSON file at most: lists of empty lists take 24 times as much memory."""
+JSON_DEPTH = 64
+JSON_DIGITS = 20
+"""Digits of an integer at most: those of 64 bits."""
+
+
+def parse_json(text: str | bytes, *, lenient: bool = False, pairs: bool = True, most: int = JSON_MOST) -> Any:
+    """Read JSON, whoever wrote it: every JSON that niblick reads comes through here, but for the header of an artifact.
+
+    Raises ValueError for what is no JSON; for more than `most` bytes, JSON_DEPTH levels or JSON_DIGITS digits of an
+    integer; for numbers that are not finite; and, where `pairs` matter, for half a surrogate pair. Where `lenient`,
+    such numbers are None.
+    """
+    if len(text) > most:
+        raise ValueError(f"it has {len(text):,} bytes, and at most {most:,} are read")
+    if isinstance(text, bytes | bytearray):
+        text = text.decode(json.detect_encoding(text))
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        data = (_LENIENT if lenient else _STRICT).decode(text.removeprefix("\ufeff"))
+    except RecursionError:
+        raise ValueError(_DEEP) from None
+    if text.count("[") + text.count("{") > JSON_DEPTH:
+        _check_depth(data)
+    if pairs and "\\u" in text:  # the only way for half a pair to come in
+        _check_pairs(data)
+    return data
+
+
+_DEEP = f"it is nested more than {JSON_DEPTH} levels deep"
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > JSON_DIGITS:
+        raise ValueError(f"it holds a number of {len(digits):,} digits, and at most {JSON_DIGITS} are read")
+    return int(digits)
+
+
+def _real(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(f"it holds the number {text[:24]}, which is too large")
+    return value
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"it holds {name}, which is no JSON number")
+
+
+_STRICT = json.JSONDecoder(parse_int=_integer, parse_float=_real, parse_constant=_refuse)
+_LENIENT = json.JSONDecoder(
+    parse_int=lambda digits: int(digits) if len(digits) <= JSON_DIGITS else None,
+    parse_float=lambda text: None if math.isinf(value := float(text)) else value,
+    parse_constant=lambda name: None,
+)
+
+
+def _check_depth(data: Any) -> None:
+    level = [data]
+    for _ in range(JSON_DEPTH):
+        values = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = [inner for inside in values for inner in inside if isinstance(inner, dict | list)]
+        if not level:
+            return
+    raise ValueError(_DEEP)
+
+
+def _check_pairs(data: Any) -> None:
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        code = ord(error.object[error.start])
+        raise ValueError(f"it holds the lone surrogate \\u{code:04x}, which UTF-8 cannot hold") from None
+
+
+def regular(path: Path | str) -> BinaryIO:
+    """Open a regular file. Raises OSError, or ValueError if it is a pipe, say, for which one would wait for ever."""
+    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise ValueError("it is no regular file")
+    return open(opened, "rb")
+
+
+def read_small(path: Path | str, most: int = JSON_MOST) -> bytes:
+    """Read a regular file of at most `most` bytes. Raises OSError, or ValueError if it is none."""
+    with regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return data
+
+
+def read_json(path: Path, *, lenient: bool = False) -> Any:
+    """Read a JSON file within the limits of `parse_json`. Raises DataError if it is missing or broken."""
+    try:
+        return parse_json(read_small(path), lenient=lenient)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from error
 
 
-def integer(digits: str) -> int | float:
-    """Read an integer of foreign JSON (`json.loads(parse_int=integer)`): int() refuses thousands of digits."""
-    return int(digits) if len(digits) < 300 else float(digits)
+def json_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a file of one JSON a line, each of at most JSON_MOST bytes. Raises OSError or ValueError."""
+    with regular(path) as file:
+        while line := file.readline(JSON_MOST + 1):
+            if len(line) > JSON_MOST:
+                raise ValueError(f"it has a line of more than {JSON_MOST:,} bytes")
+            yield line.decode()
 
 
 def read_text(path: Path) -> str:

@@ -145,7 +145,6 @@ def test_curves_of_a_run() -> None:
             "stopped by SIGINT",
         ),
         (STEP, {"stopped": {"reason": "a loser"}}, "stopped", "a loser"),
-        (STEP, {"result": {"bpb": 1.5, "artifact": "int8", "total_bytes": 5}}, "done", ""),
     ],
 )
 def test_how_runs_end(tmp_path: Path, last: dict[str, Any], files: dict[str, Any], phase: str, message: str) -> None:

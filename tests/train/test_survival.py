@@ -169,7 +169,7 @@ def full_disk(folder: Path) -> bool:
 
 
 def expect_full(done: Any, run: Run) -> None:
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 2, done.stderr
     [message] = [line for line in done.stderr.splitlines() if line.startswith("niblick: ")]
     kept = list_checkpoints(run.checkpoints)
     assert kept

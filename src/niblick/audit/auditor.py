@@ -125,10 +125,15 @@ def audit_folder(folder: Path, runs: Path, data: str, options: Options, say: Say
     found = read_folder(folder)
     checks = folder_checks(found)
     data = data or (_data_of(found.form, runs) if found.form else "")
-    checks.append(rerun(folder, found.form, data, options.handling, say))
+    checks.append(again := rerun(folder, found.form, data, options.handling, say))
     artifact = folder / "final_model.nib"
     if artifact.is_file() and data:
-        checks += artifact_checks(artifact, None, data, options, say)
+        audited = open_audited(artifact, None, data, options, say)
+        checks += all_checks(audited)
+        stated = found.form.bpb.value if found.form and found.form.bpb else None
+        printed = again.facts.get("bpb")
+        own = None if audited.fresh.failure else audited.fresh.bpb
+        checks.append(claims.stated_score(stated, own, printed if isinstance(printed, float) else None))
     return Audit(str(folder), "submission", tuple(checks))
 
 

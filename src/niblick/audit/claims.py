@@ -7,7 +7,6 @@ Whoever changes one of them by hand contradicts another, or what is measured her
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,11 @@ from niblick.config.run_config import score_config
 from niblick.data.dataset import Dataset, Split
 from niblick.data.index import text_hash
 from niblick.errors import ConfigError, NiblickError
-from niblick.facts.reading import plain, read
+from niblick.facts.reading import plain, read, read_objects
 from niblick.facts.scores import ScoreRecord
 from niblick.run.directory import Run, machine
 from niblick.score.score_config import ScoreConfig
+from niblick.submission.rerun import ENOUGH
 
 SAME = 1e-6
 """Share by which a score may differ when it is made again on the same machine."""
@@ -84,11 +84,32 @@ class Recorded:
 
 def recorded_scores(path: Path) -> list[Recorded]:
     """All scores beside an artifact, oldest first."""
-    file = path.parent / "scores.jsonl"
-    if not file.is_file():
-        return []
-    lines = enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
-    return [Recorded(number, json.loads(line)) for number, line in lines if line.strip()]
+    return [Recorded(number, facts) for number, facts in enumerate(read_objects(path.parent / "scores.jsonl"), 1)]
+
+
+def stated_score(stated: float | None, own: float | None, script: float | None) -> Check:
+    """Hold the score that a submission states, and the one that its script prints here, against niblick's own of now.
+
+    What a stranger's script prints is a claim. The verdict is niblick's own score of the artifact: what is stated may
+    differ by another machine's arithmetic (ALIKE), the script, which ran on this one, by ENOUGH.
+    """
+    name = "stated score"
+    if own is None or not math.isfinite(own):
+        return not_applicable(name, "niblick has no score of its own to hold the stated one against")
+    if stated is None:
+        return not_applicable(name, f"no score is stated; niblick's own is {own:.6f} BPB")
+    facts = {"own": own, "stated": stated, "script": script}
+    if not abs(stated / own - 1) <= ALIKE:
+        return failed(
+            name, f"{stated:.6f} BPB is stated, and niblick's own score of the artifact is {own:.6f}", **facts
+        )
+    if script is not None and not abs(script - own) <= ENOUGH:
+        told = f"the script prints {script:.6f} BPB here, where niblick's own score of the artifact is {own:.6f}"
+        return failed(name, told, **facts)
+    beside = "" if script is None else f", and the script's {script:.6f}"
+    return passed(
+        name, f"{own:.6f} BPB is niblick's own score of the artifact; {stated:.6f} is stated{beside}", **facts
+    )
 
 
 def last_score(path: Path, split: Split, config: ScoreConfig) -> ScoreRecord | None:

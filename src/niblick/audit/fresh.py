@@ -9,7 +9,7 @@ float64 where rounding could be the reason.
 from __future__ import annotations
 
 import ast
-import json
+import math
 import os
 import subprocess
 import sys
@@ -43,7 +43,7 @@ from niblick.audit.windows import (
 )
 from niblick.data.dataset import Dataset
 from niblick.errors import ArtifactError
-from niblick.files import copy_recipe, imported_beside
+from niblick.files import copy_recipe, imported_beside, read_json
 from niblick.model.level import Level
 from niblick.model.lm import LM
 from niblick.recipes.presets import load_recipe
@@ -97,7 +97,7 @@ def score_fresh(path: Path, recipe: Path | None, data: str, tokens: int) -> Fres
         windows = not_applicable("scored windows", "the artifact was not scored")
         score: dict[str, Any] = {"bpb": float("nan"), "knife_edges": 0, "decisions": 0}
         if not failure:
-            score = json.loads((place / "score.json").read_text())
+            score = read_json(place / "score.json", lenient=True)
             failure, other = _process("ask_here", folder, data, place, tokens)
             seen = {key: [*seen[key], *other[key]] for key in seen}
         if not failure:
@@ -105,7 +105,7 @@ def score_fresh(path: Path, recipe: Path | None, data: str, tokens: int) -> Fres
         known = [str(folder), str(place), os.path.realpath(data), str(Path(__file__).parents[2])]
         own = {file.partition("/")[0].removesuffix(".py") for file in imported_beside(recipe)} if recipe else set()
         found = Fresh(
-            score["bpb"],
+            _real(score["bpb"]),
             score["knife_edges"],
             score["decisions"],
             tuple(dict.fromkeys([*_asked(seen["asked"], folder), *foreign(seen["files"], known)])),
@@ -146,7 +146,7 @@ def _process(what: str, folder: Path, data: str, place: Path, tokens: int) -> tu
     done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
     last = (done.stderr.strip().splitlines() or ["nothing"])[-1] if done.returncode else ""
     nothing: dict[str, list[str]] = {key: [] for key in ("files", "asked", "network", "processes", "modules")}
-    return last, json.loads(report.read_text()) if report.is_file() else nothing
+    return last, read_json(report) if report.is_file() else nothing
 
 
 def score_here(folder: str, data: str, place: str, tokens: str) -> None:
@@ -277,12 +277,18 @@ def _apart(batch: Batch, rows: list[tuple[Any, Floats, Floats | None]], scored: 
     return found
 
 
+def _real(value: float | None, otherwise: float = math.nan) -> float:
+    """A number of a JSON file, where one that is not finite has become None."""
+    return otherwise if value is None else value
+
+
 def compared(place: Path) -> Check:
     """Hold what both processes found against each other."""
-    said = json.loads((place / "asked.json").read_text())
+    said = read_json(place / "asked.json", lenient=True)
     first, second = np.load(place / "scored.npz"), np.load(place / "fresh.npz")
     for one in said["apart"]:
-        found = Apart(one["way"], one["worst"], one["target"], tuple(one["nats"]), one["mean"])
+        nats = (_real(one["nats"][0]), _real(one["nats"][1]))
+        found = Apart(one["way"], _real(one["worst"], math.inf), one["target"], nats, _real(one["mean"]))
         if beyond(found, half=False):
             return told(found, half=False)
     count = len([name for name in second if name.startswith("fresh_")])

@@ -72,7 +72,7 @@ class Quantity:
             exponent = Decimal(self.text.replace(",", "")).as_tuple().exponent
         except InvalidOperation:
             return 0.0
-        return 10.0**exponent if isinstance(exponent, int) else 0.0
+        return float(f"1e{exponent}") if isinstance(exponent, int) else 0.0  # inf, where ** would raise
 
     @property
     def seconds(self) -> float:

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from niblick.challenge import rules
 from niblick.errors import ConfigError, nearest
+from niblick.files import parse_json
 from niblick.model.model_config import ModelConfig
 from niblick.pack.export_config import ExportConfig
 from niblick.score.score_config import ScoreConfig
@@ -96,7 +97,10 @@ def reads_another_file(config: RunConfig) -> bool:
 
 def to_dict(config: Any) -> rules.Config:
     """Return a config as plain data (JSON types; tuples become lists)."""
-    return json.loads(json.dumps(asdict(config)))
+    try:
+        return json.loads(json.dumps(asdict(config), allow_nan=False))
+    except ValueError as error:
+        raise ConfigError("the config holds a number that is not finite: give a number, or None for none") from error
 
 
 def dotted(value: object, prefix: str = "") -> dict[str, object]:
@@ -206,7 +210,7 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
             node = _descend(node, name, path[:depth], key)
         where = _place(node, last, path, key)
         try:
-            node[where] = json.loads(text)
+            node[where] = parse_json(text)
         except ValueError:
             node[where] = text
     return run_config(data)

@@ -1,13 +1,14 @@
 """A prepared dataset, opened: manifest, tokenizer, and for each split its shards as one long stream of tokens.
 
-Opening checks the header and size of every shard but reads no tokens, so it is quick for any size. Shards without
-manifest or index (the challenge's own) open too, as far as what is there goes; then the caller names the tokenizer.
+Opening checks the header and size of every shard but reads no tokens, so it is quick for any size. A shard is held
+against its SHA-256 in the manifest once in a process, before the first of its tokens is used; an index when it is
+opened. Shards without manifest or index (the challenge's own) open too, as far as what is there goes; then the caller
+names the tokenizer.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
@@ -20,10 +21,11 @@ import numpy.typing as npt
 
 from niblick.data.foreign_shards import GPT2_BETWEEN, foreign_kind, is_llama3
 from niblick.data.index import index_name, read_index, text_hash
-from niblick.data.shards import read_shard, shard_files
+from niblick.data.shards import expect_digest, read_shard, shard_files
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.tokenizers import BYTE_TOKENIZERS, Tokenizer, make_tokenizer
 from niblick.errors import DataError
+from niblick.files import parse_json, read_small
 
 _MAKE = "make some with `niblick data prepare --source pydocs --tokenizer byte260 --out DIR`"
 
@@ -52,6 +54,9 @@ class Split:
     """Bytes of each token as the maker of the data counted them, a shard beside each of the tokens'; mostly none."""
     byte_note: str = ""
     """What there is to say of such counts."""
+    sha256: list[str] = field(default_factory=list)
+    """Digests of the files as the manifest has them; none where nobody recorded them. A shard is held against its own
+    once before the first of its tokens is used."""
     _ends: list[int] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -89,6 +94,8 @@ class Split:
         number = bisect_right(self._ends, start)
         parts = []
         while length:
+            if self.sha256:
+                expect_digest(self.files[number], self.sha256[number])
             shard = self.shards[number]
             inside = start - (self._ends[number] - len(shard))
             part = shard[inside : inside + length]
@@ -124,7 +131,7 @@ class Split:
             first, last = np.searchsorted(index["offset"], (start, stop))
             index = np.array(index[first:last])
             index["offset"] -= start
-        return Split(self.name, self.files, shards, index, byte_counts=cut(self.byte_counts))
+        return Split(self.name, self.files, shards, index, byte_counts=cut(self.byte_counts), sha256=self.sha256)
 
     def first_documents(self, count: int, tokenizer: Tokenizer) -> Split:
         """Return the first `count` documents as a split of their own; itself where it has no more.
@@ -193,12 +200,18 @@ class Dataset:
             if foreign := foreign_kind(directory):
                 raise foreign
             raise DataError(f"{directory} holds no fineweb_train_*.bin or fineweb_val_*.bin; {_MAKE}")
-        recorded = manifest.get("niblick", {}).get("splits", {})
-        train, val = (open_split(directory, split, recorded.get(split)) for split in ("train", "val"))
-        if tokenizer is None:
-            if not manifest:
-                _refuse_gpt2(directory, train, val)
-            tokenizer = _tokenizer(manifest, directory, usual)
+        try:
+            recorded = manifest.get("niblick", {}).get("splits", {})
+            train, val = (open_split(directory, split, recorded.get(split)) for split in ("train", "val"))
+            if tokenizer is None:
+                if not manifest:
+                    _refuse_gpt2(directory, train, val)
+                tokenizer = _tokenizer(manifest, directory, usual)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(
+                f"the manifest of {directory} is of no known form ({type(error).__name__}: {error}); prepare or fetch "
+                "the data again"
+            ) from error
         return cls(directory, manifest, tokenizer, train, val)
 
 
@@ -234,7 +247,7 @@ def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read a manifest, the challenge's or ours. Raises DataError if it is something else."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(read_small(path))
     except (OSError, ValueError) as error:
         raise DataError(f"the manifest {path} cannot be read ({error}); prepare or fetch the data again") from error
     entries = manifest.get("datasets") if isinstance(manifest, dict) else None
@@ -324,7 +337,10 @@ def open_split(directory: Path, split: str, recorded: dict[str, Any] | None, *, 
     for path, shard, file in zip(expected, shards, recorded["files"], strict=True):
         if len(shard) != file["tokens"]:
             raise DataError(f"{path} has {len(shard)} tokens, but the manifest says {file['tokens']}; prepare it again")
-    index = read_index(directory / recorded["index"]["name"])
+    path = directory / recorded["index"]["name"]
+    index = read_index(path)
+    if "sha256" in recorded["index"]:
+        expect_digest(path, recorded["index"]["sha256"])
     if len(index) != recorded["documents"]:
         raise DataError(
             f"the index of {directory} ({split}) has {len(index)} documents, but the manifest says "
@@ -341,4 +357,5 @@ def open_split(directory: Path, split: str, recorded: dict[str, Any] | None, *, 
         recorded.get("lossless"),
         recorded.get("repair_bits"),
         {key: lost[key] for key in _LOST} if lost else None,
+        sha256=[file["sha256"] for file in recorded["files"]],
     )

@@ -24,7 +24,7 @@ from niblick.data.sheets import sheet_texts
 from niblick.data.text_cuts import at_paragraphs
 from niblick.data.text_forms import FORMS, LINES, SHARDS, SHEETS, TEXTS, hint, readable, taken_for_lines, text_files
 from niblick.errors import ConfigError, DataError, nearest
-from niblick.files import integer
+from niblick.files import parse_json
 
 BLOCK_BYTES = 2 << 20
 """What a block aims at: large enough that sending it costs nothing, small enough that dozens fit in memory."""
@@ -297,13 +297,9 @@ def _too_long(where: str, how: str = "split it into documents") -> DataError:
 def _parse_line(line: bytes, where: str, default: str, key: str) -> Document:
     try:
         text = line.decode("utf-8")
-        record = json.loads(text, parse_int=integer)
+        record = parse_json(text, lenient=True, pairs=False, most=MAX_DOCUMENT_BYTES + BLOCK_BYTES)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8") from error
-    except RecursionError as error:
-        raise DataError(
-            f"{where}: its values lie too many levels inside each other to be read; leave the deepest key out"
-        ) from error
     except ValueError as error:
         message = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise DataError(f"{where}: not a JSON object ({message}); each line must be one, with a `{key}`") from error

@@ -7,7 +7,6 @@ goes on where it stopped. `challenge:docs` streams the documents, 48 GB, which a
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from niblick.data.dataset import read_manifest
 from niblick.data.documents import line_blocks
 from niblick.data.shards import file_hash, read_shard, shard_files
 from niblick.errors import DataError, nearest
+from niblick.files import parse_json
 
 PREFIX = "challenge:"
 REPOSITORY = "willdepueoai/parameter-golf"
@@ -132,7 +132,11 @@ def fetch_shards(
 def challenge_documents(val_docs: int | None, files: Files | None = None) -> Corpus:
     """The challenge's documents, streamed; the first 50,000 are held out unless `val_docs` says otherwise."""
     source = files or HubFiles()
-    manifest = json.loads(b"".join(_pieces(source, "manifest.json", 0)))
+    try:
+        manifest = parse_json(b"".join(_pieces(source, "manifest.json", 0)))
+        manifest.keys()
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"the challenge's manifest.json cannot be read: {error}") from error
     name = str(manifest.get("docs_jsonl", "docs_selected.jsonl"))
     if val_docs is None:
         val_docs = int(manifest.get("num_val_docs", rules.VALIDATION_DOCUMENTS))

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from niblick.challenge import rules
+from niblick.data.index import map_array
 from niblick.data.shards import HEADER_BYTES, read_shard, shard_files
 from niblick.errors import DataError
 
@@ -99,7 +100,7 @@ def read_foreign(path: Path) -> npt.NDArray[Any]:
 def _read(path: Path) -> npt.NDArray[Any]:
     if path.suffix == ".npy":
         try:
-            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+            tokens = map_array(path)
         except (ValueError, EOFError) as error:
             raise DataError(f"{path} is no array of tokens ({error}); fetch it again") from error
         if tokens.ndim != 1 or tokens.dtype.kind != "u":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ def map_array(path: Path) -> npt.NDArray[Any]:
     with open(path, "rb") as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+        try:
+            shape, fortran, dtype = read(file)
+        except (SyntaxError, tokenize.TokenError) as error:  # numpy reads Python there
+            raise ValueError(f"its header cannot be read: {error}") from error
         start = file.tell()
     size = math.prod(shape) * dtype.itemsize
     if dtype.hasobject or size > path.stat().st_size - start:

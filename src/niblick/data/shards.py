@@ -138,6 +138,26 @@ class ShardWriter:
         self._filled = 0
 
 
+_DIGESTS: dict[tuple[str, int, int], str] = {}
+"""SHA-256 of files by path, size and time: each is read once in a process."""
+
+
+def expect_digest(path: Path, digest: str) -> None:
+    """Hold a file against the digest that the manifest has of it. Raises DataError, naming it, if it is another."""
+    try:
+        facts = path.stat()
+        key = (str(path), facts.st_size, facts.st_mtime_ns)
+        if key not in _DIGESTS:
+            _DIGESTS[key] = file_hash(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    if _DIGESTS[key] != digest:
+        raise DataError(
+            f"{path} is not what the manifest says (SHA-256 {_DIGESTS[key][:16]}…, recorded is {digest[:16]}…): it was "
+            "changed or damaged; prepare or fetch the data again"
+        )
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 (hex) of a file."""
     with open(path, "rb") as file:

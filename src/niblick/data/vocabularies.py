@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from niblick.errors import DataError
-from niblick.files import integer
+from niblick.files import parse_json, read_small
 
 SUFFIXES = (".json", ".tiktoken")
 BETWEEN = ("<|endoftext|>", "<|begin_of_text|>", "<s>", "<|bos|>", "<bos>")
@@ -27,6 +26,8 @@ _TIKTOKEN = {50280: 50256, 100255: 100257, 199997: 199999}
 """The token between texts by the last rank of a .tiktoken file, which does not say it: p50k, cl100k, o200k. Elsewhere
 it is the one after the ranks."""
 _MOST = 1 << 20
+_FILE_MOST = 64 << 20
+"""Bytes of a file that are read at most."""
 ENCODES = "byte260, byte256, a SentencePiece FILE.model, or sp:VOCAB, which trains one"
 
 
@@ -45,9 +46,11 @@ class Vocabulary:
     def read(cls, path: Path) -> Vocabulary:
         """Read a file of others. Raises DataError for one that is missing or of another kind."""
         try:
-            data = path.read_bytes()
+            data = read_small(path, _FILE_MOST)
         except OSError as error:
             raise DataError(f"the vocabulary {path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise DataError(f"the vocabulary {path} cannot be read: {error}") from error
         if path.suffix == ".tiktoken":
             known, controls = _ranks(path, data), set[int]()
         else:
@@ -118,7 +121,7 @@ def _ranks(path: Path, data: bytes) -> dict[int, bytes]:
 def _from_json(path: Path, data: bytes) -> tuple[dict[int, bytes], set[int]]:
     """The bytes of each token, and which are controls."""
     try:
-        content = json.loads(data, parse_int=integer)
+        content = parse_json(data, lenient=True, pairs=False, most=_FILE_MOST)
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}); give tokenizer.json, vocab.json or a .tiktoken file") from error
     if not isinstance(content, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from niblick.errors import DataError
 from niblick.facts import events
 from niblick.facts.events import Event, Unknown
 from niblick.facts.reading import plain, read, says_nothing
-from niblick.files import integer
+from niblick.files import JSON_MOST, parse_json, regular
 
 KINDS = {
     cls.event: cls
@@ -45,18 +44,20 @@ def written(event: Event) -> dict[str, object]:
 def parsed(line: str | bytes) -> Event | None:
     """Read a line; None if it is no event."""
     try:
-        data = json.loads(line, parse_int=integer)
-    except (ValueError, RecursionError):
+        data = parse_json(line, lenient=True)
+    except ValueError:
         return None
     return read_event(data) if isinstance(data, dict) and isinstance(data.get("event"), str) else None
 
 
 def read_events(path: Path) -> Iterator[Event]:
     """Yield the events of events.jsonl; lines that are none, such as a half one at the end, are left out."""
-    if not path.is_file():
+    try:
+        file = regular(path)
+    except (OSError, ValueError):
         return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
+    with file:
+        while line := file.readline(JSON_MOST):  # a longer one is no event, nor are its parts
             event = parsed(line)
             if event is not None:
                 yield event

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from niblick.errors import DataError
 from niblick.facts.record import Record
-from niblick.files import append_line, read_json, write_json
+from niblick.files import append_line, json_lines, parse_json, read_json, write_json
 
 T = TypeVar("T", bound=Record)
 R = TypeVar("R")
@@ -62,15 +62,20 @@ def merged(cls: Callable[..., T], *parts: Record, **more: object) -> T:
 
 def read(cls: type[T], data: object, name: str = "") -> T:
     """Read plain data as facts of this class. Raises DataError, naming `name`, where the data does not fit."""
+    return typed(cls, _sorted(cls, data), name)
+
+
+def typed(cls: type[R], data: object, name: str = "") -> R:
+    """Read plain data as this type, such as a dataclass; keys that it does not know are left out. Raises DataError."""
     from pydantic import ValidationError
 
     try:
-        return _adapter(cls).validate_python(_sorted(cls, data))
+        return _adapter(cls).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         key, where = ".".join(map(str, first["loc"])), f"{name}: " if name else ""
         raise DataError(
-            f"{where}{key or 'the data'} does not fit a {cls.__name__} ({first['msg'].lower()}): "
+            f"{where}{key or 'the data'} does not fit a {getattr(cls, '__name__', cls)} ({first['msg'].lower()}): "
             "this is no file of niblick's, or it was changed"
         ) from error
 
@@ -87,13 +92,28 @@ def write_file(path: Path, record: Record) -> None:
 
 def read_lines(cls: type[T], path: Path) -> list[T]:
     """Read a file of one JSON object a line; a last line that is not whole is left out, and none is there without."""
+    return [read(cls, data, str(path)) for data in read_objects(path)]
+
+
+def read_objects(path: Path) -> list[Any]:
+    """Read a file of one JSON a line, none if there is no file. A last line that is not whole is left out.
+
+    Raises DataError for anything else that cannot be read.
+    """
+    if not path.exists():
+        return []
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            data = json.loads(line)
-        except ValueError:
-            break
-        found.append(read(cls, data, str(path)))
+    try:
+        for number, line in enumerate(json_lines(path), 1):
+            try:
+                found.append(parse_json(line))
+            except ValueError as error:
+                if line.endswith("\n"):
+                    raise DataError(f"{path}, line {number} cannot be read as JSON: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
     return found
 
 

@@ -7,7 +7,6 @@ audited.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -16,6 +15,8 @@ from typing import Any
 
 from niblick.challenge import rules
 from niblick.challenge.tracks import TRACKS, RankingKey
+from niblick.errors import DataError
+from niblick.facts.reading import read_objects
 from niblick.ledger.ledger import Filter, Ledger
 from niblick.ledger.rows import Row, Score, largest
 from niblick.ledger.seeds import deviation, welch
@@ -282,9 +283,8 @@ def _changed(ledger: Ledger, member: Member) -> bool:
     if ledger.altered(member.row, ["config.json", artifact]):
         return True
     try:
-        with open(_folder(member) / "scores.jsonl", encoding="utf-8") as file:
-            measured = [json.loads(line).get("bpb") for line in file if line.endswith("\n")]
-    except (OSError, ValueError, AttributeError):
+        measured = [record["bpb"] for record in read_objects(_folder(member) / "scores.jsonl")]
+    except (DataError, KeyError, TypeError):
         return True
     return member.score.bpb not in measured
 

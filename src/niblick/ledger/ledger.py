@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import sqlite3
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from niblick.challenge.rules import Config
-from niblick.errors import ConfigError, nearest
+from niblick.errors import ConfigError, DataError, nearest
+from niblick.files import parse_json, read_json
 from niblick.ledger.rows import LIVE_SECONDS, Row, failed_job, read_run, restored, stored
 
 CACHE = ".ledger.sqlite"
@@ -81,7 +81,7 @@ class Ledger:
     def config(self, row: Row) -> Config:
         """Return the config of a listed run."""
         found = self._cache.execute("SELECT config FROM runs WHERE id = ?", (row.id,)).fetchone()
-        return json.loads(found[0]) if found else {}
+        return parse_json(found[0]) if found else {}
 
     def altered(self, row: Row, files: Iterable[str] | None = None) -> list[str]:
         """Return the finished files of a run that are not as result.json says: gone, or changed by hand.
@@ -91,8 +91,8 @@ class Ledger:
         """
         path = Path(row.path)
         try:
-            known = json.loads((path / "result.json").read_bytes())["files"]
-        except (OSError, ValueError, KeyError, TypeError):
+            known = read_json(path / "result.json")["files"]
+        except (DataError, KeyError, TypeError):
             return ["result.json"]
         names = known if files is None else [name for name in files if name in known]
         return [name for name in names if self._digest(path / name) != known[name]]
@@ -148,12 +148,12 @@ class Ledger:
         """Keep the runs whose config, or else whose row, has this value."""
         key, _, text = assignment.partition("=")
         try:
-            wanted = json.loads(text)
+            wanted = parse_json(text)
         except ValueError:
             wanted = text
         where = "$" + "".join(f"[{p}]" if p.isdigit() else f'."{p}"' for p in key.split("."))
         found = {
-            id: json.loads(value) if kind in ("array", "object") else value
+            id: parse_json(value) if kind in ("array", "object") else value
             for id, kind, value in self._cache.execute(
                 "SELECT id, json_type(config, ?1), json_extract(config, ?1) FROM runs", (where,)
             )
@@ -171,7 +171,7 @@ class Ledger:
         from niblick.config.run_config import dotted
 
         found = self._cache.execute("SELECT config FROM runs WHERE config != '{}' LIMIT 1").fetchone()
-        return list(dotted(json.loads(found[0]))) if found else []
+        return list(dotted(parse_json(found[0]))) if found else []
 
 
 def find_rows(ledger: Ledger, targets: Iterable[str]) -> list[Row]:

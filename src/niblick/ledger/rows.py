@@ -20,6 +20,7 @@ from niblick.facts.reading import read
 from niblick.facts.record import Record
 from niblick.facts.result import Clocks, ImportResult, Result, read_finished
 from niblick.facts.scores import ScoreRecord
+from niblick.files import json_lines, parse_json, read_small, regular
 
 T = TypeVar("T")
 
@@ -145,17 +146,20 @@ def _made(cls: type[T], fields: Mapping[str, object]) -> T:
 def read_run(path: str, id: str) -> tuple[Row, str]:
     """Read a run directory. Returns its row and its config as text; what cannot be read makes a `broken` row."""
     try:
-        with open(f"{path}/config.json", encoding="utf-8") as file:
-            text = file.read()
-        config = _parsed(text, "config.json")
-        result = read_finished(Path(f"{path}/result.json"))
-        scores = _scores(path, config, result)
-        member = _object(f"{path}/member.json") if os.path.exists(f"{path}/member.json") else {}
-        told = _told(f"{path}/events.jsonl", finished=result is not None)
-        status, message = _status(path, result, told)
-        recipe = recipe_digest(config)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as error:
-        return _broken(path, id, f"{type(error).__name__}: {error}"), "{}"
+        return _read_run(path, id)
+    except (DataError, OSError, ValueError) as error:
+        return _broken(path, id, str(error)), "{}"
+    except Exception as error:  # of whatever form a stranger's files are, the other runs are listed
+        return _broken(path, id, f"its files are of no known form ({type(error).__name__}: {error})"), "{}"
+
+
+def _read_run(path: str, id: str) -> tuple[Row, str]:
+    text = read_small(f"{path}/config.json").decode()
+    config = _parsed(text, "config.json")
+    result = read_finished(Path(f"{path}/result.json"))
+    member = _object(f"{path}/member.json") if os.path.exists(f"{path}/member.json") else {}
+    told = _told(f"{path}/events.jsonl", finished=result is not None)
+    status, message = _status(path, result, told)
     tags, notes = _notes(f"{path}/notes.json")
     clocks = result if isinstance(result, Result) else Clocks(step=told.step, train_seconds=told.train_seconds)
     schedule = config.get("schedule") or {}
@@ -166,9 +170,9 @@ def read_run(path: str, id: str) -> tuple[Row, str]:
         message=message,
         preset=str(config.get("preset", "")),
         tokenizer=str(config.get("tokenizer", "")),
-        seed=config.get("seed"),
-        data_seed=(config.get("data") or {}).get("seed"),
-        recipe=recipe,
+        seed=_whole(config.get("seed")),
+        data_seed=_whole((config.get("data") or {}).get("seed")),
+        recipe=recipe_digest(config),
         sweep=str(member.get("sweep", "")),
         name=str(member.get("name", "")),
         branch=str(member.get("branch") or config.get("preset", "")),
@@ -176,12 +180,12 @@ def read_run(path: str, id: str) -> tuple[Row, str]:
         tags=tags,
         notes=notes,
         step=clocks.step,
-        steps=clocks.steps or schedule.get("steps"),
+        steps=clocks.steps or _whole(schedule.get("steps")),
         parameters=told.parameters,
         train_seconds=_number(clocks.train_seconds),
         wall_seconds=_number(clocks.wall_seconds),
         export_seconds=_number(result.export_seconds) if isinstance(result, Result) else None,
-        scores=scores,
+        scores=_scores(path, config, result),
         started=os.stat(f"{path}/config.json").st_mtime,
         changed=_changed(path),
     )
@@ -346,13 +350,13 @@ def _told(path: str, finished: bool) -> Told:
     """Read the first event, and, unless the run is finished, those near the end of the file."""
     found = Told()
     try:
-        with open(path, "rb") as file:
+        with regular(path) as file:
             lines = [file.readline(_TAIL)]
             if not finished:
                 file.seek(0, os.SEEK_END)
                 file.seek(max(0, file.tell() - _TAIL))
-                lines += file.read().split(b"\n")
-    except OSError:
+                lines += file.read(_TAIL).split(b"\n")
+    except (OSError, ValueError):
         return found
     for line in lines:
         if event := parsed(line):
@@ -377,7 +381,7 @@ def _broken(path: str, id: str, message: str) -> Row:
         id=id,
         path=path,
         status="broken",
-        message=message,
+        message=f"cannot be read: {message}",
         preset="",
         tokenizer="",
         seed=None,
@@ -403,12 +407,14 @@ def _broken(path: str, id: str, message: str) -> Row:
 
 def _object(path: str | Path) -> dict[str, Any]:
     """Read a JSON object. Raises OSError or ValueError."""
-    with open(path, "rb") as file:
-        return _parsed(file.read(), os.path.basename(path))
+    return _parsed(read_small(path), os.path.basename(path))
 
 
 def _parsed(text: str | bytes, name: str) -> dict[str, Any]:
-    data = json.loads(text)
+    try:
+        data = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{name} holds no JSON object")
     return data
@@ -416,11 +422,14 @@ def _parsed(text: str | bytes, name: str) -> dict[str, Any]:
 
 def _first_line(path: str) -> ScoreRecord | None:
     try:
-        with open(path, "rb") as file:
-            data = json.loads(file.readline())
+        data = parse_json(next(json_lines(Path(path)), ""))
     except (OSError, ValueError):
         return None
     return read(ScoreRecord, data, path) if data else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _number(value: Any) -> float | None:

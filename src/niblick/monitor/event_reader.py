@@ -100,10 +100,7 @@ class EventReader:
         self.facts.notes.append(Note("warning", self.facts.message, self.facts.step, at))
 
     def finished(self, result: Finished | None, at: float | None) -> None:
-        """Note that result.json is there, which is written last: whatever the events say, the run is done.
-
-        None: it cannot be read.
-        """
+        """Note that result.json is there, which is written last: whatever the events say, the run is done."""
         facts = self.facts
         if isinstance(result, Result) and not facts.scores:
             name = result.artifact
@@ -121,10 +118,13 @@ class EventReader:
             self.facts.official = result.artifact
 
     def _configure(self, config: Mapping[str, Any]) -> None:
-        levels = (config.get("model") or {}).get("levels") or []
-        self.facts.targets = tuple(_number(level.get("target_length")) for level in levels[:MOST_LEVELS])
+        model, train = (part if isinstance(part := config.get(key), dict) else {} for key in ("model", "train"))
+        levels = levels if isinstance(levels := model.get("levels"), list) else []
+        self.facts.targets = tuple(
+            _number(level.get("target_length")) if isinstance(level, dict) else None for level in levels[:MOST_LEVELS]
+        )
         self.facts.seed = config.get("seed") if isinstance(config.get("seed"), int) else None
-        self._validates = bool((config.get("train") or {}).get("val_every", 1))
+        self._validates = bool(train.get("val_every", 1))
 
     def _start(self, event: Start, at: float | None) -> None:
         facts = self.facts

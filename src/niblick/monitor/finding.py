@@ -10,6 +10,7 @@ from typing import Any
 
 from niblick.errors import DataError
 from niblick.facts.result import Finished, read_finished
+from niblick.files import parse_json, read_small
 from niblick.ledger import ledger
 from niblick.ledger.rows import Notes, failed_job, last_words
 from niblick.monitor.event_reader import EventReader
@@ -20,8 +21,6 @@ from niblick.monitor.timing import ENDED, Pace
 
 _SETTLED = 5.0
 """Seconds after which a last line without its end is taken as it is."""
-_SETTINGS_MOST = 4 << 20
-"""config.json and notes.json are not read beyond this size."""
 
 
 class Source(ABC):
@@ -73,6 +72,15 @@ class Source(ABC):
             self.version += 1
         self._live = True
 
+    @abstractmethod
+    def anew(self) -> Source:
+        """Return a source of the same run that has read nothing yet."""
+
+    def refuse(self, why: str) -> None:
+        """Note that the run cannot be read."""
+        self.facts.message = f"cannot be read: {why}"[:500]
+        self.facts.enter("failed", self.last_at or None)
+
     def log_tail(self, count: int = 200) -> list[str]:
         """The last lines, as they stand in the log."""
         return last_lines(self.path, count)
@@ -117,6 +125,10 @@ class LogSource(Source):
     def __init__(self, id: str, path: Path) -> None:
         super().__init__(id, path, LogReader(), Tail(path), Pace())
 
+    def anew(self) -> Source:
+        """Return a source of the same log."""
+        return LogSource(self.id, self.path)
+
     @property
     def group(self) -> str:
         """Logs of one model take alike, wherever they ran."""
@@ -135,8 +147,21 @@ class RunSource(Source):
     kind = "run"
 
     def __init__(self, id: str, path: Path) -> None:
-        self._config, pace = read_object(path / "config.json"), Pace()
+        self._unread = ""
+        """Why its config cannot be read, if it cannot."""
+        self._config: dict[str, Any] = {}
+        pace = Pace()
+        try:
+            self._config = _read_object(path / "config.json")
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            self._unread = f"config.json: {error}"
         super().__init__(id, path, EventReader(self._config, pace), Tail(path / "events.jsonl"), pace)
+
+    def anew(self) -> Source:
+        """Return a source of the same run."""
+        return RunSource(self.id, self.path)
 
     @property
     def group(self) -> str:
@@ -147,6 +172,16 @@ class RunSource(Source):
         """Read what is new, and look whether the final weights are there."""
         before, version = self.facts.phase, self.version
         super().poll(now)
+        try:
+            self._outcome(version)
+        except DataError as error:
+            self.refuse(str(error))
+        if self._unread:
+            self.refuse(self._unread)
+        self.version += self.facts.phase != before
+
+    def _outcome(self, version: int) -> None:
+        """Look at the files that tell how far a run is, beside its events."""
         assert isinstance(self._reader, EventReader)
         if self.version != version and self.facts.phase == "done":
             self._reader.decided(self._result())
@@ -159,14 +194,10 @@ class RunSource(Source):
             self._reader.finished(self._result(), self.last_at)
         if self.facts.phase not in ENDED and (last := self._last_words()):
             self._reader.ended(*last, self.last_at)
-        self.version += self.facts.phase != before
 
     def _result(self) -> Finished | None:
-        """What result.json says; None if there is none, or it cannot be read."""
-        try:
-            return read_finished(self.path / "result.json")
-        except DataError:
-            return None
+        """What result.json says; None if there is none. Raises DataError if it cannot be read."""
+        return read_finished(self.path / "result.json")
 
     def _last_words(self) -> tuple[str, str] | None:
         """The end of a run that could not record it itself, as its sweep recorded it."""
@@ -245,11 +276,17 @@ def find_logs(paths: Iterable[Path]) -> list[Path]:
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object; {} if there is none or it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            value = json.loads(file.read(_SETTINGS_MOST))
-    except (OSError, ValueError, RecursionError):
+        return _read_object(path)
+    except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises OSError or ValueError."""
+    value = parse_json(read_small(path))
+    if not isinstance(value, dict):
+        raise ValueError("it holds no JSON object")
+    return value
 
 
 def _is_note(value: object) -> bool:

@@ -136,7 +136,11 @@ def overview(views: Sequence[View], most: int = 40) -> Group:
         table.add_row(
             view.id,
             state(view),
-            bar(view.timing.share, 12) if view.active else "",
+            bar(view.timing.share, 12)
+            if view.active
+            else view.message.partition(":")[0][:30]
+            if view.phase == "failed"
+            else "",
             human_seconds(eta) if view.active and eta is not None else "",
             "" if view.train_bpb is None else f"{view.train_bpb:.3f}",
             "" if score is None else f"{score:.4f}{'' if view.final else ' float'}",

@@ -214,6 +214,10 @@ class Watcher:
         self._thread: threading.Thread | None = None
         self._polls = 0
         self._looked = 0.0
+        self.failures: dict[str, int] = {}
+        """How often each run could not be read; after each time it is read anew, from its beginning."""
+        self.faults = 0
+        """How often looking for runs failed."""
         for path in find_logs(logs):
             id = self._free_name(path.name, path)
             self._sources[id] = LogSource(id, path)
@@ -237,17 +241,32 @@ class Watcher:
                 self._looked = now
                 self._find()
             views = {}
-            for id, source in self._sources.items():
+            for id, source in list(self._sources.items()):
                 shown = self._views.get(id)
                 if shown and not shown.active and not source.gone and self._polls % _IDLE_POLLS:
                     views[id] = shown
                     continue
-                source.poll(now)
-                self._lengths.learn(id, source.group, source.facts)
-                spark = shown.spark if shown and shown.version == source.version else None
-                views[id] = view(source, self._lengths, now, spark)
+                try:
+                    views[id] = self._look(source, shown, now)
+                except Exception as error:  # of whatever form a stranger's files are, the other runs are shown
+                    views[id] = self._failed(source, error, now)
             self._views = views
             self._polls += 1
+
+    def _look(self, source: Source, shown: View | None, now: float) -> View:
+        """Read what is new of a run."""
+        source.poll(now)
+        self._lengths.learn(source.id, source.group, source.facts)
+        spark = shown.spark if shown and shown.version == source.version else None
+        return view(source, self._lengths, now, spark)
+
+    def _failed(self, source: Source, error: Exception, now: float) -> View:
+        """Count a run that cannot be read, have it read anew the next time, and show it as failed."""
+        count = self.failures[source.id] = self.failures.get(source.id, 0) + 1
+        self._sources[source.id] = source.anew()
+        blank = source.anew()
+        blank.refuse(f"{type(error).__name__}: {error} (tried {count} times)")
+        return view(blank, self._lengths, now)
 
     @property
     def views(self) -> dict[str, View]:
@@ -279,7 +298,10 @@ class Watcher:
 
     def _work(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
-            self.poll()
+            try:
+                self.poll()
+            except Exception:  # it looks again: the runs that it knows are shown as they were
+                self.faults += 1
 
     def _find(self) -> None:
         known = {s.path for s in self._sources.values() if isinstance(s, RunSource)}

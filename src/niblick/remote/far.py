@@ -29,6 +29,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NotRequired, TypedDict
 
+from niblick.errors import DataError
+from niblick.files import json_lines, parse_json, read_json
+
 POLL = 0.5
 PATIENCE = 60.0
 """Seconds that a new watcher has to write down that it started."""
@@ -148,7 +151,7 @@ def files(folder: Path) -> dict[str, Listed]:
         if _alive(folder):
             raise SystemExit("the run has not ended yet")
         _list_files(folder)  # the watcher died before it could
-    return json.loads((folder / "files.json").read_text())
+    return read_json(folder / "files.json")
 
 
 def watch(folder: Path) -> None:
@@ -242,9 +245,9 @@ def _mark(run: Path, why: str) -> None:
 
 def _events(run: Path) -> Iterator[tuple[str, float]]:
     """The kinds of events, and the train clock then."""
-    with contextlib.suppress(OSError, ValueError), open(run / "events.jsonl", encoding="utf-8") as lines:
-        for line in lines:
-            event = json.loads(line)
+    with contextlib.suppress(OSError, ValueError):
+        for line in json_lines(run / "events.jsonl"):
+            event = parse_json(line, lenient=True)
             yield event["event"], event.get("train_seconds") or 0.0
 
 
@@ -300,8 +303,8 @@ def _last_lines(log: Path) -> list[str]:
 def _read(path: Path) -> Any:
     """A JSON object; empty if there is none, or it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path)
+    except DataError:
         return {}
 
 

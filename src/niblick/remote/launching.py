@@ -25,6 +25,7 @@ from niblick.config.run_config import RunConfig, override, to_dict
 from niblick.data.dataset import Dataset
 from niblick.data.shards import file_hash
 from niblick.errors import ConfigError
+from niblick.files import parse_json
 from niblick.remote import records as at
 from niblick.remote.address import Address, RemoteError, Unreachable
 from niblick.remote.far import Data
@@ -285,7 +286,7 @@ def _ready(machine: Machine, run: RemoteRun) -> Ready:
     command = shlex.join([run.python, "-m", "niblick", "remote", "ready", run.folder])
     said = machine.address.run(f"cd {folder} && PYTHONPATH={folder}/source {command}")
     try:
-        return json.loads(said.strip().splitlines()[-1])
+        return parse_json(said.strip().splitlines()[-1])
     except (ValueError, IndexError):
         raise RemoteError(f"{machine.address} could not check itself: it said {said[-80:]!r}") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from niblick.data.shards import file_hash
+from niblick.files import parse_json
 from niblick.remote import records as at
 from niblick.remote.address import Incomplete, RemoteError, Unreachable
 from niblick.remote.far import Status
@@ -47,7 +47,7 @@ def _answer(machine: Machine, run: RemoteRun, verb: str, *arguments: str) -> Any
     missing = f"test -d {folder}/source || {{ echo '{{\"exists\": false}}'; exit 0; }}"
     said = machine.address.run(f"{missing}; cd {folder} && PYTHONPATH={folder}/source {words}", seconds=STATUS_SECONDS)
     try:
-        return json.loads(said.strip().splitlines()[-1])
+        return parse_json(said.strip().splitlines()[-1])
     except (ValueError, IndexError):
         raise RemoteError(f"{machine.address} answered {said[:80]!r} instead of JSON: is {run.python} right?") from None
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TypedDict
 
 from niblick.errors import ConfigError, nearest
+from niblick.facts.reading import typed
 from niblick.remote.address import Address
-from niblick.run.directory import read_json, write_json
+from niblick.run.directory import write_json
 
 LAUNCHING, RUNNING, DONE, STOPPED, FAILED = "launching", "running", "done", "stopped", "failed"
 ABANDONED, INCOMPLETE = "abandoned", "incomplete"
@@ -160,12 +161,9 @@ class Records:
             yield lock.fileno()
 
 
-def _machine(path: Path) -> Machine:
-    data = read_json(path)
-    known = set(Address.__dataclass_fields__)
-    return Machine(**data | {"address": Address(**{k: v for k, v in data["address"].items() if k in known})})
+def _machine(data: object) -> Machine:
+    return typed(Machine, data, "the record of a machine")
 
 
-def _run(path: Path) -> RemoteRun:
-    data = read_json(path)
-    return RemoteRun(**data | {"missing": tuple(data["missing"]), "lines": tuple(data["lines"])})
+def _run(data: object) -> RemoteRun:
+    return typed(RemoteRun, data, "the record of a remote run")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 from niblick.drawing import charts
 from niblick.drawing.charts import History, Level
+from niblick.errors import DataError
 from niblick.facts.event_lines import read_events
 from niblick.facts.events import Event, Scored, Start, Step, Validation
+from niblick.files import read_json
 
 MOST_POINTS = 1000
 """A history keeps at most about so many of the logged steps, evenly spread, the last among them."""
@@ -102,7 +103,7 @@ def _finite(value: float | None) -> float | None:
 
 def _object(path: Path) -> Mapping[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = read_json(path)
+    except DataError:
         return {}
     return value if isinstance(value, dict) else {}

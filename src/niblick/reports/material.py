@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,10 @@ from niblick.challenge import rules
 from niblick.compare.ablation import Ablation, ablation
 from niblick.drawing import charts
 from niblick.drawing.charts import Figure, History
-from niblick.errors import NiblickError
+from niblick.errors import DataError, NiblickError
 from niblick.facts.event_lines import read_events
 from niblick.facts.events import Failure, Rollback, Trouble
+from niblick.files import read_json
 from niblick.ledger.leaderboard import Leaderboard, leaderboard
 from niblick.ledger.ledger import Ledger
 from niblick.ledger.notes import read_log
@@ -135,9 +135,9 @@ def _title(rows: list[Row], targets: list[str]) -> str:
 def _control(runs: Path, sweep: str) -> str:
     """What a sweep calls the point that the others are compared with."""
     try:
-        facts = json.loads((runs / sweep / "sweep.json").read_text(encoding="utf-8"))
+        facts = read_json(runs / sweep / "sweep.json")
         return str(facts.get("control") or "") if sweep else ""
-    except (OSError, ValueError, AttributeError):
+    except (DataError, AttributeError):
         return ""
 
 
@@ -150,9 +150,9 @@ def _last_lines(row: Row) -> list[str]:
     if row.status != "failed":
         return []
     try:
-        lines = json.loads(Path(failed_job(row.path)).read_text(encoding="utf-8"))["lines"]
+        lines = read_json(Path(failed_job(row.path)))["lines"]
         return [str(line) for line in lines][-12:]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (DataError, KeyError, TypeError):
         return [row.message]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,6 +23,7 @@ from niblick.facts.events import Emit, Export, Trouble
 from niblick.facts.reading import merged, plain, read, read_file, write_file
 from niblick.facts.result import Calibration, Clocks, ExportFacts
 from niblick.facts.scores import Sizes
+from niblick.files import parse_json
 from niblick.pack.export_config import ExportConfig
 from niblick.pack.hessians import Hessians, calibrate, calibrate_quantized, calibration_batches
 from niblick.pack.permute import permuted
@@ -64,7 +64,7 @@ def told(facts: ExportFacts, name: str) -> Export:
 
 def clocks_of(run: Run) -> Clocks:
     """How long a run trained, as its weights say; an import's say nothing."""
-    return read(Clocks, json.loads(read_metadata(run.weights).get("clocks", "{}")), str(run.weights))
+    return read(Clocks, parse_json(read_metadata(run.weights).get("clocks", "{}")), str(run.weights))
 
 
 def write_export(

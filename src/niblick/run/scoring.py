@@ -28,6 +28,7 @@ from niblick.facts.events import Emit, Scored, Stop, Validation
 from niblick.facts.reading import append_record, merged, plain, read
 from niblick.facts.result import ExportFacts, Result
 from niblick.facts.scores import ScoreRecord, ScorerFacts
+from niblick.files import parse_json
 from niblick.model.lm import LM
 from niblick.pack.export_config import ExportConfig
 from niblick.run.directory import Run, machine
@@ -262,4 +263,4 @@ def official_score(run: Run, name: str) -> ScoreRecord:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=single)
     if done.returncode:
         raise NiblickError(f"scoring {run.artifact(name)} failed with exit code {done.returncode}: see the lines above")
-    return read(ScoreRecord, json.loads(done.stdout), f"the score of {run.artifact(name)}")
+    return read(ScoreRecord, parse_json(done.stdout), f"the score of {run.artifact(name)}")

@@ -26,6 +26,7 @@ import torch
 from niblick.data.repair import RepairWriter, apply_repair
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ArtifactError, ConfigError, DataError
+from niblick.files import parse_json
 from niblick.model.lm import LM
 from niblick.score.coding import CHECK_BYTES, Block, Differs, Layout, Report, Tokens, decode, encode
 from niblick.score.score_config import ScoreConfig
@@ -163,7 +164,7 @@ def _read_head(stream: bytes) -> tuple[dict[str, Any], int]:
     if hashlib.sha256(stream[:end]).digest() != stream[end : end + _DIGEST]:
         raise _damaged("has a head that is not as it was written")
     try:
-        head = json.loads(stream[start:end])
+        head = parse_json(stream[start:end], most=MAX_HEAD)
         _check_head(head)
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise _damaged(f"has a head that cannot be ({error})") from None

@@ -5,14 +5,13 @@ What it states is read as claims, each with the name it stands under; everything
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from niblick.files import read_text
+from niblick.files import parse_json, read_text
 
 _NUMBER = re.compile(r"^\s*~?\s*(\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*(bytes|B|kB|KB|MB|MiB)?\b")
 _UNITS = {"kB": 1000, "KB": 1000, "MB": 10**6, "MiB": 1 << 20}
@@ -73,7 +72,7 @@ def find_forms(folder: Path) -> list[Path]:
 
 def read_form(path: Path) -> Form:
     """Read a form. Raises DataError if the file cannot be read, ValueError if it is no JSON object."""
-    facts = json.loads(read_text(path), parse_constant=lambda name: None)
+    facts = parse_json(read_text(path), lenient=True)
     if not isinstance(facts, dict):
         raise ValueError(f"it holds {type(facts).__name__}, where an object is expected")
     digest = facts.get("artifact_sha256")

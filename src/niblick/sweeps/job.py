@@ -18,6 +18,7 @@ from typing import Any
 
 from niblick.challenge.rules import Config
 from niblick.facts.events import Event, Validation
+from niblick.facts.reading import typed
 from niblick.run.directory import read_json, write_json
 
 DONE, PAUSED, STOPPED = 0, 75, 76
@@ -143,15 +144,20 @@ def _leave_with_the_sweep() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def read_job(path: Path) -> Job:
+    """Read a job file. Raises DataError if it is none."""
+    return typed(Job, read_json(path), str(path))
+
+
 def main(path: Path) -> int:
     """Execute a job file. Returns the exit code; a NiblickError becomes one sentence on stderr."""
     from niblick.errors import NiblickError
 
     _leave_with_the_sweep()
-    job = Job(**read_json(path))
-    if job.workdir and Path(job.workdir).is_dir():
-        os.chdir(job.workdir)
     try:
+        job = read_job(path)
+        if job.workdir and Path(job.workdir).is_dir():
+            os.chdir(job.workdir)
         return execute(job)
     except NiblickError as error:
         print(f"niblick: {error}", file=sys.stderr)

@@ -10,7 +10,6 @@ Files alone say how far a sweep is, so it may be killed anywhere and is gone on 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -25,9 +24,10 @@ from niblick.challenge.tracks import UNWEIGHED
 from niblick.config.run_config import to_dict
 from niblick.errors import ENDING, ConfigError, DataError, NiblickError
 from niblick.facts.events import Start, Validation
-from niblick.facts.reading import merged, plain, read, read_file
+from niblick.facts.reading import merged, plain, read, read_file, typed
 from niblick.facts.result import Result
-from niblick.run.directory import STOPPED, Run, read_json, write_json
+from niblick.files import read_json, write_json
+from niblick.run.directory import STOPPED, Run
 from niblick.sweeps import job as jobs
 from niblick.sweeps.executors import Ended, Executor
 from niblick.sweeps.job import Job
@@ -47,6 +47,14 @@ class SweepStopped(NiblickError):
     """A sweep that was told to stop; all that its runs have is kept."""
 
     exit_code = 130
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """What stopped.json and a failed job's file say."""
+
+    lines: tuple[str, ...] = ()
+    reason: str = "stopped by its sweep"
 
 
 @dataclass(frozen=True)
@@ -113,12 +121,16 @@ class SweepFolder:
         """How far a run is, by its files."""
         run = self.run(member)
         if (run.path / STOPPED).is_file():
-            return State(member, "stopped", lines=(read_json(run.path / STOPPED)["reason"],))
+            return State(
+                member,
+                "stopped",
+                lines=(typed(_Ending, read_json(run.path / STOPPED), str(run.path / STOPPED)).reason,),
+            )
         if result := run.result():
             changed = run.changed()
             return State(member, "changed" if changed else "done", result, tuple(changed))
-        if self.failure(member).is_file():
-            return State(member, "failed", lines=tuple(read_json(self.failure(member))["lines"]))
+        if (path := self.failure(member)).is_file():
+            return State(member, "failed", lines=typed(_Ending, read_json(path), str(path)).lines)
         return State(member, "begun" if (run.path / "config.json").is_file() else "waiting")
 
     # Is somebody at it?
@@ -196,8 +208,8 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def _read(path: Path) -> Owner:
     try:
-        return read(Owner, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, DataError):
+        return read(Owner, read_json(path))
+    except DataError:
         return Owner()
 
 

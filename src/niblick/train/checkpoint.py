@@ -1,11 +1,13 @@
 """Checkpoints: weights, the state of all that trains them, clocks, data position and random states in one file.
 
-Written to a temporary file, flushed to disk and renamed, so that a file under its final name is always whole.
+Written to a temporary file, flushed to disk and renamed, so that a file under its final name is always whole. It holds
+the SHA-256 of all that is in it, which is checked when it is read; files of before that go without.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -21,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from niblick.errors import ArtifactError, StorageError
-from niblick.files import temporary_for
+from niblick.files import parse_json, temporary_for
 
 
 class Stateful(Protocol):
@@ -71,7 +73,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     temporary = temporary_for(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
+        held = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+        save_file(held, temporary, metadata | {_DIGEST: content_digest(held, metadata)})
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -86,6 +89,19 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+_DIGEST = "sha256"
+
+
+def content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 (hex) of contiguous tensors in memory: names, types, shapes, values, and what is said of them."""
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def stream_tensors(
@@ -165,10 +181,20 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(path: Path, model: nn.Module, parts: Parts) -> Progress:
-    """Put a checkpoint's state into model and parts. Raises ArtifactError if it is damaged or of another model."""
-    tensors, metadata = read_tensors(path)
+    """Put a checkpoint's state into model and parts. Raises ArtifactError if it is damaged or of another model.
+
+    Nothing goes back to the checkpoint before a damaged one by itself: the error names it.
+    """
     try:
-        progress = Progress(**json.loads(metadata["progress"]))
+        tensors, metadata = read_tensors(path)
+        if metadata.keys() - {"progress"}:
+            raise ArtifactError(f"{path} is damaged: it says {sorted(metadata)} of itself")
+    except ArtifactError as error:
+        before = [other for other in list_checkpoints(path.parent) if other.name < path.name]
+        offer = f": move it away to go on from {before[-1].name}" if before else "; there is none before it"
+        raise ArtifactError(f"{error}{offer}") from error
+    try:
+        progress = Progress(**parse_json(metadata["progress"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} is no checkpoint of niblick: it says nothing of its progress ({error})") from error
     put_back(tensors, model, parts, path)
@@ -195,7 +221,11 @@ def read_metadata(path: Path) -> dict[str, str]:
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file: tensors and metadata. Raises ArtifactError if it is missing or damaged."""
     with _opened(path) as file:
-        return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        tensors, metadata = {k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    said = metadata.pop(_DIGEST, None)
+    if said is not None and said != content_digest(tensors, metadata):
+        raise ArtifactError(f"{path} is damaged: its contents are not those that were written (SHA-256 {said[:16]}…)")
+    return tensors, metadata
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

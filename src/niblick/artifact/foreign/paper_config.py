@@ -12,7 +12,6 @@ convolution (and the residual projection, where the weights have one).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from niblick.errors import ConfigError, nearest
+from niblick.files import parse_json
 from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 
 MLP_MULTIPLE, NORM_EPS, HEAD_WIDTH = 128, 1e-5, 64
@@ -130,10 +130,10 @@ def read_paper_config(path: Path) -> PaperConfig:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             _refuse(source, f"it has more than {MAX_CONFIG_BYTES:,} bytes")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{source} cannot be read ({error.strerror}): give the model's JSON config") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         _refuse(source, f"it is no JSON ({error})")
     if not isinstance(data, dict) or not {"arch_layout", "d_model"} <= data.keys():
         _refuse(source, "it has no arch_layout and d_model")

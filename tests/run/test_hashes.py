@@ -1,0 +1,90 @@
+"""What is scored and resumed is what was written: changed shards, indexes and checkpoints are refused by name."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from niblick.data.dataset import Dataset
+from niblick.data.loader import Batches
+from niblick.errors import ArtifactError, DataError
+from niblick.train.checkpoint import Progress, load_checkpoint, read_tensors, save_checkpoint
+
+
+@pytest.fixture
+def data(toy_data: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(toy_data, tmp_path / "data"))
+
+
+def change(path: Path, at: int) -> None:
+    """Make another token of one, as in place and as valid as before."""
+    held = bytearray(path.read_bytes())
+    held[at] ^= 1
+    path.write_bytes(held)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_changed_shard_is_named_before_its_tokens_are_used(data: Path, split: str) -> None:
+    Dataset.open(data).val.slice(0, 8)
+    [shard] = data.glob(f"datasets/*/fineweb_{split}_*.bin")
+    change(shard, shard.stat().st_size - 2)
+    dataset = Dataset.open(data)
+    changed, other = (dataset.train, dataset.val) if split == "train" else (dataset.val, dataset.train)
+    other.slice(0, 8)
+    with pytest.raises(DataError, match=f"{shard.name} is not what the manifest says"):
+        changed.slice(0, 8)
+    with pytest.raises(DataError, match=shard.name):
+        Batches(changed, vocab_size=260, seq_len=16, rows=2).next()
+    with pytest.raises(DataError, match=shard.name):
+        changed.part(0, 64).slice(0, 8)
+
+
+def test_a_shard_that_changes_while_it_is_open_is_told(data: Path) -> None:
+    split = Dataset.open(data).val
+    split.slice(0, 8)
+    change(split.files[0], 1024 + 4)
+    with pytest.raises(DataError, match="is not what the manifest says"):
+        split.slice(0, 8)
+
+
+def test_a_changed_index_is_named(data: Path) -> None:
+    [index] = data.glob("datasets/*/fineweb_val.documents.npy")
+    change(index, 256 + 8 + 4)  # the bytes of the first document
+    with pytest.raises(DataError, match=f"{index.name} is not what the manifest says"):
+        Dataset.open(data)
+
+
+class Nothing:
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        return {"moments": torch.ones(3), "step": torch.tensor(4)}
+
+    def load_state_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        pass
+
+
+def test_every_flipped_bit_of_a_checkpoint_is_refused_and_the_one_before_offered(tmp_path: Path) -> None:
+    model, parts = nn.Linear(2, 2), {"optimizer": Nothing()}
+    save_checkpoint(tmp_path, model, parts, Progress(step=1))
+    path = save_checkpoint(tmp_path, model, parts, Progress(step=2))
+    assert load_checkpoint(path, model, parts).step == 2
+    whole = path.read_bytes()
+    places = np.random.default_rng(1).choice(8 * len(whole), 150, replace=False).tolist()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for place in [*places, *range(8 * 8, 8 * header, 41)]:
+        held = bytearray(whole)
+        held[place // 8] ^= 1 << place % 8
+        path.write_bytes(held)
+        with pytest.raises(ArtifactError, match=r"go on from step_00000001\.safetensors"):
+            load_checkpoint(path, model, parts)
+
+
+def test_files_of_before_without_a_digest_are_read(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "old.safetensors", {"clocks": "{}"})
+    tensors, metadata = read_tensors(tmp_path / "old.safetensors")
+    assert metadata == {"clocks": "{}"} and tensors["a"].tolist() == [1.0, 1.0]
