@@ -20,6 +20,8 @@ LAZY = {
     "data/columns.py": {"pyarrow"},
     "data/download.py": {"huggingface_hub"},
     "model/mamba.py": {"mamba_ssm"},
+    "score/baselines.py": {"pyppmd"},
+    "score/mixing_kernels.py": {"numba"},
 }
 
 

@@ -28,15 +28,7 @@ from niblick.recipes.presets import get_preset
 from niblick.run import pipeline, scoring
 from niblick.run.directory import Run, write_json
 from niblick.run.loading import build_model, load_artifact
-from niblick.score.baselines import compressor_baselines
-
-BASELINES = {
-    "xz": "xz -9e",
-    "bzip2": "bzip2 -9",
-    "zstd": "zstd -22",
-    "xz_prefixed": "xz -9e, training text as prefix",
-    "zstd_prefixed": "zstd -22, training text as prefix",
-}
+from niblick.score.baselines import compressor_baselines, label
 
 SIDECAR = "score.sidecar.name=ngram"
 """Learns from text once it is scored."""
@@ -88,7 +80,7 @@ def quickstart(folder: Path, seconds: float) -> Quickstart:
     started = time.perf_counter()
     with RunConsole() as console:
         dataset = _dataset(folder / "data" / "pydocs", console)
-        console.say("compressing the held-out text with xz, bzip2 and zstd, for comparison")
+        console.say("compressing the held-out text with general compressors, for comparison")
         held_out = dataset.tokenizer.decode(dataset.val.slice(0, dataset.val.tokens))
         training = dataset.tokenizer.decode(dataset.train.slice(0, dataset.train.tokens))
         baselines = compressor_baselines(held_out, training, workers=2)
@@ -159,26 +151,36 @@ def _curve(events: list[Event]) -> list[tuple[float, float]]:
 def _rows(facts: Quickstart) -> list[tuple[str, float]]:
     own = [("niblick, float weights", facts.bpb_float), ("niblick, from the artifact", facts.bpb)]
     own += [("niblick, with n-grams as it goes", facts.bpb_sidecar)]
-    return own + [(label, facts.baselines[name]) for name, label in BASELINES.items()]
+    return own + [
+        (label(name), facts.baselines[name]) for prefixed in (False, True) for name in _peers(facts, prefixed)
+    ]
+
+
+def _peers(facts: Quickstart, prefixed: bool) -> list[str]:
+    """The compressors alone, or those that have seen the training text, the strongest first."""
+    names = [name for name in facts.baselines if name.endswith("_prefixed") == prefixed]
+    return sorted(names, key=facts.baselines.__getitem__)
 
 
 def verdict(facts: Quickstart) -> str:
-    """Where the model stands among the compressors, honestly."""
-    bpb, helped, others = facts.bpb, facts.bpb_sidecar, facts.baselines
-    alone = [BASELINES[n] for n in ("xz", "bzip2", "zstd") if bpb < others[n]]
-    behind = [BASELINES[n] for n in ("xz", "bzip2", "zstd") if bpb >= others[n]]
-    prefixed = others["xz_prefixed"]
-    first = f"It beats {_and(alone)} alone" if alone else f"It does not beat {_and(behind)}, even alone"
-    if alone and behind:
-        first += f", not {_and(behind)}"
-    second = f"xz that has seen the training text keeps all {human_bytes(facts.training_bytes)} of it at hand: "
-    if bpb < prefixed:
-        second += f"it beats that too ({_against(bpb, prefixed)})"
-    else:
-        also = "it does" if helped < prefixed else "neither does it"
-        second += f"the model alone does not beat that ({_against(bpb, prefixed)}), "
-        second += f"with n-grams of what it has scored {also} ({_against(helped, prefixed)})"
-    return f"{first}. {second}."
+    """Where the model stands among the compressors, the strongest of them first."""
+    told = [_standing(facts, _peers(facts, False), "alone")]
+    if peers := _peers(facts, True):
+        told.append(_standing(facts, peers, f"with all {human_bytes(facts.training_bytes)} of training text at hand"))
+    return " ".join(told)
+
+
+def _standing(facts: Quickstart, peers: list[str], how: str) -> str:
+    """How the model does against these peers, by themselves or with the training text."""
+    bpb, helped, strongest = facts.bpb, facts.bpb_sidecar, facts.baselines[peers[0]]
+    name = label(peers[0]).removesuffix(", training text as prefix")
+    ahead = [label(n).removesuffix(", training text as prefix") for n in peers if bpb < facts.baselines[n]]
+    told = f"{name} is the strongest compressor {how}: "
+    told += f"the model {'beats' if bpb < strongest else 'does not beat'} it ({_against(bpb, strongest)}), "
+    told += "and" if (helped < strongest) == (bpb < strongest) else "but"
+    told += f" with n-grams of what it has scored it {'does' if helped < strongest else 'does not'}"
+    told += f" ({_against(helped, strongest)})"
+    return f"{told}; by itself it beats {_and(ahead)}." if ahead and bpb >= strongest else f"{told}."
 
 
 def _against(bpb: float, other: float) -> str:
@@ -235,7 +237,7 @@ def _wrapped(brackets: str, label: str) -> list[str]:
 
 def _write_report(run: Run, facts: Quickstart, curve: list[tuple[float, float]]) -> None:
     rows = _rows(facts)
-    colors = [figures.OURS] * 3 + [figures.PREFIXED if "prefix" in label else figures.THEIRS for label, _ in rows[3:]]
+    colors = [figures.OURS] * 3 + [figures.PREFIXED if "prefix" in name else figures.THEIRS for name, _ in rows[3:]]
     bar_rows = [(label, value, color) for (label, value), color in zip(rows, colors, strict=True)]
     meter = "" if facts.total_bytes is None else report.meter(facts.total_bytes / facts.cap_bytes)
     sections = [
