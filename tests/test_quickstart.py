@@ -49,13 +49,15 @@ def test_the_verdict_names_the_strongest_peer_first() -> None:
     peers = {"xz": 2.0, "bzip2": 2.2, "ppmd": 1.8, "xz_prefixed": 1.6, "ppmd_prefixed": 1.4}
     facts = Quickstart(**empty | {"bpb": 1.9, "bpb_sidecar": 1.35, "baselines": peers, "training_bytes": 3_000_000})
     assert verdict(facts) == (
-        "ppmd, order 16 is the strongest compressor alone: the model does not beat it (5.6% more), but with n-grams of "
-        "what it has scored it does (25.0% less); by itself it beats xz -9e and bzip2 -9. "
+        "ppmd, order 16 is the strongest compressor alone: the model does not beat it (5.6% more), but mixed with "
+        "contexts of what it has scored it does (25.0% less); by itself it beats xz -9e and bzip2 -9. "
         "ppmd, order 16 is the strongest compressor with all 3.00 MB of training text at hand: the model does not beat "
-        "it (35.7% more), but with n-grams of what it has scored it does (3.6% less)."
+        "it (35.7% more), but mixed with contexts of what it has scored it does (3.6% less)."
     )
     ahead = verdict(replace(facts, bpb=1.3, bpb_sidecar=1.2))
-    assert "the model beats it (27.8% less), and with n-grams of what it has scored it does (33.3% less)." in ahead
+    assert (
+        "the model beats it (27.8% less), and mixed with contexts of what it has scored it does (33.3% less)." in ahead
+    )
 
 
 @pytest.mark.slow

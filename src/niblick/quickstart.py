@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import textwrap
 import time
@@ -30,8 +31,8 @@ from niblick.run.directory import Run, write_json
 from niblick.run.loading import build_model, load_artifact
 from niblick.score.baselines import compressor_baselines, label
 
-SIDECAR = "score.sidecar.name=ngram"
-"""Learns from text once it is scored."""
+SIDECARS = {True: "mixture", False: "ngram"}
+"""What learns from text once it is scored, with numba and without."""
 
 PROVED = 8
 """Documents whose score is proved by coding and decoding them."""
@@ -48,7 +49,7 @@ class Quickstart:
     bpb: float
     """From the artifact."""
     bpb_sidecar: float
-    """The same, with n-grams of what has been scored."""
+    """The same, mixed with contexts of what has been scored."""
     artifact_bytes: int
     code_bytes: int | None
     total_bytes: int | None
@@ -96,9 +97,14 @@ def quickstart(folder: Path, seconds: float) -> Quickstart:
         before = chunks(build_model(config.model, config.seed), dataset.tokenizer, PUBLISHED_SENTENCE)
         model, _ = load_artifact(run.artifact(result.artifact))
         after = chunks(model, dataset.tokenizer, PUBLISHED_SENTENCE)
-        console.say("scoring it with n-grams of what it has scored, for comparison")
+        learner = SIDECARS[importlib.util.find_spec("numba") is not None]
+        console.say(f"scoring it with contexts of what it has scored ({learner}), for comparison")
         sidecar = scoring.score_artifact(
-            run.artifact(result.artifact), config.data.path, run=run, overrides=[SIDECAR], keep=False
+            run.artifact(result.artifact),
+            config.data.path,
+            run=run,
+            overrides=[f"score.sidecar.name={learner}"],
+            keep=False,
         )
         options = Options(Effort(tokens=1 << 15), prove=PROVED)
         audited = audit(str(run.path), folder / "runs", options=options, say=console.say)
@@ -150,7 +156,7 @@ def _curve(events: list[Event]) -> list[tuple[float, float]]:
 
 def _rows(facts: Quickstart) -> list[tuple[str, float]]:
     own = [("niblick, float weights", facts.bpb_float), ("niblick, from the artifact", facts.bpb)]
-    own += [("niblick, with n-grams as it goes", facts.bpb_sidecar)]
+    own += [("niblick, learning as it goes", facts.bpb_sidecar)]
     return own + [
         (label(name), facts.baselines[name]) for prefixed in (False, True) for name in _peers(facts, prefixed)
     ]
@@ -178,7 +184,7 @@ def _standing(facts: Quickstart, peers: list[str], how: str) -> str:
     told = f"{name} is the strongest compressor {how}: "
     told += f"the model {'beats' if bpb < strongest else 'does not beat'} it ({_against(bpb, strongest)}), "
     told += "and" if (helped < strongest) == (bpb < strongest) else "but"
-    told += f" with n-grams of what it has scored it {'does' if helped < strongest else 'does not'}"
+    told += f" mixed with contexts of what it has scored it {'does' if helped < strongest else 'does not'}"
     told += f" ({_against(helped, strongest)})"
     return f"{told}; by itself it beats {_and(ahead)}." if ahead and bpb >= strongest else f"{told}."
 
