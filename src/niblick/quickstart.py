@@ -97,22 +97,14 @@ def quickstart(folder: Path, seconds: float) -> Quickstart:
         before = chunks(build_model(config.model, config.seed), dataset.tokenizer, PUBLISHED_SENTENCE)
         model, _ = load_artifact(run.artifact(result.artifact))
         after = chunks(model, dataset.tokenizer, PUBLISHED_SENTENCE)
-        learner = SIDECARS[importlib.util.find_spec("numba") is not None]
-        console.say(f"scoring it with contexts of what it has scored ({learner}), for comparison")
-        sidecar = scoring.score_artifact(
-            run.artifact(result.artifact),
-            config.data.path,
-            run=run,
-            overrides=[f"score.sidecar.name={learner}"],
-            keep=False,
-        )
+        helped = _score_learning(run, run.artifact(result.artifact), config.data.path, console)
         options = Options(Effort(tokens=1 << 15), prove=PROVED)
         audited = audit(str(run.path), folder / "runs", options=options, say=console.say)
     events = list(run.events())
     facts = Quickstart(
         bpb_float=[e.bpb for e in events if isinstance(e, Validation)][-1],
         bpb=result.bpb,
-        bpb_sidecar=sidecar.bpb,
+        bpb_sidecar=helped,
         artifact_bytes=result.artifact_bytes,
         code_bytes=result.code_bytes,
         total_bytes=result.total_bytes,
@@ -146,6 +138,14 @@ def _dataset(path: Path, console: RunConsole) -> Dataset:
     if dataset.manifest.get("niblick", {}).get("source") != "pydocs":
         raise DataError(f"{path} holds other text than pydocs: move it away or run quickstart in another --folder")
     return dataset
+
+
+def _score_learning(run: Run, artifact: Path, data: str, console: RunConsole) -> float:
+    """Return the bits per byte of the artifact with what learns from text once it is scored."""
+    learner = SIDECARS[importlib.util.find_spec("numba") is not None]
+    console.say(f"scoring it with contexts of what it has scored ({learner}), for comparison")
+    overrides = [f"score.sidecar.name={learner}"]
+    return scoring.score_artifact(artifact, data, run=run, overrides=overrides, keep=False).bpb
 
 
 def _curve(events: list[Event]) -> list[tuple[float, float]]:

@@ -393,7 +393,8 @@ def predict(m: Mind, p_V: Array, node: int, depth: int, within: int) -> float:
     at = ask_matches(m, depth, ask_contexts(m, within))
     sure = ask_model(m, p_V, node, at)
     by_order, by_depth = m.state[HIT] * 16 + sure, min(depth, 15) * 16 + sure
-    rows = (by_order, m.state[LONGEST], node, back(m, 1), by_depth, m.state[SHAPE] & 0xFF)
+    kind = m.state[SHAPE] & 0xFF
+    rows = (by_order, m.state[LONGEST], node, back(m, 1), by_depth, kind, back(m, 2))
     for s in range(len(m.set_S)):
         m.set_S[s] = rows[s] % m.weights_SRX.shape[1]
     return mix(m, node)

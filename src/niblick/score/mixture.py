@@ -41,7 +41,7 @@ class Setting:
     """Contexts of the model's best guess."""
     matches: tuple[int, ...] = (24, 12, 6)
     """Least lengths of what the match models look for, each longer than the next."""
-    sets: int = 6
+    sets: int = 7
     """Sets of the mixer's weights, of which each chooses a row by something else."""
     stages: bool = True
     """Whether the last stages correct what the mixer says."""
@@ -123,7 +123,7 @@ def new_mind(vocab_size: int, setting: Setting, memory: int) -> Mind:
     return Mind(
         *(left_V, right_V, path_VD, depth_V, symbol_V),
         orders_K=np.array(setting.orders),
-        least_M=np.array(setting.matches),
+        least_M=np.array(setting.matches, np.int64),
         extras=np.array([text, setting.guess], np.int64),
         slots=np.zeros(slots, np.uint16),
         last_MH=np.zeros((matches, history >> 1), np.int32),
