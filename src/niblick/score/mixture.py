@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,24 @@ class Setting:
     """Of the mixer at the start; it falls to `least_rate`."""
     least_rate: float = 0.004
 
+    def fitted(self, vocab_size: int) -> Setting:
+        """Return the setting for a vocabulary: subwords are some three bytes long, and fewer to learn from."""
+        if is_bytes(vocab_size):
+            return self
+        return replace(
+            self,
+            orders=tuple(length for length in self.orders if length <= 6),
+            text=False,
+            matches=tuple(length // 3 for length in self.matches),
+            rate=1.5 * self.rate,
+            least_rate=2 * self.least_rate,
+        )
+
+
+def is_bytes(vocab_size: int) -> bool:
+    """Whether a vocabulary is that of bytes and a few control tokens."""
+    return 0 <= vocab_size - 256 <= kernels.CONTROL
+
 
 STRONG = Setting()
 FAST = Setting(orders=(1, 2, 3, 4, 6, 16), text=False, guess=False, matches=(8,), sets=2)
@@ -64,7 +82,7 @@ def paths(vocab_size: int) -> list[list[int]]:
     the byte 255, which no text has. Of another vocabulary they are the bits of the token's number.
     """
     control = vocab_size - 256
-    if not 0 <= control <= kernels.CONTROL:
+    if not is_bytes(vocab_size):
         width = max(1, (vocab_size - 1).bit_length())
         return [_bits(token, width) for token in range(vocab_size)]
     below = control.bit_length()
@@ -109,12 +127,10 @@ def new_mind(vocab_size: int, setting: Setting, memory: int) -> Mind:
     """Return what a mixture knows before it has read anything: `memory` MiB of slots, and smaller tables by them."""
     left_V, right_V, path_VD, depth_V = tree(vocab_size)
     control, slots = vocab_size - 256, memory << 19
-    is_bytes = 0 <= control <= kernels.CONTROL
     symbol_V = np.arange(vocab_size)
-    if is_bytes:
+    if is_bytes(vocab_size):
         symbol_V = np.where(symbol_V < control, 256 + symbol_V, symbol_V - control)
-    text = setting.text and is_bytes
-    contexts = len(setting.orders) + kernels.TEXT_CONTEXTS * text + kernels.GUESS_CONTEXTS * setting.guess
+    contexts = len(setting.orders) + kernels.TEXT_CONTEXTS * setting.text + kernels.GUESS_CONTEXTS * setting.guess
     matches, history = len(setting.matches), int(np.clip(slots >> 3, *_HISTORY))
     knobs = np.array([setting.rate, setting.least_rate, 0.9999, 0.0005, 0.01, 0.5 * setting.stages, 1023, 0.07])
     knobs[kernels.CONFIDENT] *= setting.confidence
@@ -124,7 +140,7 @@ def new_mind(vocab_size: int, setting: Setting, memory: int) -> Mind:
         *(left_V, right_V, path_VD, depth_V, symbol_V),
         orders_K=np.array(setting.orders),
         least_M=np.array(setting.matches, np.int64),
-        extras=np.array([text, setting.guess], np.int64),
+        extras=np.array([setting.text, setting.guess], np.int64),
         slots=np.zeros(slots, np.uint16),
         last_MH=np.zeros((matches, history >> 1), np.int32),
         history=np.zeros(history, np.uint16),
@@ -176,7 +192,7 @@ class Mixture:
         if not 2 <= vocab_size <= 2**16:
             raise ConfigError(f"a mixture is for 2 to 65,536 tokens, not {vocab_size:,}")
         self._vocab_size, self._tokens, self._seconds = vocab_size, 0, 0.0
-        self._mind = new_mind(vocab_size, setting, memory)
+        self._mind = new_mind(vocab_size, setting.fitted(vocab_size), memory)
 
     def reveal(self, token: int) -> None:
         """Read a token of the stream that needs no prediction."""
