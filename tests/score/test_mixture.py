@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from niblick.errors import ConfigError
+from niblick.errors import ArtifactError, ConfigError
 from niblick.score import mixing_kernels, mixture
+from niblick.score.mixing_coder import pack, unpack
 from niblick.score.mixture import FAST, SETTINGS, STRONG, Mixture, new_mind, paths, tree
 from niblick.score.score_config import SidecarConfig
 
@@ -87,7 +88,7 @@ def test_compiled_is_what_plain_python_computes(name: str, vocab_size: int, monk
         slow = [slow_one.read(tokens[:half]), slow_one.read(tokens[half:], p_NV[half:])]
     np.testing.assert_allclose(np.concatenate(quick), np.concatenate(slow), rtol=0, atol=1e-9)
     for field in ("slots", "maps_CR", "match_maps_MR", "history", "state"):
-        np.testing.assert_array_equal(getattr(found._mind, field), getattr(slow_one._mind, field))
+        np.testing.assert_array_equal(getattr(found.mind, field), getattr(slow_one.mind, field))
 
 
 @compiled
@@ -103,7 +104,7 @@ def test_probabilities_of_all_tokens_sum_to_one(vocab_size: int, setting: mixtur
             known.read(tokens[:at], None if p_here is None else p_NV[:at])
             total = 0.0
             for token in range(vocab_size):
-                mind = known._mind._replace(**{name: getattr(known._mind, name).copy() for name in CHANGED})
+                mind = known.mind._replace(**{name: getattr(known.mind, name).copy() for name in CHANGED})
                 nats_N = np.zeros(1)
                 mixing_kernels.read(mind, np.zeros((1, 0)) if p_here is None else p_here, np.array([token]), nats_N)
                 total += math.exp(-nats_N[0])
@@ -163,6 +164,33 @@ def test_a_model_that_knows_is_believed() -> None:
     with_it, without = (Mixture(260, STRONG, 1).read(text, p)[500:].mean() for p in (p_NV, None))
     assert without > math.log(200)
     assert with_it < 0.3  # the model alone: 0.105
+
+
+@compiled
+@pytest.mark.parametrize(("vocab_size", "setting"), [(260, STRONG), (260, FAST), (1000, STRONG), (5, FAST)])
+def test_packed_text_comes_back_and_is_as_small_as_its_score(vocab_size: int, setting: mixture.Setting) -> None:
+    tokens = bytes_of(TEXT * 3) if vocab_size == 260 else np.random.default_rng(4).integers(0, vocab_size, 900)
+    packed = pack(tokens, vocab_size, setting, memory=1)
+    np.testing.assert_array_equal(unpack(packed, vocab_size, setting, memory=1), tokens)
+    score = Mixture(vocab_size, setting, 1).read(tokens).sum() / math.log(2) / 8
+    assert 0 <= len(packed) - 16 - score < 6 + 0.005 * score
+    assert len(unpack(pack(tokens[:0], vocab_size, setting, 1), vocab_size, setting, 1)) == 0
+
+
+@compiled
+def test_packed_text_that_is_damaged_is_refused() -> None:
+    packed = pack(bytes_of(TEXT), 260, FAST, 1)
+    with pytest.raises(ArtifactError, match="holds 7 bytes, less than its head of 16"):
+        unpack(packed[:7], 260, FAST, 1)
+    for wrong in (packed[:-20], packed[:40] + bytes([packed[40] ^ 8]) + packed[41:], packed[:16]):
+        with pytest.raises(ArtifactError, match="decodes to something else than was packed"):
+            unpack(wrong, 260, FAST, 1)
+    with pytest.raises(ArtifactError, match="decodes to something else"):
+        unpack(packed, 260, STRONG, 1)
+    with pytest.raises(ArtifactError, match="says it holds 1,099,511,627,776 tokens, more than 4,294,967,296"):
+        unpack(packed[:8] + (1 << 40).to_bytes(8, "little") + packed[16:], 260, FAST, 1)
+    with pytest.raises(ArtifactError, match="more than 10: it is damaged"):
+        unpack(packed, 260, FAST, 1, most=10)
 
 
 def test_without_numba_the_speed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

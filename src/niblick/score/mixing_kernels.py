@@ -5,11 +5,15 @@ a 1 is, a mixer weighs what they say in the logistic domain, and the last stage 
 predictions before. The probability of a token is the product along its path: it sums to one whatever is learned.
 Everything is learned after its decision is scored.
 
-Without numba the same functions run in plain Python: slowly, and with the same result.
+The same decisions are coded: the coder divides the numbers of 32 bits between `low` and `high` by the probability of
+each and keeps the part that was taken; bytes on which both ends agree are written.
+
+Without numba the same functions run in plain Python: slowly, and with the same result. They are all in this file
+because numba keeps what it compiled until the file of the function that is called changes, and looks at no other.
 
 Sources: Mahoney, "Adaptive weighing of context models for lossless data compression" (2005), for hashed contexts,
 match models, logistic mixing and the stages at the end; Mattern, "Mixing strategies in data compression" (2012), for
-what such mixing minimizes.
+what such mixing minimizes; Witten, Neal and Cleary, "Arithmetic coding for data compression" (1987).
 
 Shapes: N tokens, V vocabulary, C contexts, M match models, X inputs of the mixer, S sets of its weights.
 """
@@ -27,17 +31,21 @@ Array = npt.NDArray[Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+ENTRIES = ("read", "write_bits", "read_bits")
+"""What is called from Python; all else is inlined into these."""
+
+
 def compiled(function: Function) -> Function:
     """Compile with numba where it is installed, in strict floating point; else leave the function as it is.
 
-    All is inlined into `read`, and nobody counts references on the way (the arrays belong to the caller): four fifths
-    of the time went there.
+    All is inlined into what Python calls, and nobody counts references on the way, since the arrays are the caller's:
+    four fifths of the time went there.
     """
     try:
         from numba import njit
     except ImportError:
         return function
-    settings: dict[str, Any] = {"error_model": "numpy", "forceinline": function.__name__ != "read", "_nrt": False}
+    settings: dict[str, Any] = {"error_model": "numpy", "forceinline": function.__name__ not in ENTRIES, "_nrt": False}
     try:
         return njit(cache=True, **settings)(function)
     except RuntimeError:  # there is no file beside which to keep what was compiled, as in a submission
@@ -115,6 +123,8 @@ BINS = 33
 TEXT_CONTEXTS = 14
 GUESS_CONTEXTS = 2
 LONGEST_MATCH = 400
+SHARES = 65_536
+"""The coder knows probabilities of 16 bits."""
 MASK = 0xFFFFFFFF
 
 
@@ -455,6 +465,14 @@ def learn_matches(m: Mind, bit: int, depth: int) -> None:
 
 
 @compiled
+def learn(m: Mind, bit: int, node: int, depth: int, within: int) -> None:
+    """Let everyone learn a decision that was predicted."""
+    learn_slots(m, bit, within)
+    learn_mixer(m, bit, node)
+    learn_matches(m, bit, depth)
+
+
+@compiled
 def start_token(m: Mind, p_V: Array) -> None:
     """Make ready for the next token."""
     if len(p_V):
@@ -493,13 +511,75 @@ def read(m: Mind, p_NV: Array, tokens_N: Array, nats_N: Array) -> None:
             p1 = predict(m, p_V, node, depth, within)
             bit = m.path_VD[token, depth]
             nats -= math.log(p1 if bit else 1 - p1)
-            learn_slots(m, bit, within)
-            learn_mixer(m, bit, node)
-            learn_matches(m, bit, depth)
+            learn(m, bit, node, depth, within)
             node = m.right_V[node] if bit else m.left_V[node]
             within = 1 if depth % 4 == 3 else 2 * within + bit
         nats_N[i] = nats
         end_token(m, token)
+
+
+@compiled
+def split(low: int, high: int, p1: float) -> int:
+    """Return the last number that stands for a 1."""
+    share = min(SHARES - 1, max(1, int(p1 * SHARES)))
+    return low + ((high - low) >> 16) * share + ((((high - low) & 0xFFFF) * share) >> 16)
+
+
+@compiled
+def write_bits(m: Mind, tokens_N: Array, out: Array) -> int:
+    """Write tokens to `out`, which is large enough; return how many bytes were written."""
+    low, high, at = 0, MASK, 0
+    none = m.mass_V[:0]
+    for i in range(len(tokens_N)):
+        token = tokens_N[i]
+        start_token(m, none)
+        node, within = 0, 1
+        for depth in range(m.depth_V[token]):
+            middle = split(low, high, predict(m, none, node, depth, within))
+            bit = m.path_VD[token, depth]
+            if bit:
+                high = middle
+            else:
+                low = middle + 1
+            while (low ^ high) < 1 << 24:
+                out[at] = high >> 24
+                low, high, at = (low & 0xFFFFFF) << 8, ((high & 0xFFFFFF) << 8) | 255, at + 1
+            learn(m, bit, node, depth, within)
+            node = m.right_V[node] if bit else m.left_V[node]
+            within = 1 if depth % 4 == 3 else 2 * within + bit
+        end_token(m, token)
+    for _ in range(4):
+        out[at] = high >> 24
+        high, at = (high & 0xFFFFFF) << 8, at + 1
+    return at
+
+
+@compiled
+def read_bits(m: Mind, data: Array, tokens_N: Array) -> None:
+    """Read as many tokens as `tokens_N` has room for; behind the end of `data` come zeros."""
+    low, high, at, code = 0, MASK, 0, 0
+    none = m.mass_V[:0]
+    for _ in range(4):
+        code, at = (code << 8) | (data[at] if at < len(data) else 0), at + 1
+    for i in range(len(tokens_N)):
+        start_token(m, none)
+        node, within, depth = 0, 1, 0
+        while node >= 0:
+            middle = split(low, high, predict(m, none, node, depth, within))
+            bit = 1 if code <= middle else 0
+            if bit:
+                high = middle
+            else:
+                low = middle + 1
+            while (low ^ high) < 1 << 24:
+                low, high = (low & 0xFFFFFF) << 8, ((high & 0xFFFFFF) << 8) | 255
+                code, at = ((code & 0xFFFFFF) << 8) | (data[at] if at < len(data) else 0), at + 1
+            learn(m, bit, node, depth, within)
+            node = m.right_V[node] if bit else m.left_V[node]
+            within = 1 if depth % 4 == 3 else 2 * within + bit
+            depth += 1
+        tokens_N[i] = ~node
+        end_token(m, ~node)
 
 
 COMPILED = hasattr(read, "py_func")

@@ -192,7 +192,7 @@ class Mixture:
         if not 2 <= vocab_size <= 2**16:
             raise ConfigError(f"a mixture is for 2 to 65,536 tokens, not {vocab_size:,}")
         self._vocab_size, self._tokens, self._seconds = vocab_size, 0, 0.0
-        self._mind = new_mind(vocab_size, setting.fitted(vocab_size), memory)
+        self.mind = new_mind(vocab_size, setting.fitted(vocab_size), memory)
 
     def reveal(self, token: int) -> None:
         """Read a token of the stream that needs no prediction."""
@@ -204,14 +204,18 @@ class Mixture:
         Without a model, the same way: so text is read beforehand, for what can be learned of it.
         """
         tokens_N = np.ascontiguousarray(tokens_N, np.int64)
-        if len(tokens_N) and not 0 <= tokens_N.min() <= tokens_N.max() < self._vocab_size:
-            raise ConfigError(f"a token is outside of the mixture's vocabulary of {self._vocab_size:,}")
+        self.expect(tokens_N)
         p_NV = np.zeros((len(tokens_N), 0)) if p_NV is None else np.ascontiguousarray(p_NV, np.float64)
         nats_N, start = np.zeros(len(tokens_N)), time.perf_counter()
-        kernels.read(self._mind, p_NV, tokens_N, nats_N)
+        kernels.read(self.mind, p_NV, tokens_N, nats_N)
         if not kernels.COMPILED:
             self._warn(len(tokens_N), time.perf_counter() - start)
         return nats_N
+
+    def expect(self, tokens_N: Integers) -> None:
+        """Raise ConfigError if a token is outside of the vocabulary: the kernels do not look."""
+        if len(tokens_N) and not 0 <= tokens_N.min() <= tokens_N.max() < self._vocab_size:
+            raise ConfigError(f"a token is outside of the mixture's vocabulary of {self._vocab_size:,}")
 
     def adjust(self, log_p_NV: Floats, tokens_N: Integers) -> Floats:
         """Return log q_N of the tokens: each from the model's row and the tokens before it alone."""
