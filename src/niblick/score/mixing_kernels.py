@@ -39,7 +39,7 @@ def compiled(function: Function) -> Function:
     """Compile with numba where it is installed, in strict floating point; else leave the function as it is.
 
     All is inlined into what Python calls, and nobody counts references on the way, since the arrays are the caller's:
-    four fifths of the time went there.
+    half of the time went there, and more with few contexts.
     """
     try:
         from numba import njit
