@@ -65,7 +65,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "installing niblick into $(VENV) (once)"
 	@$(PIP) "$$(grep '^torch==' constraints.txt)"
-	@$(PIP) -e '.[report]'
+	@$(PIP) -e '.[report,mix]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed

@@ -2,14 +2,18 @@
 
 The plain way keeps a dictionary for every order and blends vectors as wide as the vocabulary, position by position.
 Both end with the same log-probabilities. The model's part is left out: its distributions are uniform here.
+
+The mixture, without a model, stands beside PPMd's own encoder, and beside the n-gram mixture.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import pyppmd
 
 from measure import Row, compare
 from niblick.data.embedded import embedded_documents
+from niblick.score.mixture import SETTINGS, Mixture
 from niblick.score.ngram_mixture import FLOOR, LARGEST_WEIGHT, NOVELTY, STEP, Floats, Integers, NgramMixture
 from niblick.score.score_config import SidecarConfig
 
@@ -72,14 +76,36 @@ def plain(tokens_N: Integers) -> Floats:
 def bench_sidecars(quick: bool) -> list[Row]:
     """kB of text a second on one core, over 5 (quick) or 50 kB of Python's documentation."""
     tokens_N = stream(5_000 if quick else 50_000)
-    return [
+    repeats = 1 if quick else 3
+    rows = [
         compare(
             f"n-gram mixture, one model of order {CONFIG.order}, {len(tokens_N) // 1000} kB of bytes",
             lambda: ours(tokens_N),
             lambda: plain(tokens_N),
             peer_name="a dictionary and a vector for every order",
-            repeats=1 if quick else 3,
+            repeats=repeats,
             amount=len(tokens_N) / 1000,
             unit="kB/s",
         )
     ]
+    for name, setting in SETTINGS.items():
+        peers = {"the n-gram mixture": lambda: ours(tokens_N), "pyppmd, order 16": lambda: ppmd(tokens_N)}
+        rows += [
+            compare(
+                f"mixture, {name}, {len(tokens_N) // 1000} kB of bytes",
+                lambda setting=setting: Mixture(VOCAB, setting, memory=8).read(tokens_N),
+                peer,
+                peer_name=peer_name,
+                repeats=repeats,
+                amount=len(tokens_N) / 1000,
+                unit="kB/s",
+            )
+            for peer_name, peer in peers.items()
+        ]
+    return rows
+
+
+def ppmd(tokens_N: Integers) -> bytes:
+    """Return what PPMd makes of the bytes."""
+    encoder = pyppmd.Ppmd7Encoder(16, 2**24)
+    return encoder.encode((tokens_N - 4).astype(np.uint8).tobytes()) + encoder.flush()

@@ -7,6 +7,7 @@ import lzma
 import re
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 
 from niblick.artifact.codecs import get_codec
 from niblick.artifact.container import read_artifact
+from niblick.quickstart import Quickstart, verdict
 
 
 def check_codecs(artifact: Path) -> None:
@@ -42,6 +44,22 @@ def expect_smallest(arrays: list[np.ndarray]) -> list[int]:
     return get_codec("range").part_bytes(payload, [(part.dtype, part.shape) for part in arrays])
 
 
+def test_the_verdict_names_the_strongest_peer_first() -> None:
+    empty = dict.fromkeys((field.name for field in fields(Quickstart)), None)
+    peers = {"xz": 2.0, "bzip2": 2.2, "ppmd": 1.8, "xz_prefixed": 1.6, "ppmd_prefixed": 1.4}
+    facts = Quickstart(**empty | {"bpb": 1.9, "bpb_sidecar": 1.35, "baselines": peers, "training_bytes": 3_000_000})
+    assert verdict(facts) == (
+        "ppmd, order 16 is the strongest compressor alone: the model does not beat it (5.6% more), but mixed with "
+        "contexts of what it has scored it does (25.0% less); by itself it beats xz -9e and bzip2 -9. "
+        "ppmd, order 16 is the strongest compressor with all 3.00 MB of training text at hand: the model does not beat "
+        "it (35.7% more), but mixed with contexts of what it has scored it does (3.6% less)."
+    )
+    ahead = verdict(replace(facts, bpb=1.3, bpb_sidecar=1.2))
+    assert (
+        "the model beats it (27.8% less), and mixed with contexts of what it has scored it does (33.3% less)." in ahead
+    )
+
+
 @pytest.mark.slow
 def test_quickstart(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "niblick", "quickstart", "--seconds", "12", "--folder", str(tmp_path), "--json"]
@@ -50,7 +68,7 @@ def test_quickstart(tmp_path: Path) -> None:
     assert facts["bpb"] == pytest.approx(facts["bpb_float"], abs=0.01)
     assert facts["bpb"] < 6  # 8.02 is what an untrained model costs; how far 12 s lead depends on the machine
     assert facts["bpb_sidecar"] < facts["bpb"]
-    assert 1.2 < facts["baselines"]["xz_prefixed"] < facts["baselines"]["xz"] < 2.6
+    assert 1.2 < facts["baselines"]["ppmd_prefixed"] < facts["baselines"]["ppmd"] < facts["baselines"]["xz"] < 2.6
     assert "".join(facts["chunks_after"]) == "".join(facts["chunks_before"])
     assert facts["brackets_after"].startswith("[T")  # where "The" is cut after 12 s depends on the machine
     assert facts["total_bytes"] < facts["cap_bytes"]

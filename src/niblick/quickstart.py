@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import textwrap
 import time
@@ -29,18 +30,10 @@ from niblick.recipes.presets import get_preset
 from niblick.run import pipeline, scoring
 from niblick.run.directory import Run, write_json
 from niblick.run.loading import build_model, load_artifact
-from niblick.score.baselines import compressor_baselines
+from niblick.score.baselines import compressor_baselines, label
 
-BASELINES = {
-    "xz": "xz -9e",
-    "bzip2": "bzip2 -9",
-    "zstd": "zstd -22",
-    "xz_prefixed": "xz -9e, training text as prefix",
-    "zstd_prefixed": "zstd -22, training text as prefix",
-}
-
-SIDECAR = "score.sidecar.name=ngram"
-"""Learns from text once it is scored."""
+SIDECARS = {True: "mixture", False: "ngram"}
+"""What learns from text once it is scored, with numba and without."""
 
 PROVED = 8
 """Documents whose score is proved by coding and decoding them."""
@@ -57,7 +50,7 @@ class Quickstart:
     bpb: float
     """From the artifact."""
     bpb_sidecar: float
-    """The same, with n-grams of what has been scored."""
+    """The same, mixed with contexts of what has been scored."""
     artifact_bytes: int
     code_bytes: int | None
     total_bytes: int | None
@@ -89,7 +82,7 @@ def quickstart(folder: Path, seconds: float) -> Quickstart:
     started = time.perf_counter()
     with RunConsole() as console:
         dataset = _dataset(folder / "data" / "pydocs", console)
-        console.say("compressing the held-out text with xz, bzip2 and zstd, for comparison")
+        console.say("compressing the held-out text with general compressors, for comparison")
         held_out = dataset.tokenizer.decode(dataset.val.slice(0, dataset.val.tokens))
         training = dataset.tokenizer.decode(dataset.train.slice(0, dataset.train.tokens))
         baselines = compressor_baselines(held_out, training, workers=2)
@@ -105,17 +98,14 @@ def quickstart(folder: Path, seconds: float) -> Quickstart:
         before = chunks(build_model(config.model, config.seed), dataset.tokenizer, PUBLISHED_SENTENCE)
         model, _ = load_artifact(run.artifact(result.artifact))
         after = chunks(model, dataset.tokenizer, PUBLISHED_SENTENCE)
-        console.say("scoring it with n-grams of what it has scored, for comparison")
-        sidecar = scoring.score_artifact(
-            run.artifact(result.artifact), config.data.path, run=run, overrides=[SIDECAR], keep=False
-        )
+        helped = _score_learning(run, run.artifact(result.artifact), config.data.path, console)
         options = Options(Effort(tokens=1 << 15), prove=PROVED)
         audited = audit(str(run.path), folder / "runs", options=options, say=console.say)
     events = list(run.events())
     facts = Quickstart(
         bpb_float=[e.bpb for e in events if isinstance(e, Validation)][-1],
         bpb=result.bpb,
-        bpb_sidecar=sidecar.bpb,
+        bpb_sidecar=helped,
         artifact_bytes=result.artifact_bytes,
         code_bytes=result.code_bytes,
         total_bytes=result.total_bytes,
@@ -151,6 +141,14 @@ def _dataset(path: Path, console: RunConsole) -> Dataset:
     return dataset
 
 
+def _score_learning(run: Run, artifact: Path, data: str, console: RunConsole) -> float:
+    """Return the bits per byte of the artifact with what learns from text once it is scored."""
+    learner = SIDECARS[importlib.util.find_spec("numba") is not None]
+    console.say(f"scoring it with contexts of what it has scored ({learner}), for comparison")
+    overrides = [f"score.sidecar.name={learner}"]
+    return scoring.score_artifact(artifact, data, run=run, overrides=overrides, keep=False).bpb
+
+
 def _curve(events: list[Event]) -> list[tuple[float, float]]:
     per_token = next(e.bytes_per_token for e in events if isinstance(e, Start)) or 1.0
     steps = [e for e in events if isinstance(e, Step)]
@@ -159,27 +157,37 @@ def _curve(events: list[Event]) -> list[tuple[float, float]]:
 
 def _rows(facts: Quickstart) -> list[tuple[str, float]]:
     own = [("niblick, float weights", facts.bpb_float), ("niblick, from the artifact", facts.bpb)]
-    own += [("niblick, with n-grams as it goes", facts.bpb_sidecar)]
-    return own + [(label, facts.baselines[name]) for name, label in BASELINES.items()]
+    own += [("niblick, learning as it goes", facts.bpb_sidecar)]
+    return own + [
+        (label(name), facts.baselines[name]) for prefixed in (False, True) for name in _peers(facts, prefixed)
+    ]
+
+
+def _peers(facts: Quickstart, prefixed: bool) -> list[str]:
+    """The compressors alone, or those that have seen the training text, the strongest first."""
+    names = [name for name in facts.baselines if name.endswith("_prefixed") == prefixed]
+    return sorted(names, key=facts.baselines.__getitem__)
 
 
 def verdict(facts: Quickstart) -> str:
-    """Where the model stands among the compressors, honestly."""
-    bpb, helped, others = facts.bpb, facts.bpb_sidecar, facts.baselines
-    alone = [BASELINES[n] for n in ("xz", "bzip2", "zstd") if bpb < others[n]]
-    behind = [BASELINES[n] for n in ("xz", "bzip2", "zstd") if bpb >= others[n]]
-    prefixed = others["xz_prefixed"]
-    first = f"It beats {_and(alone)} alone" if alone else f"It does not beat {_and(behind)}, even alone"
-    if alone and behind:
-        first += f", not {_and(behind)}"
-    second = f"xz that has seen the training text keeps all {human_bytes(facts.training_bytes)} of it at hand: "
-    if bpb < prefixed:
-        second += f"it beats that too ({_against(bpb, prefixed)})"
-    else:
-        also = "it does" if helped < prefixed else "neither does it"
-        second += f"the model alone does not beat that ({_against(bpb, prefixed)}), "
-        second += f"with n-grams of what it has scored {also} ({_against(helped, prefixed)})"
-    return f"{first}. {second}."
+    """Where the model stands among the compressors, the strongest of them first."""
+    told = [_standing(facts, _peers(facts, False), "alone")]
+    if peers := _peers(facts, True):
+        told.append(_standing(facts, peers, f"with all {human_bytes(facts.training_bytes)} of training text at hand"))
+    return " ".join(told)
+
+
+def _standing(facts: Quickstart, peers: list[str], how: str) -> str:
+    """How the model does against these peers, by themselves or with the training text."""
+    bpb, helped, strongest = facts.bpb, facts.bpb_sidecar, facts.baselines[peers[0]]
+    name = label(peers[0]).removesuffix(", training text as prefix")
+    ahead = [label(n).removesuffix(", training text as prefix") for n in peers if bpb < facts.baselines[n]]
+    told = f"{name} is the strongest compressor {how}: "
+    told += f"the model {'beats' if bpb < strongest else 'does not beat'} it ({_against(bpb, strongest)}), "
+    told += "and" if (helped < strongest) == (bpb < strongest) else "but"
+    told += f" mixed with contexts of what it has scored it {'does' if helped < strongest else 'does not'}"
+    told += f" ({_against(helped, strongest)})"
+    return f"{told}; by itself it beats {_and(ahead)}." if ahead and bpb >= strongest else f"{told}."
 
 
 def _against(bpb: float, other: float) -> str:
@@ -236,7 +244,7 @@ def _wrapped(brackets: str, label: str) -> list[str]:
 
 def _write_report(run: Run, facts: Quickstart, curve: list[tuple[float, float]]) -> None:
     rows = _rows(facts)
-    colors = [figures.OURS] * 3 + [figures.PREFIXED if "prefix" in label else figures.THEIRS for label, _ in rows[3:]]
+    colors = [figures.OURS] * 3 + [figures.PREFIXED if "prefix" in name else figures.THEIRS for name, _ in rows[3:]]
     bar_rows = [(label, value, color) for (label, value), color in zip(rows, colors, strict=True)]
     meter = "" if facts.total_bytes is None else report.meter(facts.total_bytes / facts.cap_bytes)
     sections = [

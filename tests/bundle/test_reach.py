@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from niblick.bundle.reach import Reach
 from niblick.config.run_config import RunConfig, as_code, for_submission
 from niblick.errors import ConfigError
 from niblick.recipes.presets import get_preset, load_recipe
+from niblick.score.score_config import SidecarConfig
 from niblick.submission.folder import files_read
 
 FILES = {
@@ -237,3 +239,12 @@ def test_registries_hold_what_the_config_asks_for_and_no_more() -> None:
                 assert {ast.literal_eval(key) for key in table.keys if key} <= asked, (module, name)
             found += len(tables)
     assert found > 4 and "niblick.model.mamba" not in made.modules
+
+
+def test_a_script_with_the_mixture_asks_for_numba() -> None:
+    """It could do without, in plain Python, but not in the time that a score has."""
+    quick = get_preset("quickstart")
+    mixed = make_script(replace(quick, score=replace(quick.score, sidecar=SidecarConfig("mixture"))))
+    assert set(mixed.requires) == {*make_script(quick).requires, "numba"}
+    assert any("mixing_kernels" in name for name in mixed.modules)
+    assert not any("mixing_coder" in name for name in mixed.modules)

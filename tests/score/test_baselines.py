@@ -8,11 +8,21 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pyppmd
 import pytest
 
 from niblick.errors import DataError
 from niblick.score import baselines
-from niblick.score.baselines import bzip2_size, compressor_baselines, xz_size, zstd_size
+from niblick.score.baselines import (
+    COMPRESSORS,
+    bzip2_size,
+    compressor_baselines,
+    label,
+    ppmd_size,
+    xz_size,
+    zpaq_size,
+    zstd_size,
+)
 
 
 def prose(words: int, seed: int) -> bytes:
@@ -20,6 +30,44 @@ def prose(words: int, seed: int) -> bytes:
     rng = random.Random(0)
     known = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(2000)]
     return " ".join(random.Random(seed).choices(known, [1 / (i + 1) for i in range(2000)], k=words)).encode()
+
+
+@pytest.fixture(autouse=True)
+def without_zpaq(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results are the same wherever the tests run; what is about zpaq itself asks for it."""
+    if "zpaq" not in request.node.name:
+        monkeypatch.setitem(COMPRESSORS, "zpaq", COMPRESSORS["zpaq"]._replace(installed=lambda: False))
+
+
+def test_ppmd_decodes_and_learns_more_than_xz() -> None:
+    text = prose(20_000, 1)
+    encoder = pyppmd.Ppmd7Encoder(16, 2**24)
+    coded = encoder.encode(text) + encoder.flush()
+    assert pyppmd.Ppmd7Decoder(16, 2**24).decode(coded, len(text)) == text
+    assert ppmd_size(text) == len(coded) < xz_size(text)
+    assert label("ppmd_prefixed") == "ppmd, order 16, training text as prefix"
+
+
+@pytest.mark.skipif(shutil.which("zpaq") is None, reason="zpaq is not installed (apt-get install zpaq)")
+def test_zpaq_joins_where_it_is_installed() -> None:
+    held_out, training = prose(500, 1), prose(1000, 2)
+    found = compressor_baselines(held_out, training, slow=1000)
+    assert found["zpaq"]["bytes"] == zpaq_size(held_out[:1000])
+    assert found["zpaq"]["share"] == pytest.approx(1000 / len(held_out))
+    assert found["zpaq_prefixed"]["prefix_bytes"] == 1000 < found["ppmd_prefixed"]["prefix_bytes"]
+    assert found["zpaq_prefixed"]["bytes"] == zpaq_size(training[-1000:] + held_out[:1000]) - zpaq_size(
+        training[-1000:]
+    )
+    assert found["ppmd"]["share"] == 1
+
+
+def test_a_zpaq_that_fails_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "zpaq"
+    broken.write_text("#!/bin/sh\necho no room left >&2\nexit 2\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(DataError, match=r"zpaq a text.zpaq text -m5 -t1. failed .no room left.: remove zpaq"):
+        zpaq_size(b"text")
 
 
 @pytest.mark.parametrize(
@@ -43,8 +91,8 @@ def test_sizes_are_those_of_the_command_lines(command: str, size, slack: float, 
 def test_prefix_rule_is_a_difference() -> None:
     held_out, training = prose(2000, 1), prose(30_000, 2)
     found = compressor_baselines(held_out, training)
-    assert list(found) == ["bzip2", "xz", "xz_prefixed", "zstd", "zstd_prefixed"]
-    for name, size in (("xz", xz_size), ("zstd", zstd_size)):
+    assert list(found) == ["bzip2", "ppmd", "ppmd_prefixed", "xz", "xz_prefixed", "zstd", "zstd_prefixed"]
+    for name, size in (("ppmd", ppmd_size), ("xz", xz_size), ("zstd", zstd_size)):
         assert found[name]["bytes"] == size(held_out)
         assert found[name + "_prefixed"]["bytes"] == size(training + held_out) - size(training)
         assert found[name + "_prefixed"]["prefix_bytes"] == len(training)
@@ -54,9 +102,9 @@ def test_prefix_rule_is_a_difference() -> None:
 
 
 def test_without_training_text_there_is_no_prefix() -> None:
-    assert list(compressor_baselines(b"text", None)) == ["bzip2", "xz", "zstd"]
-    assert list(compressor_baselines(b"text", b"")) == ["bzip2", "xz", "zstd"]
-    assert list(compressor_baselines(b"text", b"text", prefix=0)) == ["bzip2", "xz", "zstd"]
+    assert list(compressor_baselines(b"text", None)) == ["bzip2", "ppmd", "xz", "zstd"]
+    assert list(compressor_baselines(b"text", b"")) == ["bzip2", "ppmd", "xz", "zstd"]
+    assert list(compressor_baselines(b"text", b"text", prefix=0)) == ["bzip2", "ppmd", "xz", "zstd"]
 
 
 def test_prefix_is_the_end_of_the_training_text() -> None:

@@ -20,7 +20,7 @@ from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError
 from niblick.model.lm import LM
 from niblick.model.model_config import ModelConfig, StageConfig
-from niblick.score import ngram_mixture, score_config, sidecars
+from niblick.score import mixing_kernels, ngram_mixture, score_config, sidecars
 from niblick.score.ngram_mixture import FLOOR, LARGEST_WEIGHT, NOVELTY, STEP, ContextCounts, NgramMixture
 from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 from niblick.score.scorers import score_split
@@ -28,7 +28,7 @@ from niblick.score.sidecars import ADJUSTERS, BigramBias, CacheBias, Sidecar, re
 
 V = 7
 BOS = 1
-NAMES = ("cache", "bigram", "ngram")
+NAMES = ("cache", "bigram", "ngram") + ("mixture",) * mixing_kernels.COMPILED
 
 
 def plain_ngram(known: list[int], order: int, vocab_size: int = V) -> tuple[list[float], int]:
@@ -145,7 +145,7 @@ def test_biases_are_what_they_say(tokens: list[int], window: int, strength: floa
 
 
 def config(name: Any, **keys: Any) -> SidecarConfig:
-    return SidecarConfig(name, **({"window": 20, "strength": 0.5, "order": 6, "rate": 0.02} | keys))
+    return SidecarConfig(name, **({"window": 20, "strength": 0.5, "order": 6, "rate": 0.02, "memory": 1} | keys))
 
 
 def fed(sidecar: Sidecar, logits_NV: torch.Tensor, targets_N: torch.Tensor, cuts: list[int]) -> torch.Tensor:

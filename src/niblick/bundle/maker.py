@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from niblick.bundle.parts import left_out, registries
+from niblick.bundle.parts import FASTER_WITH, left_out, registries
 from niblick.bundle.pieces import dotted_name, is_text, modules_of, read_module, without
 from niblick.bundle.reach import Reach
 from niblick.config.run_config import RunConfig, as_code, for_submission
@@ -211,4 +211,5 @@ def _packages(reach: Reach) -> tuple[str, ...]:
                 "carries neither compiled code nor what it does not find; put it into the recipe, or install a package"
             )
         found.add(name)
+    found |= {package for module, package in FASTER_WITH.items() if module in reach.modules}
     return tuple(sorted(found))

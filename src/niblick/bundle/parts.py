@@ -95,3 +95,5 @@ NEVER = (
     ),
 )
 """What no script does: checkpoints are for runs at home, and its config is settled."""
+FASTER_WITH = {"niblick.score.mixing_kernels": "numba"}
+"""Packages that a module could do without, but no run has the time for that."""

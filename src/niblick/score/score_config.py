@@ -11,9 +11,10 @@ from niblick.score.windowing import SCORERS, Scorer
 
 OPTIMIZERS = ("sgd", "adamw")
 """Of test-time training."""
-SIDECARS = {"cache", "bigram", "ngram"}
+SIDECARS = {"cache", "bigram", "ngram", "mixture"}
 """Kinds of sidecars, see `sidecars.ADJUSTERS`; `register_sidecar` adds to them."""
 MAX_ORDER = 64
+MEMORY = [2**n for n in range(14)]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class SidecarConfig:
 
     name: str = ""
     """`cache`: tokens that came lately; `bigram`: those that lately followed the same token; `ngram`: a normalized
-    mixture with an n-gram model of all that came; "": none. See `sidecars.ADJUSTERS`."""
+    mixture with an n-gram model of all that came; `mixture`: contexts, matches and the model, mixed decision by
+    decision; "": none. See `sidecars.ADJUSTERS`."""
     reset: Literal["carry", "document"] = "carry"
     """`carry`: what was learned stays until the end of the split, and ngram has a second n-gram model for the document
     alone; `document`: all is forgotten at each BOS."""
@@ -86,6 +88,10 @@ class SidecarConfig:
     """ngram: weight (exponent) of the n-gram models together at the start, beside 1 of the model."""
     rate: float = 0.002
     """ngram: learning rate of the weights; 0: they stay."""
+    mix: Literal["strong", "fast"] = "strong"
+    """mixture: how much is mixed; see `mixture.SETTINGS`."""
+    memory: int = 128
+    """mixture: MiB for what its contexts learn, a power of two; 40 bytes for every byte that is read serve well."""
 
     def __post_init__(self) -> None:
         if self.name and self.name not in SIDECARS:
@@ -96,6 +102,12 @@ class SidecarConfig:
             raise ConfigError(f"score.sidecar.window={self.window} must be at least 1 token")
         if not 0 <= self.order <= MAX_ORDER:
             raise ConfigError(f"score.sidecar.order={self.order} must be between 0 and {MAX_ORDER} tokens")
+        if self.mix not in ("strong", "fast"):
+            raise ConfigError(f"unknown score.sidecar.mix={self.mix!r}: choose strong or fast")
+        if self.memory not in MEMORY:
+            raise ConfigError(
+                f"score.sidecar.memory={self.memory} must be a power of two between {MEMORY[0]} and {MEMORY[-1]} MiB"
+            )
         for key in ("strength", "weight", "rate"):
             value = getattr(self, key)
             if value is not None and not 0 <= value <= 2:

@@ -2,7 +2,8 @@
 
 A sidecar changes the model's logits before the softmax, so there is one normalized distribution at every position, and
 it learns a token only after that token's score is fixed. `cache` and `bigram` add a bias to the tokens that came
-lately; `ngram` mixes the model with an adaptive n-gram model (`ngram_mixture`).
+lately; `ngram` mixes the model with an adaptive n-gram model (`ngram_mixture`); `mixture` mixes it with contexts of
+many kinds, decision by decision (`mixture`).
 
 Shapes: N positions in stream order, V vocabulary.
 """
@@ -31,7 +32,10 @@ class Adjuster(Protocol):
         """Tell a token of the stream that needs no prediction."""
 
     def adjust(self, log_p_NV: Floats, tokens_N: Integers) -> Floats:
-        """Return log q_NV, float64: row i from the model's row i and tokens before i alone. Then all N are revealed."""
+        """Return log q_NV, float64: row i from the model's row i and tokens before i alone. Then all N are revealed.
+
+        Whoever makes no rows returns log q_N, that of the tokens.
+        """
 
 
 class CacheBias:
@@ -88,6 +92,12 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
+def _mixture(config: SidecarConfig, vocab_size: int, bos_id: int) -> Adjuster:
+    from niblick.score.mixture import SETTINGS, Mixture  # compiled only where it is used
+
+    return Mixture(vocab_size, SETTINGS[config.mix], config.memory)
+
+
 MakeAdjuster = Callable[[SidecarConfig, int, int], Adjuster]
 """(config, size of the vocabulary, BOS) → what rides along from the beginning of a stream or document."""
 
@@ -97,6 +107,7 @@ ADJUSTERS: dict[str, MakeAdjuster] = {
     "ngram": lambda config, vocab_size, bos_id: NgramMixture(
         vocab_size, config.order, config.weight, config.rate, bos_id if config.reset == "carry" else None
     ),
+    "mixture": _mixture,
 }
 """What `score.sidecar.name` may name."""
 
@@ -145,8 +156,8 @@ class Sidecar:
         log_q_N, start = np.empty(len(tokens_N)), 0
         for end in ends:
             if start < end:
-                log_q_NV = self._adjuster.adjust(log_p_NV[start:end], tokens_N[start:end])
-                log_q_N[start:end] = log_q_NV[np.arange(end - start), tokens_N[start:end]]
+                log_q = self._adjuster.adjust(log_p_NV[start:end], tokens_N[start:end])
+                log_q_N[start:end] = log_q if log_q.ndim == 1 else log_q[np.arange(end - start), tokens_N[start:end]]
             if end > start and self.config.reset == "document" and tokens_N[end - 1] == self.bos_id:
                 self._start()
             start = end
