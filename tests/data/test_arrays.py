@@ -11,7 +11,7 @@ import pytest
 
 from niblick.data.index import RECORD, map_array, read_index
 from niblick.errors import DataError
-from niblick.score.costs import COST, KEY, read_costs
+from niblick.score.costs import COST, read_costs
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
@@ -37,7 +37,7 @@ def test_declared_sizes_are_not_believed(there: int, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="declares 429,496,729,600 bytes"):
         read_index(tmp_path / "index.npy")
     with pytest.raises(DataError, match="declares 137,438,953,472 bytes"):
-        read_costs(tmp_path, {KEY: "costs.npy"})
+        read_costs(tmp_path, "costs.npy")
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
 
