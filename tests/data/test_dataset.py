@@ -16,6 +16,7 @@ from niblick.data.check import check
 from niblick.data.dataset import Dataset, Split
 from niblick.data.index import RECORD
 from niblick.data.prepare import prepare
+from niblick.data.shards import file_hash
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import DataError
 
@@ -99,6 +100,13 @@ def test_check_names_the_file(out: Path) -> None:
         Dataset.open(out)
 
 
+def sign(out: Path, index: Path) -> None:
+    """Have the manifest say the digest that the index of the validation split has now."""
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["niblick"]["splits"]["val"]["index"]["sha256"] = file_hash(index)
+    (out / "manifest.json").write_text(json.dumps(manifest))
+
+
 def test_check_reads_the_index(out: Path) -> None:
     path = out / "datasets" / "docs_byte260" / "fineweb_val.documents.npy"
     right = np.load(path)
@@ -111,9 +119,13 @@ def test_check_reads_the_index(out: Path) -> None:
         wrong = right.copy()
         wrong[field][1] += 1
         np.save(path, wrong)
+        with pytest.raises(DataError, match=r"val\.documents\.npy is not what the manifest says"):
+            check(out)
+        sign(out, path)
         with pytest.raises(DataError, match=message):
             check(out)
     np.save(path, right[:2])
+    sign(out, path)
     with pytest.raises(DataError, match="has 2 documents, but the manifest says 4"):
         Dataset.open(out)
     np.save(path, np.zeros(4))
