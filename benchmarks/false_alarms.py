@@ -33,7 +33,9 @@ from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "honesty.md"
-WORDS = "the of and a chunk router byte model text stream learns scores ends before after where green river seven".split()
+WORDS = (
+    "the of and a chunk router byte model text stream learns scores ends before after where green river seven".split()
+)
 PLAIN = ScoreConfig(seq_len=64, batch_tokens=1024)
 LEARNS = TTTConfig("sgd", chunk_tokens=256, step_tokens=64, epochs=1)
 FORGETS = TTTConfig("adamw", lora=2, weights="body.*", chunk_tokens=128, step_tokens=64, reset="document")

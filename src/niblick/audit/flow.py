@@ -10,11 +10,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from niblick.audit.flow_assignments import Assignments, joined
 from niblick.audit.flow_calls import called, foreign
 from niblick.audit.flow_events import TooLarge
-from niblick.audit.flow_values import VAL, Function, Scope, Value, blend, const, elements
+from niblick.audit.flow_values import VAL, Function, Place, Scope, Value, blend, const, elements
 from niblick.audit.unpacking import Layer
 
 _DEEPEST = 30
@@ -120,7 +121,8 @@ class Flow(Assignments):
         try:
             if isinstance(body, ast.Lambda):
                 return self.value(body.body, scope)
-            self.block(body.body, scope)
+            with self._within():
+                self.block(body.body, scope)
         finally:
             self.active.pop()
             self.lines.pop()
@@ -294,12 +296,15 @@ class Flow(Assignments):
         if test.truth is not None:
             return self.block(node.body if test.truth else node.orelse, scope)
         self._compared(node, test)
-        before = dict(scope.names)
+        before, fork = dict(scope.names), self.fork()
         self.branches += 1
-        ended = self.block(node.body, scope)
+        ended = self._arm(node.body, scope, (fork, 0), test)
         one, scope.names = scope.names, before
-        other_ended = self.block(node.orelse, scope)
+        other_ended = self._arm(node.orelse, scope, (fork, 1), test)
         self.branches -= 1
+        if ended != other_ended:  # what follows is only reached by the other branch
+            self.arms.append((fork, int(ended)))
+            self.cuts.append(test.place)
         if other_ended and not ended:
             scope.names = one
         elif not ended:
@@ -309,6 +314,22 @@ class Flow(Assignments):
         if "<returned>" in one:
             scope.names.setdefault("<returned>", one["<returned>"])
         return ended and other_ended
+
+    def _arm(self, body: Sequence[ast.stmt], scope: Scope, arm: tuple[int, int], test: Value) -> bool:
+        """Go through one branch of a condition, knowing that the other is not gone through."""
+        with self._within():
+            self.arms.append(arm)
+            self.cuts.append(test.place)
+            return self.block(body, scope)
+
+    @contextmanager
+    def _within(self) -> Iterator[None]:
+        """Forget at the end which conditions hold inside."""
+        arms, cuts = len(self.arms), len(self.cuts)
+        try:
+            yield
+        finally:
+            del self.arms[arms:], self.cuts[cuts:]
 
     def _branch(self, body: Sequence[ast.stmt], scope: Scope) -> None:
         before = dict(scope.names)
@@ -353,7 +374,8 @@ class Flow(Assignments):
                     scope.names[name] = Value(traits={"const"}, place=frozenset([(node.lineno, at)]))
             if not isinstance(node, ast.While) and source is not None:
                 self.bind(node.target, self._element(node.iter, source, node.lineno, at, scope), scope)
-            self.block(node.body, scope)
+            with self._within():
+                self.block(node.body, scope)
             self.loops.pop()
         self.block(node.orelse, scope)
 
@@ -399,7 +421,7 @@ class Flow(Assignments):
     ) -> Value:
         """The values of a comprehension."""
         inner = Scope(scope)
-        out, values = Value(traits={"list"}), list[Value]()
+        out, values, tests = Value(traits={"list"}), list[Value](), list[Place]()
         known = generators[0].iter
         passes = len(known.elts) if isinstance(known, ast.Tuple | ast.List) and len(generators) == 1 else 0
 
@@ -410,7 +432,7 @@ class Flow(Assignments):
                     values.append(value)
                     self.settle(value, getattr(node, "lineno", 0), summed=True)
                     out.take(value)
-                    out.place |= value.place
+                    out.place |= value.place | self.chosen_by(value, tests)
                     if value.function is not None:
                         out.function = value.function
                 return
@@ -420,9 +442,10 @@ class Flow(Assignments):
                 loop = (getattr(node, "lineno", 0), getattr(node, "col_offset", 0), level)
                 self.loops.append((loop, at))
                 self.bind(one.target, self._element(one.iter, source, loop, at, inner), inner)
-                for test in one.ifs:
-                    self.value(test, inner)
+                kept = len(tests)
+                tests.extend(self.value(test, inner).place for test in one.ifs)
                 go(level + 1)
+                del tests[kept:]
                 self.loops.pop()
 
         go(0)

@@ -236,7 +236,7 @@ class Calls(Expressions):
         for value in everything:
             self.settle(value, line, summed=True)
             owner.take(value)
-            owner.place |= value.place
+            owner.place |= value.place | self.chosen_by(value, self.cuts)
             owner.makers |= value.makers
         if name in ("append", "extend", "insert", "push", "appendleft"):
             owner.items = None

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from niblick.audit.flow_values import Cost, Learned, Region, Value, blend
+from niblick.audit.flow_values import Cost, Learned, Place, Region, Value, blend
 
 MOST_STEPS = 600_000
 """Expressions that are looked at before a script counts as too large to follow."""
@@ -46,6 +46,11 @@ class Events:
         self.lines: list[int] = []
         """Lines of the calls that lead here."""
         self.loops: list[tuple[object, int]] = []
+        self.arms: list[tuple[int, int]] = []
+        """The branches that are gone through: (which condition, which branch)."""
+        self.cuts: list[Place] = []
+        """What the conditions depend on that are gone through."""
+        self.forks = 0
         self.hooks: list[Value] = []
         self.extended: dict[int, tuple[Value, int]] = {}
         """Keys that a newer token was mixed into, by the key before."""
@@ -53,6 +58,19 @@ class Events:
     def find(self, check: str, line: int, what: str) -> None:
         """Note something that a person should look at."""
         self.found.setdefault(check, {})[Finding(line, what)] = None
+
+    def fork(self) -> int:
+        """A condition is come to: its number."""
+        self.forks += 1
+        return self.forks
+
+    def chosen_by(self, value: Value, tests: Iterable[Place]) -> Place:
+        """What else a value belongs to, that is kept under conditions: `if start < end_of_chunk` cuts starts by chunk.
+
+        A condition on another loop alone (`if epoch == 1`) tells nothing of which part of the text a value stands for.
+        """
+        own = {loop for loop, _ in value.place}
+        return frozenset(mark for test in tests if own & {loop for loop, _ in test} for mark in test)
 
     def step(self) -> None:
         """Count what is looked at."""
@@ -94,7 +112,7 @@ class Events:
             return
         late = {cost for cost in out.costs if cost.after is not None}
         for region in out.val():
-            known = [one for one in out.learned if one.region.overlaps(region)]
+            known = [one for one in out.learned if one.region.overlaps(region) and not one.excludes(self.arms)]
             after = min(known, key=lambda one: one.line) if known else None
             late.add(Cost(self.steps, region, line, after))
         out.costs, out.learned = late, set()
@@ -105,7 +123,7 @@ class Events:
         for state in into:
             state.root.traits.add("trained")
         for region in value.val():
-            one = Learned(region, line, how)
+            one = Learned(region, line, how, frozenset(self.arms))
             for state in into:
                 state.root.learned.add(one)
             if not must_be_scored:

@@ -49,6 +49,13 @@ class Learned:
     region: Region
     line: int
     how: str
+    arms: frozenset[tuple[int, int]] = frozenset()
+    """The branches of conditions it stands in: (which condition, which branch)."""
+
+    def excludes(self, arms: Iterable[tuple[int, int]]) -> bool:
+        """Whether what stands in these branches runs only where this did not: the other branch of a condition."""
+        mine = dict(self.arms)
+        return any(mine.get(fork, arm) != arm for fork, arm in arms)
 
 
 @dataclass(frozen=True)
