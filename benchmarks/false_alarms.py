@@ -21,7 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from measure import put_into_docs
-
 from niblick.audit import auditor
 from niblick.audit.function_checks import Effort
 from niblick.config.run_config import DataConfig, RunConfig
@@ -33,9 +32,27 @@ from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "honesty.md"
-WORDS = (
-    "the of and a chunk router byte model text stream learns scores ends before after where green river seven".split()
-)
+WORDS = [
+    "the",
+    "of",
+    "and",
+    "a",
+    "chunk",
+    "router",
+    "byte",
+    "model",
+    "text",
+    "stream",
+    "learns",
+    "scores",
+    "ends",
+    "before",
+    "after",
+    "where",
+    "green",
+    "river",
+    "seven",
+]
 PLAIN = ScoreConfig(seq_len=64, batch_tokens=1024)
 LEARNS = TTTConfig("sgd", chunk_tokens=256, step_tokens=64, epochs=1)
 FORGETS = TTTConfig("adamw", lora=2, weights="body.*", chunk_tokens=128, step_tokens=64, reset="document")

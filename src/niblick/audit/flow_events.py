@@ -34,6 +34,8 @@ class Events:
         self.uses: set[Finding] = set()
         self.guarded: set[Finding] = set()
         self.unfollowed: set[Finding] = set()
+        self.unreached: set[Finding] = set()
+        """Learning that stands where nothing was seen to call it."""
         self.backward = 0
         self.scored: dict[Region, int] = {}
         self.followed = False
@@ -64,13 +66,20 @@ class Events:
         self.forks += 1
         return self.forks
 
+    def scaled(self, node: ast.AST, cost: Value, by: Value) -> None:
+        """What targets cost is scaled by whether they are what is stored for them: those that match may be free."""
+        if cost.costs and "matched" in by.traits and any(one.region.text == "val" for one in cost.costs):
+            what = "what a target costs is changed by whether it equals a stored token"
+            self.find("target in predictions", getattr(node, "lineno", 0), what)
+
     def chosen_by(self, value: Value, tests: Iterable[Place]) -> Place:
         """What else a value belongs to, that is kept under conditions: `if start < end_of_chunk` cuts starts by chunk.
 
         A condition on another loop alone (`if epoch == 1`) tells nothing of which part of the text a value stands for.
         """
-        own = {loop for loop, _ in value.place}
-        return frozenset(mark for test in tests if own & {loop for loop, _ in test} for mark in test)
+        loops = [loop for loop, _ in value.place]
+        own = {mark for mark in value.place if loops.count(mark[0]) == 1}
+        return frozenset(mark for test in tests if own & test for mark in test)
 
     def step(self) -> None:
         """Count what is looked at."""
@@ -88,7 +97,7 @@ class Events:
             if part.is_state:
                 out.makers[id(part.root)] = part.root
         if who is not None:
-            out.learned |= who.all_learned()
+            out.learned |= who.inner_learned()
             out.makers |= who.makers
             out.chosen |= who.chosen
         if out.regions and not any(part.regions for part in given):

@@ -373,13 +373,13 @@ def _weighed(folder: Folder, form: Form) -> tuple[list[float], str]:
     for log in folder.logs:
         models = [s.said.size for s in log.run.sizes if s.said.what == "model" and not s.said.slack]
         totals += [s.said.size for s in log.run.sizes if s.said.what == "total" and not s.said.slack]
-        totals += [model + code for model in models for code in scripts]
+        counted = [round(form.code.value)] if form.code is not None else []
+        totals += [model + code for model in models for code in [*scripts, *counted]]
     if not totals or len(folder.logs) < len(form.seeds):
         return [], "there is no artifact, and no log of each seed that adds it up"
-    stated = form.total.value if form.total is not None else 0.0
-    mean = statistics.mean(totals[: len(folder.logs)])
-    if mean != totals[0] and round(mean) == stated:
-        return [mean], "the mean of what the logs add up to is"
+    average = statistics.mean(totals[: len(folder.logs)])
+    if form.total is not None and average != totals[0] and round(average) == form.total.value:
+        return [average], "the mean of what the logs add up to is"
     return totals, "the logs add up to"
 
 

@@ -359,7 +359,7 @@ def _data(text: str) -> tuple[Line, ...]:
 
 
 def _validation_files(text: str) -> bool:
-    return bool(re.search(r"fineweb_val_|[_/]val[_*/]", text))
+    return bool(re.search(r"fineweb_val_|[_/]val[_*/]|[_-](?:val|validation)[-_]?only\b", text))
 
 
 def _seeds(text: str) -> tuple[Line, ...]:

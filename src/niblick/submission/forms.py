@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def find_forms(folder: Path) -> list[Path]:
 
 def read_form(path: Path) -> Form:
     """Read a form. Raises DataError if the file cannot be read, ValueError if it is no JSON object."""
-    facts = json.loads(read_text(path), parse_constant=lambda name: None)
+    facts = json.loads(read_text(path), parse_constant=lambda name: None, parse_float=Decimal)
     if not isinstance(facts, dict):
         raise ValueError(f"it holds {type(facts).__name__}, where an object is expected")
     digest = facts.get("artifact_sha256")
@@ -168,10 +169,11 @@ def _flat(facts: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, Any]]:
 def _stated(name: str, value: Any) -> Stated | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, int | float):
-        digits = repr(value).partition(".")[2]
-        slack = 0.5 * 10.0 ** -len(digits) if digits and "e" not in digits else 0.0
-        return Stated(name, float(value), slack) if abs(value) < 1e15 and math.isfinite(value) else None
+    if isinstance(value, int | Decimal):
+        exponent = value.as_tuple().exponent if isinstance(value, Decimal) else 0
+        slack = 0.5 * math.pow(10.0, exponent) if isinstance(exponent, int) and exponent < 0 else 0.0
+        value = float(value)
+        return Stated(name, value, slack) if math.isfinite(value) and abs(value) < 1e15 else None
     if isinstance(value, str) and (found := _NUMBER.match(value)) and len(found[1]) < 30:
         factor = _UNITS.get(found[2], 1)
         digits = found[1].partition(".")[2]
@@ -207,5 +209,5 @@ def _by_seed(value: Any) -> Iterator[SeedClaim]:
             run = run if isinstance(run, str) else ""
             yield SeedClaim(name, _first(row, _SCORE), _first(row, _TOTAL), _first(row, _LOSS), run)
         else:
-            bpb = _stated("val_bpb", row) if isinstance(row, float | str) else None
+            bpb = _stated("val_bpb", row) if isinstance(row, Decimal | str) else None
             yield SeedClaim(name, bpb if bpb and 0 < bpb.value < 20 else None)
