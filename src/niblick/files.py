@@ -15,6 +15,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,19 +37,21 @@ JSON_DIGITS = 20
 """Digits of an integer at most: those of 64 bits."""
 
 
-def parse_json(text: str | bytes, *, lenient: bool = False, pairs: bool = True, most: int = JSON_MOST) -> Any:
+def parse_json(
+    text: str | bytes, *, lenient: bool = False, exact: bool = False, pairs: bool = True, most: int = JSON_MOST
+) -> Any:
     """Read JSON, whoever wrote it: every JSON that niblick reads comes through here, but for the header of an artifact.
 
     Raises ValueError for what is no JSON; for more than `most` bytes, JSON_DEPTH levels or JSON_DIGITS digits of an
     integer; for numbers that are not finite; and, where `pairs` matter, for half a surrogate pair. Where `lenient`,
-    such numbers are None.
+    such numbers are None. Where `exact`, which is lenient, numbers with a point are Decimals.
     """
     if len(text) > most:
         raise ValueError(f"it has {len(text):,} bytes, and at most {most:,} are read")
     if isinstance(text, bytes | bytearray):
         text = text.decode(json.detect_encoding(text))
     try:
-        data = (_LENIENT if lenient else _STRICT).decode(text.removeprefix("\ufeff"))
+        data = (_EXACT if exact else _LENIENT if lenient else _STRICT).decode(text.removeprefix("\ufeff"))
     except RecursionError:
         raise ValueError(_DEEP) from None
     if text.count("[") + text.count("{") > JSON_DEPTH:
@@ -83,6 +86,7 @@ _LENIENT = json.JSONDecoder(
     parse_float=lambda text: None if math.isinf(value := float(text)) else value,
     parse_constant=lambda name: None,
 )
+_EXACT = json.JSONDecoder(parse_int=_LENIENT.parse_int, parse_float=Decimal, parse_constant=_LENIENT.parse_constant)
 
 
 def _check_depth(data: Any) -> None:

@@ -11,18 +11,18 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 
-from niblick.audit.flow_assignments import Assignments, joined
+from niblick.audit.flow_assignments import joined
 from niblick.audit.flow_calls import called, foreign
-from niblick.audit.flow_events import TooLarge
-from niblick.audit.flow_values import VAL, Function, Scope, Value, blend, const, elements
+from niblick.audit.flow_events import Finding, TooLarge
+from niblick.audit.flow_loops import Loops
+from niblick.audit.flow_values import VAL, Function, Scope, Value, blend, const
 from niblick.audit.unpacking import Layer
 
 _DEEPEST = 30
 _WITHOUT_GRADIENTS = ("no_grad", "inference_mode")
-_LEAVES = ast.Return | ast.Continue | ast.Break | ast.Raise
 
 
-class Flow(Assignments):
+class Flow(Loops):
     """Goes through one script."""
 
     def __init__(self, layer: Layer) -> None:
@@ -42,6 +42,7 @@ class Flow(Assignments):
                 self._module(name)
             self.finish()
             named = self._asked_for()
+            self.unreached |= set(self._learners(named))
             for last in (False, True):  # what nothing names comes first: it calls the others
                 for owner in [scope, *self.modules.values()]:
                     self._uncalled(owner, set() if last else named)
@@ -49,6 +50,16 @@ class Flow(Assignments):
             self.too_large = True
         self.finish()
         return self
+
+    def _learners(self, named: set[str]) -> Iterator[Finding]:
+        """Functions that take gradients, are handed on by name, and were not come to: who runs them is not seen."""
+        for tree in [self.layer.tree, *self.layer.modules.values()]:
+            for node in ast.walk(tree):
+                if not isinstance(node, ast.FunctionDef) or id(node) in self.entered or node.name not in named:
+                    continue
+                lines = [getattr(inner, "lineno", 0) for inner in ast.walk(node) if called(inner) == "backward"]
+                if lines:
+                    yield Finding(lines[0], f"{node.name} learns by gradients, and who calls it was not followed")
 
     def _asked_for(self) -> set[str]:
         """All names and attributes that the script mentions."""
@@ -120,7 +131,8 @@ class Flow(Assignments):
         try:
             if isinstance(body, ast.Lambda):
                 return self.value(body.body, scope)
-            self.block(body.body, scope)
+            with self.within():
+                self.block(body.body, scope)
         finally:
             self.active.pop()
             self.lines.pop()
@@ -218,14 +230,7 @@ class Flow(Assignments):
 
     def block(self, body: Sequence[ast.stmt], scope: Scope) -> bool:
         """Go through statements. Returns whether nothing after them is reached."""
-        return any(self.statement(node, scope) for node in self._reached(body))
-
-    @staticmethod
-    def _reached(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-        for node in body:
-            yield node
-            if isinstance(node, _LEAVES):
-                return
+        return any(self.statement(node, scope) for node in self.reached(body))
 
     def statement(self, node: ast.stmt, scope: Scope) -> bool:
         """Go through one statement. Returns whether it leaves the block."""
@@ -247,7 +252,7 @@ class Flow(Assignments):
             case ast.If():
                 return self._if(node, scope)
             case ast.For() | ast.AsyncFor() | ast.While():
-                self._loop(node, scope)
+                self.loop(node, scope)
             case ast.With() | ast.AsyncWith():
                 for item in node.items:
                     value = self.value(item.context_expr, scope)
@@ -295,12 +300,15 @@ class Flow(Assignments):
         if test.truth is not None:
             return self.block(node.body if test.truth else node.orelse, scope)
         self._compared(node, test)
-        before = dict(scope.names)
+        before, fork = dict(scope.names), self.fork()
         self.branches += 1
-        ended = self.block(node.body, scope)
+        ended = self._arm(node.body, scope, (fork, 0), test)
         one, scope.names = scope.names, before
-        other_ended = self.block(node.orelse, scope)
+        other_ended = self._arm(node.orelse, scope, (fork, 1), test)
         self.branches -= 1
+        if ended != other_ended:  # what follows is only reached by the other branch
+            self.arms.append((fork, int(ended)))
+            self.cuts.append(test.place)
         if other_ended and not ended:
             scope.names = one
         elif not ended:
@@ -310,6 +318,13 @@ class Flow(Assignments):
         if "<returned>" in one:
             scope.names.setdefault("<returned>", one["<returned>"])
         return ended and other_ended
+
+    def _arm(self, body: Sequence[ast.stmt], scope: Scope, arm: tuple[int, int], test: Value) -> bool:
+        """Go through one branch of a condition, knowing that the other is not gone through."""
+        with self.within():
+            self.arms.append(arm)
+            self.cuts.append(test.place)
+            return self.block(body, scope)
 
     def _branch(self, body: Sequence[ast.stmt], scope: Scope) -> None:
         before = dict(scope.names)
@@ -335,101 +350,6 @@ class Flow(Assignments):
             self.find("corrections", node.lineno, what)
         elif test.trials:
             self.choose(test, node)
-
-    # Loops
-
-    def _loop(self, node: ast.For | ast.AsyncFor | ast.While, scope: Scope) -> None:
-        counters = {
-            inner.target.id for inner in ast.walk(node)
-            if isinstance(inner, ast.AugAssign) and isinstance(inner.target, ast.Name)
-        }  # fmt: skip
-        source = None if isinstance(node, ast.While) else self.value(node.iter, scope)
-        if isinstance(node, ast.While):
-            self.value(node.test, scope)
-        for at in range(self._passes(node, scope)):
-            self.loops.append((node.lineno, at))
-            for name in counters & scope.names.keys():
-                value = scope.names[name]
-                if value.traits & {"const"} and not value.costs:
-                    scope.names[name] = Value(traits={"const"}, place=frozenset([(node.lineno, at)]))
-            if not isinstance(node, ast.While) and source is not None:
-                self.bind(node.target, self._element(node.iter, source, node.lineno, at, scope), scope)
-            self.block(node.body, scope)
-            self.loops.pop()
-        self.block(node.orelse, scope)
-
-    def _passes(self, node: ast.For | ast.AsyncFor | ast.While, scope: Scope) -> int:
-        if isinstance(node, ast.While):
-            return 2
-        if called(node.iter) == "range" and isinstance(node.iter, ast.Call) and len(node.iter.args) == 1:
-            number = self.value(node.iter.args[0], scope).number
-            if number is not None:
-                return max(0, min(2, number))
-        if isinstance(node.iter, ast.Tuple | ast.List) and len(node.iter.elts) == 1:
-            return 1
-        return 2
-
-    def _element(self, node: ast.expr, source: Value, loop: object, at: int, scope: Scope) -> Value:
-        """What a loop gets from `node` in its pass `at`."""
-        name = called(node)
-        if isinstance(node, ast.Call) and name in ("range", "trange"):
-            parts = [self.value(part, scope) for part in node.args]
-            out = Value(traits={"const"}, place=frozenset([(loop, at)]).union(*(part.place for part in parts)))
-            if len(node.args) == 1 or parts[0].number == 0:
-                stop = node.args[0] if len(node.args) == 1 else node.args[1]
-                number = self.value(stop, scope).number
-                out.rank, out.stop = ("last" if at else "first"), re.sub(r"\s", "", ast.unparse(stop))
-                out.last = number - 1 if number is not None else None
-                if number == 1:
-                    out.number, out.rank = 0, ""
-            return out
-        if isinstance(node, ast.Call) and name in ("enumerate", "zip") and node.args:
-            parts = [self._element(part, self.value(part, scope), loop, at, scope) for part in node.args if
-                     not isinstance(part, ast.Constant)]  # fmt: skip
-            counter = Value(traits={"const"}, place=frozenset([(loop, at)]), rank="last" if at else "first")
-            items = [counter, *parts[:1]] if name == "enumerate" else parts
-            out = blend(items)
-            out.items = items
-            return out
-        if isinstance(node, ast.Call) and name in ("tqdm", "reversed", "list", "iter") and node.args:
-            return self._element(node.args[0], source, loop, at, scope)
-        return elements(source, loop, at)
-
-    def run_loop(
-        self, node: ast.AST, generators: Sequence[ast.comprehension], body: Sequence[ast.expr], scope: Scope
-    ) -> Value:
-        """The values of a comprehension."""
-        inner = Scope(scope)
-        out, values = Value(traits={"list"}), list[Value]()
-        known = generators[0].iter
-        passes = len(known.elts) if isinstance(known, ast.Tuple | ast.List) and len(generators) == 1 else 0
-
-        def go(level: int) -> None:
-            if level == len(generators):
-                for part in body:
-                    value = self.value(part, inner)
-                    values.append(value)
-                    self.settle(value, getattr(node, "lineno", 0), summed=True)
-                    out.take(value)
-                    out.place |= value.place
-                    if value.function is not None:
-                        out.function = value.function
-                return
-            one = generators[level]
-            source = self.value(one.iter, inner)
-            for at in range(passes if 0 < passes < 9 else 2):
-                loop = (getattr(node, "lineno", 0), getattr(node, "col_offset", 0), level)
-                self.loops.append((loop, at))
-                self.bind(one.target, self._element(one.iter, source, loop, at, inner), inner)
-                for test in one.ifs:
-                    self.value(test, inner)
-                go(level + 1)
-                self.loops.pop()
-
-        go(0)
-        if passes and len(values) == passes:
-            out.items = values
-        return out
 
 
 def _module_value(name: str) -> Value:

@@ -53,6 +53,7 @@ class Assignments(Calls):
     def _set_entry(self, target: ast.Subscript, value: Value, scope: Scope) -> None:
         owner, index = self.value(target.value, scope), self.value(target.slice, scope)
         keys = [part for part in each([index]) if part.val() and not part.traits & {"bool", "text"}]
+        self.scaled(target, owner, index)
         self.settle(value, target.lineno, summed=True)
         if keys and not owner.regions and not value.costs:
             self.learn(blend(keys), [owner], target.lineno, "counts", must_be_scored=False)
@@ -73,6 +74,7 @@ class Assignments(Calls):
             self._set_entry_by(target, node, value, scope)
             return
         own = self.value(target, scope)
+        self.scaled(node, own, value)
         if isinstance(node.op, ast.BitXor):
             self.mixed(node, [own, value], "XOR")
             own.traits.add("key")
@@ -93,6 +95,7 @@ class Assignments(Calls):
     def _set_entry_by(self, target: ast.Subscript, node: ast.AugAssign, value: Value, scope: Scope) -> None:
         owner, index = self.value(target.value, scope), self.value(target.slice, scope)
         keys = [part for part in each([index]) if part.val() and not part.traits & {"bool", "text"}]
+        self.scaled(node, owner, value)
         if "key" in index.traits:
             index.traits.add("used alone")
         if keys and not value.costs and not owner.regions:

@@ -52,6 +52,7 @@ _SHOWS = (
     "logln",
 )
 _WRAPS = ("compile", "partial", "wraps", "jit", "script", "DDP", "DistributedDataParallel", "checkpoint_wrapper")
+_POSITIONS = ("nonzero", "argwhere", "flatnonzero")
 _COSTS = ("cross_entropy", "nll_loss", "gather", "take_along_dim", "take_along_axis", "binary_cross_entropy")
 _CALIBRATES = ("hessian", "calib", "awq", "gptq", "smoothquant", "collect_stat", "act_stat", "activation_stat")
 _KNOWN = frozenset(
@@ -236,7 +237,7 @@ class Calls(Expressions):
         for value in everything:
             self.settle(value, line, summed=True)
             owner.take(value)
-            owner.place |= value.place
+            owner.place |= value.place | self.chosen_by(value, self.cuts)
             owner.makers |= value.makers
         if name in ("append", "extend", "insert", "push", "appendleft"):
             owner.items = None
@@ -284,11 +285,19 @@ class Calls(Expressions):
             out.traits = (out.traits - {"target", "key"}) | {"bool"}
         if name in ("len", "numel", "size", "dim", "nelement", "stat", "perf_counter", "time"):
             return Value(traits={"const"}, place=out.place)
+        if name in _POSITIONS and any("bool" in part.traits for part in parts):
+            return Value(traits={"const"}, place=out.place)  # where something stands is no text, as a count is none
         return out
 
     def _noted(self, node: ast.Call, name: str, owner: Value | None, everything: list[Value], out: Value) -> None:
         """What calls say of costs: shown, settled, chosen by; and keys."""
         line = node.lineno
+        if name in ("masked_fill", "masked_fill_", "where", "index_fill", "mul", "mul_"):
+            parts = everything if owner is None else [owner, *everything]
+            for cost in parts:
+                self.scaled(node, cost, blend([part for part in parts if part is not cost]))
+        if name == "compress" and any(value.val() for value in everything):
+            self.find("corrections", line, "validation text is packed, to be known before it is scored")
         if name in _SHOWS:
             for value in everything:
                 self.show(value)

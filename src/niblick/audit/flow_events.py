@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from niblick.audit.flow_values import Cost, Learned, Region, Value, blend
+from niblick.audit.flow_values import Cost, Learned, Place, Region, Value, blend
 
 MOST_STEPS = 600_000
 """Expressions that are looked at before a script counts as too large to follow."""
@@ -34,6 +34,8 @@ class Events:
         self.uses: set[Finding] = set()
         self.guarded: set[Finding] = set()
         self.unfollowed: set[Finding] = set()
+        self.unreached: set[Finding] = set()
+        """Learning that stands where nothing was seen to call it."""
         self.backward = 0
         self.scored: dict[Region, int] = {}
         self.followed = False
@@ -46,6 +48,11 @@ class Events:
         self.lines: list[int] = []
         """Lines of the calls that lead here."""
         self.loops: list[tuple[object, int]] = []
+        self.arms: list[tuple[int, int]] = []
+        """The branches that are gone through: (which condition, which branch)."""
+        self.cuts: list[Place] = []
+        """What the conditions depend on that are gone through."""
+        self.forks = 0
         self.hooks: list[Value] = []
         self.extended: dict[int, tuple[Value, int]] = {}
         """Keys that a newer token was mixed into, by the key before."""
@@ -53,6 +60,26 @@ class Events:
     def find(self, check: str, line: int, what: str) -> None:
         """Note something that a person should look at."""
         self.found.setdefault(check, {})[Finding(line, what)] = None
+
+    def fork(self) -> int:
+        """A condition is come to: its number."""
+        self.forks += 1
+        return self.forks
+
+    def scaled(self, node: ast.AST, cost: Value, by: Value) -> None:
+        """What targets cost is scaled by whether they are what is stored for them: those that match may be free."""
+        if cost.costs and "matched" in by.traits and any(one.region.text == "val" for one in cost.costs):
+            what = "what a target costs is changed by whether it equals a stored token"
+            self.find("target in predictions", getattr(node, "lineno", 0), what)
+
+    def chosen_by(self, value: Value, tests: Iterable[Place]) -> Place:
+        """What else a value belongs to, that is kept under conditions: `if start < end_of_chunk` cuts starts by chunk.
+
+        A condition on another loop alone (`if epoch == 1`) tells nothing of which part of the text a value stands for.
+        """
+        loops = [loop for loop, _ in value.place]
+        own = {mark for mark in value.place if loops.count(mark[0]) == 1}
+        return frozenset(mark for test in tests if own & test for mark in test)
 
     def step(self) -> None:
         """Count what is looked at."""
@@ -70,7 +97,7 @@ class Events:
             if part.is_state:
                 out.makers[id(part.root)] = part.root
         if who is not None:
-            out.learned |= who.all_learned()
+            out.learned |= who.inner_learned()
             out.makers |= who.makers
             out.chosen |= who.chosen
         if out.regions and not any(part.regions for part in given):
@@ -94,7 +121,7 @@ class Events:
             return
         late = {cost for cost in out.costs if cost.after is not None}
         for region in out.val():
-            known = [one for one in out.learned if one.region.overlaps(region)]
+            known = [one for one in out.learned if one.region.overlaps(region) and not one.excludes(self.arms)]
             after = min(known, key=lambda one: one.line) if known else None
             late.add(Cost(self.steps, region, line, after))
         out.costs, out.learned = late, set()
@@ -105,7 +132,7 @@ class Events:
         for state in into:
             state.root.traits.add("trained")
         for region in value.val():
-            one = Learned(region, line, how)
+            one = Learned(region, line, how, frozenset(self.arms))
             for state in into:
                 state.root.learned.add(one)
             if not must_be_scored:

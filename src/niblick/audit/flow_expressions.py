@@ -97,7 +97,8 @@ class Expressions(Events):
             case ast.UnaryOp():
                 value = self.value(node.operand, scope)
                 if isinstance(node.op, ast.Not):
-                    return Value(traits={"bool"}, truth=None if value.truth is None else not value.truth)
+                    truth = None if value.truth is None else not value.truth
+                    return Value(traits={"bool"}, truth=truth, place=value.place)
                 out = blend([value])
                 if isinstance(node.op, ast.USub) and value.number is not None:
                     out.number = -value.number
@@ -231,6 +232,8 @@ class Expressions(Events):
         out.traits = (out.traits - {"const", "target", "key", "dist"}) | {"bool"}
         if "target" in left.traits | rights[0].traits and isinstance(node.ops[0], ast.Eq):
             out.traits.add("onehot")
+        if len(rights) == 1 and isinstance(node.ops[0], ast.Eq | ast.NotEq) and _stored(left, rights[0]):
+            out.traits.add("matched")
         if "main" in left.traits:
             out.truth = True
         elif len(rights) == 1:
@@ -258,6 +261,8 @@ class Expressions(Events):
             return self.ask(node, None, [left, right], "a matrix product")
         if isinstance(op, ast.Mult | ast.Add | ast.Sub | ast.Div | ast.Pow):
             self._bent(node, left, right)
+            self.scaled(node, left, right)
+            self.scaled(node, right, left)
             if "onehot" in out.traits and "dist" in out.traits:
                 out.traits -= {"onehot", "dist", "of target"}  # the target's own place in it
         if left.number is not None and right.number is not None:
@@ -344,6 +349,14 @@ class Expressions(Events):
         return out
 
 
+def _stored(left: Value, right: Value) -> bool:
+    """Whether a target is compared with a token that is looked up and is none of the text at hand."""
+    for target, other in ((left, right), (right, left)):
+        if "target" in target.traits and "token" in other.traits and other.is_state and not other.costs:
+            return True
+    return False
+
+
 def _traits_of(index: Value) -> set[str]:
     return {trait for item in index.items or [] for trait in item.traits}
 
@@ -368,7 +381,7 @@ def part_of(base: Value, index: Value, cut: ast.expr) -> Value:
     if isinstance(last, ast.Slice) and base.traits.isdisjoint({"dist", "list", "key"}):
         if _is_next(last.lower):
             out.traits.add("target")
-        elif last.upper is not None:
+        elif last.upper is not None and (_negative(last.upper) or "target" not in base.traits):
             out.traits -= {"target"}
     return out
 

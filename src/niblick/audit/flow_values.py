@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+_NESTED, _MOST_FIELDS = 3, 60
+"""How deep attributes of attributes are looked into, and how many of them."""
+
 Place = frozenset[tuple[object, int]]
 """(loop or cut, pass) of everything that an index depends on."""
 
@@ -47,6 +50,13 @@ class Learned:
     region: Region
     line: int
     how: str
+    arms: frozenset[tuple[int, int]] = frozenset()
+    """The branches of conditions it stands in: (which condition, which branch)."""
+
+    def excludes(self, arms: Iterable[tuple[int, int]]) -> bool:
+        """Whether what stands in these branches runs only where this did not: the other branch of a condition."""
+        mine = dict(self.arms)
+        return any(mine.get(fork, arm) != arm for fork, arm in arms)
 
 
 @dataclass(frozen=True)
@@ -148,6 +158,17 @@ class Value:
         """What this, or what it is an attribute of, has learned."""
         return self.learned if self.base is None else self.learned | self.base.all_learned()
 
+    def inner_learned(self) -> set[Learned]:
+        """What this has learned, with all that is kept in its attributes: tables and memories of a model."""
+        found, seen, level = set[Learned](), {id(self)}, [self]
+        for _ in range(_NESTED):
+            inner = [value for one in level for name, value in one.fields.items() if name != "<class>"]
+            for one in level:
+                found |= one.all_learned()
+            level = [one for one in inner if id(one) not in seen and one.function is None][:_MOST_FIELDS]
+            seen |= {id(one) for one in level}
+        return found
+
     def take(self, other: Value) -> None:
         """Take in what another value is made of, in place."""
         self.regions |= other.regions
@@ -164,7 +185,7 @@ class Value:
             self.number = None
 
 
-KEPT = {"target", "token", "dist", "onehot", "of target", "key"}
+KEPT = {"target", "token", "dist", "onehot", "of target", "key", "matched"}
 """Traits that are handed on."""
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from niblick.audit.checks import Check, Status, Strength, failed, look, not_applicable, passed
+from niblick.audit.checks import Check, failed, look, not_applicable, passed
+from niblick.audit.form_claims import absent, agrees, agrees_on_average, inner_claims, over_cap, row
 from niblick.audit.log_checks import audit_log
 from niblick.audit.script_checks import audit_script
 from niblick.challenge import rules
@@ -32,9 +33,6 @@ LARGE_SCRIPT = 1 << 20
 
 SMALL_FILES = 100_000
 """Bytes of other files (tokenizers, shell scripts) that are named, and no more."""
-
-EXACT = 5e-7
-"""BPB by which a stated score may differ from a log's beside what its digits leave open."""
 
 CODE_SHARE = 0.01
 """Share by which the code that a log weighed may differ from what is shipped: a script made anew, not another one."""
@@ -162,7 +160,8 @@ def folder_checks(folder: Folder) -> list[Check]:
             found = [not_applicable("script", str(error), "look")]
         checks += [replace(check, name=f"{name}: {check.name}") for check in found]
     for log in folder.logs:
-        found = audit_log(read_text(folder.path / log.name), shipped_code=folder.code)
+        beyond = folder.form.beyond if folder.form is not None else ""
+        found = audit_log(read_text(folder.path / log.name), shipped_code=folder.code, beyond=beyond)
         checks += [replace(check, name=f"{log.name}: {check.name}") for check in found]
     if folder.left_out:
         said = f"without a line of a challenge log, and left out: {', '.join(folder.left_out[:8])}"
@@ -173,12 +172,6 @@ def folder_checks(folder: Folder) -> list[Check]:
 # What is claimed, and what stands against it
 
 
-def row(name: str, claim: str, evidence: str, status: Status, strength: Strength = "stated") -> Check:
-    """A claim beside its evidence; these are shown as a table at the end of the report."""
-    detail = f"{claim}; {evidence}" if claim else evidence
-    return Check(f"claim: {name}", status, detail, {"claim": claim, "evidence": evidence}, strength)
-
-
 def claims(folder: Folder) -> list[Check]:
     """All claims of a folder, each with its evidence and verdict."""
     if folder.form is None:
@@ -187,6 +180,8 @@ def claims(folder: Folder) -> list[Check]:
     form = folder.form
     return [
         *_score(folder, form),
+        *inner_claims(form),
+        *_loss(folder, form),
         *_seed_scores(folder, form),
         _code(folder, form),
         _model(folder, form),
@@ -196,65 +191,111 @@ def claims(folder: Folder) -> list[Check]:
     ]
 
 
-def _absent(name: str, form: Form) -> Check:
-    return row(name, "", f"{form.path.name} does not state it", "not applicable")
-
-
-def _agrees(stated: Stated, values: list[float]) -> bool:
-    return any(abs(stated.value - value) <= stated.slack + EXACT for value in values)
-
-
 def _score(folder: Folder, form: Form) -> Iterator[Check]:
     """The score is that of a log, or the mean of several; and the mean of the seeds that the form states itself."""
     name, stated = "score", form.bpb
     if stated is None:
-        yield _absent(name, form)
+        yield absent(name, form)
         return
     claim = f"{form.path.name} says {stated.name} {stated.text}"
-    own = [seed.bpb.value for seed in form.seeds if seed.bpb is not None]
-    if own and not _agrees(stated, [statistics.mean(own), statistics.median(own), *own]):
+    own = [seed.value for seed in form.own_scores]
+    if own and not (agrees(stated, own) or agrees_on_average(stated, own)):
         mean = f"the mean of its own {len(own)} seeds is {statistics.mean(own):.6f}"
         yield row(name, claim, mean, "fail")
         return
     scored = [log for log in folder.logs if log.scores]
-    if not scored:
+    if told := _witness(stated, scored):
+        yield row(name, claim, told, "pass")
+    elif not scored:
         told = "no log gives a score" if folder.logs else "there is no log"
-        yield row(name, claim, told + (", but it is the mean of its own seeds" if own else ""), "not applicable")
-        return
-    bests = [log.best for log in scored if log.best is not None]
-    every = [score for log in scored for score in log.scores]
-    if _agrees(stated, [*every, statistics.mean(bests), statistics.median(bests)]):
-        yield row(name, claim, f"{_named(scored)} {'say' if len(scored) > 1 else 'says'} so", "pass")
+        same = "one of its own seeds" if len(own) == 1 or agrees(stated, own) else "the mean of its own seeds"
+        yield row(name, claim, told + (f", but it is {same}" if own else ""), "not applicable")
     elif len(scored) < len(form.seeds):
-        told = f"{len(scored)} logs of {len(form.seeds)} seeds are there: the mean cannot be made again"
+        one = next((s.seed for s in form.seeds if s.bpb is not None and agrees(stated, [s.bpb.value])), "")
+        told = f"{len(scored)} logs of {len(form.seeds)} seeds are there: "
+        told += (
+            f"it is the form's own score of seed {one}, whose log is not" if one else "the mean cannot be made again"
+        )
         yield row(name, claim, told, "not applicable")
     else:
         told = ", ".join(f"{log.name} {log.best:.8g}" for log in scored[:4] if log.best is not None)
         yield row(name, claim, f"the logs say otherwise: {told}", "fail")
 
 
+def _witness(stated: Stated, logs: list[Log]) -> str:
+    """Which log or logs give a score, in words; "" if none do."""
+    bests = [log.best for log in logs if log.best is not None]
+    mean = f"; the mean of all {len(bests)} is {statistics.mean(bests):.6f}" if len(bests) > 1 else ""
+    for log in sorted(logs, key=lambda log: not agrees(stated, [log.best] if log.best is not None else [])):
+        if agrees(stated, log.scores):
+            return f"{log.name} says so{mean}"
+    if len(bests) > 1 and agrees_on_average(stated, bests):
+        return f"the mean of {len(bests)} logs: {', '.join(f'{best:.6g}' for best in bests[:5])}"
+    return ""
+
+
+def _loss(folder: Folder, form: Form) -> Iterator[Check]:
+    """The loss in nats per token is that of a log, or the mean of several, as the score is."""
+    name, stated = "loss", form.loss
+    told = [[float(c.loss) for c in log.run.finals if c.loss is not None] for log in folder.logs]
+    losses = [one for one in told if one]
+    if stated is None or not losses:
+        return
+    claim = f"{form.path.name} says {stated.name} {stated.text}"
+    bests = [min(one) for one in losses]
+    if agrees(stated, [loss for one in losses for loss in one]):
+        yield row(name, claim, "a log says so", "pass")
+    elif agrees_on_average(stated, bests):
+        yield row(name, claim, f"the mean of {len(bests)} logs", "pass")
+    elif len(losses) < len(form.seeds):
+        yield row(name, claim, f"{len(losses)} logs of {len(form.seeds)} seeds are there", "not applicable")
+    else:
+        said = ", ".join(f"{loss:.8g}" for loss in bests[:4])
+        yield row(name, claim, f"the logs say otherwise: {said}", "fail")
+
+
 def _seed_scores(folder: Folder, form: Form) -> Iterator[Check]:
-    by_seed = {log.seed: log for log in folder.logs if log.seed and log.scores}
+    """What is stated of a seed is what a log of that seed says; training and scoring may have a log each."""
     for seed in form.seeds:
-        yield from _seed_score(form, seed, by_seed.get(seed.seed))
+        logs = [log for log in folder.logs if log.seed == seed.seed]
+        yield from _seed_score(form, seed, [log for log in logs if log.scores])
+        yield from _seed_total(form, seed, logs, [path.stat().st_size for path in folder.scripts])
 
 
-def _seed_score(form: Form, seed: SeedClaim, log: Log | None) -> Iterator[Check]:
+def _seed_score(form: Form, seed: SeedClaim, logs: list[Log]) -> Iterator[Check]:
     if seed.bpb is None:
         return
     name, claim = f"seed {seed.seed}", f"{form.path.name} says {seed.bpb.text} of seed {seed.seed}"
-    if log is None:
+    agreeing = [log for log in logs if agrees(seed.bpb, log.scores)]
+    if not logs:
         yield row(name, claim, "there is no log of this seed with a score", "not applicable")
-    elif _agrees(seed.bpb, log.scores):
-        yield row(name, claim, f"{log.name} says so", "pass")
+    elif agreeing:
+        yield row(name, claim, f"{agreeing[0].name} says so", "pass")
     else:
-        yield row(name, claim, f"{log.name} says {log.best:.8g}", "fail")
+        told = ", ".join(f"{log.name} says {log.best:.8g}" for log in logs[:3] if log.best is not None)
+        yield row(name, claim, told, "fail")
+
+
+def _seed_total(form: Form, seed: SeedClaim, logs: list[Log], scripts: list[int]) -> Iterator[Check]:
+    """The bytes that are stated of a seed are under the cap, and what its logs add up to."""
+    if seed.total is None:
+        return
+    name, claim = f"total of seed {seed.seed}", f"{form.path.name} says {seed.total.name} {seed.total.text}"
+    if seed.total.value - seed.total.slack > rules.CAP_BYTES:
+        yield over_cap(name, claim, form)
+        return
+    totals = [float(s.said.size) for log in logs for s in log.run.sizes if s.said.what == "total" and not s.said.slack]
+    models = [s.said.size for log in logs for s in log.run.sizes if s.said.what == "model" and not s.said.slack]
+    totals += [float(model + code) for model in models for code in [*scripts, 0]]
+    if totals:
+        same = any(abs(total - seed.total.value) <= seed.total.slack for total in totals)
+        yield row(name, claim, f"its log adds up to {_counted(totals)}", "pass" if same else "fail")
 
 
 def _code(folder: Folder, form: Form) -> Check:
     name, stated = "code", form.code
     if stated is None:
-        return _absent(name, form)
+        return absent(name, form)
     claim = f"{form.path.name} says {stated.name} {stated.text}"
     if not folder.scripts:
         return row(name, claim, "there is no script to weigh", "not applicable")
@@ -282,7 +323,7 @@ def _packed(script: Path | None) -> bool:
 def _model(folder: Folder, form: Form) -> Check:
     name, stated = "weights", form.model
     if stated is None:
-        return _absent(name, form)
+        return absent(name, form)
     claim = f"{form.path.name} says {stated.name} {stated.text}"
     sizes = {folder.name(path): path.stat().st_size for path in folder.artifacts}
     if sizes:
@@ -300,11 +341,12 @@ def _total(folder: Folder, form: Form) -> Iterator[Check]:
     """The total is under the cap, and what the files or the logs give."""
     name, stated = "total", form.total
     if stated is None:
-        yield _absent(name, form)
+        if not any(seed.total for seed in form.seeds):  # those are claims of their own
+            yield absent(name, form)
         return
     claim = f"{form.path.name} says {stated.name} {stated.text}"
     if stated.value - stated.slack > rules.CAP_BYTES:
-        yield row(name, claim, f"that is over the cap of {rules.CAP_BYTES:,}", "fail")
+        yield over_cap(name, claim, form)
         return
     weighed, told = _weighed(folder, form)
     if not weighed:
@@ -331,10 +373,14 @@ def _weighed(folder: Folder, form: Form) -> tuple[list[float], str]:
     for log in folder.logs:
         models = [s.said.size for s in log.run.sizes if s.said.what == "model" and not s.said.slack]
         totals += [s.said.size for s in log.run.sizes if s.said.what == "total" and not s.said.slack]
-        totals += [model + code for model in models for code in scripts]
+        counted = [round(form.code.value)] if form.code is not None else []
+        totals += [model + code for model in models for code in [*scripts, *counted]]
     if not totals or len(folder.logs) < len(form.seeds):
         return [], "there is no artifact, and no log of each seed that adds it up"
-    return [*totals, statistics.mean(totals[: len(folder.logs)])], "the logs add up to"
+    average = statistics.mean(totals[: len(folder.logs)])
+    if form.total is not None and average != totals[0] and round(average) == form.total.value:
+        return [average], "the mean of what the logs add up to is"
+    return totals, "the logs add up to"
 
 
 def _digest(folder: Folder, form: Form) -> Iterator[Check]:
@@ -382,6 +428,8 @@ def files(folder: Folder) -> Check:
         largest = ", ".join(f"{file} {size:,}" for size, file in sizes[:4])
         said = f"{total:,} bytes lie in the folder, over the cap of {rules.CAP_BYTES:,}: {largest}"
         return failed(name, said, total=total)
+    if not sizes:
+        return not_applicable(name, "nothing lies there that a run could need: no script, artifact or other file")
     others = [folder.name(path) for path in [*folder.others, *beside]]
     told = f"{total:,} bytes of scripts, artifacts and other files"
     if not others:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from niblick.audit import log_suspicions
-from niblick.audit.checks import Check, failed, not_applicable, passed
+from niblick.audit.checks import Check, failed, look, not_applicable, passed
 from niblick.challenge import rules
 from niblick.challenge.log_line import Quantity
 from niblick.challenge.log_reader import ChallengeLog, Claim, Clock, Sized, read_runs
@@ -33,14 +33,23 @@ LIKELY_WINDOW = 4096
 """Windows of a log that does not say how long they are."""
 
 
-def audit_log(text: str, true_bytes: int = VALIDATION_BYTES, shipped_code: int | None = None) -> list[Check]:
+def audit_log(
+    text: str, true_bytes: int = VALIDATION_BYTES, shipped_code: int | None = None, beyond: str = ""
+) -> list[Check]:
     """All checks of a log: of the last run in it, with the others named.
 
-    `shipped_code` is what the script weighs that lies beside it: logs may have counted its unpacked source.
+    `shipped_code` is what the script weighs that lies beside it: logs may have counted its unpacked source. `beyond` is
+    what the submission says itself of being over the cap.
     """
     runs = read_runs(text)
     log = runs[-1]
-    found = [implied_bytes(log, true_bytes), scores_agree(log), sizes(log, shipped_code), clocks(log), track(log)]
+    found = [
+        implied_bytes(log, true_bytes),
+        scores_agree(log),
+        sizes(log, shipped_code, beyond),
+        clocks(log),
+        track(log),
+    ]
     if not log.empty:
         found += [several_runs(runs)] if len(runs) > 1 else []
         found += log_suspicions.suspicions(runs, VALIDATION_TOKENS)
@@ -181,14 +190,15 @@ def _worse(log: ChallengeLog, best: Claim) -> str:
     )
 
 
-def sizes(log: ChallengeLog, shipped_code: int | None = None) -> Check:
-    """Code and model add up to the total, which is under the cap."""
+def sizes(log: ChallengeLog, shipped_code: int | None = None, beyond: str = "") -> Check:
+    """Code, model and whatever else the log weighs add up to the total, which is under the cap."""
     name = "artifact"
     code, models, totals = ([s for s in log.sizes if s.said.what == what] for what in ("code", "model", "total"))
+    parts = [s for s in log.sizes if s.said.what == "part"]
     if not totals or not code or not models:
         return not_applicable(name, "the log does not say what code and model weigh", "stated")
     for total in totals:
-        if not any(_adds_up(c, m, total) for c in code for m in models):
+        if not any(_adds_up(c, m, total, parts) for c in code for m in models):
             return failed(
                 name,
                 f"line {total.line}: a total of {total.said.size:,} bytes{_of(total)}, but code of "
@@ -201,6 +211,8 @@ def sizes(log: ChallengeLog, shipped_code: int | None = None) -> Check:
             if shipped_code is not None and (said := _as_shipped(total, code, models, shipped_code)):
                 return passed(name, said, "stated", total_bytes=total.said.size)
             said = f"line {total.line}: {total.said.size:,} bytes are over the cap of {rules.CAP_BYTES:,}"
+            if beyond:
+                return look(name, f"{said}, which the submission says itself ({beyond})", line=total.line)
             return failed(name, said, "stated", line=total.line, total=total.said.size)
     if "artifact_bytes" in log.summary:
         line, said = log.summary["artifact_bytes"]
@@ -212,9 +224,12 @@ def sizes(log: ChallengeLog, shipped_code: int | None = None) -> Check:
     return passed(name, told, "stated", total_bytes=largest)
 
 
-def _adds_up(code: Sized, model: Sized, total: Sized) -> bool:
+def _adds_up(code: Sized, model: Sized, total: Sized, parts: Sequence[Sized] = ()) -> bool:
+    """Whether code and model make the total: by themselves, with one other part that is weighed, or with all."""
     slack = code.said.slack + model.said.slack + total.said.slack
-    return abs(code.said.size + model.said.size - total.said.size) <= slack
+    rest = total.said.size - code.said.size - model.said.size
+    choices: list[Sequence[Sized]] = [(), *([part] for part in parts), parts]
+    return any(abs(rest - sum(p.said.size for p in c)) <= slack + sum(p.said.slack for p in c) for c in choices)
 
 
 def _as_shipped(total: Sized, code: list[Sized], models: list[Sized], shipped: int) -> str:

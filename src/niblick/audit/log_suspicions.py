@@ -37,6 +37,8 @@ def suspicions(runs: Sequence[ChallengeLog], tokens: Mapping[str, int]) -> list[
             _tokens(log, tokens),
             _first_loss(log),
             _told_twice(runs),
+            _limits(log),
+            _changed_text(log),
         )
         if check is not None
     ]
@@ -48,7 +50,8 @@ def _better_than_float(log: ChallengeLog) -> Check | None:
     floats = [claim for claim in log.claims if claim.kind == "float"]
     others = {claim.bpb for claim in log.finals if claim.kind in ("sliding", "ttt")}
     plain = [c for c in log.finals if c.kind == "roundtrip" and c.bpb not in others]
-    if not floats or not plain:
+    windows = {log.number("eval_seq_len"), log.number("train_seq_len")} - {None}
+    if not floats or not plain or len(windows) > 1:  # other windows: longer ones alone make a score better
         return None
     final, best = min(plain, key=_bpb), floats[-1]
     averaged = log.averages and not any(claim.step is None for claim in floats)
@@ -147,6 +150,32 @@ def _told(log: ChallengeLog) -> set[tuple[object, ...]]:
     times = {("clock", clock.step, clock.milliseconds) for clock in log.clocks}
     losses = {("loss", step, text) for _, step, text in log.losses}
     return times | losses | {("validation", c.step, c.bpb) for c in log.claims if c.step is not None}
+
+
+def _limits(log: ChallengeLog) -> Check | None:
+    """A figure that is over the limit which its own line gives for it."""
+    for number, said in log.limits:
+        if said.value > said.limit:
+            told = f"line {number}: {said.what} is {said.value:,g}, and the line itself says that it must be under "
+            return look("own limits", f"{told}{said.limit:,g}", line=number)
+    return None
+
+
+_CHANGED = re.compile(
+    r"(?:^|[_-])(case[-_]?fold\w*|lower(?:case)?\w*|uncased|nfkc|ascii|normali[sz]ed|stripped)(?:[_-]|$)"
+)
+
+
+def _changed_text(log: ChallengeLog) -> Check | None:
+    """A data set whose name says that its text is not the challenge's, in a way that cannot be undone."""
+    found = _CHANGED.search(log.dataset.lower())
+    if found is None or "lossless" in log.dataset.lower():
+        return None
+    line = log.tokens_line or (log.trained_on[0] if log.trained_on else 1)
+    told = (
+        f"line {line}: the data set is called {log.dataset}: if {found[1]} cannot be undone, what is scored is another"
+    )
+    return look("text", f"{told} text than the challenge's, which is easier to predict", line=line)
 
 
 def _bpb(claim: Claim) -> float:

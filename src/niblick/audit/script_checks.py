@@ -111,6 +111,10 @@ def _learning(read: Sequence[_Read]) -> Check:
     name = "score-first"
     if found := _found(read, name):
         return _look(name, found)
+    unreached = [(one.layer.where, f) for one in read for f in sorted(one.flow.unreached)]
+    if unreached and any(one.flow.uses for one in read):
+        where, first = unreached[0]
+        return not_applicable(name, f"{where}line {first.line}: {first.what}", "look")
     guarded = [(one.layer.where, f) for one in read for f in sorted(one.flow.guarded)]
     if guarded:
         where, first = guarded[0]

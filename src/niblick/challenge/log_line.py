@@ -35,6 +35,13 @@ _CODE = re.compile(rf"^Code size[^:]{{0,40}}:\s*{_SIZE}")
 _ARTIFACT = re.compile(rf"^artifact[:=]\s*{_SIZE}(.*)$")
 _BUDGET = re.compile(r"^(?:budget|total)[:=]\s*([\d,]+)/[\d,]+")
 _PARTS = re.compile(rf"{_SIZE} model \+ {_SIZE} code")
+_PART = re.compile(rf"^(?!Serialized|Total|Code)([A-Z][\w+-]*(?: [\w+-]+){{0,4}}):\s*{_SIZE}$")
+_LIMIT = re.compile(
+    rf"^(\w+):\s*({NUMBER})\s*(ms|s|bytes|B)? \((?:must be|limit)\s*<=?\s*({NUMBER})\s*(?:ms|s|bytes|B)?\)"
+)
+_TRAINED_ON = re.compile(r"^train_files:\s*(\S+)$")
+_WINDOW = re.compile(r"^eval_seq_len[:=]\s*(\d+)(?:\s+\(.*\))?$")
+_LISTED = re.compile(rf"^([A-Za-z]\w*):\s+({NUMBER}|True|False)$")
 _TOKENS = re.compile(r"(?:^val_loader:.*\btokens[:=]\s*|^val_tokens[:=]\s*)([\d,]+)\s*$")
 _TRAIN_FILES = re.compile(r"^train_loader:.*")
 _DATASET = re.compile(r"datasets/([\w.-]+)/|\bdataset:([\w.-]+)")
@@ -158,9 +165,9 @@ class WarmupLine:
 
 @dataclass(frozen=True, slots=True)
 class SizeLine:
-    """Bytes of code, of an export's weights, or of both; `slack` is what rounding leaves open."""
+    """Bytes of code, of an export's weights, of all, or of a part under its own name; rounding leaves `slack` open."""
 
-    what: Literal["code", "model", "total"]
+    what: Literal["code", "model", "total", "part"]
     name: str
     size: int
     slack: int
@@ -189,6 +196,15 @@ class ScoringTimeLine:
 
     what: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitLine:
+    """A figure beside the limit that the line itself gives for it."""
+
+    what: str
+    value: float
+    limit: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +239,7 @@ Line = (
     | TokensLine
     | TrainFilesLine
     | ScoringTimeLine
+    | LimitLine
     | SeedLine
     | SummaryLine
     | SettingsLine
@@ -302,7 +319,7 @@ def _plain(number: str) -> str:
     return number.replace(",", "")
 
 
-def _sized(what: Literal["code", "model", "total"], name: str, number: str, unit: str) -> SizeLine:
+def _sized(what: Literal["code", "model", "total", "part"], name: str, number: str, unit: str) -> SizeLine:
     quantity, factor = Quantity(number), _UNITS[unit]
     return SizeLine(
         what, name, round(quantity.value * factor), 0 if factor == 1 else int(0.5 * quantity.digit * factor)
@@ -324,6 +341,8 @@ def _sizes(text: str) -> tuple[Line, ...]:
         return (_sized("total", "", found[1], "bytes"),)
     if found := _PARTS.search(text):
         return (_sized("model", "", found[1], found[2]), _sized("code", "", found[3], found[4]))
+    if found := _PART.match(text):
+        return (_sized("part", found[1], found[2], found[3]),)
     return ()
 
 
@@ -332,9 +351,15 @@ def _data(text: str) -> tuple[Line, ...]:
     dataset = (named[1] or named[2]) if named else ""
     if found := _TOKENS.match(text):
         return (TokensLine(int(found[1].replace(",", "")), dataset),)
+    if found := _TRAINED_ON.match(text):
+        return (TrainFilesLine(dataset, _validation_files(text)),)
     if _TRAIN_FILES.match(text) and ("dataset" in text or "pattern" in text):
-        return (TrainFilesLine(dataset, bool(re.search(r"fineweb_val_|[_/]val[_*/]", text))),)
+        return (TrainFilesLine(dataset, _validation_files(text)),)
     return ()
+
+
+def _validation_files(text: str) -> bool:
+    return bool(re.search(r"fineweb_val_|[_/]val[_*/]|[_-](?:val|validation)[-_]?only\b", text))
 
 
 def _seeds(text: str) -> tuple[Line, ...]:
@@ -354,12 +379,21 @@ def _times(text: str) -> tuple[Line, ...]:
     return ()
 
 
+def _limits(text: str) -> tuple[Line, ...]:
+    found = _LIMIT.match(text)
+    return (LimitLine(found[1], Quantity(found[2]).value, Quantity(found[4]).value),) if found else ()
+
+
 def _summary(text: str) -> tuple[Line, ...]:
     found = _SUMMARY.match(text)
     return (SummaryLine(found[1], _plain(found[2])),) if found else ()
 
 
 def _settings(text: str) -> tuple[Line, ...]:
+    if found := _WINDOW.match(text):
+        return (SettingsLine((("eval_seq_len", found[1]),)),)
+    if found := _LISTED.match(text):
+        return (SettingsLine(((found[1], found[2]),)),)
     pairs = [_SETTING.match(token) for token in text.split()]
     return (SettingsLine(tuple((pair[1], pair[2]) for pair in pairs if pair)),) if pairs and all(pairs) else ()
 
@@ -373,6 +407,7 @@ _READERS: tuple[Callable[[str], tuple[Line, ...]], ...] = (
     _score,
     _sizes,
     _times,
+    _limits,
     _summary,
     _settings,
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from niblick.challenge.log_line import (
+    LimitLine,
     Line,
     Runs,
     ScoreLine,
@@ -85,6 +86,7 @@ class ChallengeLog:
     """`val_bpb` and `artifact_bytes` at the end, where a script repeats them."""
     scoring_times: list[tuple[int, str, float]] = field(default_factory=list)
     """Line, what was scored, and seconds: those that stand elsewhere than with a score."""
+    limits: list[tuple[int, LimitLine]] = field(default_factory=list)
     seeds: list[tuple[int, SeedLine]] = field(default_factory=list)
     trained_on: tuple[int, TrainFilesLine] | None = None
     settings: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -111,13 +113,17 @@ class ChallengeLog:
 
     @property
     def best(self) -> Claim | None:
-        """The score that counts: the best one of the run."""
-        return min(self.finals, key=lambda claim: (float(claim.bpb), claim.line), default=None)
+        """The score that counts: the best one of the run, with all its digits where it is printed twice."""
+        finals = self.finals
+        exact = {(claim.artifact, claim.base) for claim in finals if claim.name.endswith("_exact")}
+        sharp = [c for c in finals if c.name.endswith("_exact") or (c.artifact, c.base) not in exact]
+        return min(sharp, key=lambda claim: (float(claim.bpb), claim.line), default=None)
 
     @property
     def empty(self) -> bool:
         """Whether no line of it makes a claim."""
-        return not (self.claims or self.clocks or self.sizes or self.stop)
+        sized = any(size.said.what != "part" for size in self.sizes)
+        return not (self.claims or self.clocks or sized or self.stop)
 
     def size(self, what: str) -> SizeLine | None:
         """The newest stated size of the artifact whose score counts."""
@@ -185,8 +191,11 @@ class _Reader:
             log.tokens, log.tokens_line, log.dataset = line.tokens, number, line.dataset or log.dataset
         elif isinstance(line, TrainFilesLine):
             log.trained_on = (number, line)
+            log.dataset = log.dataset or line.dataset
         elif isinstance(line, ScoringTimeLine):
             log.scoring_times.append((number, line.what, line.seconds))
+        elif isinstance(line, LimitLine):
+            log.limits.append((number, line))
         elif isinstance(line, SeedLine):
             log.seeds.append((number, line))
         elif isinstance(line, SummaryLine):

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from niblick.files import parse_json, read_text
@@ -22,6 +23,10 @@ _TOTAL = (
 )
 _CODE = ("bytes_code", "code_bytes", "code_size_bytes", "code_size")
 _MODEL = re.compile(r"^(?:bytes_model\w*|model_bytes|model_size_bytes)$")
+_LOSS = ("val_loss", "val_loss_mean", "mean_val_loss", "final_val_loss")
+_SPREAD = ("val_bpb_std", "std_val_bpb", "val_bpb_stddev", "bpb_std")
+_UNNAMED = ("val_bpb_seeds", "val_bpbs", "seed_bpbs", "val_bpb_by_seed", "seed_val_bpbs")
+_BEYOND = re.compile(r"over[-_ ]?(?:16|cap|size|limit)|unlimited|no[-_ ]cap", re.IGNORECASE)
 _BY_SEED = ("seeds", "seed_results", "results_by_seed", "per_seed", "seed_scores", "runs")
 _DEEPEST = 3
 
@@ -47,6 +52,7 @@ class SeedClaim:
     seed: str
     bpb: Stated | None = None
     total: Stated | None = None
+    loss: Stated | None = None
     run: str = ""
     """The run directory it came from, where niblick wrote the form."""
 
@@ -62,6 +68,20 @@ class Form:
     model: Stated | None = None
     seeds: tuple[SeedClaim, ...] = ()
     artifact_sha256: str = ""
+    loss: Stated | None = None
+    spread: Stated | None = None
+    """The standard deviation of the score over seeds."""
+    unnamed: tuple[Stated, ...] = ()
+    """Scores of seeds that are listed without their numbers."""
+    pairs: tuple[tuple[Stated, Stated], ...] = ()
+    """Losses in nats per token, each with the score in bits per byte that stands beside it."""
+    beyond: str = ""
+    """What the form itself says of being over the cap; "" where it says nothing."""
+
+    @property
+    def own_scores(self) -> list[Stated]:
+        """The scores of seeds, named or not."""
+        return [seed.bpb for seed in self.seeds if seed.bpb is not None] or list(self.unnamed)
 
 
 def find_forms(folder: Path) -> list[Path]:
@@ -72,7 +92,7 @@ def find_forms(folder: Path) -> list[Path]:
 
 def read_form(path: Path) -> Form:
     """Read a form. Raises DataError if the file cannot be read, ValueError if it is no JSON object."""
-    facts = parse_json(read_text(path), lenient=True)
+    facts = parse_json(read_text(path), exact=True)
     if not isinstance(facts, dict):
         raise ValueError(f"it holds {type(facts).__name__}, where an object is expected")
     digest = facts.get("artifact_sha256")
@@ -84,7 +104,41 @@ def read_form(path: Path) -> Form:
         model=next((s for key, value in _flat(facts) if _MODEL.match(key) and (s := _stated(key, value))), None),
         seeds=tuple(_seeds(facts)),
         artifact_sha256=digest if isinstance(digest, str) else "",
+        loss=_first(facts, _LOSS),
+        spread=_first(facts, _SPREAD),
+        unnamed=tuple(_unnamed(facts)),
+        pairs=tuple(_pairs(facts)),
+        beyond=_beyond(facts),
     )
+
+
+def _unnamed(facts: Mapping[str, object]) -> Iterator[Stated]:
+    """Scores in a list that names no seeds."""
+    listed = next((value for key, value in _flat(facts) if key in _UNNAMED and isinstance(value, list)), None)
+    for value in listed or ():
+        if (found := _stated("val_bpb", value)) is not None and 0 < found.value < 20:
+            yield found
+
+
+def _pairs(facts: object, depth: int = 0) -> Iterator[tuple[Stated, Stated]]:
+    """Every loss that has a score of the same name beside it, in whatever object of the form."""
+    if not isinstance(facts, dict) or depth > _DEEPEST:
+        return
+    for key, value in facts.items():
+        if key.endswith("val_loss"):
+            loss, bpb = _stated(key, value), _stated(key[:-4] + "bpb", facts.get(key[:-4] + "bpb"))
+            if loss is not None and bpb is not None and loss.value > 0 and bpb.value > 0:
+                yield loss, bpb
+        yield from _pairs(value, depth + 1)
+
+
+def _beyond(facts: Mapping[str, object]) -> str:
+    """Where the form says itself that it is over the cap."""
+    track = facts.get("track")
+    if isinstance(track, str) and _BEYOND.search(track):
+        return f"track {track[:60]}"
+    over = _first(facts, ("bytes_over_limit", "bytes_over_cap"))
+    return f"{over.name} {over.text}" if over is not None and over.value > 0 else ""
 
 
 def _first(facts: Mapping[str, object], names: tuple[str, ...]) -> Stated | None:
@@ -113,10 +167,11 @@ def _flat(facts: Mapping[str, object], depth: int = 0) -> Iterator[tuple[str, ob
 def _stated(name: str, value: object) -> Stated | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, int | float):
-        digits = repr(value).partition(".")[2]
-        slack = 0.5 * 10.0 ** -len(digits) if digits and "e" not in digits else 0.0
-        return Stated(name, float(value), slack) if abs(value) < 1e15 and math.isfinite(value) else None
+    if isinstance(value, int | Decimal):
+        exponent = value.as_tuple().exponent if isinstance(value, Decimal) else 0
+        slack = 0.5 * math.pow(10.0, exponent) if isinstance(exponent, int) and exponent < 0 else 0.0
+        value = float(value)
+        return Stated(name, value, slack) if math.isfinite(value) and abs(value) < 1e15 else None
     if isinstance(value, str) and (found := _NUMBER.match(value)) and len(found[1]) < 30:
         factor = _UNITS.get(found[2], 1)
         digits = found[1].partition(".")[2]
@@ -149,7 +204,8 @@ def _by_seed(value: object) -> Iterator[SeedClaim]:
             continue
         if isinstance(row, dict):
             run = row.get("run")
-            yield SeedClaim(name, _first(row, _SCORE), _first(row, _TOTAL), run if isinstance(run, str) else "")
+            run = run if isinstance(run, str) else ""
+            yield SeedClaim(name, _first(row, _SCORE), _first(row, _TOTAL), _first(row, _LOSS), run)
         else:
-            bpb = _stated("val_bpb", row) if isinstance(row, float | str) else None
+            bpb = _stated("val_bpb", row) if isinstance(row, Decimal | str) else None
             yield SeedClaim(name, bpb if bpb and 0 < bpb.value < 20 else None)
