@@ -33,7 +33,7 @@ def official(folder: Path, *records: ScoreRecord) -> ScoreRecord:
 
 
 def test_the_newest_score_of_the_official_text_is_taken(tmp_path: Path) -> None:
-    again = replace(RESULT, bpb=2.58751, extra={"seconds": 3.0})
+    again = replace(RESULT, bpb=2.58751, seconds=3.0)
     assert (
         official(tmp_path, RESULT, again, OTHER_TEXT, replace(RESULT, scorer=ScorerFacts(scorer="sliding"), bpb=1.0))
         == again
