@@ -52,6 +52,10 @@ def map_array(path: Path) -> npt.NDArray[Any]:
     with open(path, "rb") as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+        if length > path.stat().st_size:
+            raise ValueError(f"its header is cut off: {length:,} bytes are declared")
+        file.seek(8)  # behind magic and version
         try:
             shape, fortran, dtype = read(file)
         except (SyntaxError, tokenize.TokenError) as error:  # numpy reads Python there

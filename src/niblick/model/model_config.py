@@ -150,6 +150,8 @@ def parse_layout(layout: str) -> str:
                 f"layout {layout!r} names the unknown block {match[1]!r} (character {at + 1}): "
                 f"known letters are {', '.join(sorted(BLOCK_LETTERS))}"
             )
+        if len(match[2]) > 4:
+            raise ConfigError(f"layout {layout!r} asks for {match[2][:20]} blocks: 9999 are the most")
         blocks += match[1] * int(match[2] or 1)
         at = match.end()
     if not blocks:

@@ -163,7 +163,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.seq_len < 2:
             raise ConfigError(f"train.seq_len={self.seq_len} must be at least 2")
-        if self.micro_batch_tokens % self.seq_len:
+        if self.micro_batch_tokens < 1 or self.micro_batch_tokens % self.seq_len:
             raise ConfigError(
                 f"train.micro_batch_tokens={self.micro_batch_tokens} must be a multiple of train.seq_len={self.seq_len}"
             )
