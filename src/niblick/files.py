@@ -179,7 +179,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically: temporary file, fsync, rename."""
     temporary = temporary_for(path)
     try:
-        with open(temporary, "wb") as file:
+        with named(path), open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -187,6 +187,16 @@ def write_bytes(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Inside, an OSError that names no file is one of this file: those of writing name none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def temporary_for(path: Path) -> Path:
@@ -213,7 +223,8 @@ def locked(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
         ) from None
     try:
         since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-        path.write_text(f"process {os.getpid()} on {platform.node()}, since {since}\n", encoding="utf-8")
+        with named(path):
+            path.write_text(f"process {os.getpid()} on {platform.node()}, since {since}\n", encoding="utf-8")
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -222,17 +233,25 @@ def locked(path: Path, what: str, wait: float = 0.0) -> Iterator[None]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line in one write, or nothing; what a kill left of a line before it is cut off."""
+    """Append one line in one write, or nothing; what a kill left of a line before it is cut off.
+
+    A last line that is whole JSON is kept, though nothing ends it.
+    """
     data = (line + "\n").encode()
-    with open(path, "ab+", buffering=0) as file:
+    with named(path), open(path, "ab+", buffering=0) as file:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed: others look at the end and write there, too
         if end := file.seek(0, os.SEEK_END):
             file.seek(end - 1)
             if file.read(1) != b"\n":
                 file.seek(0)
-                end = file.read().rfind(b"\n") + 1
-                file.truncate(end)
+                last = file.read().rfind(b"\n") + 1
+                file.seek(last)
+                if _is_json(file.read()):  # whole, as an editor leaves it
+                    data = b"\n" + data
+                else:
+                    end = last
+                    file.truncate(end)
         try:
             written = file.write(data)
             while written < len(data):
@@ -240,6 +259,14 @@ def append_line(path: Path, line: str) -> None:
         except OSError:
             file.truncate(end)
             raise
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        parse_json(data, lenient=True)
+    except ValueError:
+        return False
+    return True
 
 
 def imported_beside(recipe: Path) -> dict[str, Path]:

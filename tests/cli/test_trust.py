@@ -12,6 +12,8 @@ import pytest
 from command import Niblick
 
 from niblick.data.prepare import prepare
+from niblick.errors import ConfigError
+from niblick.files import copy_recipe
 from niblick.recipes.trust import expect_trusted, recipe_digest, trust, trusted_list
 
 OWN = """
@@ -44,6 +46,9 @@ OPENS = (
     ["export", "{run}", "scheme=int6"],
     ["fit", "{run}"],
     ["submit", "{run}", "--out", "{out}"],
+    ["show", "{run}/recipe.py"],
+    ["size", "{run}/recipe.py"],
+    ["train", "{run}/recipe.py"],
 )
 
 
@@ -69,7 +74,7 @@ def words(pattern: list[str], folder: Path, out: Path) -> list[str]:
     named = {"run": run, "artifact": artifact, "other": folder / "runs" / "own", "out": out}
     return [
         *(word.format(**named) for word in pattern),
-        *([] if "{artifact}" in pattern else ["--runs", str(run.parent)]),
+        *([] if "{artifact}" in pattern or pattern[0] == "size" else ["--runs", str(run.parent)]),
     ]
 
 
@@ -117,5 +122,21 @@ def test_modules_beside_a_recipe_count(tmp_path: Path) -> None:
     expect_trusted(tmp_path / "recipe.py")
     assert recipe_digest(tmp_path / "recipe.py") in trusted_list().read_text().split()
     (tmp_path / "helper_of_trust.py").write_text("A = 2\n")
-    with pytest.raises(Exception, match="is code that was never trained here"):
+    with pytest.raises(ConfigError, match="is code that was never trained here"):
         expect_trusted(tmp_path / "recipe.py")
+
+
+def test_any_file_added_to_a_run_asks_again(tmp_path: Path) -> None:
+    """Code can import in more ways than can be read: a run holds what was copied into it, and nothing else."""
+    mine, run = tmp_path / "mine.py", tmp_path / "run"
+    mine.write_text("import helper_of_run\n")
+    (tmp_path / "helper_of_run.py").write_text("A = 1\n")
+    (tmp_path / "another.py").write_text("of no run\n")
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    copy_recipe(mine, run)
+    trust(mine)
+    expect_trusted(run / "recipe.py")
+    (run / "later.py").write_text("print('imported by its name put together')\n")
+    with pytest.raises(ConfigError, match="is code that was never trained here"):
+        expect_trusted(run / "recipe.py")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -13,9 +14,11 @@ from rundirs import make_run
 from typer.testing import CliRunner
 
 from niblick.cli import app
+from niblick.errors import DataError
 from niblick.facts.event_lines import parsed
 from niblick.facts.events import Step
 from niblick.files import JSON_DEPTH, JSON_MOST, parse_json, read_json
+from niblick.ledger.notes import note, read_log
 from niblick.monitor import watcher as watching
 from niblick.monitor.finding import RunSource
 from niblick.monitor.terminal import overview
@@ -153,3 +156,18 @@ def test_limits_of_json(tmp_path: Path) -> None:
     assert isinstance(event, Step) and event.grad_norm is None
     with pytest.raises(Exception, match="no regular file"):
         read_json(tmp_path)
+
+
+def test_pipes_hold_nobody_up(runs: Path, tmp_path: Path) -> None:
+    """In the place of events, and of the research log."""
+    shutil.copytree(runs / "good-0", tmp_path / "runs" / "piped")
+    shutil.copytree(runs / "good-1", tmp_path / "runs" / "good")
+    (tmp_path / "runs" / "piped" / "events.jsonl").unlink()
+    for path in (tmp_path / "runs" / "piped" / "events.jsonl", tmp_path / "runs" / "log.md"):
+        os.mkfifo(path)
+    watcher = Watcher([tmp_path / "runs"])
+    watcher.poll()
+    assert watcher.views["good"].phase == "done"
+    for ask in (lambda: note(tmp_path / "runs", "a note"), lambda: read_log(tmp_path / "runs")):
+        with pytest.raises(DataError, match=r"log\.md cannot be read \(it is no regular file\)"):
+            ask()

@@ -215,3 +215,13 @@ def test_last_lines(tmp_path: Path) -> None:
     assert last_lines(path, 3) == ["998", "999", "half"]
     assert last_lines(path, 3, most=6) == ["half"]
     assert last_lines(tmp_path / "nothing", 3) == []
+
+
+def test_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="it is no regular file"):
+        expect_text(path)
+    with pytest.raises(OSError, match="it is no regular file"):
+        Tail(path).poll()
+    assert last_lines(path, 3) == []

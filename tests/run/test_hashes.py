@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +20,7 @@ from torch import nn
 from niblick.data.dataset import Dataset
 from niblick.data.loader import Batches
 from niblick.errors import ArtifactError, DataError
+from niblick.score.costs import COST, write_costs
 from niblick.train.checkpoint import Progress, load_checkpoint, read_tensors, save_checkpoint
 
 
@@ -88,3 +95,40 @@ def test_files_of_before_without_a_digest_are_read(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2)}, tmp_path / "old.safetensors", {"clocks": "{}"})
     tensors, metadata = read_tensors(tmp_path / "old.safetensors")
     assert metadata == {"clocks": "{}"} and tensors["a"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda split: split.update(lossless="x"), "lossless='x', which is neither true nor false"),
+        (lambda split: split.update(repair_bits=-1), "repair_bits=-1, which is no number of bits"),
+        (lambda split: split.update(text_hash="0" * 64), "the text hash 0000000000000000…, where"),
+        (lambda split: split["index"].update(sha256=None), "records None as the SHA-256 of"),
+    ],
+)
+def test_a_changed_manifest_is_refused(change: Callable[[dict[str, Any]], None], said: str, data: Path) -> None:
+    manifest = json.loads((data / "manifest.json").read_text())
+    change(manifest["niblick"]["splits"]["val"])
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=re.escape(said)):
+        Dataset.open(data)
+
+
+@pytest.mark.parametrize("pattern", ["fineweb_val_*.bin", "fineweb_val.documents.npy"])
+def test_a_pipe_in_the_place_of_data_is_never_waited_for(pattern: str, data: Path) -> None:
+    [path] = data.glob(f"datasets/*/{pattern}")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="no regular file"):
+        Dataset.open(data)
+
+
+def test_costs_leave_nothing_where_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*documents-1\.npy") as error:
+        write_costs(tmp_path, np.zeros(3, COST))
+    assert error.value.filename == str(tmp_path / "documents-1.npy")
+    assert not list(tmp_path.iterdir())

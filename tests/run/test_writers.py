@@ -91,6 +91,16 @@ def test_lines_of_several_processes_are_whole(tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == 3 * count + 1
 
 
+def test_a_whole_last_line_is_kept_and_half_a_one_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"a": 1}\n{"b": 2}')
+    append_line(path, '{"c": 3}')
+    assert path.read_text() == '{"a": 1}\n{"b": 2}\n{"c": 3}\n'
+    path.write_text('{"a": 1}\n{"b": 2')
+    append_line(path, '{"c": 3}')
+    assert path.read_text() == '{"a": 1}\n{"c": 3}\n'
+
+
 def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     with (
         locked(tmp_path / "a.lock", "a"),

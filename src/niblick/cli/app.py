@@ -62,16 +62,17 @@ def print_table(columns: list[str], rows: list[list[str]]) -> None:
 def resolve(target: str, overrides: list[str], env: str = "") -> tuple[Any, Path | None]:
     """Return the config of a preset or recipe file, and the recipe's path if it is one.
 
-    The environment names are applied before the overrides.
+    The environment names are applied before the overrides. Raises ConfigError for a recipe that came with a run and is
+    not trusted.
     """
     from niblick.config.run_config import apply_environment, override
     from niblick.recipes.presets import get_preset, load_recipe
-    from niblick.recipes.trust import trust
+    from niblick.recipes.trust import expect_trusted, in_run
 
     recipe = Path(target) if target.endswith(".py") else None
+    if recipe and in_run(recipe):
+        expect_trusted(recipe)
     config = load_recipe(recipe) if recipe else get_preset(target)
-    if recipe:
-        trust(recipe)
     return override(apply_environment(config, env), overrides), recipe
 
 

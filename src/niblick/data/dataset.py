@@ -317,6 +317,23 @@ def _byte_counts(
     return counts, f"bytes are counted as {named} says, by whoever made the data, and not by the tokenizer"
 
 
+def _expect_form(directory: Path, split: str, recorded: dict[str, Any], index: npt.NDArray[Any]) -> None:
+    """Raise DataError where what a manifest says of a split's text has no sense, or is not what its index says."""
+    lossless, repair = recorded.get("lossless"), recorded.get("repair_bits")
+    wrong = ""
+    if not isinstance(lossless, bool | None):
+        wrong = f"lossless={lossless!r}, which is neither true nor false"
+    elif isinstance(repair, bool) or not isinstance(repair, int | float | None) or (repair is not None and repair < 0):
+        wrong = f"repair_bits={repair!r}, which is no number of bits"
+    elif (found := text_hash(index)) != recorded["text_hash"]:
+        wrong = f"the text hash {str(recorded['text_hash'])[:16]}…, where that of the document index is {found[:16]}…"
+    if wrong:
+        raise DataError(
+            f"the manifest of {directory} gives the {split} split {wrong}: it was changed; prepare or fetch the data "
+            "again"
+        )
+
+
 def open_split(directory: Path, split: str, recorded: dict[str, Any] | None, *, indexed: bool = True) -> Split:
     """Open the shards of a split, `recorded` what a manifest says of it. Raises DataError if they do not fit.
 
@@ -346,6 +363,7 @@ def open_split(directory: Path, split: str, recorded: dict[str, Any] | None, *, 
             f"the index of {directory} ({split}) has {len(index)} documents, but the manifest says "
             f"{recorded['documents']}; prepare the data again"
         )
+    _expect_form(directory, split, recorded, index)
     lost = recorded.get("lost") or (dict.fromkeys(_LOST, 0) if recorded.get("lossless") else None)
     return Split(
         split,

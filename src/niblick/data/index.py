@@ -49,6 +49,8 @@ def read_index(path: Path) -> npt.NDArray[Any]:
 
 def map_array(path: Path) -> npt.NDArray[Any]:
     """Map an array that numpy wrote; nothing is allocated by what its header says. Raises OSError or ValueError."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")
     with open(path, "rb") as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -58,8 +60,8 @@ def map_array(path: Path) -> npt.NDArray[Any]:
         file.seek(8)  # behind magic and version
         try:
             shape, fortran, dtype = read(file)
-        except (SyntaxError, tokenize.TokenError) as error:  # numpy reads Python there
-            raise ValueError(f"its header cannot be read: {error}") from error
+        except (SyntaxError, ValueError, tokenize.TokenError) as error:  # numpy reads Python there
+            raise ValueError("its header is none that numpy writes") from error
         start = file.tell()
     size = math.prod(shape) * dtype.itemsize
     if dtype.hasobject or size > path.stat().st_size - start:

@@ -7,6 +7,7 @@ of the interpreter: reading and encoding then cost nothing of their time.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -40,6 +41,8 @@ def read_shard(path: Path) -> npt.NDArray[np.uint16]:
     """Map the tokens of a shard, shape (tokens,), read-only. Raises DataError if it is foreign, damaged or cut off."""
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise DataError(f"the shard {path} is no regular file; fetch or prepare it again")
         with open(path, "rb") as file:
             head = file.read(HEADER_BYTES)
     except OSError as error:
@@ -50,8 +53,9 @@ def read_shard(path: Path) -> npt.NDArray[np.uint16]:
     magic, version, tokens = (int(value) for value in header[:3])
     if (magic, version) != (rules.SHARD_MAGIC, rules.SHARD_VERSION) or header[3:].any() or tokens < 0:
         raise DataError(
-            f"{path} is no token shard: its header starts {magic}, {version}, where {rules.SHARD_MAGIC}, "
-            f"{rules.SHARD_VERSION}, the number of tokens and zeros belong; fetch or prepare it again"
+            f"{path} is no token shard: its header is {magic}, {version}, {tokens} and "
+            f"{'other numbers' if header[3:].any() else 'zeros'}, where {rules.SHARD_MAGIC}, {rules.SHARD_VERSION}, "
+            "the number of tokens and zeros belong; fetch or prepare it again"
         )
     expected = HEADER_BYTES + 2 * tokens
     if size != expected:
@@ -151,6 +155,8 @@ def expect_digest(path: Path, digest: str) -> None:
             _DIGESTS[key] = file_hash(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    if not isinstance(digest, str):
+        raise DataError(f"the manifest records {digest!r} as the SHA-256 of {path}; prepare or fetch the data again")
     if _DIGESTS[key] != digest:
         raise DataError(
             f"{path} is not what the manifest says (SHA-256 {_DIGESTS[key][:16]}…, recorded is {digest[:16]}…): it was "
@@ -159,6 +165,8 @@ def expect_digest(path: Path, digest: str) -> None:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
+    """SHA-256 (hex) of a regular file. Raises OSError if it is none."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

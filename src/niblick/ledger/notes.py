@@ -11,7 +11,7 @@ from pathlib import Path
 
 from niblick.errors import ConfigError, DataError
 from niblick.facts.reading import plain
-from niblick.files import locked, write_bytes, write_json
+from niblick.files import locked, read_small, write_bytes, write_json
 from niblick.ledger.rows import Notes, Row, read_notes
 
 LOG = "log.md"
@@ -67,8 +67,8 @@ def _held(folder: Path) -> contextlib.AbstractContextManager[None]:
 
 def _noted(log: Path, text: str, row: Row | None, now: datetime) -> Path:
     try:
-        before = log.read_text(encoding="utf-8") if log.exists() else _TITLE
-    except (OSError, UnicodeDecodeError) as error:
+        before = read_small(log).decode() if log.exists() else _TITLE
+    except (OSError, ValueError) as error:
         raise DataError(f"the research log {log} cannot be read ({error}): move it away or mend it") from error
     known = _notes_of(row) if row else Notes()
     day = f"## {now:%Y-%m-%d}"
@@ -88,7 +88,10 @@ def _noted(log: Path, text: str, row: Row | None, now: datetime) -> Path:
 def read_log(folder: Path) -> str:
     """Return the research log as Markdown; empty where there is none yet."""
     path = folder / LOG
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    try:
+        return read_small(path).decode(errors="replace") if path.exists() else ""
+    except (OSError, ValueError) as error:
+        raise DataError(f"the research log {path} cannot be read ({error}): move it away or mend it") from error
 
 
 def _notes_of(row: Row) -> Notes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from niblick.errors import DataError
-from niblick.files import decoded
+from niblick.files import decoded, regular
 
 LARGE = 24 << 20
 """Bytes above which a file is not read whole."""
@@ -34,10 +34,12 @@ def expect_text(path: Path) -> None:
     if path.is_dir():
         raise DataError(f"{path} is a folder, not a log: pass --runs for a folder of runs")
     try:
-        with open(path, "rb") as file:
+        with regular(path) as file:
             start = file.read(_LOOK)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
     try:
         decoded(start[: len(start) // 2 * 2])
     except UnicodeError:
@@ -61,8 +63,11 @@ class Tail:
         self._identity: tuple[int, int] | None = None
 
     def poll(self) -> tuple[bool, Iterator[str]]:
-        """Return whether the file began anew, and its new whole lines. Raises OSError if it is gone."""
-        file = open(self.path, "rb")  # noqa: SIM115  (the iterator closes it)
+        """Return whether the file began anew, and its new whole lines. Raises OSError if it is gone or no file."""
+        try:
+            file = regular(self.path)  # the iterator closes it
+        except ValueError as error:
+            raise OSError(f"{self.path} cannot be read: {error}") from error
         try:
             facts = os.fstat(file.fileno())
             identity = (facts.st_dev, facts.st_ino)
@@ -152,11 +157,11 @@ def _decoded(data: bytes) -> str:
 def last_lines(path: Path, count: int, most: int = 64 << 10) -> list[str]:
     """The last lines of a file, for people; none if it is gone."""
     try:
-        with open(path, "rb") as file:
+        with regular(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - most))
             pieces = file.read(most).split(b"\n")
-    except OSError:
+    except (OSError, ValueError):
         return []
     if size > most:
         pieces = pieces[1:]

@@ -17,12 +17,23 @@ from niblick.files import append_line, imported_beside
 
 
 def recipe_digest(recipe: Path) -> str:
-    """SHA-256 of a recipe and of the modules beside it that it imports: their names and contents."""
-    digest = hashlib.sha256()
-    for name, path in {"": recipe, **imported_beside(recipe)}.items():
+    """SHA-256 of a recipe and of the modules beside it that it imports: their names and contents.
+
+    In a run, where only those were put, it is of every Python file, so that none can be added and imported otherwise.
+    """
+    folder, digest = recipe.parent, hashlib.sha256()
+    beside = imported_beside(recipe)
+    if in_run(recipe):
+        beside = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.py")) if path != recipe}
+    for name, path in {"": recipe, **dict(sorted(beside.items()))}.items():
         data = path.read_bytes()
         digest.update(f"{name}:{len(data)}:".encode() + data)
     return digest.hexdigest()
+
+
+def in_run(recipe: Path) -> bool:
+    """Whether a recipe lies in a run's directory."""
+    return (recipe.parent / "config.json").is_file()
 
 
 def trust(recipe: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from niblick.data.index import map_array
 from niblick.errors import DataError
-from niblick.files import temporary_for
+from niblick.files import write_bytes
 
 COST = np.dtype([("nats", "<f8"), ("bytes", "<u4"), ("tokens", "<u4")])
 """A record per document of the split's index: cost of its tokens, UTF-8 bytes of its text, tokens (BOS included)."""
@@ -31,10 +32,9 @@ def write_costs(folder: Path, costs: npt.NDArray[Any]) -> str:
     scores = folder / "scores.jsonl"
     number = 1 + (scores.read_bytes().count(b"\n") if scores.is_file() else 0)
     path = folder / f"documents-{number}.npy"
-    temporary = temporary_for(path)
-    with open(temporary, "wb") as file:
-        np.save(file, costs, allow_pickle=False)
-    temporary.replace(path)
+    held = io.BytesIO()
+    np.save(held, costs, allow_pickle=False)
+    write_bytes(path, held.getvalue())
     return path.name
 
 
