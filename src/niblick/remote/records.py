@@ -110,7 +110,7 @@ class Records:
     def machines(self) -> list[Machine]:
         """All machines that were ever used, by name."""
         files = sorted((self.folder / "machines").glob("*.json"))
-        return [_machine(path) for path in files]
+        return [_machine(read_json(path)) for path in files]
 
     def machine(self, name: str) -> Machine:
         """Return a machine. Raises ConfigError if there is none of that name."""
@@ -129,7 +129,7 @@ class Records:
 
     def all(self) -> list[RemoteRun]:
         """All remote runs, newest first."""
-        found = [_run(path) for path in self.runs.glob("*/remote.json")]
+        found = [_run(read_json(path)) for path in self.runs.glob("*/remote.json")]
         return sorted(found, key=lambda run: -run.launched)
 
     def run(self, name: str) -> RemoteRun:
