@@ -17,8 +17,8 @@ from typing import TypedDict
 
 from niblick.errors import ConfigError, nearest
 from niblick.facts.reading import typed
+from niblick.files import read_json, write_json
 from niblick.remote.address import Address
-from niblick.run.directory import write_json
 
 LAUNCHING, RUNNING, DONE, STOPPED, FAILED = "launching", "running", "done", "stopped", "failed"
 ABANDONED, INCOMPLETE = "abandoned", "incomplete"
