@@ -38,6 +38,7 @@ from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import NiblickError
 from niblick.facts.event_lines import read_events
 from niblick.facts.reading import plain, read_objects
+from niblick.files import write_json
 from niblick.ledger.rows import read_audit, read_notes, read_run
 from niblick.model.lm import LM
 from niblick.model.model_config import ModelConfig, StageConfig
@@ -51,6 +52,7 @@ from niblick.score.coded_file import Model, compress, decompress
 from niblick.score.score_config import ScoreConfig
 from niblick.submission.forms import read_form
 from niblick.sweeps.job import Job, read_job
+from niblick.sweeps.listed import PointRecord, SweepRecord
 from niblick.sweeps.results import finished_runs
 from niblick.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 
@@ -241,7 +243,8 @@ def _recorded(place: Path) -> dict[str, Kind]:
     records.save(RemoteRun("far", "box", "running", "/far", "python3", 1.0, lines=("a line",)))
     sweep = place / "sweep"
     sweep.mkdir()
-    (sweep / "sweep.json").write_text('{"points": [{"name": "base", "branch": "b", "settings": []}], "seeds": [1, 2]}')
+    point = PointRecord(name="base", branch="b", settings={"seed": "1"})
+    write_json(sweep / "sweep.json", plain(SweepRecord(points=(point,), seeds=(1, 2), runs={"base-s1": "0" * 64})))
     job = sweep / "job.json"
     held = Job("base-s1", str(sweep), {"seed": 1}, None, {"name": "base"}, 1, 0, [[1, 2.0]])
     job.write_text(json.dumps(asdict(held)))

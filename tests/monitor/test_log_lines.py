@@ -66,6 +66,11 @@ def test_the_script_alone_says_nothing() -> None:
     assert (facts.phase, facts.step, facts.seed, facts.parameters, facts.scores) == ("starting", None, None, None, [])
 
 
+def test_a_part_under_its_own_name_is_no_size_of_the_whole() -> None:
+    facts = read("Serialized model int8+zlib: 1200 bytes\nPacked tables: 300 bytes\n").facts
+    assert (facts.bytes.artifact_bytes, facts.bytes.total_bytes) == (1200, None)
+
+
 @pytest.mark.parametrize("name", LOGS)
 @pytest.mark.parametrize("ending", ["\r\n", "\n"])
 def test_other_writers(shared: Path, tmp_path: Path, name: str, ending: str) -> None:

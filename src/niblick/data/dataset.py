@@ -9,6 +9,7 @@ names the tokenizer.
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
@@ -227,7 +228,7 @@ def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
     if (path / "manifest.json").is_file():
         manifest = read_manifest(path / "manifest.json")
         listed = [path / str(entry.get("path", "")) for entry in manifest["datasets"]]
-        present = [directory for directory in listed if directory.is_dir()]
+        present = [directory for directory in listed if os.path.isdir(directory)]  # False for what can be no name
         if len(present) > 1:
             names = ", ".join(directory.name for directory in present)
             raise DataError(f"{path} holds several datasets ({names}); name one, as in {present[0]}")

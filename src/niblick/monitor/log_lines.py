@@ -190,6 +190,8 @@ class LogReader:
         facts.enter("done", at)
 
     def _size(self, line: SizeLine, at: float | None) -> None:
+        if line.what == "part":  # of the model's bytes, or of the code's
+            return
         if line.what == "model" and self._scored:  # another export of the same weights
             self._artifact, self._scored = self._artifact + 1, False
         name = {"model": "artifact_bytes", "code": "code_bytes", "total": "total_bytes"}[line.what]

@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypedDict
+
+from typing_extensions import TypedDict
 
 from niblick.errors import ConfigError, nearest
 from niblick.facts.reading import typed
