@@ -22,7 +22,8 @@ from niblick.data.embedded import EMBEDDED, embedded_documents
 from niblick.data.foreign_shards import foreign_kind, is_dataset
 from niblick.data.sheets import sheet_texts
 from niblick.data.text_cuts import at_paragraphs
-from niblick.data.text_forms import FORMS, LINES, SHARDS, SHEETS, TEXTS, hint, readable, taken_for_lines, text_files
+from niblick.data.text_folders import shown, text_files
+from niblick.data.text_forms import FORMS, LINES, SHARDS, SHEETS, TEXTS, hint, readable, taken_for_lines
 from niblick.errors import ConfigError, DataError, nearest
 from niblick.files import parse_json
 
@@ -44,7 +45,7 @@ class Reading:
     max_window: int = MAX_WINDOW
     """The largest window of a `.zst`, in bytes: reading takes so much memory."""
     files: tuple[str, ...] = ()
-    """Patterns for the files of a folder that are read; empty where `text_forms` chooses them."""
+    """Patterns for the files of a folder that are read; empty where `text_folders` chooses them."""
     piece: int = 0
     """About how many bytes the documents of one text have, cut at the ends of paragraphs; 0 leaves it whole."""
 
@@ -183,7 +184,7 @@ def read_blocks(source: str, reading: Reading = AS_IT_IS) -> Iterator[Block]:
         yield from grouped(Document(text, origin) for text, origin in embedded_documents(source))
         return
     files, uncut = _files(source, reading), list[Path]()
-    yield from _merged(block for file, name in files for block in _file_blocks(file, name, reading, uncut))
+    yield from _merged(block for file, name in files for block in _file_blocks(file, shown(name), reading, uncut))
     if reading.separator and len(uncut) == sum(_is_plain(path) for path, _ in files) > 0:
         raise DataError(f"the separator {reading.separator!r} stands nowhere in {source}; give the one it has, or none")
 
