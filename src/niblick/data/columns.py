@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from niblick.data.arrow_batches import check_batches, stream_batches
+from niblick.data.beginnings import HEAD_BYTES, refuse_pointer
 from niblick.errors import DataError
 
 BATCH_BYTES = 2 << 20
@@ -91,7 +92,9 @@ def _arrow_columns(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
 def _check_beginning(path: Path, arrow: bool) -> None:
     """Raise DataError for a file that begins as no Parquet and no Arrow file does."""
     with open(path, "rb") as file:
-        begin = file.read(6)
+        head = file.read(HEAD_BYTES)
+    refuse_pointer(head, str(path))
+    begin = head[:6]
     if begin.startswith(b"FEA1"):
         raise DataError(f"{path} is Feather of version 1, which is no Arrow file; write it again with a newer pyarrow")
     old = 0 < int.from_bytes(begin[:4], "little") < 1 << 24  # streams once began with the length of their schema
@@ -146,9 +149,11 @@ def _is_text(kind: Any) -> bool:
 
 
 def _column(batch: Any, steps: list[str]) -> Any:
+    """A column of a batch, or one inside it. Raises ArrowInvalid if it leads outside its buffers, or is not UTF-8."""
     from pyarrow import compute
 
     column = batch.column(steps[0])
+    column.validate(full=True)  # pyarrow trusts offsets, views and indices: what leads outside is seen nowhere else
     for step in steps[1:]:
         column = compute.struct_field(column, step)
     return column

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from niblick.data.beginnings import HEAD_BYTES, of_text, refuse_pointer
 from niblick.data.columns import TABLES, table_texts
 from niblick.data.compressed import COMPRESSIONS, DAMAGED, MAX_WINDOW, MIN_WINDOW, decompressed, unpacking
 from niblick.data.embedded import EMBEDDED, embedded_documents
-from niblick.data.foreign_shards import foreign_kind, is_dataset
+from niblick.data.foreign_shards import converting, foreign_kind, is_dataset
 from niblick.data.sheets import sheet_texts
 from niblick.data.text_cuts import at_paragraphs
 from niblick.data.text_folders import shown, text_files
@@ -133,7 +134,10 @@ def one_text(source: str, reading: Reading = AS_IT_IS) -> Path | None:
 def text_pieces(path: Path, reading: Reading) -> Iterator[bytes]:
     """The bytes of a text file, decompressed. Raises DataError if it cannot be read or is damaged."""
     with _named(path), open(path, "rb") as file:
-        yield from decompressed(file, str(path), reading.max_window)
+        refuse_pointer(file.read(HEAD_BYTES), str(path))
+        file.seek(0)
+        packed = path.name.lower().endswith(COMPRESSIONS)
+        yield from of_text(decompressed(file, str(path), reading.max_window), str(path), packed)
 
 
 def refuse_unused(source: str, reading: Reading) -> None:
@@ -218,10 +222,7 @@ def _files(source: str, reading: Reading) -> list[tuple[Path, str]]:
 
 def _refuse_shards(folder: Path) -> None:
     if is_dataset(folder):
-        raise DataError(
-            f"{folder} holds token shards, and no text; `niblick data convert {shlex.quote(str(folder))} --out DIR` "
-            "decodes them"
-        )
+        raise DataError(f"{folder} holds token shards, and no text; {converting(folder)}")
     if foreign := foreign_kind(folder):
         raise foreign
 
@@ -260,7 +261,7 @@ def line_blocks(pieces: Iterator[bytes], path: str, text_key: str = "text") -> I
     """Cut JSONL that comes in pieces of any size into blocks of whole lines; `path` names it in errors."""
     waiting: list[bytes] = []
     size, line = 0, 1
-    for number, piece in enumerate(pieces):
+    for number, piece in enumerate(filter(None, pieces)):
         if number == 0:
             piece = piece.removeprefix(b"\xef\xbb\xbf")  # what some Windows programs put before JSON
             if piece.lstrip()[:1] == b"[":
