@@ -235,3 +235,18 @@ def test_columns_are_validated_before_they_are_read(tmp_path: Path, name: str, m
 
     with pytest.raises(pa.ArrowInvalid, match="leads outside"):
         columns._column(Batch(), ["text"])
+
+
+def test_a_parquet_column_is_read_before_its_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from niblick.data import columns
+
+    def asked(*_: Any) -> int:
+        raise AssertionError("what cannot be read was asked how large it is")
+
+    path = write(tmp_path / "docs.parquet", pa.table({"text": TEXTS}))
+    data = bytearray(path.read_bytes())
+    data[4:24] = bytes([255]) * 20  # the header of the first page
+    path.write_bytes(data)
+    monkeypatch.setattr(columns, "_batch_rows", asked)
+    with pytest.raises(DataError, match="is no readable Parquet file"):
+        list(read_documents(str(path)))

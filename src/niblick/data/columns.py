@@ -56,16 +56,20 @@ def _parquet_columns(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
         names = [key, "source"] if _is_text(_field(schema, ["source"])) and key != "source" else [key]
         # Row groups one by one: a dictionary inside a struct cannot be read in batches across them.
         for number in range(file.num_row_groups):
-            rows = _batch_rows(file.metadata.row_group(number), key)
+            # A column that is described wrongly is an error where it is read, and ends the process where its
+            # description is asked for: so it is read first.
+            next(file.iter_batches(batch_size=1, row_groups=[number], columns=[key]), None)
+            rows = _batch_rows(file, number, key)
             for batch in file.iter_batches(batch_size=rows, row_groups=[number], columns=names):
                 yield _column(batch, steps), _column(batch, ["source"]) if len(names) > 1 else None
 
 
-def _batch_rows(group: Any, key: str) -> int:
-    for number in range(group.num_columns):
-        column = group.column(number)
-        if column.path_in_schema == key and group.num_rows:
-            return max(1, min(BATCH_ROWS, BATCH_BYTES * group.num_rows // max(1, column.total_uncompressed_size)))
+def _batch_rows(file: Any, number: int, key: str) -> int:
+    group = file.metadata.row_group(number)
+    for place in range(len(file.schema)):
+        if file.schema.column(place).path == key and group.num_rows:
+            size = group.column(place).total_uncompressed_size
+            return max(1, min(BATCH_ROWS, BATCH_BYTES * group.num_rows // max(1, size)))
     return BATCH_ROWS
 
 

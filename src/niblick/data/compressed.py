@@ -95,11 +95,9 @@ def _stream_pieces(file: BinaryIO, new: Callable[[], lzma.LZMADecompressor | bz2
 def _pieces(stream: lzma.LZMADecompressor | bz2.BZ2Decompressor, data: bytes) -> Iterator[bytes]:
     """What `data` stands for, PIECE by PIECE."""
     try:
-        text = stream.decompress(data, PIECE)
-        while text or not (stream.eof or stream.needs_input):
-            if text:
-                yield text
-            text = b"" if stream.eof or stream.needs_input else stream.decompress(b"", PIECE)
+        yield stream.decompress(data, PIECE)
+        while not stream.eof and not stream.needs_input:
+            yield stream.decompress(b"", PIECE)
     except OSError as error:  # bz2 says so that data is invalid
         raise EOFError(str(error)) from error
 
