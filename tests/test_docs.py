@@ -29,6 +29,7 @@ TOY_RUN = [
 def test_commands_of_the_data_document(tmp_path: Path) -> None:
     """Every command of docs/data.md, in its order, in one folder; models at toy size."""
     write_checkpoint(tmp_path / "final_model.int8.ptz")
+    (tmp_path / "book.txt").write_text("A paragraph of a book.\n\n" * 200)
     ran = commands("docs/data.md")
     assert len(ran) > 8
     for line in ran:

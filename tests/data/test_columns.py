@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from niblick.data import arrow_batches
@@ -195,3 +196,57 @@ def test_memory_is_bounded(tmp_path: Path, rows: int | None) -> None:
             most = max(most, pa.total_allocated_bytes() - before)
     assert last == texts[-1]
     assert most < 20 << 20
+
+
+@pytest.mark.parametrize("name", ["docs.arrow", "docs.parquet"])
+def test_columns_are_validated_before_they_are_read(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that are no UTF-8 in a column of strings are what may be written down here of all that is refused."""
+    from niblick.data import columns
+
+    offsets, letters = (
+        pa.py_buffer(np.array(values).tobytes()) for values in (np.int32([0, 2, 4]), np.uint8([255] * 4))
+    )
+    array = pa.Array.from_buffers(pa.string(), 2, [None, offsets, letters])
+    for table, key in (
+        (pa.table({"text": array}), "text"),
+        (pa.table({"text": ["a", "b"], "source": array}), "text"),
+        (pa.table({"meta": pa.StructArray.from_arrays([array], ["text"])}), "meta.text"),
+        (pa.table({"text": pa.DictionaryArray.from_arrays(pa.array([0, 1]), array)}), "text"),
+    ):
+        path = tmp_path / name
+        if name.endswith("parquet"):
+            write(path, table)
+        else:
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+                writer.write_table(table)
+        with pytest.raises(
+            DataError, match=r"is no readable (Arrow|Parquet) file \(.*UTF8.*\); write or fetch it again"
+        ):
+            list(read_documents(str(path), Reading(key)))
+
+    class Wrong:
+        def validate(self, full: bool) -> None:
+            assert full
+            raise pa.ArrowInvalid("offset 9 leads outside")
+
+    class Batch:
+        def column(self, name: str) -> Wrong:
+            return Wrong()
+
+    with pytest.raises(pa.ArrowInvalid, match="leads outside"):
+        columns._column(Batch(), ["text"])
+
+
+def test_a_parquet_column_is_read_before_its_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from niblick.data import columns
+
+    def asked(*_: Any) -> int:
+        raise AssertionError("what cannot be read was asked how large it is")
+
+    path = write(tmp_path / "docs.parquet", pa.table({"text": TEXTS}))
+    data = bytearray(path.read_bytes())
+    data[4:24] = bytes([255]) * 20  # the header of the first page
+    path.write_bytes(data)
+    monkeypatch.setattr(columns, "_batch_rows", asked)
+    with pytest.raises(DataError, match="is no readable Parquet file"):
+        list(read_documents(str(path)))

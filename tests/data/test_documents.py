@@ -72,7 +72,7 @@ def test_sources(tmp_path: Path) -> None:
         (b'{"text": "a\xff"}', "line 2: byte 12 is not UTF-8"),
         (rb'{"text": "ab\ud800c"}', r"line 2: character 3 is the lone surrogate \\ud800"),
         (rb'{"text": "a", "source": "\uDC00"}', r"line 2: .*lone surrogate \\udc00"),
-        (b'{"text": "a", "tree": ' + b"[" * 5000 + b"]" * 5000 + b"}", "line 2: .*too many levels inside each other"),
+        (b'{"text": "a", "tree": ' + b"[" * 5000 + b"]" * 5000 + b"}", "line 2: .*nested more than 64 levels deep"),
     ],
 )
 def test_bad_lines(tmp_path: Path, line: bytes, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from niblick.cli import app
 from niblick.data.dataset import Dataset
-from niblick.data.prepare import convert
+from niblick.data.prepare import convert, prepare
 from niblick.data.tokenizers import given_tokenizer, make_tokenizer
 from niblick.data.vocabularies import Vocabulary, _letters
 from niblick.errors import DataError
@@ -251,6 +252,49 @@ def test_the_token_between_texts_of_tiktoken(tmp_path: Path, ranks: int, between
     assert vocabulary.decode(np.array([0, between, ranks - 1])) == b"aa"
 
 
+def whole(key: str, value: object) -> bytes:
+    """A vocabulary with one part of it replaced."""
+    content = {"model": {"type": "BPE", "vocab": {"a": 0, "<s>": 1}}, "decoder": {"type": "ByteLevel"}}
+    return json.dumps({**content, key: value}).encode()
+
+
+def test_tokens_that_the_vocabulary_lacks(tmp_path: Path) -> None:
+    """Their text would be missing without a word."""
+    path = tmp_path / "vocab.json"
+    path.write_text(json.dumps({word: token for word, token in vocab().items() if token != ord("T")}))
+    (tmp_path / "shards").mkdir()
+    nanogpt(tmp_path / "shards")
+    with pytest.raises(DataError, match=f"token {ord('T')} is not defined in .*; give the vocabulary that the shards"):
+        convert(tmp_path / "shards", "byte260", tmp_path / "out", given=given_tokenizer(str(path)))
+    assert not (tmp_path / "out").exists()
+    assert Vocabulary.read(path).decode(np.array([], np.uint16)) == b""
+
+
+def test_commands_that_are_named_work(tmp_path: Path) -> None:
+    """For one file of foreign shards, and for a folder that is called as the challenge's."""
+    given = hub(tmp_path / "tokenizer.json")
+    for write, file in ((nanogpt, "train.bin"), (modded, "fineweb_train_000001.bin")):
+        folder = tmp_path / write.__name__
+        folder.mkdir()
+        write(folder)
+        for source in (folder, folder / file):
+            with pytest.raises(DataError, match="holds token shards") as caught:
+                prepare(str(source), "byte260", tmp_path / "out")
+            command = re.search("`niblick (.*?) --out DIR`", str(caught.value))
+            assert command
+            words = [word.replace("tokenizer.json", str(given)) for word in shlex.split(command[1])]
+            out = tmp_path / f"out-{folder.name}-{source.name}"
+            assert CliRunner().invoke(app, [*words, f"--out={out}"]).exit_code == 0
+        with pytest.raises(DataError, match=r"convert|give the folder of the shards: ") as caught:
+            convert(folder / file, "byte260", tmp_path / "out")
+        assert "prepare" not in str(caught.value)
+    folder = tmp_path / "unknown"
+    folder.mkdir()
+    headed(folder / "fineweb_train_000001.bin", [1, 5, 6])
+    with pytest.raises(DataError, match=r"nothing says which tokenizer made them; `.* --given FILE\.model --out DIR`"):
+        prepare(str(folder), "byte260", tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -264,6 +308,15 @@ def test_the_token_between_texts_of_tiktoken(tmp_path: Path, ranks: int, between
         (b'{"model": {"type": "BPE", "vocab": {"a": 0}}, "decoder": {"type": "ByteLevel"}}', "none of the tokens"),
         (b'{"<s>": -1}', "-1 is no token"),
         (b'{"<s>": 99999999999}', "99999999999 is no token"),
+        (b'{"a": true, "<s>": 2}', "True is no token"),
+        (rb'{"\ud800": 1, "<s>": 2}', r"'\\ud800' holds half a surrogate pair"),
+        (whole("added_tokens", [1]), "`added_tokens` holds 1, where an id and a content are expected"),
+        (whole("added_tokens", {"a": 1}), r"`added_tokens` is \{'a': 1\}, where a list is expected"),
+        (whole("added_tokens", 5), "`added_tokens` is 5, where a list is expected"),
+        (whole("added_tokens", [{"id": 1, "content": None}]), "`added_tokens` holds .*where an id and a content"),
+        (whole("added_tokens", [{"id": 1, "content": "\ud800"}]), r"'\\ud800' holds half a surrogate pair"),
+        (whole("added_tokens", [{"content": "<s>"}]), "None is no token"),
+        (whole("decoder", {"type": "ByteLevel", "decoders": 5}), "`decoders` is 5, where a list is expected"),
     ],
 )
 def test_vocabularies_of_other_kinds(tmp_path: Path, content: bytes, message: str) -> None:

@@ -49,10 +49,27 @@ def test_long_fields(tmp_path: Path) -> None:
         (b"text\ncaf\xe9\n", "line 2: byte 4 is not UTF-8"),
         (b"text,text\na,b\n", "several columns `text`"),
         (b"", "holds no documents"),
+        (
+            b"text;label\nsome, words;1\n",
+            "line 1: its columns are separated by ';', where ',' are expected; write it again",
+        ),
+        (b"words|label\nsome|1\n", r"line 1: its columns are separated by '\|', where"),
+        (b"text\tlabel\nsome\t1\n", r"separated by tabs, where ',' are expected; give it the suffix \.tsv"),
     ],
 )
 def test_no_tables(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "docs.csv"
     path.write_bytes(data)
     with pytest.raises(DataError, match=message):
+        list(read_documents(str(path)))
+
+
+def test_a_tsv_without_quotes(tmp_path: Path) -> None:
+    """A quote that begins a text would take the rows that follow for one field, where another ends one."""
+    path = tmp_path / "docs.tsv"
+    path.write_text('text\tn\n"two\nlines"\t1\n"a\ttab"\t2\n"He said\t3\nnothing\t4\nat all"\t5\n')
+    with pytest.raises(DataError, match="line 5: a quoted field that goes on to line 7 and holds tabs; if its quote"):
+        list(read_documents(str(path)))
+    path.write_text("text,n\nsome,1\n")
+    with pytest.raises(DataError, match=r"separated by ',', where tabs are expected; give it the suffix \.csv"):
         list(read_documents(str(path)))

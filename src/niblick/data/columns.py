@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from niblick.data.arrow_batches import check_batches, stream_batches
+from niblick.data.beginnings import HEAD_BYTES, refuse_pointer
 from niblick.errors import DataError
 
 BATCH_BYTES = 2 << 20
@@ -55,16 +56,20 @@ def _parquet_columns(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
         names = [key, "source"] if _is_text(_field(schema, ["source"])) and key != "source" else [key]
         # Row groups one by one: a dictionary inside a struct cannot be read in batches across them.
         for number in range(file.num_row_groups):
-            rows = _batch_rows(file.metadata.row_group(number), key)
+            # A column that is described wrongly is an error where it is read, and ends the process where its
+            # description is asked for: so it is read first.
+            next(file.iter_batches(batch_size=1, row_groups=[number], columns=[key]), None)
+            rows = _batch_rows(file, number, key)
             for batch in file.iter_batches(batch_size=rows, row_groups=[number], columns=names):
                 yield _column(batch, steps), _column(batch, ["source"]) if len(names) > 1 else None
 
 
-def _batch_rows(group: Any, key: str) -> int:
-    for number in range(group.num_columns):
-        column = group.column(number)
-        if column.path_in_schema == key and group.num_rows:
-            return max(1, min(BATCH_ROWS, BATCH_BYTES * group.num_rows // max(1, column.total_uncompressed_size)))
+def _batch_rows(file: Any, number: int, key: str) -> int:
+    group = file.metadata.row_group(number)
+    for place in range(len(file.schema)):
+        if file.schema.column(place).path == key and group.num_rows:
+            size = group.column(place).total_uncompressed_size
+            return max(1, min(BATCH_ROWS, BATCH_BYTES * group.num_rows // max(1, size)))
     return BATCH_ROWS
 
 
@@ -91,7 +96,9 @@ def _arrow_columns(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
 def _check_beginning(path: Path, arrow: bool) -> None:
     """Raise DataError for a file that begins as no Parquet and no Arrow file does."""
     with open(path, "rb") as file:
-        begin = file.read(6)
+        head = file.read(HEAD_BYTES)
+    refuse_pointer(head, str(path))
+    begin = head[:6]
     if begin.startswith(b"FEA1"):
         raise DataError(f"{path} is Feather of version 1, which is no Arrow file; write it again with a newer pyarrow")
     old = 0 < int.from_bytes(begin[:4], "little") < 1 << 24  # streams once began with the length of their schema
@@ -146,9 +153,11 @@ def _is_text(kind: Any) -> bool:
 
 
 def _column(batch: Any, steps: list[str]) -> Any:
+    """A column of a batch, or one inside it. Raises ArrowInvalid if it leads outside its buffers, or is not UTF-8."""
     from pyarrow import compute
 
     column = batch.column(steps[0])
+    column.validate(full=True)  # pyarrow trusts offsets, views and indices: what leads outside is seen nowhere else
     for step in steps[1:]:
         column = compute.struct_field(column, step)
     return column

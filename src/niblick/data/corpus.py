@@ -40,7 +40,7 @@ from niblick.data.documents import (
 from niblick.data.embedded import EMBEDDED, held_out_count, paragraphs, without_paragraphs
 from niblick.data.foreign_shards import foreign_kind, foreign_splits, read_foreign
 from niblick.data.text_cuts import at_paragraphs, piece_bytes
-from niblick.data.text_forms import text_files
+from niblick.data.text_folders import shown, text_files
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import DataError
 
@@ -86,7 +86,7 @@ def open_corpus(
     if source in EMBEDDED:
         return _embedded(source, val_docs, max_docs, val_share)
     # The manifest names the file, not where it lay on this machine.
-    name, origin = source_name(source), Path(source).name
+    name, origin = source_name(source), shown(Path(source).name)
     facts = text_files(Path(source), reading.files).record() if Path(source).is_dir() else {}
     if val_docs is None and (path := one_text(source, reading)):
         share = val_share or 1 / VALIDATION_SHARE
@@ -164,8 +164,14 @@ def corpus_of_shards(dataset: Dataset) -> Corpus:
             yield from _decoded(split, dataset.tokenizer, dataset.manifest, cut_off)
 
     name = dataset.directory.name.removesuffix(f"_{dataset.tokenizer.name}")
-    origin = {"dataset": dataset.directory.name, "tokenizer": dataset.tokenizer.name, "lossless": dataset.val.lossless}
-    return Corpus(name, dataset.directory.name, val_docs, lambda: grouped(documents()), {"converted_from": origin})
+    origin = {
+        "dataset": shown(dataset.directory.name),
+        "tokenizer": dataset.tokenizer.name,
+        "lossless": dataset.val.lossless,
+    }
+    return Corpus(
+        name, shown(dataset.directory.name), val_docs, lambda: grouped(documents()), {"converted_from": origin}
+    )
 
 
 def corpus_of_foreign(directory: Path, tokenizer: Tokenizer) -> Corpus:
@@ -192,8 +198,8 @@ def corpus_of_foreign(directory: Path, tokenizer: Tokenizer) -> Corpus:
                     if split is val:
                         raise
 
-    facts = {"converted_from": {"dataset": directory.name, "tokenizer": tokenizer.name}}
-    return Corpus(source_name(str(directory)), directory.name, val_docs, lambda: grouped(documents()), facts)
+    facts = {"converted_from": {"dataset": shown(directory.name), "tokenizer": tokenizer.name}}
+    return Corpus(source_name(str(directory)), shown(directory.name), val_docs, lambda: grouped(documents()), facts)
 
 
 def _foreign_spans(split: Split, between: int) -> Iterator[tuple[int, int]]:

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from niblick.data.foreign_shards import GPT2_BETWEEN, foreign_kind, is_llama3
+from niblick.data.foreign_shards import GPT2_BETWEEN, converting, foreign_kind, is_dataset, is_llama3
 from niblick.data.index import index_name, read_index, text_hash
 from niblick.data.shards import expect_digest, read_shard, shard_files
 from niblick.data.subwords import SentencePieceTokenizer
+from niblick.data.text_forms import SHARDS
 from niblick.data.tokenizers import BYTE_TOKENIZERS, Tokenizer, make_tokenizer
 from niblick.errors import DataError
 from niblick.files import parse_json, read_small
@@ -219,6 +220,8 @@ class Dataset:
 def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
     """The directory of the shards, and the manifest."""
     if path.is_file():
+        if path.suffix in SHARDS:
+            raise _one_shard(path)
         raise DataError(
             f"{path} is a file; give the folder of the shards, or make one of a text: "
             f"`niblick data prepare --source {shlex.quote(str(path))} --out DIR`"
@@ -243,6 +246,15 @@ def _locate(path: Path) -> tuple[Path, dict[str, Any]]:
         return inside[0], {}
     above = path.resolve().parent.parent / "manifest.json"
     return path, read_manifest(above) if above.is_file() and path.resolve().parent.name == "datasets" else {}
+
+
+def _one_shard(path: Path) -> DataError:
+    """The error for a shard where its folder is expected."""
+    folder = path.parent
+    if not is_dataset(folder) and (foreign := foreign_kind(folder)):
+        return foreign
+    inside = f": {folder}" if is_dataset(folder) else ""
+    return DataError(f"{path} is a file; give the folder of the shards{inside}")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -286,12 +298,7 @@ def _refuse_gpt2(directory: Path, *splits: Split) -> None:
     """Shards without manifest whose first token is the one that begins a document in GPT-2's vocabulary."""
     for split in splits:
         if split.tokens and int(split.slice(0, 1)[0]) == GPT2_BETWEEN:
-            raise DataError(
-                f"the shards in {directory} begin with token {GPT2_BETWEEN}, so they are GPT-2's tokens, as llm.c and "
-                f"modded-nanogpt have them; `niblick data convert {shlex.quote(str(directory))} --given tokenizer.json "
-                "--out DIR` "
-                "makes a dataset of their text, given GPT-2's tokenizer.json, vocab.json or FILE.tiktoken"
-            )
+            raise DataError(f"{directory} holds token shards, and no dataset of niblick: {converting(directory)}")
 
 
 def _holds_shards(directory: Path) -> bool:

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from niblick.data.beginnings import HEAD_BYTES, of_text, refuse_pointer
 from niblick.data.columns import TABLES, table_texts
 from niblick.data.compressed import COMPRESSIONS, DAMAGED, MAX_WINDOW, MIN_WINDOW, decompressed, unpacking
 from niblick.data.embedded import EMBEDDED, embedded_documents
-from niblick.data.foreign_shards import foreign_kind, is_dataset
+from niblick.data.foreign_shards import converting, foreign_kind, is_dataset
 from niblick.data.sheets import sheet_texts
 from niblick.data.text_cuts import at_paragraphs
-from niblick.data.text_forms import FORMS, LINES, SHARDS, SHEETS, TEXTS, hint, readable, taken_for_lines, text_files
+from niblick.data.text_folders import shown, text_files
+from niblick.data.text_forms import FORMS, LINES, SHARDS, SHEETS, TEXTS, hint, readable, taken_for_lines
 from niblick.errors import ConfigError, DataError, nearest
 from niblick.files import parse_json
 
@@ -44,7 +46,7 @@ class Reading:
     max_window: int = MAX_WINDOW
     """The largest window of a `.zst`, in bytes: reading takes so much memory."""
     files: tuple[str, ...] = ()
-    """Patterns for the files of a folder that are read; empty where `text_forms` chooses them."""
+    """Patterns for the files of a folder that are read; empty where `text_folders` chooses them."""
     piece: int = 0
     """About how many bytes the documents of one text have, cut at the ends of paragraphs; 0 leaves it whole."""
 
@@ -132,7 +134,10 @@ def one_text(source: str, reading: Reading = AS_IT_IS) -> Path | None:
 def text_pieces(path: Path, reading: Reading) -> Iterator[bytes]:
     """The bytes of a text file, decompressed. Raises DataError if it cannot be read or is damaged."""
     with _named(path), open(path, "rb") as file:
-        yield from decompressed(file, str(path), reading.max_window)
+        refuse_pointer(file.read(HEAD_BYTES), str(path))
+        file.seek(0)
+        packed = path.name.lower().endswith(COMPRESSIONS)
+        yield from of_text(decompressed(file, str(path), reading.max_window), str(path), packed)
 
 
 def refuse_unused(source: str, reading: Reading) -> None:
@@ -183,7 +188,7 @@ def read_blocks(source: str, reading: Reading = AS_IT_IS) -> Iterator[Block]:
         yield from grouped(Document(text, origin) for text, origin in embedded_documents(source))
         return
     files, uncut = _files(source, reading), list[Path]()
-    yield from _merged(block for file, name in files for block in _file_blocks(file, name, reading, uncut))
+    yield from _merged(block for file, name in files for block in _file_blocks(file, shown(name), reading, uncut))
     if reading.separator and len(uncut) == sum(_is_plain(path) for path, _ in files) > 0:
         raise DataError(f"the separator {reading.separator!r} stands nowhere in {source}; give the one it has, or none")
 
@@ -217,10 +222,7 @@ def _files(source: str, reading: Reading) -> list[tuple[Path, str]]:
 
 def _refuse_shards(folder: Path) -> None:
     if is_dataset(folder):
-        raise DataError(
-            f"{folder} holds token shards, and no text; `niblick data convert {shlex.quote(str(folder))} --out DIR` "
-            "decodes them"
-        )
+        raise DataError(f"{folder} holds token shards, and no text; {converting(folder)}")
     if foreign := foreign_kind(folder):
         raise foreign
 
@@ -259,7 +261,7 @@ def line_blocks(pieces: Iterator[bytes], path: str, text_key: str = "text") -> I
     """Cut JSONL that comes in pieces of any size into blocks of whole lines; `path` names it in errors."""
     waiting: list[bytes] = []
     size, line = 0, 1
-    for number, piece in enumerate(pieces):
+    for number, piece in enumerate(filter(None, pieces)):
         if number == 0:
             piece = piece.removeprefix(b"\xef\xbb\xbf")  # what some Windows programs put before JSON
             if piece.lstrip()[:1] == b"[":

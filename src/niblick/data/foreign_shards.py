@@ -76,9 +76,32 @@ def foreign_kind(directory: Path) -> DataError | None:
 
 def is_dataset(directory: Path) -> bool:
     """Whether a folder holds shards that niblick opens: the challenge's or its own."""
-    folders = [directory, *directory.glob("datasets/*")]
-    files = [path for folder in folders for split in ("train", "val") for path in shard_files(folder, split)]
+    files = _named_as_ours(directory)
     return bool(files) and not is_llama3(files[0])
+
+
+def _named_as_ours(directory: Path) -> list[Path]:
+    folders = [directory, *directory.glob("datasets/*")]
+    return [path for folder in folders for split in ("train", "val") for path in shard_files(folder, split)]
+
+
+def converting(directory: Path) -> str:
+    """What makes a dataset of the text of shards that are called as the challenge's: one sentence with the command."""
+    first = _named_as_ours(directory)[0]
+    above = first.parent.resolve().parent.parent / "manifest.json"
+    if any(path.is_file() for path in (directory / "manifest.json", above)):
+        return f"`niblick data convert {shlex.quote(str(directory))} --out DIR` decodes them"
+    tokens, folder = read_shard(first), shlex.quote(str(first.parent))
+    if len(tokens) and int(tokens[0]) == GPT2_BETWEEN:
+        return (
+            f"they begin with token {GPT2_BETWEEN}, so they are GPT-2's tokens, as llm.c and modded-nanogpt have them; "
+            f"`niblick data convert {folder} --given tokenizer.json --out DIR` makes a dataset of their text, given "
+            "GPT-2's tokenizer.json, vocab.json or FILE.tiktoken"
+        )
+    return (
+        f"nothing says which tokenizer made them; `niblick data convert {folder} --given FILE.model --out DIR` makes "
+        "a dataset of their text (given is the SentencePiece model they were made with, or byte260)"
+    )
 
 
 def is_llama3(path: Path) -> bool:

@@ -22,8 +22,17 @@ def sheet_texts(
         names = next(rows, None)
         if names is None:
             return
+        _refuse_other_separator(names, path, key, tabs)
         column, origin = _column(names, path, key), names.index("source") if names.count("source") == 1 else None
+        begin = rows.line_num + 1
         for row in rows:
+            if tabs and any("\t" in field and "\n" in field for field in row):
+                raise DataError(
+                    f"{path}, line {begin}: a quoted field that goes on to line {rows.line_num} and holds tabs; if its "
+                    "quote is part of the text, the file has no quoted fields: write it again with quotes around "
+                    "fields and doubled inside them, or as JSON lines"
+                )
+            begin = rows.line_num + 1
             if len(row) == len(names):
                 yield row[column], row[origin] if origin is not None and origin != column else None
             elif row:
@@ -36,6 +45,17 @@ def sheet_texts(
             f"{path}, line {rows.line_num}: no row of {'TSV' if tabs else 'CSV'} ({error}); write the file again with "
             "quotes around fields and doubled inside them, or as JSON lines"
         ) from error
+
+
+def _refuse_other_separator(names: list[str], path: str, key: str, tabs: bool) -> None:
+    """Raise DataError where the first line is one name, and not the column's, with another separator in it."""
+    if len(names) != 1 or names[0] == key:
+        return
+    for separator, called, suffix in ((";", "';'", ""), ("|", "'|'", ""), ("\t", "tabs", ".tsv"), (",", "','", ".csv")):
+        if separator in names[0]:
+            own = "tabs" if tabs else "','"
+            how = f"give it the suffix {suffix}" if suffix else "write it again with commas as .csv, or as JSON lines"
+            raise DataError(f"{path}, line 1: its columns are separated by {called}, where {own} are expected; {how}")
 
 
 def _column(names: list[str], path: str, key: str) -> int:

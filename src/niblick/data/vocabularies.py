@@ -10,12 +10,14 @@ from __future__ import annotations
 import base64
 import binascii
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from niblick.data.beginnings import refuse_pointer
 from niblick.errors import DataError
 from niblick.files import parse_json, read_small
 
@@ -32,15 +34,20 @@ ENCODES = "byte260, byte256, a SentencePiece FILE.model, or sp:VOCAB, which trai
 
 
 class Vocabulary:
-    """What each token stands for; `bos_id` is the token between documents. A tokenizer that only decodes."""
+    """What each token stands for; `bos_id` is the token between documents. A tokenizer that only decodes.
+
+    `undefined` are the numbers below the largest for which the vocabulary has no token.
+    """
 
     kind = "foreign"
 
-    def __init__(self, name: str, pieces: list[bytes], bos_id: int) -> None:
+    def __init__(self, name: str, pieces: list[bytes], bos_id: int, undefined: Iterable[int] = ()) -> None:
         self.name, self.bos_id = name, bos_id
         self.vocab_size = len(pieces)
         self.end_ids = (bos_id,)
         self._pieces = pieces
+        self._undefined = np.zeros(len(pieces), bool)
+        self._undefined[[*undefined]] = True
 
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
@@ -51,6 +58,7 @@ class Vocabulary:
             raise DataError(f"the vocabulary {path} cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise DataError(f"the vocabulary {path} cannot be read: {error}") from error
+        refuse_pointer(data, str(path))
         if path.suffix == ".tiktoken":
             known, controls = _ranks(path, data), set[int]()
         else:
@@ -62,18 +70,27 @@ class Vocabulary:
             raise DataError(f"{path} has none of the tokens {', '.join(BETWEEN)}, so documents cannot be told apart")
         controls |= set(separators)
         pieces = [b"" if token in controls else known.get(token, b"") for token in range(max({*known, *controls}) + 1)]
+        undefined = {*range(len(pieces))} - {*known, *controls}
         own = path.stem not in ("tokenizer", "vocab", "encoder")
-        return cls(path.stem if own else path.resolve().parent.name, pieces, separators[0])
+        return cls(path.stem if own else path.resolve().parent.name, pieces, separators[0], undefined)
 
     def encode_batch(self, texts: list[str]) -> list[npt.NDArray[np.uint16]]:
         """Raise DataError: foreign vocabularies decode only."""
         raise decodes_only(self.name)
 
     def decode(self, tokens: npt.NDArray[Any]) -> bytes:
-        """Return the bytes of `tokens`. Raises DataError for a token outside the vocabulary."""
-        if len(tokens) and int(tokens.max()) >= self.vocab_size:
+        """Return the bytes of `tokens`. Raises DataError for a token outside the vocabulary, or missing in it."""
+        if not len(tokens):
+            return b""
+        if int(tokens.max()) >= self.vocab_size:
             raise DataError(f"token {int(tokens.max())} is outside {self.name}, which has {self.vocab_size} tokens")
-        return b"".join(map(self._pieces.__getitem__, np.asarray(tokens).tolist()))
+        undefined = self._undefined[tokens]
+        if undefined.any():
+            raise DataError(
+                f"token {int(tokens[undefined][0])} is not defined in {self.name}; give the vocabulary that the shards "
+                "were made with"
+            )
+        return b"".join(map(self._pieces.__getitem__, tokens.tolist()))
 
     def pieces(self) -> list[bytes]:
         """Return the bytes that each token stands for; control tokens stand for none."""
@@ -129,7 +146,7 @@ def _from_json(path: Path, data: bytes) -> tuple[dict[int, bytes], set[int]]:
     if not isinstance(content.get("model"), dict):  # vocab.json, in which "model" may be a token
         content = {"model": {"vocab": content}, "decoder": {"type": "ByteLevel"}}
     model, decoder = content["model"], content.get("decoder")
-    steps = [decoder, *(decoder.get("decoders") or [])] if isinstance(decoder, dict) else []
+    steps = [decoder, *_list(path, decoder, "decoders")] if isinstance(decoder, dict) else []
     names = [str(step.get("type")) for step in steps if isinstance(step, dict)]
     kind, vocab = model.get("type", "BPE"), model.get("vocab")
     if kind != "BPE" or "ByteLevel" not in names or not isinstance(vocab, dict):
@@ -141,19 +158,41 @@ def _from_json(path: Path, data: bytes) -> tuple[dict[int, bytes], set[int]]:
         )
     letters, known, controls = _letters(), dict[int, bytes](), set[int]()
     for piece, token in vocab.items():
-        known[_token(path, token)] = b"".join(letters.get(letter, letter.encode()) for letter in piece)
-    for added in content.get("added_tokens") or []:
+        known[_token(path, token)] = b"".join(letters.get(letter) or _utf8(path, letter) for letter in piece)
+    for added in _list(path, content, "added_tokens"):
+        if not isinstance(added, dict) or not isinstance(added.get("content"), str):
+            raise DataError(
+                f"{path} is no vocabulary: `added_tokens` holds {_short(added)}, where an id and a content are expected"
+            )
         token = _token(path, added.get("id"))
-        known[token] = str(added.get("content", "")).encode()
+        known[token] = _utf8(path, added["content"])
         if added.get("special"):
             controls.add(token)
     return known, controls
 
 
+def _list(path: Path, content: dict[str, object], key: str) -> list[object]:
+    value = content.get(key)
+    if value is None or isinstance(value, list):
+        return value or []
+    raise DataError(f"{path} is no vocabulary: `{key}` is {_short(value)}, where a list is expected")
+
+
+def _utf8(path: Path, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path} is no vocabulary: {_short(text)} holds half a surrogate pair") from error
+
+
 def _token(path: Path, token: object) -> int:
-    if isinstance(token, int) and 0 <= token < _MOST:
+    if type(token) is int and 0 <= token < _MOST:  # true is an int, and no number of a token
         return token
-    raise DataError(f"{path} is no vocabulary: {token!r} is no token")
+    raise DataError(f"{path} is no vocabulary: {_short(token)} is no token")
+
+
+def _short(value: object) -> str:
+    return ascii(value)[:40]
 
 
 def _letters() -> dict[str, bytes]:

@@ -1,0 +1,100 @@
+"""Files that are no text are named for what they begin with, whatever they are called."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+
+from niblick.data.documents import read_documents
+from niblick.data.prepare import prepare
+from niblick.data.tokenizers import given_tokenizer
+from niblick.errors import DataError
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "ab" * 32 + "\nsize 4711\n"
+LINE = b'{"text": "a line"}\n'
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.txt", "a", "a.md.xz", "a.jsonl", "a.jsonl.gz", "a.json.zst", "a.csv", "a.parquet", "a.arrow", "deep/a.txt"],
+)
+def test_pointers_of_git_lfs(tmp_path: Path, name: str) -> None:
+    """A file, a folder of one, and both as they are counted: all say what to run."""
+    if name.endswith((".parquet", ".arrow")):
+        pytest.importorskip("pyarrow")
+    path = tmp_path / "source" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(POINTER)
+    for source in [path, tmp_path / "source"] if path.suffix else [path]:
+        with pytest.raises(DataError, match=r"is a Git LFS pointer, .*: run `git lfs pull` there"):
+            prepare(str(source), "byte260", tmp_path / "out")
+
+
+def test_a_vocabulary_that_is_a_pointer(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(POINTER)
+    with pytest.raises(DataError, match="is a Git LFS pointer"):
+        given_tokenizer(str(tmp_path / "tokenizer.json"))
+
+
+def zipped() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.jsonl", LINE)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (gzip.compress(LINE), r"it begins as gzip does; give it the suffix \.gz"),
+        (lzma.compress(LINE), r"it begins as xz does; give it the suffix \.xz"),
+        (bz2.compress(LINE), r"it begins as bzip2 does; give it the suffix \.bz2"),
+        (zstandard.compress(LINE), r"it begins as zstd does; give it the suffix \.zst"),
+        (zipped(), "it begins as zip does; unpack it first"),
+        (b"%PDF-1.7\n%\xe2\xe3", "it begins as PDF does; take the text out of it first"),
+    ],
+)
+def test_what_a_file_begins_with(tmp_path: Path, data: bytes, said: str) -> None:
+    for name in ("a.jsonl", "a.txt", "a.csv", "a"):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataError, match=f"holds no text: {said}"):
+            list(read_documents(str(tmp_path / name)))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(data))
+    with pytest.raises(DataError, match="holds no text: what is inside it begins as"):
+        list(read_documents(str(tmp_path / "a.jsonl.gz")))
+
+
+def test_tables_that_are_called_text(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import feather, parquet
+
+    parquet.write_table(pa.table({"text": ["a"]}), tmp_path / "p.jsonl")
+    feather.write_feather(pa.table({"text": ["a"]}), str(tmp_path / "f.txt"))
+    for name, said in (("p.jsonl", r"Parquet does; give it the suffix \.parquet"), ("f.txt", r"Arrow .* \.arrow")):
+        with pytest.raises(DataError, match=f"holds no text: it begins as {said}"):
+            list(read_documents(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("text", ["PAR1 is a mark", "BZh9 too", "ARROW1", "PK", "version https://git-lfs", "%PDF"])
+def test_text_that_begins_alike(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    assert [d.text for d in read_documents(str(tmp_path / "a.txt"))] == [text]
+
+
+def test_a_long_list_in_bzip2(tmp_path: Path) -> None:
+    """The first bytes of a stream of more than one block stand for no text yet."""
+    words = np.random.default_rng(1).integers(97, 123, 400_000, np.uint8).tobytes().decode()
+    path = tmp_path / "a.json.bz2"
+    path.write_bytes(bz2.compress(json.dumps([{"text": words}]).encode()))
+    assert path.stat().st_size > 1 << 16
+    with pytest.raises(DataError, match="line 1: found a JSON list"):
+        list(read_documents(str(path)))
