@@ -365,8 +365,13 @@ def test_shards_that_are_damaged_or_foreign(niblick: Niblick, data: Path, tmp_pa
     content[1024:] = b"\xff\x03" * ((len(content) - 1024) // 2)  # token 1023
     shard.write_bytes(content)
     message = niblick.refused("train", "hnet-small", "--data", folder, "--runs", tmp_path / "r2", *TOY)
+    assert "fineweb_train_000000.bin is not what the manifest says" in message
+    (folder / "manifest.json").unlink()  # which has its digest: only the tokens tell now
+    message = niblick.refused("train", "hnet-small", "--data", folder, "--runs", tmp_path / "r3", *TOY)
     assert "1023" in message
     assert "260" in message
+    folder, shard = copy("changed")
+    shard.write_bytes(content)
     assert "fineweb_train_000000.bin" in niblick.refused("data", "check", folder)
     assert not (tmp_path / "r").exists()
 

@@ -205,7 +205,7 @@ WRONG_CONFIGS: dict[str, tuple[Any, str]] = {
     "widths that shrink": (edited(d_model=[96, 48]), "widths may only grow inward"),
     "a fraction": (edited(d_model=[32, 48.0]), "is no list of 2 whole numbers"),
     "no hidden units": (edited(d_intermediate=[0, 0]), "d_intermediate=0 leaves the MLPs of 'T2' without hidden units"),
-    "huge hidden units": (edited(d_intermediate=[0, 10**400]), "is no list of 2 whole numbers"),
+    "huge hidden units": (edited(d_intermediate=[0, 10**400]), "a number of 401 digits, and at most 20 are read"),
     "heads": (edited(attn_cfg__num_heads=[2, 5]), "num_heads=5 do not divide d_model=48"),
     "rotary": (edited(attn_cfg__rotary_emb_dim=[8, 14]), "rotary_emb_dim=14 is no even part of heads of 12"),
     "inner heads": (edited(d_model=[48, 48]), "ssm_head_width=64 does not divide the inner width 96"),

@@ -89,11 +89,13 @@ STEPS = "new_state step step_hidden step_down step_up"
 NEVER = (
     "train.checkpoint save_checkpoint load_checkpoint",
     "run.entropy resolve_entropy",
+    "data.foreign_shards foreign_kind",
+    "data.vocabularies Vocabulary decodes_only other_tokenizer",
     *(
         f"model.{module} {STEPS}"
         for module in ["lm", "hnet", "level", "stage", "layers", "conv", "mamba", "routers", "ngrams", "providers"]
     ),
 )
-"""What no script does: checkpoints are for runs at home, and its config is settled."""
+"""What no script does: checkpoints are for runs at home, its config is settled, and its text is no other project's."""
 FASTER_WITH = {"niblick.score.mixing_kernels": "numba"}
 """Packages that a module could do without, but no run has the time for that."""
