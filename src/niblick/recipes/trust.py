@@ -22,9 +22,10 @@ def recipe_digest(recipe: Path) -> str:
     In a run, where only those were put, it is of every Python file, so that none can be added and imported otherwise.
     """
     folder, digest = recipe.parent, hashlib.sha256()
-    beside = imported_beside(recipe)
     if in_run(recipe):
-        beside = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.py")) if path != recipe}
+        beside = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py") if path != recipe}
+    else:
+        beside = imported_beside(recipe)
     for name, path in {"": recipe, **dict(sorted(beside.items()))}.items():
         data = path.read_bytes()
         digest.update(f"{name}:{len(data)}:".encode() + data)

@@ -10,7 +10,7 @@ The folder of a run holds all of it but data and environment:
   ask-stop, ask-finish                       wishes of home
 
 The watcher belongs to no connection. It starts the run, ends it in time for the budget, and when home has been silent
-for long after the end, it stops the machine, whose disk stays. The standard library alone: it answers in a moment.
+for long after the end, it stops the machine, whose disk stays. Nothing heavy is imported: it answers in a moment.
 """
 
 from __future__ import annotations
