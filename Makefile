@@ -7,7 +7,7 @@ PY = $(VENV)/bin/python
 JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help findings quickstart test test-fast fuzz lint bench memory tokenizers penalties boundaries readme screenshots install dev sky clean
+.PHONY: help findings quickstart test test-fast fuzz lint bench soak memory tokenizers penalties boundaries readme screenshots install dev sky clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -29,6 +29,9 @@ lint: dev  ## ruff and mypy
 
 bench: dev  ## speed against peers, in one run
 	@$(PY) benchmarks/bench.py
+
+soak: dev  ## kills, killed ranks and several writers at once, compared with what nobody disturbed (about an hour)
+	@$(PY) benchmarks/soak.py --docs
 
 memory: dev  ## memory of `niblick data prepare` on 2 GB, as bytes and as subwords (Linux; 6 GB of disk, 10 minutes)
 	@$(PY) benchmarks/memory.py
