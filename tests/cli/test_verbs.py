@@ -836,3 +836,14 @@ def test_an_interrupt_while_scoring_loses_nothing(niblick: Niblick, data: Path, 
     result = niblick.json("train", "--resume", run)
     assert (run / "model.safetensors").read_bytes() == before
     assert result["step"] == 4
+
+
+@pytest.mark.parametrize(("words", "offered"), [("niblick tr", "train"), ("niblick train --see", "--seeds")])
+def test_verbs_and_options_are_completed(words: str, offered: str) -> None:
+    """As a shell asks by Tab, once the completion is installed."""
+    asked = {"_NIBLICK_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    command = "import sys; sys.argv = ['niblick']; from niblick.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert offered in done.stdout.split()
