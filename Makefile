@@ -7,7 +7,7 @@ PY = $(VENV)/bin/python
 JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help findings quickstart test test-fast fuzz lint bench soak memory tokenizers penalties boundaries readme screenshots package install dev sky clean
+.PHONY: help findings quickstart test test-fast fuzz lint bench gpu soak memory tokenizers penalties boundaries readme screenshots package install dev sky clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -29,6 +29,9 @@ lint: dev  ## ruff and mypy
 
 bench: dev  ## speed against peers, in one run
 	@$(PY) benchmarks/bench.py
+
+gpu: dev  ## on a rented GPU: is it right, how fast, how good? (blocks of at most 9 minutes; QUICK=1: toy size, any machine)
+	@$(PY) benchmarks/gpu_day.py $(if $(QUICK),--quick,--docs) $(BLOCKS)
 
 soak: dev  ## kills, killed ranks and several writers at once, compared with what nobody disturbed (about an hour)
 	@$(PY) benchmarks/soak.py --docs

@@ -8,7 +8,7 @@ Prints bytes a second, milliseconds per 65,536 bytes, peak memory, graphs compil
 utilization: the arithmetic that the mode needs (chunks that exist, not the room for them; attention's causal half) over
 the fastest of a few large bfloat16 products in the same process. Writes build/gpu.json beside the machine.
 
-Usage: python benchmarks/gpu.py [--seconds 60] [--quick] [MODE …]
+Usage: python benchmarks/gpu.py [--seconds 60] [--quick] [--out FILE] [MODE …]
 """
 
 from __future__ import annotations
@@ -263,6 +263,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("modes", nargs="*", metavar="MODE", help=f"of {', '.join(MODES)}; all without any")
     parser.add_argument("--seconds", type=float, help="training time of each mode; 60 without it")
     parser.add_argument("--quick", action="store_true", help="toy size, not compiled, for tests")
+    parser.add_argument("--out", type=Path, help="where the figures go; build/gpu.json without it")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.seconds is not None and options.seconds <= 0:
@@ -288,10 +289,11 @@ def main(arguments: list[str]) -> None:
         results.append(Result(**json.loads(done.stdout.splitlines()[-1])))
         print(table(results[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
     print(f"\n{machine().processor}, {device.type}, torch {torch.__version__}\n\n{table(results)}")
-    if not options.quick:
-        OUT.parent.mkdir(exist_ok=True)
+    if options.out or not options.quick:
+        out = options.out or OUT
+        out.parent.mkdir(parents=True, exist_ok=True)
         found = {"environment": environment(), "results": [asdict(r) for r in results]}
-        OUT.write_text(json.dumps(found, indent=2) + "\n")
+        out.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -131,3 +133,15 @@ def test_bounds_at_toy_size() -> None:
     for path in found:
         assert path.bound_seconds > 0 and path.seconds > 0, path
     assert bounds.table(here, found).count("| arithmetic |") == 5
+
+
+@pytest.mark.slow
+def test_the_day_on_a_gpu_at_toy_size(tmp_path: Path) -> None:
+    """A speed and a score; called again, neither is done again. The rest is more of the same (make gpu QUICK=1)."""
+    command = [sys.executable, BENCHMARKS / "gpu_day.py", "--quick", "--out", tmp_path]
+    command += ["fast-dense", "good-baseline-sp1024"]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    assert "fast-dense: done before" in second and "good-baseline-sp1024: done before" in second
+    assert "| good-baseline-sp1024 | well |" in first and "| dense | " in first
+    result = json.loads((tmp_path / "runs" / "baseline-sp1024" / "baseline-sp1024-1" / "result.json").read_text())
+    assert f"{result['bpb']:.4f} |" in first

@@ -1,0 +1,191 @@
+"""Is it right on a GPU? The same figures as on the processor: models, capacities, steps, optimizer, resume, scores."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from niblick.artifact.foreign.names import from_published
+from niblick.config.run_config import RunConfig, override
+from niblick.data.dataset import Dataset
+from niblick.data.prepare import prepare
+from niblick.facts.events import Event, Step
+from niblick.model.lm import LM
+from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
+from niblick.recipes.presets import get_preset
+from niblick.run import pipeline
+from niblick.run.directory import Run
+from niblick.run.loading import load_artifact
+from niblick.run.scoring import score_model
+from niblick.train.optim import orthogonalize
+from niblick.train.precision import DTYPES, autocast
+from niblick.train.step import compile_stages
+
+pytestmark = pytest.mark.cuda
+PROCESSOR = torch.device("cpu")
+REFERENCE = Path(__file__).parents[1] / "reference"
+TEXT = torch.randint(4, 260, (4, 257), generator=torch.Generator().manual_seed(0))
+CUT = LevelConfig(StageConfig("T1"), StageConfig("T1"), bucket=16)
+SMALL: dict[str, Any] = {"width": 64, "heads": 2, "kv_heads": 1, "levels": (CUT,), "main": StageConfig("T2")}
+
+
+def made(card: torch.device, **changes: Any) -> LM:
+    """A small model whose weights are all away from zero, the same on every device."""
+    torch.manual_seed(0)
+    model = LM(ModelConfig(**SMALL | changes))
+    for p in model.parameters():
+        p.data += 0.05 * torch.randn_like(p)
+    return model.to(card)
+
+
+def outcome(model: LM, card: torch.device, dtype: str = "float32") -> dict[str, Tensor]:
+    """Loss and gradients of one batch, on the processor."""
+    model.zero_grad()
+    ids_BL = TEXT.to(card)
+    with autocast(card, dtype):
+        losses, _ = model(ids_BL[:, :-1], ids_BL[:, 1:])
+    losses.total.backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {name: value.detach().float().cpu() for name, value in (found | {"loss": losses.total}).items()}
+
+
+def expect_near(ours: dict[str, Tensor], theirs: dict[str, Tensor], error: float) -> None:
+    """Each tensor within a share of the other's norm."""
+    assert ours.keys() == theirs.keys()
+    for name, wanted in theirs.items():
+        assert (ours[name] - wanted).norm() <= error * wanted.norm() + 1e-7, name
+
+
+def test_products_are_in_float32(card: torch.device) -> None:
+    """TF32 keeps ten bits: a product of large matrices would be off by a thousandth."""
+    torch.manual_seed(0)
+    a_NN, b_NN = torch.randn(2, 512, 512)
+    exact_NN = a_NN.double() @ b_NN.double()
+    ours_NN = (a_NN.to(card) @ b_NN.to(card)).cpu().double()
+    assert (ours_NN - exact_NN).norm() < 1e-5 * exact_NN.norm()
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-4), ("bfloat16", 2e-2)])
+def test_the_published_model(card: torch.device, dtype: str, error: float) -> None:
+    """Study 1's H-Net from the published weights: the published losses."""
+    figures = np.load(REFERENCE / "hnet_byte260.npz")
+    meta = json.loads(bytes(figures["meta/json"]))
+    outer = StageConfig(f"T{meta['outer']}")
+    level = LevelConfig(outer, outer, target_length=meta["target"], ratio_weight=meta["rlw"], lr_diff=meta["lrd"])
+    shape = {"width": meta["dim"], "heads": meta["heads"], "kv_heads": meta["kv"], "mlp_mult": meta["mult"]}
+    main = StageConfig(f"T{meta['layers'] - 2 * meta['outer']}")
+    model = LM(ModelConfig(**shape, vocab_size=meta["vocab"], levels=(level,), main=main))
+    weights = {k.removeprefix("param/"): torch.from_numpy(figures[k]) for k in figures.files if k.startswith("param/")}
+    model.load_state_dict(from_published(weights))
+    model.to(card)
+    ids_BL, targets_BL = (torch.from_numpy(figures[f"in/{name}"]).long() for name in ("input_ids", "target_ids"))
+    with torch.no_grad(), autocast(card, dtype):
+        losses, _ = model(ids_BL.to(card), targets_BL.to(card))
+    assert float(losses.lm) == pytest.approx(float(figures["out/eval_loss"]), rel=error)
+
+
+def test_as_on_the_processor(card: torch.device) -> None:
+    """Loss and all gradients, in float32."""
+    expect_near(outcome(made(card), card), outcome(made(PROCESSOR), PROCESSOR), 1e-3)
+
+
+def test_bfloat16_as_on_the_processor(card: torch.device) -> None:
+    """As near to float32 as the processor's bfloat16 is. A router decides otherwise only near one half."""
+    exact, here = (outcome(made(PROCESSOR), PROCESSOR, dtype) for dtype in ("float32", "bfloat16"))
+    for name, ours in outcome(made(card), card, "bfloat16").items():
+        wanted = exact[name]
+        assert (ours - wanted).norm() <= 2 * (here[name] - wanted).norm() + 2e-2 * wanted.norm(), name
+
+
+@pytest.mark.parametrize("capacity", ["packed", "divisor:1"])
+def test_capacities_agree(card: torch.device, capacity: str) -> None:
+    """In float32: packed rows under the dense mask, and room for all, against buckets."""
+    other = made(card, levels=(replace(CUT, capacity=capacity),))
+    expect_near(outcome(other, card), outcome(made(card), card), 1e-4)
+
+
+def test_packed_by_the_kernel(card: torch.device) -> None:
+    """In bfloat16 packed rows attend by the variable-length kernel where there is one: as near as buckets are."""
+    packed = made(card, levels=(replace(CUT, capacity="packed"),))
+    expect_near(outcome(packed, card, "bfloat16"), outcome(made(card), card, "bfloat16"), 5e-2)
+
+
+def test_compiled_stages(card: torch.device) -> None:
+    plain, compiled = made(card), made(card)
+    compile_stages(compiled, "always", card, lambda event: None, "inductor" if card.type == "cuda" else "aot_eager")
+    ours = {name.replace("_orig_mod.", ""): value for name, value in outcome(compiled, card).items()}
+    expect_near(ours, outcome(plain, card), 1e-4)
+
+
+def test_steps_are_the_sequence(card: torch.device) -> None:
+    model = made(card)
+    ids_BL = TEXT[:2, :96].to(card)
+    with torch.no_grad():
+        logits = model(ids_BL)
+        state = model.new_state(2, context=96)
+        for t in range(96):
+            ours = model.step(ids_BL[:, t], state)
+            assert (ours - logits[:, t]).abs().max() < 1e-3, t
+
+
+def test_muon_in_bfloat16(card: torch.device) -> None:
+    """Five iterations of Newton and Schulz: singular values near one, as near the exact ones as the processor's."""
+    torch.manual_seed(0)
+    update_NRC = torch.randn(3, 64, 96)
+    exact, here = (orthogonalize(update_NRC, 5, dtype) for dtype in (torch.float64, torch.bfloat16))
+    ours = orthogonalize(update_NRC.to(card), 5, DTYPES["bfloat16"]).cpu()
+    assert (ours.double() - exact).norm() <= 1.5 * (here.double() - exact).norm()
+
+
+@pytest.fixture(scope="module")
+def config(card: torch.device, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """Twelve steps of a small model on this card, of documents that come with Python."""
+    data = tmp_path_factory.mktemp("data") / "pydocs"
+    prepare("pydocs", "byte260", data, max_docs=24, val_docs=4)
+    sizes = [
+        *("model.width=32", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1", "train.seq_len=64"),
+        *("train.batch_tokens=512", "train.micro_batch_tokens=256", "train.warmup_steps=0", "schedule.steps=12"),
+        *("schedule.max_seconds=null", "train.checkpoint_every=6", "score.seq_len=128"),
+    ]
+    return override(
+        get_preset("hnet-small"), [*sizes, f"train.device={card.type}", f"data.path={json.dumps(str(data))}"]
+    )
+
+
+def cut_off(event: Event) -> None:
+    """Break off between two checkpoints."""
+    if isinstance(event, Step) and event.step == 9:
+        raise KeyboardInterrupt
+
+
+def test_resume_is_exact(config: RunConfig, tmp_path: Path) -> None:
+    """A run that was cut off after its checkpoint ends with the weights of one that was not."""
+    config = replace(config, train=replace(config.train, log_every=1))
+    whole = pipeline.run(config, tmp_path / "whole", lambda event: None)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(config, tmp_path / "cut", cut_off)
+    [path] = (tmp_path / "cut").iterdir()
+    resumed = pipeline.resume(Run(path), lambda event: None)
+    assert whole is not None and resumed is not None
+    ours, theirs = (load_file(Path(found.run) / "model.safetensors") for found in (resumed, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_scores_of_card_and_processor(config: RunConfig, card: torch.device, tmp_path: Path) -> None:
+    """The artifact that was made and scored on the card costs the same on the processor."""
+    result = pipeline.run(config, tmp_path, lambda event: None)
+    assert result is not None
+    model, _ = load_artifact(Run(Path(result.run)).artifact(result.artifact))
+    dataset = Dataset.open(config.data.path)
+    here, there = (score_model(model.to(device), dataset, config.score, "float32") for device in (PROCESSOR, card))
+    assert there.bpb == pytest.approx(here.bpb, rel=1e-4)
+    assert result.bpb == pytest.approx(here.bpb, rel=1e-2)  # in bfloat16 on a card
