@@ -91,9 +91,7 @@ def small(name: str, text: tuple[str, int], score: ScoreConfig, seed: int) -> Ru
     )
 
 
-def alarms(
-    presets: list[str], seeds: int, every: bool, folder: Path
-) -> Iterator[tuple[str, str, int, dict[str, str]]]:
+def alarms(presets: list[str], seeds: int, every: bool, folder: Path) -> Iterator[tuple[str, str, int, dict[str, str]]]:
     """(preset, scorer, seed, alarms by check) of each run and each scorer."""
     found = texts(folder)
     for seed in range(seeds):

@@ -8,14 +8,16 @@ import io
 import json
 import lzma
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zstandard
 
+from niblick.data.dataset import Dataset
 from niblick.data.documents import read_documents
-from niblick.data.prepare import prepare
+from niblick.data.prepare import convert, prepare
 from niblick.data.tokenizers import given_tokenizer
 from niblick.errors import DataError
 
@@ -43,6 +45,31 @@ def test_a_vocabulary_that_is_a_pointer(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(POINTER)
     with pytest.raises(DataError, match="is a Git LFS pointer"):
         given_tokenizer(str(tmp_path / "tokenizer.json"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest.json",
+        "tokenizers/sp300.model",
+        "datasets/docs_sp300/fineweb_train_000000.bin",
+        "datasets/docs_sp300/fineweb_val.documents.npy",
+    ],
+)
+def test_pointers_among_shards(tmp_path: Path, name: str, write_jsonl: Callable[[Path, list[str]], Path]) -> None:
+    """A clone of a dataset without its large files: whichever is a pointer, opening the data says so."""
+    texts = [f"{chr(97 + i % 26)} text number {i} of {i * i}" for i in range(200)]
+    prepare(str(write_jsonl(tmp_path / "docs.jsonl", texts)), "sp:300", tmp_path / "out")
+    (tmp_path / "out" / name).write_text(POINTER)
+    with pytest.raises(DataError, match=r"is a Git LFS pointer, .*: run `git lfs pull` there"):
+        Dataset.open(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["train.bin", "x_train_000001.npy", "fineweb_train_000001.bin"])
+def test_pointers_among_foreign_shards(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(POINTER)
+    with pytest.raises(DataError, match=r"is a Git LFS pointer"):
+        convert(tmp_path, "byte260", tmp_path / "out", given=given_tokenizer("byte260"))
 
 
 def zipped() -> bytes:

@@ -57,6 +57,23 @@ def test_every_encoding(tmp_path: Path, kind: Any) -> None:
         assert hashes[0] == hashes[1]
 
 
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ([1, 2, None], ["1", "2", "docs"]),
+        ([1.5, float("nan"), None], ["1.5", "docs", "docs"]),
+        ([True, False, None], ["true", "false", "docs"]),
+        ([None, None, None], ["docs"] * 3),
+        ([["a"], ["b"], None], ["docs"] * 3),
+        ([b"caf\xe9", b"b", None], ["caf\\xe9", "b", "docs"]),
+    ],
+)
+def test_sources_of_any_kind(tmp_path: Path, sources: list[object], expected: list[str]) -> None:
+    """A `source` only groups scores: none of its forms refuses the text."""
+    path = write(tmp_path / "docs.parquet", pa.table({"text": ["a", "b", "c"], "source": sources}))
+    assert [document.source for document in read_documents(str(path))] == expected
+
+
 def test_names_with_dots_and_missing_ones(tmp_path: Path) -> None:
     table = pa.table({"a.text": ["dotted"], "a": pa.array([{"text": "inside", "n": 1}])})
     path = write(tmp_path / "docs.parquet", table)
@@ -68,7 +85,7 @@ def test_names_with_dots_and_missing_ones(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no column `b\.text`"):
         list(read_documents(str(path), Reading("b.text")))
     path = write(tmp_path / "docs.parquet", pa.table({"a": pa.array([{"text": "x"}, None])}))
-    with pytest.raises(DataError, match=r"row 2: `a\.text` is empty \(null\)"):
+    with pytest.raises(DataError, match=r"row 2: `a\.text` is null; .* or leave such documents out by --skip-empty"):
         list(read_documents(str(path), Reading("a.text")))
     path = write(tmp_path / "docs.parquet", pa.table({"text": pa.array([b"fine", b"\xff"])}))
     with pytest.raises(DataError, match="row 2: byte 1 is not UTF-8"):

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from niblick.data import compressed, documents
-from niblick.data.documents import Document, Reading, count_documents, read_blocks, read_documents, source_name
+from niblick.data import blocks, compressed
+from niblick.data.blocks import Document
+from niblick.data.documents import Reading, count_documents, read_blocks, read_documents
 from niblick.data.prepare import prepare
+from niblick.data.text_forms import source_name
 from niblick.errors import ConfigError, DataError
 
 WriteJsonl = Callable[[Path, Iterable[str]], Path]
@@ -42,20 +44,23 @@ def test_blocks_cut_at_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wr
     texts = [f"{i} " * (i % 37) for i in range(300)]
     path = write_jsonl(tmp_path / "docs.jsonl", texts)
     for size in (1, 7, 64, 1000, 1 << 20):
-        monkeypatch.setattr(documents, "BLOCK_BYTES", size)
-        blocks = list(read_blocks(str(path)))
-        assert b"".join(block.data for block in blocks) == path.read_bytes()
-        assert [d.text for block in blocks for d in block.documents()] == texts
+        monkeypatch.setattr(blocks, "BLOCK_BYTES", size)
+        found = list(read_blocks(str(path)))
+        assert b"".join(block.data for block in found) == path.read_bytes()
+        assert [d.text for block in found for d in block.read().kept] == texts
     path.write_text(path.read_text() + "{broken\n")
-    monkeypatch.setattr(documents, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
     with pytest.raises(DataError, match="line 301"):
         list(read_documents(str(path)))
 
 
 def test_sources(tmp_path: Path) -> None:
+    """What `source` is groups scores alone: numbers are written out, and what is no value is the file's name."""
     path = tmp_path / "docs.jsonl"
-    path.write_text('{"text": "a", "source": "news"}\n{"text": "b", "source": null}\n{"text": "c"}')
-    assert [d.source for d in read_documents(str(path))] == ["news", "docs", "docs"]
+    values = ['"news"', "null", '""', "3", "1.5", "true", '{"a": 1}', '["a"]', "1" * 5000, "1e400", "NaN"]
+    path.write_text("".join(f'{{"text": "a", "source": {value}}}\n' for value in values) + '{"text": "c"}')
+    expected = ["news", "docs", "docs", "3", "1.5", "true", *["docs"] * 6]
+    assert [d.source for d in read_documents(str(path))] == expected
 
 
 @pytest.mark.parametrize(
@@ -63,12 +68,14 @@ def test_sources(tmp_path: Path) -> None:
     [
         (b'{"text": "a"', "line 2: not a JSON object"),
         (b'["text"]', "line 2: found a JSON list"),
-        (b'{"body": "a", "id": 1}', "line 2: found the keys 'body', 'id', but no `text`; name the key"),
-        (b'{"text": null}', "line 2: `text` is null, where a string is expected; leave the line out"),
+        (b'{"body": "a", "id": 1}', "line 2: found the keys 'body', 'id', but no `text`; name another key"),
+        (
+            b'{"text": null}',
+            "line 2: `text` is null; name another key or column by --text-key, or leave such",
+        ),
         (b'{"text": 7}', "line 2: `text` is a number, where"),
         (b'{"text": ["a"]}', "line 2: `text` is a JSON list, where"),
         (b'{"text": true}', "line 2: `text` is a boolean, where"),
-        (b'{"text": "a", "source": 3}', "line 2: `source` is a number"),
         (b'{"text": "a\xff"}', "line 2: byte 12 is not UTF-8"),
         (rb'{"text": "ab\ud800c"}', r"line 2: character 3 is the lone surrogate \\ud800"),
         (rb'{"text": "a", "source": "\uDC00"}', r"line 2: .*lone surrogate \\udc00"),
@@ -96,7 +103,7 @@ def test_the_key_of_the_text(tmp_path: Path) -> None:
     path.write_text('{"content": "a", "meta": {"story": "b"}, "meta.x": "c", "text": "no"}\n')
     for key, text in {"content": "a", "meta.story": "b", "meta.x": "c"}.items():
         assert [d.text for d in read_documents(str(path), Reading(key))] == [text]
-    with pytest.raises(DataError, match=r"no `meta\.none`; name the key of the text by --text-key"):
+    with pytest.raises(DataError, match=r"no `meta\.none`; name another key or column by --text-key"):
         list(read_documents(str(path), Reading("meta.none")))
     with pytest.raises(ConfigError, match="text key is empty"):
         Reading("")
@@ -245,8 +252,8 @@ def test_dumps_without_a_second_suffix(tmp_path: Path) -> None:
 
 
 def test_too_long_a_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_jsonl: WriteJsonl) -> None:
-    monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 1 << 20)
-    monkeypatch.setattr(documents, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(blocks, "MAX_DOCUMENT_BYTES", 1 << 20)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 16)
     write_jsonl(tmp_path / "docs.jsonl", ["short", "long" * (1 << 19)])
     (tmp_path / "docs.txt").write_text("long" * (1 << 19))
     for name in ("docs.jsonl", "docs.txt"):

@@ -53,7 +53,7 @@ def _parquet_columns(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
     with ParquetFile(path, buffer_size=BATCH_BYTES, pre_buffer=False) as file:
         schema = file.schema_arrow
         steps = _steps(schema, key, path)
-        names = [key, "source"] if _is_text(_field(schema, ["source"])) and key != "source" else [key]
+        names = [key, "source"] if key != "source" and _is_label(_field(schema, ["source"])) else [key]
         # Row groups one by one: a dictionary inside a struct cannot be read in batches across them.
         for number in range(file.num_row_groups):
             # A column that is described wrongly is an error where it is read, and ends the process where its
@@ -88,7 +88,7 @@ def _arrow_columns(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
             schema, batches = pyarrow.ipc.open_stream(source).schema, stream_batches(source, str(path))
             source.seek(0)
         steps = _steps(schema, key, path)
-        sourced = key != "source" and _is_text(_field(schema, ["source"]))
+        sourced = key != "source" and _is_label(_field(schema, ["source"]))
         for batch in batches:
             yield _column(batch, steps), _column(batch, ["source"]) if sourced else None
 
@@ -141,6 +141,15 @@ def _leaves(schema: Any, before: str = "") -> list[str]:
         name = before + field.name
         names += _leaves(field.type, f"{name}.") if pyarrow.types.is_struct(field.type) else [name]
     return names
+
+
+def _is_label(kind: Any) -> bool:
+    """Whether a column can be a `source`: text, numbers, booleans."""
+    from pyarrow import types
+
+    value = kind.value_type if kind is not None and types.is_dictionary(kind) else kind
+    plain = (types.is_integer, types.is_floating, types.is_boolean)
+    return _is_text(kind) or (value is not None and any(is_(value) for is_ in plain))
 
 
 def _is_text(kind: Any) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Iterable, Iterator
 
+from niblick.data.compressed import unpacking
 from niblick.errors import DataError
 
 
@@ -18,6 +20,7 @@ def sheet_texts(
     """
     csv.field_size_limit(longest)  # the module's own limit is 128 KiB a field
     rows = csv.reader(_lines(pieces, path, longest), delimiter="\t" if tabs else ",", strict=True)
+    begin = 1
     try:
         names = next(rows, None)
         if names is None:
@@ -41,10 +44,24 @@ def sheet_texts(
                     f"{len(names)} columns; put fields that hold the separator into quotes"
                 )
     except csv.Error as error:
-        raise DataError(
-            f"{path}, line {rows.line_num}: no row of {'TSV' if tabs else 'CSV'} ({error}); write the file again with "
-            "quotes around fields and doubled inside them, or as JSON lines"
-        ) from error
+        raise _stray_quote(path, begin, rows.line_num, tabs, str(error)) from error
+
+
+def _stray_quote(path: str, begin: int, line: int, tabs: bool, error: str) -> DataError:
+    """What to say of a row that begins in line `begin` and cannot be read at `line`: a quote stands where none may."""
+    where = f"{path}, line {begin}"
+    if line > begin:
+        where += f": a quoted field that begins there goes on to line {line}, and there"
+    how, bare = unpacking(path)
+    lines = shlex.quote(f"{bare}.jsonl")
+    separator = ', delimiter="\\t"' if tabs else ""
+    rows = f"csv.DictReader(sys.stdin, quoting=csv.QUOTE_NONE{separator})"
+    return DataError(
+        f"{where}: no row of {'TSV' if tabs else 'CSV'} ({error}); write the file again with quotes around fields and "
+        "doubled inside them; or, where its quotes are text and stand around no field: "
+        f"`{how} {shlex.quote(path)} | python -c 'import csv, json, sys; "
+        f"[print(json.dumps(row)) for row in {rows}]' > {lines}`"
+    )
 
 
 def _refuse_other_separator(names: list[str], path: str, key: str, tabs: bool) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from niblick.data.columns import TABLES
 from niblick.data.compressed import COMPRESSIONS
 
@@ -46,6 +49,21 @@ def taken_for_lines(name: str) -> bool:
     """Whether a compressed file that the user named is read as JSON lines: nothing says that it is something else."""
     low = name.lower()
     return low.endswith(COMPRESSIONS) and not hint(name) and not low.endswith((*TEXTS, *SHEETS))
+
+
+def is_bare(name: str) -> bool:
+    """Whether nothing but the lack of a suffix says that a compressed file is JSON lines."""
+    return taken_for_lines(name) and not name.lower().endswith(LINES)
+
+
+def source_name(source: str) -> str:
+    """The stem that names datasets and documents: `docs_selected` for `some/docs_selected.jsonl.zst`."""
+    name = Path(source).resolve().name if source in (".", "..") else Path(source).name
+    for suffix in sorted((*LINES, *SHEETS, *TEXTS, *TABLES, *COMPRESSIONS), key=len, reverse=True):
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            name = name[: -len(suffix)]
+            break
+    return re.sub(r"[^\w.-]+", "_", name) or "data"
 
 
 def hint(name: str) -> str:
