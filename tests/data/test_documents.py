@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -180,7 +183,7 @@ def test_parquet(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"body": ["a"], "text": [1]}), path)
     with pytest.raises(
         DataError,
-        match=r"holds int64, where text is expected, in the column `text`; found the columns body, text: name",
+        match=r"holds int64, where text is expected, .* `text`; found the columns body, text \(int64\): name",
     ):
         list(read_documents(str(path)))
     parquet.write_table(pyarrow.table({"text": ["a", None]}), path)
@@ -226,6 +229,9 @@ def test_missing_and_empty_sources(tmp_path: Path) -> None:
         ("docs.xlsx", "JSON lines or Parquet first"),
         ("shard.00000.mds", "MosaicML's streaming"),
         ("docs.pkl", "not opened"),
+        ("book.ipynb", "jupyter nbconvert --to markdown"),
+        ("docs.sqlite3", "JSON lines or Parquet first"),
+        ("docs.tfrecord", "JSON lines or Parquet first"),
     ],
 )
 def test_forms_of_others(tmp_path: Path, name: str, hint: str) -> None:
@@ -234,6 +240,58 @@ def test_forms_of_others(tmp_path: Path, name: str, hint: str) -> None:
         list(read_documents(str(tmp_path / name)))
     with pytest.raises(DataError, match=rf"holds no text files: .* \(.*{hint}"):
         list(read_documents(str(tmp_path)))
+
+
+def test_files_whose_names_say_nothing(tmp_path: Path) -> None:
+    """What they begin with says what to call them: pandas' own example writes df.parquet.gzip."""
+    head = b"PAR1\x15\x04 and so on"
+    for name, data, said in (
+        ("a.log", b"text\n", r"if it is text, call it a\.log\.txt"),
+        ("a.rec", b"a\0b", "it is binary, and no text"),
+        ("a.parquet.gzip", head, r"it begins as Parquet does: give it the suffix \.parquet"),
+        ("a.backup", b"SQLite format 3\0", "it begins as SQLite does: write its texts as JSON lines or Parquet first"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataError, match=rf"does not read \({said}\); give"):
+            list(read_documents(str(tmp_path / name)))
+
+
+JSON_FORMS = {
+    "pretty": '{\n "text": "a"\n}\n{\n "text": "b"\n}\n',
+    "one after another": '{"text": "a"}{"text": "b"}',
+    "carriage returns": '{"text": "a"}\r{"text": "b"}\r',
+    "a list inside": '{"data": [{"text": "a"}, {"text": "b"}], "n": 2}',
+}
+
+
+@pytest.mark.parametrize("form", JSON_FORMS)
+def test_json_of_other_forms_is_told_what_makes_lines_of_it(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "docs.json"
+    path.write_text(JSON_FORMS[form], newline="")
+    with pytest.raises(DataError, match=r"line 1: .*`cat .*docs\.json \| jq -c .* > .*docs-lines\.jsonl`") as refused:
+        list(read_documents(str(path)))
+    if not shutil.which("jq"):
+        pytest.skip("without jq the command cannot be tried")
+    subprocess.run(["sh", "-c", re.findall("`(cat .*?)`", str(refused.value))[0]], check=True)
+    assert [d.text for d in read_documents(str(tmp_path / "docs-lines.jsonl"))] == ["a", "b"]
+
+
+def test_a_table_by_columns(tmp_path: Path) -> None:
+    (tmp_path / "docs.json").write_text('{"text": {"0": "a", "1": "b"}, "n": {"0": 1, "1": 2}}')
+    with pytest.raises(
+        DataError, match=r"`text` is the column of a whole table, .* `to_json\(PATH, orient=\"records\""
+    ):
+        list(read_documents(str(tmp_path / "docs.json")))
+
+
+def test_messages_are_short_whatever_the_names(tmp_path: Path) -> None:
+    """A first line that is a text already, and a key that is one."""
+    (tmp_path / "docs.csv").write_text("word " * 10_000 + ",0\n")
+    (tmp_path / "docs.jsonl").write_text(json.dumps({"word " * 10_000: 0}) + "\n")
+    for name in ("docs.csv", "docs.jsonl"):
+        with pytest.raises(DataError, match=r"found the .* …") as refused:
+            list(read_documents(str(tmp_path / name)))
+        assert len(str(refused.value)) < 500
 
 
 def test_dumps_without_a_second_suffix(tmp_path: Path) -> None:

@@ -209,6 +209,28 @@ def test_wide_tokens_are_not_read_as_pairs(tmp_path: Path, dtype: str) -> None:
     assert convert(tmp_path / "shards", "byte260", tmp_path / "out", given=given)["num_docs"] == len(TEXTS)
 
 
+@pytest.mark.parametrize("name", ["valid.bin", "text_validation_000000.bin"])
+def test_other_names_of_the_validation_split(tmp_path: Path, name: str) -> None:
+    given, folder = Vocabulary.read(hub(tmp_path / "tokenizer.json")), tmp_path / "shards"
+    folder.mkdir()
+    np.array(ended(TEXTS[1:]), "<u2").tofile(folder / "train.bin")
+    np.array(ended(TEXTS[:1]), "<u2").tofile(folder / name)
+    assert convert(folder, "byte260", tmp_path / "out", given=given)["num_val_docs"] == 1
+
+
+def test_folders_of_other_tokens_and_names_of_other_vocabularies(tmp_path: Path) -> None:
+    given, folder = Vocabulary.read(hub(tmp_path / "tokenizer.json")), tmp_path / "shards"
+    folder.mkdir()
+    (folder / "train.pt").write_bytes(b"?")
+    with pytest.raises(DataError, match=r"holds no token shards; there: train\.pt; write tokens of other forms as"):
+        convert(folder, "byte260", tmp_path / "out", given=given)
+    for name in ("gpt2", "cl100k_base", str(tmp_path)):
+        with pytest.raises(
+            DataError, match=r"there is no tokenizer .*; give the file of the vocabulary .* tokenizer\.json"
+        ):
+            given_tokenizer(name)
+
+
 def test_a_split_that_is_not_there_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()

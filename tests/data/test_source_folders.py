@@ -207,3 +207,20 @@ def test_options_that_would_do_nothing(tmp_path: Path) -> None:
     assert [d.text for d in read_documents(str(tmp_path / "b.txt"), Reading(separator=" | "))] == ["one", "two"]
     with pytest.raises(DataError, match=r"the separator '<end>' stands nowhere in .*b\.txt"):
         prepare(str(tmp_path / "b.txt"), "byte260", tmp_path / "out", reading=Reading(separator="<end>"))
+
+
+def test_tables_whose_log_says_which_files_count(tmp_path: Path) -> None:
+    (tmp_path / "_delta_log").mkdir()
+    (tmp_path / "_delta_log" / "00000000000000000000.json").write_text("{}")
+    (tmp_path / "part-0.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(DataError, match="is a Delta table, whose log says which of its files count"):
+        list(read_documents(str(tmp_path)))
+
+
+def test_plain_json_is_told_how_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "part-00000.json").write_text('{"text": "a"}\n')
+    with pytest.raises(
+        DataError, match=r"holds no text files: .*plain \.json is read where it is named: --files '\*\.json'"
+    ):
+        list(read_documents(str(tmp_path)))
+    assert len(list(read_documents(str(tmp_path), Reading(files=("*.json",))))) == 1

@@ -95,7 +95,7 @@ def too_long(where: str, how: str = "split it into documents") -> DataError:
     return DataError(f"{where}: one document is longer than {MAX_DOCUMENT_BYTES >> 20} MiB; {how}")
 
 
-def no_text(where: str, key: str, found: str) -> DataError:
+def no_text(where: str, found: str) -> DataError:
     """The error for a row or a line whose text is null or absent; `found` says which."""
     return DataError(
         f"{where}: {found}; name another key or column by --text-key, or leave such documents out by --skip-empty"

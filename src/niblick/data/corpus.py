@@ -40,7 +40,7 @@ from niblick.data.text_cuts import at_paragraphs, piece_bytes
 from niblick.data.text_folders import shown, text_files
 from niblick.data.text_forms import source_name
 from niblick.data.tokenizers import Tokenizer
-from niblick.errors import DataError
+from niblick.errors import DataError, listed
 
 VALIDATION_SHARE = 20
 """One document in so many is held out by default."""
@@ -207,7 +207,11 @@ def corpus_of_foreign(directory: Path, tokenizer: Tokenizer) -> Corpus:
     """
     files = foreign_splits(directory)
     if not files or (directory / "meta.pkl").is_file():  # which says that the tokens are of no public vocabulary
-        raise foreign_kind(directory) or DataError(f"{directory} holds no token shards: train.bin, val.bin or the like")
+        there = listed(sorted(path.name for path in directory.iterdir()), str) or "nothing"
+        raise foreign_kind(directory) or DataError(
+            f"{directory} holds no token shards; there: {there}; write tokens of other forms as train.bin and val.bin "
+            "(uint16 without header), or as train.npy and val.npy (one row of uint16 or uint32, by numpy.save)"
+        )
     val, train = (
         Split(name, files.get(name, []), [read_foreign(path) for path in files.get(name, [])])
         for name in ("val", "train")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from niblick.data import blocks
-from niblick.data.beginnings import HEAD_BYTES, of_text, refuse_pointer
+from niblick.data.beginnings import HEAD_BYTES, not_utf8, of_text, refuse_pointer, what_to_do
 from niblick.data.blocks import Document, Texts, grouped, named_source, no_text, too_long
 from niblick.data.columns import TABLES, table_texts
 from niblick.data.compressed import COMPRESSIONS, DAMAGED, MAX_WINDOW, MIN_WINDOW, decompressed
@@ -172,13 +172,21 @@ def _files(source: str, reading: Reading) -> list[tuple[Path, str]]:
     """The files that are read, and the names of their documents' sources. Raises DataError if there are none."""
     path = Path(source)
     if path.is_dir():
+        if (path / "_delta_log").is_dir():
+            raise DataError(
+                f"{source} is a Delta table, whose log says which of its files count; write what it holds as Parquet "
+                "elsewhere first"
+            )
         if (path / "dataset_dict.json").is_file():
             splits = ", ".join(sorted(each.name for each in path.iterdir() if each.is_dir()))
             raise DataError(f"{source} holds several splits of one dataset ({splits}); name one, as in {path}/train")
         found = text_files(path, reading.files)
         if not found.files:
             _refuse_shards(path)
-            said = next((f" ({each})" for each in map(hint, found.left_out) if each), "")
+            hints = [said for name in [*found.left_out, path.name] if (said := hint(name))]
+            if any(name.lower().endswith(".json") for name in found.left_out):
+                hints.append("plain .json is read where it is named: --files '*.json'")
+            said = f" ({hints[0]})" if hints else ""
             names = f": {', '.join(found.left_out[:3])}" if found.left_out else ""
             raise DataError(
                 f"the directory {source} holds no text files{names}{said}; give one with {FORMS}, "
@@ -189,8 +197,9 @@ def _files(source: str, reading: Reading) -> list[tuple[Path, str]]:
         if not (readable(path.name) or taken_for_lines(path.name) or not path.suffix):
             if path.suffix in SHARDS:
                 _refuse_shards(path.parent)
-            said = f" ({hint(path.name)})" if hint(path.name) else ""
-            raise DataError(f"{source} has a form that niblick does not read{said}; give {FORMS}")
+            with _named(path):
+                said = hint(path.name) or what_to_do(path)
+            raise DataError(f"{source} has a form that niblick does not read ({said}); give {FORMS}")
         return [(path, source_name(source))]
     raise DataError(f"there is no source {source!r}{nearest(source, EMBEDDED)}; give {FORMS}")
 
@@ -267,7 +276,7 @@ def _table_documents(path: Path, name: str, reading: Reading) -> Iterator[Docume
     for row, (text, source) in enumerate(table_texts(path, reading.text_key), 1):
         where = f"{path}, row {row}"
         if text is None and not reading.skip_empty:
-            raise no_text(where, reading.text_key, f"`{reading.text_key}` is null")
+            raise no_text(where, f"`{reading.text_key}` is null")
         text = text or ""
         if len(text) > blocks.MAX_DOCUMENT_BYTES:
             raise too_long(where)
@@ -286,7 +295,7 @@ def _decoded(data: bytes, where: str, before: int = 0) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: byte {before + error.start + 1} is not UTF-8; convert the file to UTF-8") from error
+        raise not_utf8(where, before + error.start) from error
 
 
 def _merged(parts: Iterator[Block]) -> Iterator[Block]:

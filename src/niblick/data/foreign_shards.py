@@ -31,7 +31,7 @@ _LLAMA3 = (20240801, 7)
 """Magic number and version of llm.c's shards for Llama 3."""
 _WIDE, _WIDE_LEAST = 16, 64
 """Above so many uint16 it is no chance that every second one is below 16."""
-_NAME = re.compile(r"(?:^|_)(train|val)(?:_\d+)?\.(?:bin|npy)$")
+_NAME = re.compile(r"(?:^|_)(train|val)(?:id|idation)?(?:_\d+)?\.(?:bin|npy)$")
 
 
 def foreign_splits(directory: Path) -> dict[str, list[Path]]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from niblick.data import blocks
+from niblick.data.beginnings import not_utf8
 from niblick.data.blocks import Document, Documents, named_source, no_text, sorted_out, too_long
 from niblick.data.compressed import unpacking
 from niblick.data.text_forms import is_bare, source_name
-from niblick.errors import DataError
+from niblick.errors import DataError, listed
 from niblick.files import parse_json
 
 _NOTHING = object()
@@ -50,10 +51,15 @@ class JsonLines:
         if body is _NOTHING or body is None:
             if self.skip_empty:
                 return Document("", default)
-            keys = ", ".join(map(repr, list(record)[:8])) or "nothing"
-            found = f"`{key}` is null" if body is None else f"found the keys {keys}, but no `{key}`"
-            raise no_text(where, key, found)
+            inside = _lists_inside(record, key, self.path)
+            found = f"found the keys {listed(record) or 'nothing'}, but no `{key}`{inside}"
+            raise no_text(where, f"`{key}` is null" if body is None else found)
         if not isinstance(body, str):
+            if isinstance(body, dict) and next(iter(body), "") == "0":
+                raise DataError(
+                    f"{where}: `{key}` is the column of a whole table, as pandas writes one by default; write a row a "
+                    'line: `to_json(PATH, orient="records", lines=True)`'
+                )
             raise DataError(
                 f"{where}: `{key}` is {_kind(body)}, where a string is expected; leave the line out, or name another "
                 "key by --text-key"
@@ -94,13 +100,36 @@ def _refuse_list(begin: bytes, path: str, text_key: str) -> None:
     if begin.lstrip()[:1] != b"[":
         return
     of_strings = begin.lstrip()[1:].lstrip()[:1] == b'"'
-    how, bare = unpacking(path)
-    lines = shlex.quote(bare.removesuffix(".json").removesuffix(".jsonl") + "-lines.jsonl")
     each = f".[] | {{{json.dumps(text_key)}: .}}" if of_strings else ".[]"
     raise DataError(
         f"{path}, line 1: found a JSON list; each line must be an object with a `{text_key}`: "
-        f"`{how} {shlex.quote(path)} | jq -c '{each}' > {lines}` makes lines of a list"
+        f"`{_by_jq(path, each)}` makes lines of a list"
     )
+
+
+def _by_jq(path: str, each: str) -> str:
+    """The command that writes what jq makes of a file into another."""
+    how, bare = unpacking(path)
+    lines = shlex.quote(bare.removesuffix(".json").removesuffix(".jsonl") + "-lines.jsonl")
+    return f"{how} {shlex.quote(path)} | jq -c {shlex.quote(each)} > {lines}"
+
+
+def _on_lines(line: bytes, message: str, path: str) -> str:
+    """What to do about objects that go on over several lines, or share one."""
+    begins = line.strip().startswith(b"{")
+    several = begins and message == "Extra data"
+    if several or (begins and len(line.strip()) == 1):
+        return f"; `{_by_jq(path, '.')}` writes one a line, where {'several share one' if several else 'one goes on'}"
+    return ""
+
+
+def _lists_inside(record: dict[str, Any], key: str, path: str) -> str:
+    """What to do where the objects with a text stand in a list inside of one."""
+    for name, value in record.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict) and _value(value[0], key) is not _NOTHING:
+            how = _by_jq(path, f".[{json.dumps(name)}][]")
+            return f", which is in the list {listed([name])}: `{how}` makes lines of it"
+    return ""
 
 
 def _record(line: bytes, where: str, block: JsonLines) -> tuple[dict[str, Any], bool]:
@@ -109,12 +138,12 @@ def _record(line: bytes, where: str, block: JsonLines) -> tuple[dict[str, Any], 
         text = line.decode("utf-8")
         record = parse_json(text, lenient=True, pairs=False, most=blocks.MAX_DOCUMENT_BYTES + blocks.BLOCK_BYTES)
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8") from error
+        raise not_utf8(where, error.start) from error
     except ValueError as error:
         message = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise DataError(
             f"{where}: not a JSON object ({message}); each line must be one, with a `{block.text_key}`"
-            f"{_other_forms(block.path)}"
+            f"{_on_lines(line, message, block.path)}{_other_forms(block.path)}"
         ) from error
     if not isinstance(record, dict):
         raise DataError(

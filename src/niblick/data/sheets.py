@@ -6,8 +6,9 @@ import csv
 import shlex
 from collections.abc import Iterable, Iterator
 
+from niblick.data.beginnings import not_utf8
 from niblick.data.compressed import unpacking
-from niblick.errors import DataError
+from niblick.errors import DataError, listed
 
 
 def sheet_texts(
@@ -77,10 +78,10 @@ def _refuse_other_separator(names: list[str], path: str, key: str, tabs: bool) -
 
 def _column(names: list[str], path: str, key: str) -> int:
     if names.count(key) != 1:
-        found = ", ".join(map(repr, names[:8]))
         several = "several columns" if key in names else "no column"
         raise DataError(
-            f"{path}, line 1: found the columns {found}, and {several} `{key}`; name the one of the text by --text-key"
+            f"{path}, line 1: found the columns {listed(names)}, and {several} `{key}`; name the one of the text by "
+            "--text-key, and where the first line is a row already, put one of names before it"
         )
     return names.index(key)
 
@@ -105,6 +106,4 @@ def _text(line: bytes, path: str, number: int) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}, line {number}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8"
-        ) from error
+        raise not_utf8(f"{path}, line {number}", error.start) from error

@@ -15,7 +15,7 @@ def _and_compressed(*suffixes: str) -> tuple[str, ...]:
 
 LINES = _and_compressed(".jsonl", ".ndjson", ".json")
 SHEETS = _and_compressed(".csv", ".tsv")
-PAGES = _and_compressed(".md", ".rst", ".tex", ".html")
+PAGES = _and_compressed(".md", ".rst", ".tex", ".html", ".htm")
 PROSE = (*_and_compressed(".txt", ".text", ".tokens"), *PAGES)
 CODE = _and_compressed(".py", ".c", ".h", ".cpp", ".js", ".ts", ".rs", ".go")
 TEXTS = (*PROSE, *CODE)
@@ -29,9 +29,22 @@ _UNREAD = {
     (".mds",): "it holds samples of MosaicML's streaming: write their texts as JSON lines first",
     (".pkl", ".pickle", ".pt", ".pth"): "pickles of strangers are not opened",
     (".safetensors", ".gguf", ".nib"): "it holds weights, and no text",
-    (".lz4", ".br", ".lzma", ".lz", ".z", ".sz", ".snappy"): "decompress it first, or compress it as .zst or .gz",
-    (".orc", ".avro", ".xlsx", ".xls", ".db", ".sqlite", ".h5"): "write its texts as JSON lines or Parquet first",
-    (".pdf", ".epub", ".docx", ".xml"): "take the text out of it first",
+    (
+        ".lz4",
+        ".br",
+        ".lzma",
+        ".lz",
+        ".z",
+        ".zz",
+        ".sz",
+        ".snappy",
+    ): "decompress it first, or compress it as .zst or .gz",
+    (".orc", ".avro", ".xlsx", ".xls", ".ods", ".db", ".sqlite", ".sqlite3", ".duckdb", ".h5", ".hdf5", ".tfrecord"): (
+        "write its texts as JSON lines or Parquet first"
+    ),
+    (".tfrecords", ".msgpack", ".lance"): "write its texts as JSON lines or Parquet first",
+    (".pdf", ".epub", ".mobi", ".docx", ".doc", ".odt", ".rtf", ".xml"): "take the text out of it first",
+    (".ipynb",): "it is a notebook: `jupyter nbconvert --to markdown` makes text of it",
     (".npz", ".idx", ".npy", ".bin"): "it is binary, and no text",
 }
 """What to do about forms of others."""
