@@ -146,7 +146,7 @@ def test_a_long_list_in_bzip2(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.csv", "a.jsonl.gz"])
-@pytest.mark.parametrize("wide", ["utf-16", "utf-32"])
+@pytest.mark.parametrize("wide", ["utf-16", "utf-16le", "utf-16be", "utf-32"])
 def test_wide_encodings_are_told_how_to_be_converted(tmp_path: Path, name: str, wide: str) -> None:
     """As PowerShell's `>` and Excel's "Unicode text" write."""
     path, text = tmp_path / name, '{"text": "naïve 日本"}\n'

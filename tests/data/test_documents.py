@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
 import re
 import shutil
@@ -246,6 +247,7 @@ def test_files_whose_names_say_nothing(tmp_path: Path) -> None:
     """What they begin with says what to call them: pandas' own example writes df.parquet.gzip."""
     head = b"PAR1\x15\x04 and so on"
     for name, data, said in (
+        ("a.jl", b'{"text": "a"}\n', r"if it is JSON lines, give it the suffix \.jsonl"),
         ("a.log", b"text\n", r"if it is text, call it a\.log\.txt"),
         ("a.rec", b"a\0b", "it is binary, and no text"),
         ("a.parquet.gzip", head, r"it begins as Parquet does: give it the suffix \.parquet"),
@@ -260,6 +262,8 @@ JSON_FORMS = {
     "pretty": '{\n "text": "a"\n}\n{\n "text": "b"\n}\n',
     "one after another": '{"text": "a"}{"text": "b"}',
     "carriage returns": '{"text": "a"}\r{"text": "b"}\r',
+    "commas": '{"text": "a"},\n{"text": "b"},\n',
+    "strings": '"a"\n"b"\n',
     "a list inside": '{"data": [{"text": "a"}, {"text": "b"}], "n": 2}',
 }
 
@@ -268,12 +272,22 @@ JSON_FORMS = {
 def test_json_of_other_forms_is_told_what_makes_lines_of_it(tmp_path: Path, form: str) -> None:
     path = tmp_path / "docs.json"
     path.write_text(JSON_FORMS[form], newline="")
-    with pytest.raises(DataError, match=r"line 1: .*`cat .*docs\.json \| jq -c .* > .*docs-lines\.jsonl`") as refused:
+    with pytest.raises(
+        DataError, match=r"line 1: .*`cat .*docs\.json \| (jq -c|sed) .* > .*docs-lines\.jsonl`"
+    ) as refused:
         list(read_documents(str(path)))
     if not shutil.which("jq"):
         pytest.skip("without jq the command cannot be tried")
     subprocess.run(["sh", "-c", re.findall("`(cat .*?)`", str(refused.value))[0]], check=True)
     assert [d.text for d in read_documents(str(tmp_path / "docs-lines.jsonl"))] == ["a", "b"]
+
+
+def test_web_pages_in_place_of_files(tmp_path: Path) -> None:
+    page = b"<!DOCTYPE html>\n<html><title>Sign in</title></html>"
+    for name in ("docs.jsonl", "docs.json", *(("docs.parquet",) if importlib.util.find_spec("pyarrow") else ())):
+        (tmp_path / name).write_bytes(page)
+        with pytest.raises(DataError, match="a web page stands there in place of the file: fetch it again"):
+            list(read_documents(str(tmp_path / name)))
 
 
 def test_a_table_by_columns(tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ def test_long_fields(tmp_path: Path) -> None:
             "line 3: a quoted field that begins there goes on to line 5, and there: no row of CSV",
         ),
         (b'text\n"a" b\n', "line 2: no row of CSV .*; write the file again with quotes"),
+        (
+            b"sep=;\ntext;n\na;1\n",
+            "line 1: it names the separator, as Excel reads it, and no columns; take this line out",
+        ),
+        (b"text,n\ra,1\rb,2\r", r"lines end in carriage returns alone; `cat .*docs\.csv \| tr '\\r' '\\n' > NEW`"),
+        (b'text,n\n"a", "b, c"\n', "a row of 3 fields, .* with no space before"),
         (b"text\ncaf\xe9\n", "line 2: byte 4 is not UTF-8"),
         (b"text,text\na,b\n", "several columns `text`"),
         (b"", "holds no documents"),

@@ -55,11 +55,30 @@ def what_to_do(path: Path) -> str:
         return f"it begins as {what} does: " + (f"give it the suffix {suffix}" if suffix else _todo(what))
     if b"\0" in head:
         return "it is binary, and no text"
+    if head.lstrip().startswith(b"{"):
+        return "if it is JSON lines, give it the suffix .jsonl"
     return f"if it is text, call it {path.name}.txt"
 
 
 def _todo(what: str) -> str:
     return _TODO.get(what, "take the text out of it first")
+
+
+def _without_mark(piece: bytes) -> str:
+    """The encoding of text that is UTF-16 without a mark: every other byte of Latin letters is zero there."""
+    head = piece[:512]
+    zeros = [head[place::2].count(0) for place in (0, 1)]
+    if len(head) >= 16 and not min(zeros) and max(zeros) > len(head) // 3:
+        return "UTF-16LE" if zeros[1] else "UTF-16BE"
+    return ""
+
+
+def is_web_page(begin: bytes) -> bool:
+    """Whether a file begins as the page does that a server gives in place of a file."""
+    return begin.lstrip()[:5].lower() in (b"<!doc", b"<html")
+
+
+WEB_PAGE = "a web page stands there in place of the file: fetch it again"
 
 
 def not_utf8(where: str, at: int) -> DataError:
@@ -90,7 +109,7 @@ def of_text(pieces: Iterable[bytes], name: str, packed: bool) -> Iterator[bytes]
 
 def _refuse_known(piece: bytes, name: str, packed: bool) -> None:
     refuse_pointer(piece, name)
-    wide = next((wide for begin, wide in _WIDE if piece.startswith(begin)), "")
+    wide = next((wide for begin, wide in _WIDE if piece.startswith(begin)), "") or _without_mark(piece)
     if wide:
         how = f"{unpacking(name)[0]} {shlex.quote(name)} | iconv -f {wide} -t UTF-8 > NEW"
         raise DataError(f"{name} is {wide}, where UTF-8 is expected; `{how}` converts it")

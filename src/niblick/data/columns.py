@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from niblick.data.arrow_batches import check_batches, stream_batches
-from niblick.data.beginnings import HEAD_BYTES, refuse_pointer
+from niblick.data.beginnings import HEAD_BYTES, WEB_PAGE, is_web_page, refuse_pointer
 from niblick.errors import DataError, listed
 
 BATCH_BYTES = 2 << 20
@@ -113,7 +113,8 @@ def _check_beginning(path: Path, arrow: bool) -> None:
     right = begin == b"ARROW1" or begin[:4] == b"\xff" * 4 or old if arrow else begin[:4] == b"PAR1"
     if not right:
         kind = "Arrow" if arrow else "Parquet"
-        raise DataError(f"{path} is no {kind} file: it begins with {begin[:4]!r}; give it the suffix of what it is")
+        todo = WEB_PAGE if is_web_page(head) else "give it the suffix of what it is"
+        raise DataError(f"{path} is no {kind} file: it begins with {begin[:4]!r}; {todo}")
 
 
 def _steps(schema: Any, key: str, path: Path) -> list[str]:

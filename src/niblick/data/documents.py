@@ -172,11 +172,7 @@ def _files(source: str, reading: Reading) -> list[tuple[Path, str]]:
     """The files that are read, and the names of their documents' sources. Raises DataError if there are none."""
     path = Path(source)
     if path.is_dir():
-        if (path / "_delta_log").is_dir():
-            raise DataError(
-                f"{source} is a Delta table, whose log says which of its files count; write what it holds as Parquet "
-                "elsewhere first"
-            )
+        _refuse_logged(path)
         if (path / "dataset_dict.json").is_file():
             splits = ", ".join(sorted(each.name for each in path.iterdir() if each.is_dir()))
             raise DataError(f"{source} holds several splits of one dataset ({splits}); name one, as in {path}/train")
@@ -202,6 +198,17 @@ def _files(source: str, reading: Reading) -> list[tuple[Path, str]]:
             raise DataError(f"{source} has a form that niblick does not read ({said}); give {FORMS}")
         return [(path, source_name(source))]
     raise DataError(f"there is no source {source!r}{nearest(source, EMBEDDED)}; give {FORMS}")
+
+
+def _refuse_logged(folder: Path) -> None:
+    """Raise DataError for a table some of whose files may be deleted: a log beside them says which count."""
+    iceberg = any((folder / "metadata").glob("*.metadata.json"))
+    if iceberg or (folder / "_delta_log").is_dir():
+        kind = "an Iceberg" if iceberg else "a Delta"
+        raise DataError(
+            f"{folder} is {kind} table, whose log says which of its files count; write what it holds as Parquet in "
+            "another folder first"
+        )
 
 
 def _refuse_shards(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from niblick.data import blocks
-from niblick.data.beginnings import not_utf8
+from niblick.data.beginnings import WEB_PAGE, is_web_page, not_utf8
 from niblick.data.blocks import Document, Documents, named_source, no_text, sorted_out, too_long
 from niblick.data.compressed import unpacking
 from niblick.data.text_forms import is_bare, source_name
@@ -110,15 +110,24 @@ def _refuse_list(begin: bytes, path: str, text_key: str) -> None:
 def _by_jq(path: str, each: str) -> str:
     """The command that writes what jq makes of a file into another."""
     how, bare = unpacking(path)
-    lines = shlex.quote(bare.removesuffix(".json").removesuffix(".jsonl") + "-lines.jsonl")
-    return f"{how} {shlex.quote(path)} | jq -c {shlex.quote(each)} > {lines}"
+    return f"{how} {shlex.quote(path)} | jq -c {shlex.quote(each)} > {shlex.quote(_lines_file(bare))}"
+
+
+def _lines_file(bare: str) -> str:
+    return bare.removesuffix(".json").removesuffix(".jsonl") + "-lines.jsonl"
 
 
 def _on_lines(line: bytes, message: str, path: str) -> str:
     """What to do about objects that go on over several lines, or share one."""
-    begins = line.strip().startswith(b"{")
-    several = begins and message == "Extra data"
-    if several or (begins and len(line.strip()) == 1):
+    line = line.strip()
+    if is_web_page(line):
+        return f"; {WEB_PAGE}"
+    if line.endswith(b"},"):
+        how, bare = unpacking(path)
+        new = shlex.quote(_lines_file(bare))
+        return f"; `{how} {shlex.quote(path)} | sed 's/,[[:space:]]*$//' > {new}` takes the comma off each line"
+    several = line.startswith(b"{") and message == "Extra data"
+    if several or line == b"{":
         return f"; `{_by_jq(path, '.')}` writes one a line, where {'several share one' if several else 'one goes on'}"
     return ""
 
@@ -146,8 +155,11 @@ def _record(line: bytes, where: str, block: JsonLines) -> tuple[dict[str, Any], 
             f"{_on_lines(line, message, block.path)}{_other_forms(block.path)}"
         ) from error
     if not isinstance(record, dict):
+        how = ""
+        if isinstance(record, str):
+            how = f"; `{_by_jq(block.path, f'{{{json.dumps(block.text_key)}: .}}')}` makes objects of them"
         raise DataError(
-            f"{where}: found {_kind(record)}; each line must be an object with a `{block.text_key}`"
+            f"{where}: found {_kind(record)}; each line must be an object with a `{block.text_key}`{how}"
             f"{_other_forms(block.path)}"
         )
     return record, "\\u" in text

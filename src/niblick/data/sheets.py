@@ -42,7 +42,7 @@ def sheet_texts(
             elif row:
                 raise DataError(
                     f"{path}, line {rows.line_num}: a row of {len(row)} fields, where the first line names "
-                    f"{len(names)} columns; put fields that hold the separator into quotes"
+                    f"{len(names)} columns; put fields that hold the separator into quotes, with no space before"
                 )
     except csv.Error as error:
         raise _stray_quote(path, begin, rows.line_num, tabs, str(error)) from error
@@ -51,6 +51,11 @@ def sheet_texts(
 def _stray_quote(path: str, begin: int, line: int, tabs: bool, error: str) -> DataError:
     """What to say of a row that begins in line `begin` and cannot be read at `line`: a quote stands where none may."""
     where = f"{path}, line {begin}"
+    if "new-line character" in error:
+        return DataError(
+            f"{where}: its lines end in carriage returns alone; `{unpacking(path)[0]} {shlex.quote(path)} | "
+            "tr '\\r' '\\n' > NEW` writes line ends"
+        )
     if line > begin:
         where += f": a quoted field that begins there goes on to line {line}, and there"
     how, bare = unpacking(path)
@@ -66,7 +71,14 @@ def _stray_quote(path: str, begin: int, line: int, tabs: bool, error: str) -> Da
 
 
 def _refuse_other_separator(names: list[str], path: str, key: str, tabs: bool) -> None:
-    """Raise DataError where the first line is one name, and not the column's, with another separator in it."""
+    """Raise DataError where the first line is one name, and not the column's, with another separator in it.
+
+    Or where it names a separator, as Excel reads it.
+    """
+    if names[0].startswith("sep=") and key not in names:
+        raise DataError(
+            f"{path}, line 1: it names the separator, as Excel reads it, and no columns; take this line out"
+        )
     if len(names) != 1 or names[0] == key:
         return
     for separator, called, suffix in ((";", "';'", ""), ("|", "'|'", ""), ("\t", "tabs", ".tsv"), (",", "','", ".csv")):
