@@ -95,6 +95,8 @@ def _of_footer(source: Any) -> Iterator[tuple[bytes, Any]]:
     except (struct.error, IndexError, ValueError, OSError):
         return
     for offset, metadata, body in blocks:
+        if min(offset, metadata, body) < 0 or offset + metadata + body > end:
+            continue
         try:
             source.seek(offset)
             head = source.read(metadata)

@@ -207,7 +207,7 @@ def corpus_of_foreign(directory: Path, tokenizer: Tokenizer) -> Corpus:
     """
     files = foreign_splits(directory)
     if not files or (directory / "meta.pkl").is_file():  # which says that the tokens are of no public vocabulary
-        there = listed(sorted(path.name for path in directory.iterdir()), str) or "nothing"
+        there = listed(sorted(shown(path.name) for path in directory.iterdir()), str) or "nothing"
         raise foreign_kind(directory) or DataError(
             f"{directory} holds no token shards; there: {there}; write tokens of other forms as train.bin and val.bin "
             "(uint16 without header), or as train.npy and val.npy (one row of uint16 or uint32, by numpy.save)"
