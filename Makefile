@@ -55,7 +55,7 @@ readme: dev  ## run the quickstart and put its output into README.md
 screenshots: dev  ## the pictures of README.md and docs/monitor.md: trains two small runs and looks at them (5 minutes)
 	@$(PY) docs/screenshots.py
 
-findings:  ## surprises in the libraries we stand on, each run again without niblick: which of them changed? (up to 26 minutes)
+findings:  ## surprises in the libraries we stand on, each run again without niblick: which of them changed? (up to 33 minutes)
 	@changed=; untried=; for script in findings/*.sh; do echo "== $$script"; code=0; sh $$script || code=$$?; \
 	case $$code in 0) ;; 2) untried="$$untried $$script" ;; *) changed="$$changed $$script" ;; esac; done; \
 	if [ -n "$$untried" ]; then echo "could not be tried:$$untried"; fi; \

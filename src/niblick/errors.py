@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that ask a process to end; the exit code is then 128 and the signal's number."""
@@ -45,3 +46,9 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     if close:
         return f" (nearest: {', '.join(close)})"
     return f" (known: {', '.join(names)})" if len(names) <= 12 else ""
+
+
+def listed(names: Iterable[object], show: Callable[[object], str] = repr) -> str:
+    """Return the first eight names for a message, long ones shortened: they may be whole texts."""
+    shown = [show(name) for name in islice(names, 8)]
+    return ", ".join(name if len(name) <= 48 else f"{name[:44]} …" for name in shown)

@@ -85,3 +85,11 @@ def test_torchs_form_before_1_6_and_distributed_checkpoints(tmp_path: Path) -> N
         load_dictionary(tmp_path / "dcp")
     with pytest.raises(ArtifactError, match="a distributed checkpoint of torch"):
         read_published(tmp_path / "dcp", {})
+
+
+@pytest.mark.parametrize("name", ["final_model.pt", "final_model.int8.ptz"])
+def test_pointers_of_git_lfs(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:" + "ab" * 32 + "\nsize 4711\n")
+    with pytest.raises(ArtifactError, match=r"is a Git LFS pointer, .*: run `git lfs pull` there"):
+        read_published(path, {})

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from niblick.audit.auditor import source_texts
 from niblick.audit.copies import RUN, Matches, normal
 from niblick.audit.text_checks import bytes_counted, hygiene
-from niblick.data.dataset import Split
+from niblick.data.corpus import recorded_reading
+from niblick.data.dataset import Dataset, Split
+from niblick.data.documents import Reading
 from niblick.data.index import RECORD
+from niblick.data.prepare import convert, prepare
 from niblick.data.tokenizers import ByteTokenizer
+from niblick.errors import DataError
 
 
 def documents(count: int, length: int, seed: int) -> list[bytes]:
@@ -119,3 +126,35 @@ def test_lossy_text_must_be_called_so() -> None:
     check = bytes_counted(split, ByteTokenizer())
     assert check.status == "fail" and "called lossless" in check.detail
     assert bytes_counted(split, ByteTokenizer(), lossless=False).status == "pass"
+
+
+def test_the_source_is_read_as_the_data_were(tmp_path: Path) -> None:
+    """By the key, the files, the separator and the cuts that the manifest has: each text then stands in its source."""
+    texts = [text.decode() for text in [*VAL[:3], *TRAIN[:5], VAL[0]]]
+    folder, book = tmp_path / "folder", tmp_path / "book.txt"
+    folder.mkdir()
+    (folder / "part.story").write_text("|".join(texts[:4]))
+    (folder / "rest.story").write_text("|".join(texts[4:]))
+    (folder / "notes.txt").write_text("not a part of it")
+    (tmp_path / "docs.jsonl").write_text("".join(json.dumps({"meta": {"story": text}}) + "\n" for text in [*texts, ""]))
+    book.write_text("\n\n".join(texts))
+    for number, (source, reading, val_docs) in enumerate(
+        (
+            (folder, Reading(separator="|", files=("*.story",)), 1),
+            (tmp_path / "docs.jsonl", Reading("meta.story", skip_empty=True), 1),
+            (book, Reading(), None),
+        )
+    ):
+        out = tmp_path / f"out{number}"
+        prepare(str(source), "byte260", out, val_docs=val_docs, reading=reading)
+        convert(out, "byte256", tmp_path / f"again{number}")
+        for made in (out, tmp_path / f"again{number}"):
+            data = Dataset.open(made)
+            check = hygiene(data.train, data.val, data.tokenizer, source_texts(str(source), data))
+            assert check.status == "pass" and "where the source itself repeats" in check.detail
+
+
+@pytest.mark.parametrize("record", [{"text_key": 3}, {"unknown": "a"}, ["a"], {"files": "a"}, {"text_key": ""}])
+def test_a_manifest_that_says_nonsense_of_its_reading(record: object) -> None:
+    with pytest.raises(DataError, match="of how its text was read, which is of no known form"):
+        recorded_reading({"niblick": {"reading": record}})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +59,36 @@ def test_every_encoding(tmp_path: Path, kind: Any) -> None:
         assert hashes[0] == hashes[1]
 
 
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ([1, 2, None], ["1", "2", "docs"]),
+        ([1.5, float("nan"), None], ["1.5", "docs", "docs"]),
+        ([True, False, None], ["true", "false", "docs"]),
+        ([None, None, None], ["docs"] * 3),
+        ([["a"], ["b"], None], ["docs"] * 3),
+        ([b"caf\xe9", b"b", None], ["caf\\xe9", "b", "docs"]),
+    ],
+)
+def test_sources_of_any_kind(tmp_path: Path, sources: list[object], expected: list[str]) -> None:
+    """A `source` only groups scores: none of its forms refuses the text."""
+    path = write(tmp_path / "docs.parquet", pa.table({"text": ["a", "b", "c"], "source": sources}))
+    assert [document.source for document in read_documents(str(path))] == expected
+
+
 def test_names_with_dots_and_missing_ones(tmp_path: Path) -> None:
     table = pa.table({"a.text": ["dotted"], "a": pa.array([{"text": "inside", "n": 1}])})
     path = write(tmp_path / "docs.parquet", table)
     assert [d.text for d in read_documents(str(path), Reading("a.text"))] == ["dotted"]
     with pytest.raises(
-        DataError, match=r"holds int64, .* the column `a\.n`; found the columns a\.text, a\.text, a\.n: .*--text-key"
+        DataError,
+        match=r"holds int64, .* the column `a\.n`; found the columns a\.text, a\.text, a\.n \(int64\): .*--text-key",
     ):
         list(read_documents(str(path), Reading("a.n")))
     with pytest.raises(DataError, match=r"has no column `b\.text`"):
         list(read_documents(str(path), Reading("b.text")))
     path = write(tmp_path / "docs.parquet", pa.table({"a": pa.array([{"text": "x"}, None])}))
-    with pytest.raises(DataError, match=r"row 2: `a\.text` is empty \(null\)"):
+    with pytest.raises(DataError, match=r"row 2: `a\.text` is null; .* or leave such documents out by --skip-empty"):
         list(read_documents(str(path), Reading("a.text")))
     path = write(tmp_path / "docs.parquet", pa.table({"text": pa.array([b"fine", b"\xff"])}))
     with pytest.raises(DataError, match="row 2: byte 1 is not UTF-8"):
@@ -152,6 +172,59 @@ def test_what_a_compressed_batch_declares_is_bounded(
     assert pa.total_allocated_bytes() - before < 100_000
     plain = arrow(tmp_path / "plain.feather", table, form)
     assert len(list(read_documents(str(plain)))) == 8
+
+
+def moved(data: bytes, by: int) -> bytes:
+    """An Arrow file whose batches stand elsewhere, as polars 2 lays them: only its footer says where."""
+    start = len(data) - 10 - int.from_bytes(data[-10:-6], "little")
+    footer = bytearray(data[start:-10])
+    batches = arrow_batches._table(footer, arrow_batches._field(footer, arrow_batches._table(footer, 0), 3))
+    for number in range(struct.unpack_from("<I", footer, batches)[0]):
+        at = batches + 4 + 24 * number
+        struct.pack_into("<q", footer, at, struct.unpack_from("<q", footer, at)[0] + by)
+    return data[:8] + b"\xee" * by + data[8:start] + bytes(footer) + data[-10:]
+
+
+def test_batches_are_found_by_the_footer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"text": ["a" * 50_000] * 8, "number": range(8)})
+    path = arrow(tmp_path / "docs.arrow", table, "file", "zstd", rows=4)
+    path.write_bytes(moved(path.read_bytes(), 64))
+    assert len(list(read_documents(str(path)))) == 8
+    monkeypatch.setattr(arrow_batches, "MOST_BATCH_BYTES", 199_999)
+    with pytest.raises(DataError, match=r"batch 1 holds 200,\d\d\d bytes when it is decompressed"):
+        list(read_documents(str(path)))
+
+
+@pytest.mark.parametrize("open_footer", [True, False])
+def test_encrypted_parquet(tmp_path: Path, open_footer: bool) -> None:
+    encryption = pytest.importorskip("pyarrow.parquet.encryption")
+    from pyarrow import parquet
+
+    class Keys(encryption.KmsClient):
+        def __init__(self, config: object) -> None:
+            encryption.KmsClient.__init__(self)
+
+        def wrap_key(self, key: bytes, name: str) -> bytes:
+            return base64.b64encode(key)
+
+    how = encryption.EncryptionConfiguration(footer_key="a", column_keys={"b": ["text"]}, plaintext_footer=open_footer)
+    properties = encryption.CryptoFactory(Keys).file_encryption_properties(encryption.KmsConnectionConfig(), how)
+    table = pa.table({"text": TEXTS, "n": range(len(TEXTS))})
+    with parquet.ParquetWriter(tmp_path / "a.parquet", table.schema, encryption_properties=properties) as writer:
+        writer.write_table(table)
+    with pytest.raises(DataError, match="is encrypted Parquet, for which niblick takes no keys"):
+        list(read_documents(str(tmp_path / "a.parquet")))
+
+
+def test_short_suffixes_and_columns_without_text(tmp_path: Path) -> None:
+    for name in ("a.pq", "a.parq"):
+        assert [d.text for d in read_documents(str(write(tmp_path / name, pa.table({"text": TEXTS}))))] == TEXTS
+    path = write(tmp_path / "tokens.parquet", pa.table({"input_ids": [[1, 2]], "n": [1]}))
+    with pytest.raises(
+        DataError,
+        match=r"found the columns input_ids \(list\), n \(int64\): none of them is text: write one string a row",
+    ):
+        list(read_documents(str(path)))
 
 
 def test_columns_that_are_no_text(tmp_path: Path) -> None:

@@ -94,3 +94,27 @@ def test_skippable_frames_and_headers_across_reads(tmp_path: Path) -> None:
         path.write_bytes(filling + frame(LINES, 28) + skipped + frame(LINES, 20))
         with open(path, "rb") as file:
             assert b"".join(decompressed(file, "docs.zst")) == LINES * 2
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_frames_that_need_a_dictionary(tmp_path: Path, sized: bool) -> None:
+    lines = b"".join(b'{"text": "number %d of %d"}\n' % (number, 7 * number) for number in range(2000))
+    trained = zstandard.train_dictionary(4096, lines.splitlines())
+    path = tmp_path / "docs.jsonl.zst"
+    path.write_bytes(zstandard.ZstdCompressor(dict_data=trained, write_content_size=sized).compress(lines))
+    with pytest.raises(
+        DataError, match=rf"compressed with a dictionary \(number {trained.dict_id()}\), .*`zstd -dc -D DICTIONARY"
+    ):
+        list(read_documents(str(path)))
+
+
+def test_bare_names_say_what_they_are_taken_for(tmp_path: Path) -> None:
+    for data in (b"plain words\n", b"17\n"):
+        path = tmp_path / "notes.gz"
+        path.write_bytes(gzip.compress(data))
+        with pytest.raises(DataError, match=r"line 1: .*call a text notes\.txt\.gz, a table notes\.csv\.gz"):
+            list(read_documents(str(path)))
+    path = path.rename(tmp_path / "notes.jsonl.gz")
+    with pytest.raises(DataError) as refused:
+        list(read_documents(str(path)))
+    assert "call a text" not in str(refused.value)

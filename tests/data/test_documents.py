@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from niblick.data import compressed, documents
-from niblick.data.documents import Document, Reading, count_documents, read_blocks, read_documents, source_name
+from niblick.data import blocks, compressed
+from niblick.data.blocks import Document
+from niblick.data.documents import Reading, count_documents, read_blocks, read_documents
 from niblick.data.prepare import prepare
+from niblick.data.text_forms import source_name
 from niblick.errors import ConfigError, DataError
 
 WriteJsonl = Callable[[Path, Iterable[str]], Path]
@@ -42,20 +48,23 @@ def test_blocks_cut_at_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wr
     texts = [f"{i} " * (i % 37) for i in range(300)]
     path = write_jsonl(tmp_path / "docs.jsonl", texts)
     for size in (1, 7, 64, 1000, 1 << 20):
-        monkeypatch.setattr(documents, "BLOCK_BYTES", size)
-        blocks = list(read_blocks(str(path)))
-        assert b"".join(block.data for block in blocks) == path.read_bytes()
-        assert [d.text for block in blocks for d in block.documents()] == texts
+        monkeypatch.setattr(blocks, "BLOCK_BYTES", size)
+        found = list(read_blocks(str(path)))
+        assert b"".join(block.data for block in found) == path.read_bytes()
+        assert [d.text for block in found for d in block.read().kept] == texts
     path.write_text(path.read_text() + "{broken\n")
-    monkeypatch.setattr(documents, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
     with pytest.raises(DataError, match="line 301"):
         list(read_documents(str(path)))
 
 
 def test_sources(tmp_path: Path) -> None:
+    """What `source` is groups scores alone: numbers are written out, and what is no value is the file's name."""
     path = tmp_path / "docs.jsonl"
-    path.write_text('{"text": "a", "source": "news"}\n{"text": "b", "source": null}\n{"text": "c"}')
-    assert [d.source for d in read_documents(str(path))] == ["news", "docs", "docs"]
+    values = ['"news"', "null", '""', "3", "1.5", "true", '{"a": 1}', '["a"]', "1" * 5000, "1e400", "NaN"]
+    path.write_text("".join(f'{{"text": "a", "source": {value}}}\n' for value in values) + '{"text": "c"}')
+    expected = ["news", "docs", "docs", "3", "1.5", "true", *["docs"] * 6]
+    assert [d.source for d in read_documents(str(path))] == expected
 
 
 @pytest.mark.parametrize(
@@ -63,12 +72,14 @@ def test_sources(tmp_path: Path) -> None:
     [
         (b'{"text": "a"', "line 2: not a JSON object"),
         (b'["text"]', "line 2: found a JSON list"),
-        (b'{"body": "a", "id": 1}', "line 2: found the keys 'body', 'id', but no `text`; name the key"),
-        (b'{"text": null}', "line 2: `text` is null, where a string is expected; leave the line out"),
+        (b'{"body": "a", "id": 1}', "line 2: found the keys 'body', 'id', but no `text`; name another key"),
+        (
+            b'{"text": null}',
+            "line 2: `text` is null; name another key or column by --text-key, or leave such",
+        ),
         (b'{"text": 7}', "line 2: `text` is a number, where"),
         (b'{"text": ["a"]}', "line 2: `text` is a JSON list, where"),
         (b'{"text": true}', "line 2: `text` is a boolean, where"),
-        (b'{"text": "a", "source": 3}', "line 2: `source` is a number"),
         (b'{"text": "a\xff"}', "line 2: byte 12 is not UTF-8"),
         (rb'{"text": "ab\ud800c"}', r"line 2: character 3 is the lone surrogate \\ud800"),
         (rb'{"text": "a", "source": "\uDC00"}', r"line 2: .*lone surrogate \\udc00"),
@@ -96,7 +107,7 @@ def test_the_key_of_the_text(tmp_path: Path) -> None:
     path.write_text('{"content": "a", "meta": {"story": "b"}, "meta.x": "c", "text": "no"}\n')
     for key, text in {"content": "a", "meta.story": "b", "meta.x": "c"}.items():
         assert [d.text for d in read_documents(str(path), Reading(key))] == [text]
-    with pytest.raises(DataError, match=r"no `meta\.none`; name the key of the text by --text-key"):
+    with pytest.raises(DataError, match=r"no `meta\.none`; name another key or column by --text-key"):
         list(read_documents(str(path), Reading("meta.none")))
     with pytest.raises(ConfigError, match="text key is empty"):
         Reading("")
@@ -173,7 +184,7 @@ def test_parquet(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"body": ["a"], "text": [1]}), path)
     with pytest.raises(
         DataError,
-        match=r"holds int64, where text is expected, in the column `text`; found the columns body, text: name",
+        match=r"holds int64, where text is expected, .* `text`; found the columns body, text \(int64\): name",
     ):
         list(read_documents(str(path)))
     parquet.write_table(pyarrow.table({"text": ["a", None]}), path)
@@ -219,6 +230,9 @@ def test_missing_and_empty_sources(tmp_path: Path) -> None:
         ("docs.xlsx", "JSON lines or Parquet first"),
         ("shard.00000.mds", "MosaicML's streaming"),
         ("docs.pkl", "not opened"),
+        ("book.ipynb", "jupyter nbconvert --to markdown"),
+        ("docs.sqlite3", "JSON lines or Parquet first"),
+        ("docs.tfrecord", "JSON lines or Parquet first"),
     ],
 )
 def test_forms_of_others(tmp_path: Path, name: str, hint: str) -> None:
@@ -227,6 +241,71 @@ def test_forms_of_others(tmp_path: Path, name: str, hint: str) -> None:
         list(read_documents(str(tmp_path / name)))
     with pytest.raises(DataError, match=rf"holds no text files: .* \(.*{hint}"):
         list(read_documents(str(tmp_path)))
+
+
+def test_files_whose_names_say_nothing(tmp_path: Path) -> None:
+    """What they begin with says what to call them: pandas' own example writes df.parquet.gzip."""
+    head = b"PAR1\x15\x04 and so on"
+    for name, data, said in (
+        ("a.jl", b'{"text": "a"}\n', r"if it is JSON lines, give it the suffix \.jsonl"),
+        ("a.log", b"text\n", r"if it is text, call it a\.log\.txt"),
+        ("a.rec", b"a\0b", "it is binary, and no text"),
+        ("a.parquet.gzip", head, r"it begins as Parquet does: give it the suffix \.parquet"),
+        ("a.backup", b"SQLite format 3\0", "it begins as SQLite does: write its texts as JSON lines or Parquet first"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataError, match=rf"does not read \({said}\); give"):
+            list(read_documents(str(tmp_path / name)))
+
+
+JSON_FORMS = {
+    "pretty": '{\n "text": "a"\n}\n{\n "text": "b"\n}\n',
+    "one after another": '{"text": "a"}{"text": "b"}',
+    "carriage returns": '{"text": "a"}\r{"text": "b"}\r',
+    "commas": '{"text": "a"},\n{"text": "b"},\n',
+    "strings": '"a"\n"b"\n',
+    "a list inside": '{"data": [{"text": "a"}, {"text": "b"}], "n": 2}',
+}
+
+
+@pytest.mark.parametrize("form", JSON_FORMS)
+def test_json_of_other_forms_is_told_what_makes_lines_of_it(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "docs.json"
+    path.write_text(JSON_FORMS[form], newline="")
+    with pytest.raises(
+        DataError, match=r"line 1: .*`cat .*docs\.json \| (jq -c|sed) .* > .*docs-lines\.jsonl`"
+    ) as refused:
+        list(read_documents(str(path)))
+    if not shutil.which("jq"):
+        pytest.skip("without jq the command cannot be tried")
+    subprocess.run(["sh", "-c", re.findall("`(cat .*?)`", str(refused.value))[0]], check=True)
+    assert [d.text for d in read_documents(str(tmp_path / "docs-lines.jsonl"))] == ["a", "b"]
+
+
+def test_web_pages_in_place_of_files(tmp_path: Path) -> None:
+    page = b"<!DOCTYPE html>\n<html><title>Sign in</title></html>"
+    for name in ("docs.jsonl", "docs.json", *(("docs.parquet",) if importlib.util.find_spec("pyarrow") else ())):
+        (tmp_path / name).write_bytes(page)
+        with pytest.raises(DataError, match="a web page stands there in place of the file: fetch it again"):
+            list(read_documents(str(tmp_path / name)))
+
+
+def test_a_table_by_columns(tmp_path: Path) -> None:
+    (tmp_path / "docs.json").write_text('{"text": {"0": "a", "1": "b"}, "n": {"0": 1, "1": 2}}')
+    with pytest.raises(
+        DataError, match=r"`text` is the column of a whole table, .* `to_json\(PATH, orient=\"records\""
+    ):
+        list(read_documents(str(tmp_path / "docs.json")))
+
+
+def test_messages_are_short_whatever_the_names(tmp_path: Path) -> None:
+    """A first line that is a text already, and a key that is one."""
+    (tmp_path / "docs.csv").write_text("word " * 10_000 + ",0\n")
+    (tmp_path / "docs.jsonl").write_text(json.dumps({"word " * 10_000: 0}) + "\n")
+    for name in ("docs.csv", "docs.jsonl"):
+        with pytest.raises(DataError, match=r"found the .* …") as refused:
+            list(read_documents(str(tmp_path / name)))
+        assert len(str(refused.value)) < 500
 
 
 def test_dumps_without_a_second_suffix(tmp_path: Path) -> None:
@@ -245,8 +324,8 @@ def test_dumps_without_a_second_suffix(tmp_path: Path) -> None:
 
 
 def test_too_long_a_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_jsonl: WriteJsonl) -> None:
-    monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 1 << 20)
-    monkeypatch.setattr(documents, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(blocks, "MAX_DOCUMENT_BYTES", 1 << 20)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 16)
     write_jsonl(tmp_path / "docs.jsonl", ["short", "long" * (1 << 19)])
     (tmp_path / "docs.txt").write_text("long" * (1 << 19))
     for name in ("docs.jsonl", "docs.txt"):

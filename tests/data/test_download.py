@@ -149,7 +149,9 @@ def test_documents_that_end_early(hub: Path, tmp_path: Path) -> None:
 
 def test_converting_some_shards_drops_the_cut_off_document(hub: Path, tmp_path: Path) -> None:
     prepare("challenge:sp300", None, tmp_path / "sp", train_shards=2, hub=LocalFiles(hub))
-    convert(tmp_path / "sp", "byte260", tmp_path / "bytes")
+    manifest = convert(tmp_path / "sp", "byte260", tmp_path / "bytes")
+    cut_off = manifest["niblick"]["converted_from"]["cut_off"]
+    assert cut_off["documents"] == 1 and cut_off["tokens"] > 0
     dataset = Dataset.open(tmp_path / "bytes")
     whole = np.split(dataset.train.slice(0, dataset.train.tokens), dataset.train.index["offset"][1:])
     texts = [dataset.tokenizer.decode(tokens).decode() for tokens in whole]

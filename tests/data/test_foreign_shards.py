@@ -6,7 +6,10 @@ import base64
 import json
 import re
 import shlex
+import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -206,6 +209,28 @@ def test_wide_tokens_are_not_read_as_pairs(tmp_path: Path, dtype: str) -> None:
     assert convert(tmp_path / "shards", "byte260", tmp_path / "out", given=given)["num_docs"] == len(TEXTS)
 
 
+@pytest.mark.parametrize("name", ["valid.bin", "text_validation_000000.bin"])
+def test_other_names_of_the_validation_split(tmp_path: Path, name: str) -> None:
+    given, folder = Vocabulary.read(hub(tmp_path / "tokenizer.json")), tmp_path / "shards"
+    folder.mkdir()
+    np.array(ended(TEXTS[1:]), "<u2").tofile(folder / "train.bin")
+    np.array(ended(TEXTS[:1]), "<u2").tofile(folder / name)
+    assert convert(folder, "byte260", tmp_path / "out", given=given)["num_val_docs"] == 1
+
+
+def test_folders_of_other_tokens_and_names_of_other_vocabularies(tmp_path: Path) -> None:
+    given, folder = Vocabulary.read(hub(tmp_path / "tokenizer.json")), tmp_path / "shards"
+    folder.mkdir()
+    (folder / "train.pt").write_bytes(b"?")
+    with pytest.raises(DataError, match=r"holds no token shards; there: train\.pt; write tokens of other forms as"):
+        convert(folder, "byte260", tmp_path / "out", given=given)
+    for name in ("gpt2", "cl100k_base", str(tmp_path)):
+        with pytest.raises(
+            DataError, match=r"there is no tokenizer .*; give the file of the vocabulary .* tokenizer\.json"
+        ):
+            given_tokenizer(name)
+
+
 def test_a_split_that_is_not_there_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()
@@ -224,10 +249,39 @@ def test_a_split_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 def test_arrays_that_are_no_tokens(tmp_path: Path) -> None:
-    for array in (np.zeros(3, np.float32), np.zeros((2, 2), np.uint16)):
-        np.save(tmp_path / "x_train.npy", array)
-        with pytest.raises(DataError, match=r"where tokens \(uint16\) are expected"):
-            convert(tmp_path, "byte260", tmp_path / "out", given=given_tokenizer("byte260"))
+    np.save(tmp_path / "x_train.npy", np.zeros(3, np.float32))
+    with pytest.raises(DataError, match=r"holds float32 \[3\], where one row of tokens .*; give an array of tokens"):
+        convert(tmp_path, "byte260", tmp_path / "out", given=given_tokenizer("byte260"))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16])
+def test_what_other_arrays_are_told_makes_tokens_of_them(tmp_path: Path, dtype: type) -> None:
+    given, folder = Vocabulary.read(hub(tmp_path / "tokenizer.json")), tmp_path / "of some"
+    folder.mkdir()
+    np.save(folder / "x_train.npy", np.array([ended(TEXTS)], dtype))
+    with pytest.raises(DataError, match=r"where one row of tokens \(uint16 or uint32\) is expected; write") as refused:
+        convert(folder, "byte260", tmp_path / "out", given=given)
+    command = re.search(r"`(python .*)`", str(refused.value))
+    assert command is not None
+    subprocess.run([sys.executable, *shlex.split(command[1])[1:]], check=True)
+    assert convert(folder, "byte260", tmp_path / "out", given=given)["num_docs"] == len(TEXTS)
+
+
+def test_a_document_that_ends_inside_a_character_is_left_out_and_counted(tmp_path: Path) -> None:
+    words = ["--given", str(hub(tmp_path / "tokenizer.json")), f"--out={tmp_path / 'out'}", "--json"]
+    (tmp_path / "shards").mkdir()
+    whole = begun(["whole", "cut: 日本"])
+    np.array(whole[:-1], "<u2").tofile(tmp_path / "shards" / "train.bin")
+    np.array(begun(TEXTS[:1]), "<u2").tofile(tmp_path / "shards" / "val.bin")
+    done = CliRunner().invoke(app, ["data", "convert", str(tmp_path / "shards"), *words])
+    assert done.exit_code == 0
+    manifest = json.loads(done.output)
+    cut = len(tokens("cut: 日本")) - 1
+    assert manifest["niblick"]["converted_from"]["cut_off"] == {"documents": 1, "tokens": cut}
+    assert manifest["niblick"]["splits"]["train"]["documents"] == 1
+    shutil.rmtree(tmp_path / "out")
+    done = CliRunner().invoke(app, ["data", "convert", str(tmp_path / "shards"), *words[:-1]])
+    assert f"left out: the last training document, of which the first {cut} tokens are here" in done.output
 
 
 def test_they_decode_only(tmp_path: Path) -> None:

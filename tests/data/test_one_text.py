@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from niblick.data import compressed, documents, text_cuts
+from niblick.data import blocks, compressed, text_cuts
 from niblick.data.dataset import Dataset
+from niblick.data.documents import Reading
 from niblick.data.prepare import prepare
 from niblick.data.text_cuts import at_paragraphs, piece_bytes
 from niblick.errors import DataError
@@ -64,7 +65,7 @@ def test_texts_without_paragraphs(tmp_path: Path, text: str, end: bytes) -> None
 
 
 def test_longer_than_a_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 1 << 15)
+    monkeypatch.setattr(blocks, "MAX_DOCUMENT_BYTES", 1 << 15)
     monkeypatch.setattr(compressed, "PIECE", 1 << 13)
     monkeypatch.setattr(text_cuts, "LONGEST_PIECE", 1 << 12)
     text = book(600)
@@ -91,7 +92,7 @@ def test_no_byte_is_lost_wherever_pieces_end(aim: int) -> None:
 
 def test_shares_of_many_documents(tmp_path: Path) -> None:
     (tmp_path / "docs.txt").write_text("|".join(map(str, range(50))))
-    reading = documents.Reading(separator="|")
+    reading = Reading(separator="|")
     for share, count in {0.1: 5, 0.001: 1, 0.999: 49}.items():
         out = tmp_path / str(share)
         assert prepare(str(tmp_path / "docs.txt"), None, out, val_share=share, reading=reading)["num_val_docs"] == count

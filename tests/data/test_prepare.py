@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from niblick.challenge import rules
-from niblick.data import documents, encode, writing
+from niblick.data import blocks, encode, writing
 from niblick.data.check import check
 from niblick.data.dataset import Dataset
 from niblick.data.embedded import paragraphs
@@ -56,9 +56,15 @@ def test_stream_does_not_depend_on_shards(
     path = tmp_path_factory.mktemp("data")
     val_docs = data.draw(st.integers(0, len(texts)))
     source = write_jsonl(path / "docs.jsonl", texts)
+    parts = (texts[:val_docs], texts[val_docs:])
+    if any(part and not any(part) for part in parts):
+        with pytest.raises(DataError, match=r"are all empty, so it holds no byte; leave .* out"):
+            prepare(str(source), "byte260", path / "out", val_docs=val_docs, shard_tokens=shard_tokens)
+        assert not (path / "out").exists()
+        return
     prepare(str(source), "byte260", path / "out", val_docs=val_docs, shard_tokens=shard_tokens)
     dataset = Dataset.open(path / "out")
-    for split, part in ((dataset.val, texts[:val_docs]), (dataset.train, texts[val_docs:])):
+    for split, part in zip((dataset.val, dataset.train), parts, strict=True):
         assert split.slice(0, split.tokens).tolist() == stream(part)
         assert split.index is not None
         digests = [hashlib.sha256(text.encode()).digest() for text in part]
@@ -206,7 +212,7 @@ def test_failure_leaves_nothing(
     tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch, write_jsonl: WriteJsonl
 ) -> None:
     """A broken line in the last of many blocks, found here or in a worker: nothing stays, and the error names it."""
-    monkeypatch.setattr(documents, "BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 10_000)
     monkeypatch.setattr(encode, "_PATIENCE", 0.0)
     source = write_jsonl(tmp_path / "docs.jsonl", ["word " * 200] * 200)
     with open(source, "a") as file:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from niblick.data import compressed
-from niblick.data.documents import Document, Reading, count_documents, read_documents
+from niblick.data.blocks import Document
+from niblick.data.documents import Reading, count_documents, read_documents
 from niblick.errors import DataError
 
 TEXTS = ["plain", 'with "quotes", commas\tand tabs', "two\nlines\r\nand more", "", "naïve 日本語"]
@@ -44,8 +48,17 @@ def test_long_fields(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (b"id,text\n1,a,b\n", "line 2: a row of 3 fields, where the first line names 2 columns"),
-        (b'text\n"never ends\n', "no row of CSV"),
-        (b'text\n"a" b\n', "line 2: no row of CSV"),
+        (
+            b'text\nfine\n"never ends\nand\nmore\n',
+            "line 3: a quoted field that begins there goes on to line 5, and there: no row of CSV",
+        ),
+        (b'text\n"a" b\n', "line 2: no row of CSV .*; write the file again with quotes"),
+        (
+            b"sep=;\ntext;n\na;1\n",
+            "line 1: it names the separator, as Excel reads it, and no columns; take this line out",
+        ),
+        (b"text,n\ra,1\rb,2\r", r"lines end in carriage returns alone; `cat .*docs\.csv \| tr '\\r' '\\n' > NEW`"),
+        (b'text,n\n"a", "b, c"\n', "a row of 3 fields, .* with no space before"),
         (b"text\ncaf\xe9\n", "line 2: byte 4 is not UTF-8"),
         (b"text,text\na,b\n", "several columns `text`"),
         (b"", "holds no documents"),
@@ -73,3 +86,18 @@ def test_a_tsv_without_quotes(tmp_path: Path) -> None:
     path.write_text("text,n\nsome,1\n")
     with pytest.raises(DataError, match=r"separated by ',', where tabs are expected; give it the suffix \.csv"):
         list(read_documents(str(path)))
+
+
+@pytest.mark.parametrize("name", ["docs.csv", "docs.tsv", "docs.tsv.gz"])
+def test_what_stray_quotes_are_told_makes_lines_that_are_read(tmp_path: Path, name: str) -> None:
+    between = "\t" if "tsv" in name else ","
+    path = tmp_path / name
+    data = f'text{between}n\nfine{between}1\n"so" he said{between}2\nNA{between}3\n'.encode()
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    with pytest.raises(DataError, match=r"line 3: no row of [CT]SV") as refused:
+        list(read_documents(str(path)))
+    command = re.search(r"`(.*)`", str(refused.value))
+    assert command is not None
+    subprocess.run(["bash", "-c", command[1].replace("python", sys.executable)], check=True)
+    lines = path.with_name(f"{name.removesuffix('.gz')}.jsonl")
+    assert [document.text for document in read_documents(str(lines))] == ["fine", '"so" he said', "NA"]

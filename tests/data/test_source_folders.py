@@ -207,3 +207,29 @@ def test_options_that_would_do_nothing(tmp_path: Path) -> None:
     assert [d.text for d in read_documents(str(tmp_path / "b.txt"), Reading(separator=" | "))] == ["one", "two"]
     with pytest.raises(DataError, match=r"the separator '<end>' stands nowhere in .*b\.txt"):
         prepare(str(tmp_path / "b.txt"), "byte260", tmp_path / "out", reading=Reading(separator="<end>"))
+
+
+@pytest.mark.parametrize("log", ["_delta_log/00000000000000000000.json", "metadata/v1.metadata.json"])
+def test_tables_whose_log_says_which_files_count(tmp_path: Path, log: str) -> None:
+    """As Delta and Iceberg are: what was deleted may still lie there."""
+    (tmp_path / log).parent.mkdir()
+    (tmp_path / log).write_text("{}")
+    (tmp_path / "part-0.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(DataError, match="table, whose log says which of its files count"):
+        list(read_documents(str(tmp_path)))
+
+
+def test_what_macs_put_into_archives_is_no_text(tmp_path: Path) -> None:
+    for name in ("book.txt", "__MACOSX/book.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    assert [name for _, name in text_files(tmp_path).files] == ["book.txt"]
+
+
+def test_plain_json_is_told_how_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "part-00000.json").write_text('{"text": "a"}\n')
+    with pytest.raises(
+        DataError, match=r"holds no text files: .*plain \.json is read where it is named: --files '\*\.json'"
+    ):
+        list(read_documents(str(tmp_path)))
+    assert len(list(read_documents(str(tmp_path), Reading(files=("*.json",))))) == 1

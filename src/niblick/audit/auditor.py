@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,7 @@ from niblick.audit.scorer_checks import Scorer, score_first, sums_to_one
 from niblick.challenge import rules
 from niblick.challenge.tracks import UNWEIGHED
 from niblick.config.run_config import score_config
+from niblick.data.corpus import recorded_reading
 from niblick.data.dataset import Dataset, Split
 from niblick.data.documents import read_documents
 from niblick.data.shards import file_hash
@@ -286,9 +287,14 @@ def _scorer(audited: Audited) -> list[Check]:
 
 
 def _hygiene(audited: Audited) -> list[Check]:
-    name, dataset = audited.options.source, audited.whole
-    source = (document.text.encode() for document in read_documents(name)) if name else None
+    dataset = audited.whole
+    source = source_texts(audited.options.source, dataset) if audited.options.source else None
     return [text.hygiene(dataset.train, dataset.val, dataset.tokenizer, source, audited.options.train_bytes)]
+
+
+def source_texts(source: str, dataset: Dataset) -> Iterator[bytes]:
+    """The documents of `source`, read as its manifest says that those of `dataset` were: by the same key and cuts."""
+    return (document.text.encode() for document in read_documents(source, recorded_reading(dataset.manifest)))
 
 
 def _artifact(audited: Audited) -> list[Check]:

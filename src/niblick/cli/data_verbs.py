@@ -57,6 +57,9 @@ def data_prepare(
     max_window: Annotated[
         int, typer.Option(help="Largest window of a .zst in MiB: reading takes so much memory (2048: --long=31).")
     ] = 2048,
+    skip_empty: Annotated[
+        bool, typer.Option("--skip-empty", help="Leave out documents whose text is null, absent or empty; count them.")
+    ] = False,
     shard_tokens: ShardTokens = 100_000_000,
     workers: Workers = None,
     json_: Json = False,
@@ -79,7 +82,7 @@ def data_prepare(
             workers=workers,
             normalization=_normalization(normalization),
             train_shards=train_shards,
-            reading=Reading(text_key, separator, max_window << 20, tuple(files or ())),
+            reading=Reading(text_key, separator, max_window << 20, tuple(files or ()), skip_empty=skip_empty),
             progress=lambda count, size: console.preparing(what, count, size),
         )
     _show_data(manifest, out, json_)
@@ -168,8 +171,26 @@ def _print_choices(facts: dict[str, Any]) -> None:
     if (left := facts.get("left_out")) and left["files"]:
         more = f" and {left['files'] - len(left['names'][:5]):,} more" if left["files"] > 5 else ""
         print(f"\nleft out of the folder: {', '.join(left['names'][:5])}{more} (--files NAME reads others)")
+    if cut := facts.get("converted_from", {}).get("cut_off"):
+        print(
+            f"\nleft out: the last training document, of which the first {cut['tokens']:,} tokens are here; fetch the "
+            "shards that follow to have it"
+        )
+    _print_empty(facts["splits"])
     if not facts["splits"]["val"]["documents"]:
         print("\nthere is no validation split: nothing can be scored on this data")
+
+
+def _print_empty(splits: dict[str, Any]) -> None:
+    """How many documents have no text, and how many were left out for that."""
+    if skipped := sum(split["skipped"] for split in splits.values()):
+        print(f"\nleft out: {skipped:,} documents whose text is null, absent or empty (--skip-empty)")
+    for name, split in splits.items():
+        if split["empty"]:
+            print(
+                f"\n{name}: {split['empty']:,} of {split['documents']:,} documents are empty (--skip-empty leaves "
+                "them out)"
+            )
 
 
 def _print_data(manifest: dict[str, Any]) -> None:

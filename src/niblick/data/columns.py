@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from niblick.data.arrow_batches import check_batches, stream_batches
-from niblick.data.beginnings import HEAD_BYTES, refuse_pointer
-from niblick.errors import DataError
+from niblick.data.beginnings import HEAD_BYTES, WEB_PAGE, is_web_page, refuse_pointer
+from niblick.errors import DataError, listed
 
 BATCH_BYTES = 2 << 20
 BATCH_ROWS = 256
 """A batch has no more rows, and about BATCH_BYTES of text where the file says how long its rows are."""
 
 ARROW = (".arrow", ".arrows", ".ipc", ".feather")
-TABLES = (".parquet", *ARROW)
+TABLES = (".parquet", ".parq", ".pq", *ARROW)
 
 
 def table_texts(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
@@ -43,6 +43,8 @@ def table_texts(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk, and not of what stands in the file
+        if "decrypt" in str(error).lower():
+            raise _encrypted(path) from error
         raise DataError(f"{path} is no readable {kind} file ({error}); write or fetch it again") from error
 
 
@@ -53,7 +55,7 @@ def _parquet_columns(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
     with ParquetFile(path, buffer_size=BATCH_BYTES, pre_buffer=False) as file:
         schema = file.schema_arrow
         steps = _steps(schema, key, path)
-        names = [key, "source"] if _is_text(_field(schema, ["source"])) and key != "source" else [key]
+        names = [key, "source"] if key != "source" and _is_label(_field(schema, ["source"])) else [key]
         # Row groups one by one: a dictionary inside a struct cannot be read in batches across them.
         for number in range(file.num_row_groups):
             # A column that is described wrongly is an error where it is read, and ends the process where its
@@ -78,7 +80,7 @@ def _arrow_columns(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
 
     with pyarrow.memory_map(str(path)) as source:
         whole = source.read(6) == b"ARROW1"  # the file form; datasets.save_to_disk writes the stream form
-        check_batches(source, 8 if whole else 0, str(path))
+        check_batches(source, whole, str(path))
         source.seek(0)
         if whole:
             reader = pyarrow.ipc.open_file(source)
@@ -88,9 +90,13 @@ def _arrow_columns(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
             schema, batches = pyarrow.ipc.open_stream(source).schema, stream_batches(source, str(path))
             source.seek(0)
         steps = _steps(schema, key, path)
-        sourced = key != "source" and _is_text(_field(schema, ["source"]))
+        sourced = key != "source" and _is_label(_field(schema, ["source"]))
         for batch in batches:
             yield _column(batch, steps), _column(batch, ["source"]) if sourced else None
+
+
+def _encrypted(path: Path) -> DataError:
+    return DataError(f"{path} is encrypted Parquet, for which niblick takes no keys; write it again without encryption")
 
 
 def _check_beginning(path: Path, arrow: bool) -> None:
@@ -102,10 +108,13 @@ def _check_beginning(path: Path, arrow: bool) -> None:
     if begin.startswith(b"FEA1"):
         raise DataError(f"{path} is Feather of version 1, which is no Arrow file; write it again with a newer pyarrow")
     old = 0 < int.from_bytes(begin[:4], "little") < 1 << 24  # streams once began with the length of their schema
+    if begin.startswith(b"PARE"):
+        raise _encrypted(path)
     right = begin == b"ARROW1" or begin[:4] == b"\xff" * 4 or old if arrow else begin[:4] == b"PAR1"
     if not right:
         kind = "Arrow" if arrow else "Parquet"
-        raise DataError(f"{path} is no {kind} file: it begins with {begin[:4]!r}; give it the suffix of what it is")
+        todo = WEB_PAGE if is_web_page(head) else "give it the suffix of what it is"
+        raise DataError(f"{path} is no {kind} file: it begins with {begin[:4]!r}; {todo}")
 
 
 def _steps(schema: Any, key: str, path: Path) -> list[str]:
@@ -115,9 +124,15 @@ def _steps(schema: Any, key: str, path: Path) -> list[str]:
     if schema.names.count(steps[0]) > 1:
         raise DataError(f"{path} has {schema.names.count(steps[0])} columns called `{steps[0]}`; rename one of them")
     if not _is_text(kind):
-        found = ", ".join(_leaves(schema)[:8])
-        wrong = "has no column" if kind is None else f"holds {kind}, where text is expected, in the column"
-        raise DataError(f"{path} {wrong} `{key}`; found the columns {found}: name the one with the text by --text-key")
+        leaves = _leaves(schema)
+        found = listed([name if text else f"{name} ({kind})" for name, kind, text in leaves], str)
+        wrong = "has no column" if kind is None else f"holds {str(kind)[:80]}, where text is expected, in the column"
+        how = (
+            "name the one with the text by --text-key"
+            if any(text for _, _, text in leaves)
+            else "none of them is text: write one string a row first"
+        )
+        raise DataError(f"{path} {wrong} `{key}`; found the columns {found}: {how}")
     return steps
 
 
@@ -133,14 +148,27 @@ def _field(schema: Any, steps: list[str]) -> Any:
     return kind
 
 
-def _leaves(schema: Any, before: str = "") -> list[str]:
+def _leaves(schema: Any, before: str = "") -> list[tuple[str, str, bool]]:
+    """The columns, those inside others too: name, kind, and whether it is text."""
     import pyarrow
 
-    names: list[str] = []
+    found: list[tuple[str, str, bool]] = []
     for field in schema:
-        name = before + field.name
-        names += _leaves(field.type, f"{name}.") if pyarrow.types.is_struct(field.type) else [name]
-    return names
+        name, kind = before + field.name, field.type
+        if pyarrow.types.is_struct(kind):
+            found += _leaves(kind, f"{name}.")
+        else:
+            found.append((name, "list" if pyarrow.types.is_nested(kind) else str(kind), _is_text(kind)))
+    return found
+
+
+def _is_label(kind: Any) -> bool:
+    """Whether a column can be a `source`: text, numbers, booleans."""
+    from pyarrow import types
+
+    value = kind.value_type if kind is not None and types.is_dictionary(kind) else kind
+    plain = (types.is_integer, types.is_floating, types.is_boolean)
+    return _is_text(kind) or (value is not None and any(is_(value) for is_ in plain))
 
 
 def _is_text(kind: Any) -> bool:

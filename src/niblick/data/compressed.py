@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import shlex
 import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
@@ -111,7 +112,7 @@ def _zstd_pieces(file: BinaryIO, name: str, max_window: int) -> Iterator[bytes]:
             if frame is None:
                 if len(piece) < 18:  # no header of a frame is longer
                     piece += file.read(8192)
-                _check_window(piece, name, max_window)
+                _check_frame(piece, name, max_window)
                 frame = zstandard.ZstdDecompressor(max_window_size=max_window).decompressobj()
             if text := frame.decompress(piece):
                 yield text
@@ -122,7 +123,13 @@ def _zstd_pieces(file: BinaryIO, name: str, max_window: int) -> Iterator[bytes]:
         raise EOFError("the compressed stream ends too early")
 
 
-def _check_window(head: bytes, name: str, max_window: int) -> None:
+def _check_frame(head: bytes, name: str, max_window: int) -> None:
+    """Raise DataError for a frame that cannot be read: one that wants a dictionary, or too large a window."""
+    if number := _dictionary(head):
+        raise DataError(
+            f"{name} was compressed with a dictionary (number {number}), which is not in the file; decompress it with "
+            f"that, as by `zstd -dc -D DICTIONARY {shlex.quote(name)}`"
+        )
     window = _window(head)
     if window is None or window <= max_window:
         return
@@ -134,6 +141,14 @@ def _check_window(head: bytes, name: str, max_window: int) -> None:
     raise DataError(
         f"{name} was compressed with a window of {window >> 20:,} MiB, and {max_window >> 20:,} MiB are allowed; {how}"
     )
+
+
+def _dictionary(head: bytes) -> int:
+    """The number of the dictionary that the zstd frame beginning with `head` was made with; 0 if it names none."""
+    if len(head) < 6 or not head.startswith(_ZSTD_MAGIC):
+        return 0
+    start, size = (5 if head[4] & 0x20 else 6), (0, 1, 2, 4)[head[4] & 3]
+    return int.from_bytes(head[start : start + size], "little")
 
 
 def _window(head: bytes) -> int | None:

@@ -20,29 +20,27 @@ from typing import Any
 import numpy as np
 
 from niblick.challenge import rules
+from niblick.data.blocks import MAX_DOCUMENT_BYTES, Document, grouped
 from niblick.data.dataset import Dataset, Split
 from niblick.data.documents import (
     AS_IT_IS,
-    MAX_DOCUMENT_BYTES,
     Block,
-    Document,
     Reading,
     count_documents,
-    grouped,
     no_documents,
     one_text,
     read_blocks,
     read_documents,
     refuse_unused,
-    source_name,
     text_pieces,
 )
 from niblick.data.embedded import EMBEDDED, held_out_count, paragraphs, without_paragraphs
 from niblick.data.foreign_shards import foreign_kind, foreign_splits, read_foreign
 from niblick.data.text_cuts import at_paragraphs, piece_bytes
 from niblick.data.text_folders import shown, text_files
+from niblick.data.text_forms import source_name
 from niblick.data.tokenizers import Tokenizer
-from niblick.errors import DataError
+from niblick.errors import DataError, listed
 
 VALIDATION_SHARE = 20
 """One document in so many is held out by default."""
@@ -67,7 +65,7 @@ class Corpus:
 
     def training_texts(self, max_docs: int | None) -> Iterator[str]:
         """The texts after the validation split, of the first `max_docs` documents."""
-        documents = (document for block in self.blocks() for document in block.documents())
+        documents = (document for block in self.blocks() for document in block.read().kept)
         return (document.text for document in islice(documents, self.val_docs, max_docs))
 
 
@@ -91,18 +89,28 @@ def open_corpus(
     if val_docs is None and (path := one_text(source, reading)):
         share = val_share or 1 / VALIDATION_SHARE
         reading, val_docs, cut = _cut_one(path, share, max_docs, reading)
-        return Corpus(name, origin, val_docs, lambda: read_blocks(source, reading), facts | {"one_text": cut})
+        facts |= {"one_text": cut}
+        return Corpus(name, origin, val_docs, lambda: read_blocks(source, reading), facts | _as_read(reading))
     if val_docs is None:
         enough = rules.VALIDATION_DOCUMENTS * VALIDATION_SHARE if val_share is None else sys.maxsize
         count = count_documents(source, min(enough, max_docs or enough), reading)
-        if count == 1:
+        if count <= 1:
             list(read_documents(source, reading))  # what was counted as one may be none
             raise DataError(
                 f"{source} holds one document, so nothing would remain for training; give more documents, or say with "
                 "--val-docs 1 or --val-docs 0 which split this one is"
             )
         val_docs = _share_of(count, val_share)
-    return Corpus(name, origin, val_docs, lambda: read_blocks(source, reading), facts)
+    return Corpus(name, origin, val_docs, lambda: read_blocks(source, reading), facts | _as_read(reading))
+
+
+def _as_read(reading: Reading) -> dict[str, Any]:
+    return {"reading": reading.record()} if reading != AS_IT_IS else {}
+
+
+def recorded_reading(manifest: dict[str, Any]) -> Reading:
+    """How the text of a dataset was read, by its manifest; as by default where that says nothing. Raises DataError."""
+    return Reading.of_record(manifest.get("niblick", {}).get("reading", {}))
 
 
 def _share_of(count: int, share: float | None) -> int:
@@ -134,7 +142,7 @@ def _cut_one(path: Path, share: float, max_docs: int | None, reading: Reading) -
 
 
 def _embedded(source: str, val_docs: int | None, max_docs: int | None, val_share: float | None) -> Corpus:
-    documents = [document for block in read_blocks(source) for document in block.documents()][:max_docs]
+    documents = [document for block in read_blocks(source) for document in block.read().kept][:max_docs]
     if val_docs is None and val_share is not None:
         val_docs = _share_of(len(documents), val_share)
     elif val_docs is None:
@@ -151,27 +159,44 @@ def _embedded(source: str, val_docs: int | None, max_docs: int | None, val_share
 def corpus_of_shards(dataset: Dataset) -> Corpus:
     """The documents that the shards of `dataset` decode to, its validation split first.
 
-    What its tokenizer has lost stays lost: `facts` say which one that was. Raises DataError for shards that are not
-    documents with a BOS each.
+    What its tokenizer has lost stays lost: `facts` say which one that was. Where only the first shards were fetched,
+    the last training document goes on in the next, and is left out; `facts` say so. Raises DataError for shards that
+    are not documents with a BOS each.
     """
-    promised = dataset.entry.get("stats", {}).get("tokens_train", dataset.train.tokens)
-    val_docs = sum(1 for _ in document_spans(dataset.val, dataset.tokenizer.bos_id))
+    train, bos_id = dataset.train, dataset.tokenizer.bos_id
+    promised = dataset.entry.get("stats", {}).get("tokens_train", train.tokens)
+    val_docs = sum(1 for _ in document_spans(dataset.val, bos_id))
+    train_end = max(0, _last_place(train, bos_id)) if train.tokens < promised else train.tokens
 
     def documents() -> Iterator[Document]:
-        for split in (dataset.val, dataset.train):
-            # Where only the first shards were fetched, the last document goes on in the next.
-            cut_off = split is dataset.train and split.tokens < promised
-            yield from _decoded(split, dataset.tokenizer, dataset.manifest, cut_off)
+        yield from _decoded(dataset.val, dataset.tokenizer, dataset.manifest, dataset.val.tokens)
+        yield from _decoded(train, dataset.tokenizer, dataset.manifest, train_end)
 
     name = dataset.directory.name.removesuffix(f"_{dataset.tokenizer.name}")
     origin = {
         "dataset": shown(dataset.directory.name),
         "tokenizer": dataset.tokenizer.name,
         "lossless": dataset.val.lossless,
+        **_cut_off(train, train_end),
     }
-    return Corpus(
-        name, shown(dataset.directory.name), val_docs, lambda: grouped(documents()), {"converted_from": origin}
-    )
+    facts = {"converted_from": origin} | _as_read(recorded_reading(dataset.manifest))
+    return Corpus(name, shown(dataset.directory.name), val_docs, lambda: grouped(documents()), facts)
+
+
+def _cut_off(train: Split, end: int) -> dict[str, Any]:
+    """What the manifest says of a last training document that is left out: one that begins at token `end`."""
+    return {"cut_off": {"documents": 1, "tokens": train.tokens - end}} if end < train.tokens else {}
+
+
+def _last_place(split: Split, token: int) -> int:
+    """Where `token` stands for the last time in the stream; -1 if it does not."""
+    end = split.tokens
+    while end:
+        begin = max(0, end - _PIECE)
+        if len(places := np.flatnonzero(split.slice(begin, end - begin) == token)):
+            return begin + int(places[-1])
+        end = begin
+    return -1
 
 
 def corpus_of_foreign(directory: Path, tokenizer: Tokenizer) -> Corpus:
@@ -182,23 +207,27 @@ def corpus_of_foreign(directory: Path, tokenizer: Tokenizer) -> Corpus:
     """
     files = foreign_splits(directory)
     if not files or (directory / "meta.pkl").is_file():  # which says that the tokens are of no public vocabulary
-        raise foreign_kind(directory) or DataError(f"{directory} holds no token shards: train.bin, val.bin or the like")
+        there = listed(sorted(shown(path.name) for path in directory.iterdir()), str) or "nothing"
+        raise foreign_kind(directory) or DataError(
+            f"{directory} holds no token shards; there: {there}; write tokens of other forms as train.bin and val.bin "
+            "(uint16 without header), or as train.npy and val.npy (one row of uint16 or uint32, by numpy.save)"
+        )
     val, train = (
         Split(name, files.get(name, []), [read_foreign(path) for path in files.get(name, [])])
         for name in ("val", "train")
     )
     val_docs = sum(1 for _ in _foreign_spans(val, tokenizer.bos_id))
+    last = _last_place(train, tokenizer.bos_id) + 1
+    train_end = last if _ends_inside(train, tokenizer, last) else train.tokens
 
     def documents() -> Iterator[Document]:
-        for split in (val, train):
+        for split, stop in ((val, val.tokens), (train, train_end)):
             for number, (begin, end) in enumerate(_foreign_spans(split, tokenizer.bos_id)):
-                try:
+                if end <= stop:
                     yield Document(_text(split, tokenizer, number, begin, end), split.name)
-                except CutOffError:
-                    if split is val:
-                        raise
 
-    facts = {"converted_from": {"dataset": shown(directory.name), "tokenizer": tokenizer.name}}
+    origin = {"dataset": shown(directory.name), "tokenizer": tokenizer.name, **_cut_off(train, train_end)}
+    facts = {"converted_from": origin}
     return Corpus(source_name(str(directory)), shown(directory.name), val_docs, lambda: grouped(documents()), facts)
 
 
@@ -233,10 +262,11 @@ def document_spans(split: Split, bos_id: int) -> Iterator[tuple[int, int]]:
         yield begin, split.tokens
 
 
-def _decoded(split: Split, tokenizer: Tokenizer, manifest: dict[str, Any], cut_off: bool) -> Iterator[Document]:
+def _decoded(split: Split, tokenizer: Tokenizer, manifest: dict[str, Any], stop: int) -> Iterator[Document]:
+    """The documents that end at token `stop` or before."""
     names = manifest.get("niblick", {}).get("sources", [])
     for number, (begin, end) in enumerate(document_spans(split, tokenizer.bos_id)):
-        if cut_off and end == split.tokens:
+        if end > stop:
             return
         place = int(split.index["source"][number]) if split.index is not None else len(names)
         source = names[place] if place < len(names) else split.name
@@ -254,11 +284,19 @@ def _text(split: Split, tokenizer: Tokenizer, number: int, begin: int, end: int)
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         if end == split.tokens and error.reason == "unexpected end of data":
-            raise CutOffError(f"{where} ends inside a character; fetch the shards that follow") from error
+            raise DataError(f"{where} ends inside a character; fetch the shards that follow") from error
         raise DataError(
             f"{where} decodes to bytes that are not UTF-8; were these shards made with {tokenizer.name}?"
         ) from error
 
 
-class CutOffError(DataError):
-    """The last document there is ends inside a character: it goes on in a shard that is not here."""
+def _ends_inside(split: Split, tokenizer: Tokenizer, begin: int) -> bool:
+    """Whether the document that begins at `begin`, the last one, ends inside a character."""
+    tokens = split.slice(begin, split.tokens - begin)
+    if not len(tokens) or len(tokens) > MAX_DOCUMENT_BYTES or int(tokens.max()) >= tokenizer.vocab_size:
+        return False
+    try:
+        tokenizer.decode(tokens).decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return False

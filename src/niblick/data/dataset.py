@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from niblick.data.beginnings import refuse_pointer
 from niblick.data.foreign_shards import GPT2_BETWEEN, converting, foreign_kind, is_dataset, is_llama3
 from niblick.data.index import index_name, read_index, text_hash
 from niblick.data.shards import expect_digest, read_shard, shard_files
@@ -260,7 +261,9 @@ def _one_shard(path: Path) -> DataError:
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read a manifest, the challenge's or ours. Raises DataError if it is something else."""
     try:
-        manifest = parse_json(read_small(path))
+        data = read_small(path)
+        refuse_pointer(data, str(path))
+        manifest = parse_json(data)
     except (OSError, ValueError) as error:
         raise DataError(f"the manifest {path} cannot be read ({error}); prepare or fetch the data again") from error
     entries = manifest.get("datasets") if isinstance(manifest, dict) else None

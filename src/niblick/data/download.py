@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from niblick.challenge import rules
 from niblick.data.corpus import Corpus
 from niblick.data.dataset import read_manifest
-from niblick.data.documents import line_blocks
+from niblick.data.json_lines import line_blocks
 from niblick.data.shards import file_hash, read_shard, shard_files
 from niblick.errors import DataError, nearest
 from niblick.files import parse_json

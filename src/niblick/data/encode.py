@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from niblick.data.documents import BLOCK_BYTES, Block
+from niblick.data.blocks import BLOCK_BYTES
+from niblick.data.documents import Block
 from niblick.data.index import RECORD
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import DataError
@@ -43,25 +44,31 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Consecutive documents as one run of tokens. In `records`, offsets count from its start, sources in `sources`."""
+    """Consecutive documents as one run of tokens. In `records`, offsets count from its start, sources in `sources`.
+
+    For each document without text that was left out, `skipped` has how many of these stand before it.
+    """
 
     tokens: npt.NDArray[np.uint16]
     records: npt.NDArray[Any]
     sources: list[str]
     losses: list[Loss]
+    skipped: list[int]
 
     def split(self, count: int) -> tuple[Encoded, Encoded]:
         """Cut after `count` documents."""
         if count >= len(self.records):
-            return self, Encoded(self.tokens[:0], self.records[:0], self.sources, [])
+            return self, Encoded(self.tokens[:0], self.records[:0], self.sources, [], [])
         cut = int(self.records["offset"][count])
         rest = self.records[count:].copy()
         rest["offset"] -= np.uint64(cut)
         before = [loss for loss in self.losses if loss.document < count]
         after = [replace(loss, document=loss.document - count) for loss in self.losses if loss.document >= count]
+        near = [at for at in self.skipped if at < count]
+        far = [at - count for at in self.skipped if at >= count]
         return (
-            Encoded(self.tokens[:cut], self.records[:count], self.sources, before),
-            Encoded(self.tokens[cut:], rest, self.sources, after),
+            Encoded(self.tokens[:cut], self.records[:count], self.sources, before, near),
+            Encoded(self.tokens[cut:], rest, self.sources, after, far),
         )
 
 
@@ -70,7 +77,8 @@ def encode_block(block: Block, tokenizer: Tokenizer, keep_texts: bool = False) -
 
     `keep_texts` has every loss carry its texts, not only the first.
     """
-    documents = list(block.documents())
+    read = block.read()
+    documents = read.kept
     texts = [document.text for document in documents]
     sources = list(dict.fromkeys(document.source for document in documents))
     number = {name: i for i, name in enumerate(sources)}
@@ -94,7 +102,7 @@ def encode_block(block: Block, tokenizer: Tokenizer, keep_texts: bool = False) -
     for start, tokens in zip(ends - lengths, encoded, strict=True):
         stream[start] = tokenizer.bos_id
         stream[start + 1 : start + 1 + len(tokens)] = tokens
-    return Encoded(stream, records, sources, losses)
+    return Encoded(stream, records, sources, losses, read.skipped)
 
 
 def encode_blocks(

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from niblick.challenge import rules
+from niblick.data.beginnings import HEAD_BYTES, refuse_pointer
 from niblick.data.index import map_array
 from niblick.data.shards import HEADER_BYTES, read_shard, shard_files
 from niblick.errors import DataError
@@ -30,7 +31,7 @@ _LLAMA3 = (20240801, 7)
 """Magic number and version of llm.c's shards for Llama 3."""
 _WIDE, _WIDE_LEAST = 16, 64
 """Above so many uint16 it is no chance that every second one is below 16."""
-_NAME = re.compile(r"(?:^|_)(train|val)(?:_\d+)?\.(?:bin|npy)$")
+_NAME = re.compile(r"(?:^|_)(train|val)(?:id|idation)?(?:_\d+)?\.(?:bin|npy)$")
 
 
 def foreign_splits(directory: Path) -> dict[str, list[Path]]:
@@ -127,7 +128,7 @@ def _read(path: Path) -> npt.NDArray[Any]:
         except (ValueError, EOFError) as error:
             raise DataError(f"{path} is no array of tokens ({error}); fetch it again") from error
         if tokens.ndim != 1 or tokens.dtype.kind != "u":
-            raise DataError(f"{path} holds {tokens.dtype} {list(tokens.shape)}, where tokens (uint16) are expected")
+            raise _no_tokens(path, tokens)
         return tokens
     size, (magic, version, count) = path.stat().st_size, _head(path)
     if (magic, version) == (rules.SHARD_MAGIC, rules.SHARD_VERSION):
@@ -143,6 +144,18 @@ def _read(path: Path) -> npt.NDArray[Any]:
     return tokens
 
 
+def _no_tokens(path: Path, array: npt.NDArray[Any]) -> DataError:
+    """What to say of an array that is no row of unsigned integers, and how to make one of it where that can be."""
+    expected = f"{path} holds {array.dtype} {list(array.shape)}, where one row of tokens (uint16 or uint32) is expected"
+    if array.dtype.kind not in "iu":
+        return DataError(f"{expected}; give an array of tokens")
+    name = shlex.quote(str(path))
+    return DataError(
+        f"{expected}; write it again: `python -c 'import sys, numpy; "
+        f'numpy.save(sys.argv[1], numpy.load(sys.argv[1]).ravel().astype("uint32"))\' {name}`'
+    )
+
+
 def _refuse_wide(path: Path, tokens: npt.NDArray[Any]) -> None:
     """Raise DataError for tokens of 4 or 8 bytes: of those every second uint16 is next to nothing."""
     first = tokens[: 1 << 16]
@@ -155,7 +168,9 @@ def _refuse_wide(path: Path, tokens: npt.NDArray[Any]) -> None:
 
 def _head(path: Path) -> tuple[int, int, int]:
     with open(path, "rb") as file:
-        magic, version, count = np.frombuffer(file.read(12).ljust(12, b"\0"), "<i4").tolist()
+        head = file.read(HEAD_BYTES)
+    refuse_pointer(head, str(path))
+    magic, version, count = np.frombuffer(head[:12].ljust(12, b"\0"), "<i4").tolist()
     return magic, version, count
 
 

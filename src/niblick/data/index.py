@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from niblick.data.beginnings import HEAD_BYTES, refuse_pointer
 from niblick.errors import DataError
 
 RECORD = np.dtype(
@@ -48,10 +49,15 @@ def read_index(path: Path) -> npt.NDArray[Any]:
 
 
 def map_array(path: Path) -> npt.NDArray[Any]:
-    """Map an array that numpy wrote; nothing is allocated by what its header says. Raises OSError or ValueError."""
+    """Map an array that numpy wrote; nothing is allocated by what its header says. Raises OSError or ValueError.
+
+    A pointer of Git LFS is a DataError.
+    """
     if path.exists() and not path.is_file():
         raise ValueError("it is no regular file")
     with open(path, "rb") as file:
+        refuse_pointer(file.read(HEAD_BYTES), str(path))
+        file.seek(0)
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")

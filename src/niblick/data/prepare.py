@@ -197,7 +197,13 @@ def _limited(parts: Iterator[Encoded], max_docs: int | None) -> Iterator[Encoded
 def _check_counts(corpus: Corpus, writer: DatasetWriter, max_docs: int | None) -> None:
     held_out = writer.val.index.documents
     if writer.documents == 0:
-        raise no_documents(corpus.source)
+        raise no_documents(corpus.source, writer.skipped)
+    for name, split in (("validation", writer.val), ("training", writer.train)):
+        if split.index.documents and not split.index.bytes:
+            raise DataError(
+                f"the {split.index.documents:,} documents of the {name} split of {corpus.source} are all empty, so it "
+                "holds no byte; leave documents without text out (`niblick data prepare --skip-empty`)"
+            )
     if held_out < corpus.val_docs:
         raise DataError(
             f"{corpus.source} holds {held_out} documents, fewer than the {corpus.val_docs} asked for validation"

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from niblick.challenge import rules
+from niblick.data.beginnings import refuse_pointer
 from niblick.errors import DataError
 
 HEADER_BYTES = 4 * rules.SHARD_HEADER_INTS
@@ -47,6 +48,7 @@ def read_shard(path: Path) -> npt.NDArray[np.uint16]:
             head = file.read(HEADER_BYTES)
     except OSError as error:
         raise DataError(f"the shard {path} cannot be read: {error.strerror}") from error
+    refuse_pointer(head, str(path))
     if len(head) < HEADER_BYTES:
         raise DataError(f"{path} has {size} bytes, less than the header of a shard ({HEADER_BYTES}); fetch it again")
     header = np.frombuffer(head, "<i4")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Iterable, Iterator
 
-from niblick.errors import DataError
+from niblick.data.beginnings import not_utf8
+from niblick.data.compressed import unpacking
+from niblick.errors import DataError, listed
 
 
 def sheet_texts(
@@ -18,6 +21,7 @@ def sheet_texts(
     """
     csv.field_size_limit(longest)  # the module's own limit is 128 KiB a field
     rows = csv.reader(_lines(pieces, path, longest), delimiter="\t" if tabs else ",", strict=True)
+    begin = 1
     try:
         names = next(rows, None)
         if names is None:
@@ -38,17 +42,43 @@ def sheet_texts(
             elif row:
                 raise DataError(
                     f"{path}, line {rows.line_num}: a row of {len(row)} fields, where the first line names "
-                    f"{len(names)} columns; put fields that hold the separator into quotes"
+                    f"{len(names)} columns; put fields that hold the separator into quotes, with no space before"
                 )
     except csv.Error as error:
-        raise DataError(
-            f"{path}, line {rows.line_num}: no row of {'TSV' if tabs else 'CSV'} ({error}); write the file again with "
-            "quotes around fields and doubled inside them, or as JSON lines"
-        ) from error
+        raise _stray_quote(path, begin, rows.line_num, tabs, str(error)) from error
+
+
+def _stray_quote(path: str, begin: int, line: int, tabs: bool, error: str) -> DataError:
+    """What to say of a row that begins in line `begin` and cannot be read at `line`: a quote stands where none may."""
+    where = f"{path}, line {begin}"
+    if "new-line character" in error:
+        return DataError(
+            f"{where}: its lines end in carriage returns alone; `{unpacking(path)[0]} {shlex.quote(path)} | "
+            "tr '\\r' '\\n' > NEW` writes line ends"
+        )
+    if line > begin:
+        where += f": a quoted field that begins there goes on to line {line}, and there"
+    how, bare = unpacking(path)
+    lines = shlex.quote(f"{bare}.jsonl")
+    separator = ', delimiter="\\t"' if tabs else ""
+    rows = f"csv.DictReader(sys.stdin, quoting=csv.QUOTE_NONE{separator})"
+    return DataError(
+        f"{where}: no row of {'TSV' if tabs else 'CSV'} ({error}); write the file again with quotes around fields and "
+        "doubled inside them; or, where its quotes are text and stand around no field: "
+        f"`{how} {shlex.quote(path)} | python -c 'import csv, json, sys; "
+        f"[print(json.dumps(row)) for row in {rows}]' > {lines}`"
+    )
 
 
 def _refuse_other_separator(names: list[str], path: str, key: str, tabs: bool) -> None:
-    """Raise DataError where the first line is one name, and not the column's, with another separator in it."""
+    """Raise DataError where the first line is one name, and not the column's, with another separator in it.
+
+    Or where it names a separator, as Excel reads it.
+    """
+    if names[0].startswith("sep=") and key not in names:
+        raise DataError(
+            f"{path}, line 1: it names the separator, as Excel reads it, and no columns; take this line out"
+        )
     if len(names) != 1 or names[0] == key:
         return
     for separator, called, suffix in ((";", "';'", ""), ("|", "'|'", ""), ("\t", "tabs", ".tsv"), (",", "','", ".csv")):
@@ -60,10 +90,10 @@ def _refuse_other_separator(names: list[str], path: str, key: str, tabs: bool) -
 
 def _column(names: list[str], path: str, key: str) -> int:
     if names.count(key) != 1:
-        found = ", ".join(map(repr, names[:8]))
         several = "several columns" if key in names else "no column"
         raise DataError(
-            f"{path}, line 1: found the columns {found}, and {several} `{key}`; name the one of the text by --text-key"
+            f"{path}, line 1: found the columns {listed(names)}, and {several} `{key}`; name the one of the text by "
+            "--text-key, and where the first line is a row already, put one of names before it"
         )
     return names.index(key)
 
@@ -88,6 +118,4 @@ def _text(line: bytes, path: str, number: int) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}, line {number}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8"
-        ) from error
+        raise not_utf8(f"{path}, line {number}", error.start) from error

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import sentencepiece
 
+from niblick.data.beginnings import refuse_pointer
 from niblick.errors import DataError
 
 _SPACE = "\u2581"
@@ -61,6 +62,7 @@ class SentencePieceTokenizer:
             model = path.read_bytes()
         except OSError as error:
             raise DataError(f"the tokenizer model {path} cannot be read: {error.strerror}") from error
+        refuse_pointer(model, str(path))
         found = hashlib.sha256(model).hexdigest()
         if sha256 and found != sha256:
             raise DataError(f"{path} is another tokenizer than the data was made with (SHA-256 {found}, not {sha256})")

@@ -100,7 +100,7 @@ def _below(directory: Path) -> tuple[list[str], list[str]]:
     """The files below `directory`, and what else is there: linked folders, pipes, sockets and the like."""
     found, others = [], []
     for root, folders, names in os.walk(directory):
-        folders[:] = [folder for folder in folders if not folder.startswith((".", "__pycache__"))]
+        folders[:] = [folder for folder in folders if not folder.startswith((".", "__pycache__", "__MACOSX"))]
         inside = Path(root).relative_to(directory)
         others += [f"{(inside / folder).as_posix()}/ (a link)" for folder in folders if Path(root, folder).is_symlink()]
         for name in names:

@@ -151,7 +151,14 @@ def given_tokenizer(name: str) -> Tokenizer:
     """Build what decodes shards: a tokenizer by name, or the vocabulary of others in a file. Raises DataError."""
     if re.fullmatch(r"sp:\d+", name):
         raise DataError(f"{name} trains a tokenizer, and the one that made these shards is needed: give its FILE.model")
-    return Vocabulary.read(Path(name)) if name.endswith(SUFFIXES) else make_tokenizer(name)
+    if name.endswith(SUFFIXES):
+        return Vocabulary.read(Path(name))
+    if name not in BYTE_TOKENIZERS and not Path(name).is_file() and not name.endswith(".model"):
+        raise DataError(
+            f"there is no tokenizer {name!r}; give the file of the vocabulary that made the shards: tokenizer.json, "
+            "vocab.json, FILE.tiktoken or FILE.model"
+        )
+    return make_tokenizer(name)
 
 
 def make_tokenizer(name_or_spec: str | Mapping[str, Any], directory: Path | None = None) -> Tokenizer:

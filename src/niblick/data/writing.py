@@ -79,6 +79,11 @@ class DatasetWriter:
         return self.val.index.documents + self.train.index.documents
 
     @property
+    def skipped(self) -> int:
+        """Documents without text that were left out so far."""
+        return self.val.skipped + self.train.skipped
+
+    @property
     def bytes(self) -> int:
         """UTF-8 bytes so far."""
         return self.val.index.bytes + self.train.index.bytes
@@ -177,10 +182,12 @@ class _SplitWriter:
         self.tokenizer = tokenizer
         self.repair = repair
         self.challenge_bytes = 0
+        self.empty = self.skipped = 0
         self.lost = {"documents": 0, "bytes": 0, "decoded_bytes": 0}
         self.example: dict[str, Any] | None = None
 
     def write(self, part: Encoded, sources: _Sources) -> None:
+        self.skipped += len(part.skipped)
         if not len(part.records):
             return
         for loss in part.losses:
@@ -192,6 +199,7 @@ class _SplitWriter:
         else:  # a part begins with BOS, which counts for nothing
             self.challenge_bytes += int(self.tokenizer.token_bytes(part.tokens[:-1], part.tokens[1:]).sum())
         numbers = np.array([sources.number(name) for name in part.sources], "<u2")
+        self.empty += int((part.records["bytes"] == 0).sum())
         records = part.records.copy()
         records["offset"] += np.uint64(self.shards.tokens)
         records["source"] = numbers[records["source"]]
@@ -219,6 +227,8 @@ class _SplitWriter:
         summary = {
             "documents": self.index.documents,
             "tokens": self.shards.tokens,
+            "empty": self.empty,
+            "skipped": self.skipped,
             "bytes": self.index.bytes,
             "challenge_bytes": self.challenge_bytes,
             "text_hash": self.index.text_hash,

@@ -24,7 +24,7 @@ from niblick.artifact.codecs import brotli_decompress
 from niblick.artifact.container import FREE_RAW_BYTES, MAX_FILE_BYTES, MAX_RAW_BYTES
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.foreign.names import from_published, nothing, to_published, unwrapped
-from niblick.artifact.foreign.torch_files import load_dictionary, no_dictionary, unreadable
+from niblick.artifact.foreign.torch_files import load_dictionary, no_dictionary, other_kind, unreadable
 from niblick.errors import ArtifactError
 
 MAX_INFLATION = 100
@@ -93,6 +93,8 @@ def _inflate(path: Path, data: bytes) -> bytes:
         raw, whole = _opened(kind, data, limit + 1)
     except (zlib.error, lzma.LZMAError, zstandard.ZstdError, brotli.error, EOFError) as error:
         if kind == "brotli":
+            if other := other_kind(path, data):
+                raise ArtifactError(f"{path} is {other}") from None
             raise ArtifactError(
                 f"{path} is no stream of zlib, zstd, xz, lzma or brotli, or is damaged; fetch it again"
             ) from None

@@ -17,6 +17,7 @@ WRAPPED = ("model", "state_dict", "model_state_dict")
 """Where training scripts keep weights in a checkpoint that holds more: nanoGPT, modded-nanogpt, litgpt, Lightning."""
 
 _OTHERS = {
+    b"version https://git-lfs": "a Git LFS pointer, and the file itself was not fetched: run `git lfs pull` there",
     b"GGUF": "a GGUF file of llama.cpp, and its blocks of weights are read by nothing here",
     b"\xc6\xd7\x34\x01": "a checkpoint of llm.c (model_*.bin), GPT-2's, which no preset is",
     b"\x80": "a plain pickle, which torch.save did not write: nothing in it is run; ask for a state dict",
@@ -42,7 +43,7 @@ def load_dictionary(path: Path, data: bytes | None = None) -> dict[Any, Any]:
     except OSError as error:
         raise unreadable(path, error) from None
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
-        if kind := _other(path, data):
+        if kind := other_kind(path, data):
             raise ArtifactError(f"{path} is {kind}") from None
         reason = str(error).rstrip(".").lower()
         raise ArtifactError(f"{path} is not what torch.save writes, or is cut off ({reason}); fetch it again") from None
@@ -71,7 +72,7 @@ def _weights(content: dict[Any, Any]) -> dict[Any, Any]:
     return content
 
 
-def _other(path: Path, data: bytes | None) -> str:
+def other_kind(path: Path, data: bytes | None) -> str:
     """What else a file is that no zip begins, in words; "" if it is not known."""
     if data is None:
         with open(path, "rb") as file:
