@@ -96,14 +96,11 @@ def niblick(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def score_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Score artifacts in this process: a fresh one takes seconds to start."""
-    from niblick.facts.scores import ScoreRecord
-    from niblick.run import pipeline, prepared, scoring
-    from niblick.run.directory import Run
+    from tiny import score_in_process
 
-    def score(run: Run, name: str) -> ScoreRecord:
-        return scoring.score_artifact(run.artifact(name), prepared.config_of(run).data.path, run=run)
+    from niblick.run import pipeline
 
-    monkeypatch.setattr(pipeline, "official_score", score)
+    monkeypatch.setattr(pipeline, "official_score", score_in_process)
 
 
 @pytest.fixture

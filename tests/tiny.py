@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from niblick.errors import NiblickError
+from niblick.facts.scores import ScoreRecord
+from niblick.run import prepared, scoring
+from niblick.run.directory import Run
 from niblick.sweeps.executors import Ended
 from niblick.sweeps.job import Job, execute
 from niblick.sweeps.sweep import Sweep, grid
@@ -16,6 +19,11 @@ TINY = [
     *("train.dtype=float32", "train.seq_len=32", "train.batch_tokens=128", "train.micro_batch_tokens=128"),
     *("train.warmup_steps=0", "score.seq_len=64", "score.documents=1", "schedule.steps=8"),
 ]
+
+
+def score_in_process(run: Run, name: str) -> ScoreRecord:
+    """The official score without a fresh process."""
+    return scoring.score_artifact(run.artifact(name), prepared.config_of(run).data.path, run=run)
 
 
 class Here:

@@ -13,7 +13,7 @@ import os
 import platform
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -172,30 +172,44 @@ def decoded(data: bytes) -> str:
 
 def write_json(path: Path, data: Any) -> None:
     """Write a JSON file atomically."""
-    write_bytes(path, (json.dumps(data, indent=2) + "\n").encode())
+    write_bytes(path, json_bytes(data))
+
+
+def json_bytes(data: Any) -> bytes:
+    """JSON as `write_json` writes it."""
+    return (json.dumps(data, indent=2) + "\n").encode()
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically: temporary file, fsync, rename."""
-    temporary = temporary_for(path)
+    write_together({path: data})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together, each atomically, and none of them before there is room for all."""
+    temporaries = {path: temporary_for(path) for path in contents}
     try:
-        with named(path), open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for path, data in contents.items():
+            with named(path), open(temporaries[path], "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in temporaries.items():
+            with named(path):
+                os.replace(temporary, path)
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        for temporary in temporaries.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Inside, an OSError that names no file is one of this file: those of writing name none."""
+    """Inside, an OSError is one of this file: those of writing name none, or a temporary file that nobody knows."""
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
+        error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -26,6 +26,7 @@ from niblick.drawing import page as report
 from niblick.errors import DataError
 from niblick.facts.events import Event, Start, Step, Validation
 from niblick.facts.reading import plain
+from niblick.files import write_together
 from niblick.recipes.presets import get_preset
 from niblick.run import pipeline, scoring
 from niblick.run.directory import Run, write_json
@@ -289,9 +290,10 @@ def _write_report(run: Run, facts: Quickstart, curve: list[tuple[float, float]])
         ),
     ]
     lead = f"{run.name}: a small byte-level H-Net, trained on this machine in {human_seconds(facts.train_seconds)}"
-    (run.path / "report.html").write_text(report.page("niblick quickstart", lead, sections), encoding="utf-8")
-    for name, image in (
-        ("bpb.png", figures.bars(bar_rows, "png")),
-        ("curve.png", figures.training_curve(curve, kind="png")),
-    ):
-        (run.path / name).write_bytes(image)
+    write_together(
+        {
+            run.path / "bpb.png": figures.bars(bar_rows, "png"),
+            run.path / "curve.png": figures.training_curve(curve, kind="png"),
+            run.path / "report.html": report.page("niblick quickstart", lead, sections).encode(),
+        }
+    )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import threading
 import time
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import pytest
+from browser import served
+from command import Niblick
 from rundirs import make_run
 from typer.testing import CliRunner
 
@@ -23,6 +29,8 @@ from niblick.monitor import watcher as watching
 from niblick.monitor.finding import RunSource
 from niblick.monitor.terminal import overview
 from niblick.monitor.watcher import Watcher
+from niblick.monitor.web import board as board_page
+from niblick.reports import run_report
 
 BAD = {
     "deep": "[" * 100_000,
@@ -38,13 +46,18 @@ BAD = {
     "forms": '{"model": 5, "schedule": [1], "data": "x", "train": 3}',
 }
 
+ODD = ("forms", "list", "word", "levels", "strings")
+"""What is JSON, and no config or result."""
+FILES = ("config.json", "result.json", "notes.json", "events.jsonl", "artifacts/int8+zlib/audit.json")
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two good runs, and a bad one for each file and each kind of damage."""
+    tmp_path = tmp_path_factory.mktemp("bad") / "runs"
     for number in range(2):
         make_run(tmp_path, f"good-{number}", 2.0 + number, seed=number)
-    for file in ("config.json", "result.json", "notes.json", "events.jsonl", "artifacts/int8+zlib/audit.json"):
+    for file in FILES:
         for kind, text in BAD.items():
             run = make_run(tmp_path, f"bad-{Path(file).stem}-{kind}", 1.5)
             (run / file).write_text(text + ("\n" if file == "events.jsonl" else ""))
@@ -52,6 +65,10 @@ def runs(tmp_path: Path) -> Path:
     (stepping / "events.jsonl").write_text('{"event": "step", "step": 1e999, "loss": 1e999, "time": -1e308}\n' * 3)
     odd = make_run(tmp_path, "bad-times", None)
     (odd / "events.jsonl").write_text('{"event": "step", "step": 3, "loss": 2.0, "time": 1e300, "run": "x"}\n')
+    levels = make_run(tmp_path, "bad-levels", 1.5)
+    (levels / "events.jsonl").write_text('{"event": "step", "step": 3, "loss": 2.0, "levels": [{"x": 1}]}\n')
+    strings = make_run(tmp_path, "bad-strings", 1.5)
+    (strings / "config.json").write_text('{"model": {"levels": [{"target_length": "six"}, 7]}, "tokenizer": []}')
     if hasattr(os, "mkfifo"):
         piped = make_run(tmp_path, "bad-pipe", 1.5)
         (piped / "result.json").unlink()
@@ -81,6 +98,62 @@ def test_others_are_shown(runs: Path, verb: list[str]) -> None:
         assert "good-0" in done.output and "good-1" in done.output
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_a_comparison_with_a_bad_run_says_why_or_does_without_what_cannot_be_read(
+    runs: Path, niblick: Niblick, file: str
+) -> None:
+    for bad in [*sorted(runs.glob(f"bad-{Path(file).stem}-*")), runs / "bad-levels", runs / "bad-strings"]:
+        code, out, err = niblick("compare", "good-0", bad.name, "--runs", runs)
+        if code:
+            assert code == 2 and out == "" and len(err.splitlines()) == 1, bad.name
+            assert re.search("cannot be read|holds no settings|does not fit", err), err
+        else:
+            assert file not in ("config.json", "result.json") or bad.name.rpartition("-")[2] in ODD, bad.name
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_report_shows_a_bad_run_as_one_that_cannot_be_read(
+    runs: Path, niblick: Niblick, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    monkeypatch.setattr(run_report, "draw", lambda chart: b"picture")
+    monkeypatch.setattr(run_report, "plotly_script", lambda: "")
+    bad = [*sorted(path.name for path in runs.glob(f"bad-{Path(file).stem}-*")), "bad-levels", "bad-strings"]
+    found = niblick.json("report", "good-0", *bad, "--runs", runs, "--out", runs.parent / "report")
+    page = Path(found["report"]).read_text()
+    assert found["runs"] == ["good-0", *bad] and all(name in page for name in bad)
+    for name in bad:
+        if file in ("config.json", "result.json") and name.rpartition("-")[2] not in ODD:
+            assert re.search(f"{name}.{{0,2000}}?cannot be read", page, re.DOTALL), name
+
+
+@pytest.mark.slow
+def test_every_page_of_the_monitor_shows_every_bad_run(runs: Path) -> None:
+    """As it is sent at first, before anything is drawn in a browser."""
+    pytest.importorskip("nicegui")
+
+    def fetched(path: str, **query: str) -> str:
+        with urllib.request.urlopen(f"{address.rstrip('/')}{path}?{urllib.parse.urlencode(query)}") as answer:
+            return str(answer.read().decode())
+
+    bad = sorted(path.name for path in runs.glob("bad-*"))
+    with served("--runs", runs, cwd=runs) as address:
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError):  # it says where it is a moment before it listens
+                fetched("/")
+                break
+            time.sleep(0.1)
+        first, board, notes = (fetched(path) for path in ("/", "/board", "/notes"))
+        assert all(name in first for name in [*bad, "good-0", "good-1"]) and "Leaderboard" in board and notes
+        for name in bad:
+            page = fetched("/run", id=name)
+            if name.startswith(("bad-config-", "bad-result-")) and name.rpartition("-")[2] not in ODD:
+                assert "cannot be read: " in page, name
+            assert name in fetched("/compare", run=name)
+    shown = board_page._read(Watcher([runs]))
+    assert {point.run for point in shown.points} >= {"good-0", "good-1"}
+
+
 def test_a_bad_run_is_a_row_that_says_why(runs: Path) -> None:
     done = CliRunner().invoke(app, ["runs", "--json", "--runs", str(runs)])
     rows = {row["id"]: row for row in json.loads(done.stdout)["runs"]}
@@ -103,6 +176,8 @@ def test_the_watcher_shows_a_bad_run_as_failed_and_the_others_as_they_are(runs: 
         assert views[f"bad-config-{kind}"].message.startswith("cannot be read: config.json"), kind
         assert views[f"bad-result-{kind}"].message.startswith("cannot be read: "), kind
     overview(list(views.values()))
+    assert not watcher.failures, "none of these is of a form that nobody thought of"
+    assert views["bad-times"].last_at < time.time() + 60
     for id, view in views.items():
         view.snapshot()
         assert watcher.history(id) is not None

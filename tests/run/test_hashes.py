@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command import Niblick
 from safetensors.torch import save_file
+from tiny import TINY
 from torch import nn
 
 from niblick.data.dataset import Dataset
@@ -112,6 +114,54 @@ def test_a_changed_manifest_is_refused(change: Callable[[dict[str, Any]], None],
     (data / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match=re.escape(said)):
         Dataset.open(data)
+
+
+def lie(data: Path) -> str:
+    """Give the validation split another stream hash, and nothing else. Returns what names it."""
+    manifest = json.loads((data / "manifest.json").read_text())
+    manifest["niblick"]["splits"]["val"]["stream_hash"] = "0" * 64
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    return "gives the val split the stream hash 0000000000000000…, where that of its tokens is"
+
+
+def flip(pattern: str, place: int) -> Callable[[Path], str]:
+    """Change a byte of a file of the data. Returns what names it."""
+
+    def changed(data: Path) -> str:
+        [path] = data.glob(f"datasets/*/{pattern}")
+        change(path, place)
+        return f"{path.name} is not what the manifest says"
+
+    return changed
+
+
+CHANGES = {
+    "train": flip("fineweb_train_*.bin", -2),
+    "val": flip("fineweb_val_*.bin", -2),
+    "index": flip("fineweb_val.documents.npy", 256 + 8 + 4),
+    "train index": flip("fineweb_train.documents.npy", 256 + 8 + 4),
+    "stream hash": lie,
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+def test_verbs_refuse_data_that_was_changed_after_it_was_prepared(
+    changed: str, data: Path, tmp_path: Path, niblick: Niblick, score_here: None, one_script: None
+) -> None:
+    """Whatever a verb reads of it. A byte model that codes a file reads no tokens, and so nothing but the index."""
+    runs, whole = ["--runs", tmp_path], [*TINY, "schedule.steps=1", "score.documents=0"]
+    niblick.json("train", "hnet-small", *whole, "--data", data, *runs)
+    (tmp_path / "text.txt").write_text("a b c")
+    said = CHANGES[changed](data)
+    before = {path.name for path in tmp_path.iterdir()}
+    assert said in niblick.refused("train", "hnet-small", *whole, "--data", data, *runs)
+    if changed != "train":
+        assert said in niblick.refused("eval", "hnet-small-1", *runs)
+        assert said in niblick.refused("audit", "hnet-small-1", *runs)
+    if "index" in changed:
+        coding = ["compress", tmp_path / "text.txt", "-o", tmp_path / "out", "--model", "hnet-small-1"]
+        assert said in niblick.refused(*coding, *runs)
+    assert {path.name for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("pattern", ["fineweb_val_*.bin", "fineweb_val.documents.npy"])

@@ -6,13 +6,10 @@ Whoever changes one of them by hand contradicts another, or what is measured her
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from niblick.artifact.container import Artifact
 from niblick.audit.checks import Check, failed, not_applicable, passed
@@ -192,7 +189,7 @@ def data_agrees(artifact: Artifact, whole: Dataset) -> Check:
     name = "data"
     known = artifact.config.get("train_text_hash")
     for split in (whole.val, whole.train):
-        if split.stream_hash is not None and (found := stream_hash(split)) != split.stream_hash:
+        if split.stream_hash is not None and (found := split.stream_digest()) != split.stream_hash:
             said = f"the manifest says stream_hash {split.stream_hash[:16]}… of the {split.name} split"
             return failed(name, f"{said}, and its tokens have {found[:16]}…", split=split.name)
         if split.index is not None and split.text_hash is not None and text_hash(split.index) != split.text_hash:
@@ -210,11 +207,3 @@ def data_agrees(artifact: Artifact, whole: Dataset) -> Check:
         return not_applicable(name, "the data has no hashes to hold its tokens against")
     told = "" if known else "; the artifact does not say what it was trained on"
     return passed(name, "the manifest's hashes are those of its tokens and documents" + told)
-
-
-def stream_hash(split: Split) -> str:
-    """SHA-256 of all tokens of a split, as its maker computes it."""
-    digest = hashlib.sha256()
-    for shard in split.shards:
-        digest.update(np.ascontiguousarray(shard, "<u2").data)
-    return digest.hexdigest()

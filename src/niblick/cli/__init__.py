@@ -9,10 +9,12 @@ import contextlib
 import errno
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from niblick.cli.app import app
 from niblick.errors import NiblickError
+from niblick.files import named
 
 # In the order of --help, which is that of a run's life.
 # isort: off
@@ -41,10 +43,14 @@ def main() -> None:
     # itself. A short loop loses nothing on an idle machine (docs/performance.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout:
+                with named(Path("standard output")):
+                    sys.stdout.flush()  # here, where a full disk behind it can still be told
     except SystemExit as end:
         if not end.code and int(os.environ.get("WORLD_SIZE") or 1) > 1:
-            sys.stdout.flush()
             os._exit(0)  # threads of gloo outlive DDP (findings/), and can abort a rank whose interpreter is taken down
         raise
     except NiblickError as error:

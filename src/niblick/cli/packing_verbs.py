@@ -55,7 +55,8 @@ def sensitivity(
     from dataclasses import asdict
 
     from niblick.console import RunConsole
-    from niblick.run.directory import open_run, write_json
+    from niblick.files import json_bytes, write_together
+    from niblick.run.directory import open_run
     from niblick.run.exports import sensitivity_run
 
     if out and out.exists() and not out.is_dir():
@@ -75,10 +76,9 @@ def sensitivity(
         from niblick.drawing.figures import sensitivity_bars
 
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "sensitivity.json", facts)
         gains = [(row.name, row.gained) for row in found.tensors]
-        for kind in ("svg", "png"):
-            (out / f"sensitivity.{kind}").write_bytes(sensitivity_bars(gains, kind))
+        drawn = {out / f"sensitivity.{kind}": sensitivity_bars(gains, kind) for kind in ("svg", "png")}
+        write_together(drawn | {out / "sensitivity.json": json_bytes(facts)})
     if json_:
         print_json(facts)
         return

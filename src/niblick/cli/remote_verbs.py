@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from dataclasses import asdict, replace
@@ -214,7 +215,8 @@ def _config(target: str, overrides: list[str], env: str, track: str, data: str) 
     rules = get_track(track).assignments if track else []
     config, recipe = resolve(target, [*rules, *overrides], env)
     if recipe:
-        trust(recipe)  # it is run, though elsewhere, and comes home with its run
+        with contextlib.suppress(OSError):  # of the list: who cannot write it is asked again when the run is home
+            trust(recipe)  # it is run, though elsewhere, and comes home with its run
     config = override(config, [f"data.path={json.dumps(data)}"]) if data else config
     check_track(config.track, dotted(to_dict(config)))
     return config, recipe

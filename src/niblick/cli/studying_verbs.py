@@ -68,14 +68,13 @@ def _cut(target: str, text: str | bytes, out: Path | None, data: str, runs: Path
     from dataclasses import asdict
 
     from niblick.boundaries.pictures import brackets, coloured
+    from niblick.files import write_together
     from niblick.reports.boundary_report import open_subject, text_page
-    from niblick.run.directory import write_bytes
 
     levels, files = text_page(open_subject(target, runs, data), text)
     if out:
         out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            write_bytes(out / name, content)
+        write_together({out / name: content for name, content in files.items()})
     if json_:
         drawn = {"pictures": sorted(files)} if out else {}
         print_json({"chunks": [asdict(chunk) for level in levels for chunk in level]} | drawn)

@@ -378,7 +378,7 @@ def _same_tokens(first: Group, second: Group) -> bool:
     a, b = first.first, second.first
     if a.record.stream_hash and b.record.stream_hash:
         return a.record.stream_hash == b.record.stream_hash
-    return (a.config["tokenizer"], a.record.tokens) == (b.config["tokenizer"], b.record.tokens)
+    return (a.config.get("tokenizer"), a.record.tokens) == (b.config.get("tokenizer"), b.record.tokens)
 
 
 def _documents(first: Group, second: Group, same: bool) -> DocumentTest | NoDocuments:

@@ -32,6 +32,8 @@ from niblick.files import parse_json, read_small
 
 _MAKE = "make some with `niblick data prepare --source pydocs --tokenizer byte260 --out DIR`"
 
+_PIECE = 1 << 22
+"""Tokens that are hashed at once."""
 _LOST = ("documents", "bytes", "decoded_bytes")
 
 
@@ -109,6 +111,23 @@ class Split:
         if len(parts) == 1:
             return np.asarray(parts[0])
         return np.concatenate(parts) if parts else np.zeros(0, np.uint16)
+
+    def stream_digest(self) -> str:
+        """SHA-256 (hex) of all tokens, as their maker computes it."""
+        digest = hashlib.sha256()
+        for start in range(0, self.tokens, _PIECE):
+            piece = self.slice(start, min(_PIECE, self.tokens - start))
+            digest.update(np.ascontiguousarray(piece, "<u2").data)
+        return digest.hexdigest()
+
+    def expect_stream(self) -> None:
+        """Hold all tokens against the stream hash that a manifest has of them. Raises DataError if it is another."""
+        if self.stream_hash is not None and (found := self.stream_digest()) != self.stream_hash:
+            raise DataError(
+                f"the manifest of {self.files[0].parent if self.files else 'the data'} gives the {self.name} split the "
+                f"stream hash {self.stream_hash[:16]}…, where that of its tokens is {found[:16]}…: it was changed; "
+                "prepare or fetch the data again"
+            )
 
     def target_bytes(self, first: int, span: npt.NDArray[np.uint16], tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
         """Return the bytes of the targets `span[1:]`, the first of which is token `first` of the stream."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from niblick.errors import ConfigError, DataError
 from niblick.facts.reading import plain
-from niblick.files import locked, read_small, write_bytes, write_json
+from niblick.files import json_bytes, locked, read_small, write_together
 from niblick.ledger.rows import Notes, Row, read_notes
 
 LOG = "log.md"
@@ -40,9 +40,11 @@ def tag(rows: list[Row], name: str, *, remove: bool = False) -> list[Row]:
                 there = f"its tags are {', '.join(known.tags)}" if known.tags else "it has no tags"
                 raise ConfigError(f"{row.id} is not tagged {name!r}: {there}")
         changed = [(row, known) for row, known in zip(rows, notes, strict=True) if (name in known.tags) == remove]
+        written = {}
         for row, known in changed:
             tags = tuple(t for t in known.tags if t != name) if remove else (*known.tags, name)
-            write_json(Path(row.path) / "notes.json", plain(replace(known, tags=tags)))
+            written[Path(row.path) / "notes.json"] = json_bytes(plain(replace(known, tags=tags)))
+        write_together(written)
         return [row for row, _ in changed]
 
 
@@ -78,10 +80,11 @@ def _noted(log: Path, text: str, row: Row | None, now: datetime) -> Path:
     lines = text.replace("\r\n", "\n").split("\n")
     body = "\n".join([f"- {now:%H:%M}{about} {lines[0]}", *(f"  {line}".rstrip() for line in lines[1:])])
     joint = "" if before.endswith("\n") else "\n"
-    write_bytes(log, f"{before}{joint}{heading}{body}\n".encode())
+    written = {log: f"{before}{joint}{heading}{body}\n".encode()}
     if row:
         entry = {"time": now.isoformat(timespec="seconds"), "text": text}
-        write_json(Path(row.path) / "notes.json", plain(replace(known, notes=(*known.notes, entry))))
+        written[Path(row.path) / "notes.json"] = json_bytes(plain(replace(known, notes=(*known.notes, entry))))
+    write_together(written)
     return log
 
 

@@ -30,6 +30,8 @@ from niblick.monitor.run_facts import MOST_LEVELS, Check, Facts, FinalScore, Not
 from niblick.monitor.timing import Pace
 
 SIZES = ("artifact_bytes", "code_bytes", "total_bytes")
+_LAST = 2.0**33
+"""Seconds since 1970 that are no time of a run: in the year 2242."""
 
 
 class EventReader:
@@ -48,7 +50,7 @@ class EventReader:
         event = parsed(line)
         if event is None:
             return
-        told = _finite(event.time)
+        told = _moment(event.time)
         self.told_at = told if told is not None else self.told_at
         self._take(event, told if told is not None else at)
 
@@ -233,6 +235,11 @@ def _plainly(event: Event) -> Iterator[tuple[str, str]]:
     for key, value in written(event).items():
         if isinstance(value, str | int | float) and key not in ("event", "time", "schema"):
             yield key, str(value)
+
+
+def _moment(seconds: float | None) -> float | None:
+    """Seconds since 1970; None for what no clock has shown, which no calendar has a day for."""
+    return seconds if seconds is not None and 0 <= seconds < _LAST else None
 
 
 def _finite(value: float | None) -> float | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from niblick.artifact.container import artifact_bytes, parse_artifact
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ArtifactError
+from niblick.files import write_bytes
 from niblick.pack.export_config import ExportConfig
 from niblick.pack.fit import fit
 from niblick.pack.quantize import checked, pack, schemes_of
@@ -35,7 +36,7 @@ class Packed:
 
     def save(self, path: str | Path) -> None:
         """Write the file; `niblick.artifact.container.read_artifact` reads it."""
-        Path(path).write_bytes(self.data)
+        write_bytes(Path(path), self.data)
 
 
 def pack_weights(

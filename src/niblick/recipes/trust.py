@@ -7,7 +7,6 @@ runs, where no run can write.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -38,18 +37,17 @@ def in_run(recipe: Path) -> bool:
 
 
 def trust(recipe: Path) -> None:
-    """Note that this recipe may be run; for this process alone where the list cannot be written."""
+    """Note that this recipe may be run. Raises OSError where the list cannot be written: this process alone knows."""
     digest = recipe_digest(recipe)
-    if digest not in _listed():
-        _KNOWN.add(digest)
-        with contextlib.suppress(OSError):
-            trusted_list().parent.mkdir(parents=True, exist_ok=True)
-            append_line(trusted_list(), digest)
+    _KNOWN.add(digest)
+    if digest not in _written():
+        trusted_list().parent.mkdir(parents=True, exist_ok=True)
+        append_line(trusted_list(), digest)
 
 
 def expect_trusted(recipe: Path) -> None:
     """Raise ConfigError for a recipe that was neither trained nor trusted here."""
-    if recipe_digest(recipe) not in _listed():
+    if recipe_digest(recipe) not in _KNOWN | _written():
         raise ConfigError(
             f"{recipe} is code that was never trained here, so it is not run: read it, and if you trust it, "
             f"`niblick trust {recipe.parent}`"
@@ -66,8 +64,8 @@ _KNOWN: set[str] = set()
 """Of this process."""
 
 
-def _listed() -> set[str]:
+def _written() -> set[str]:
     try:
-        return _KNOWN | set(trusted_list().read_text(encoding="ascii").split())
+        return set(trusted_list().read_text(encoding="ascii").split())
     except (OSError, ValueError):
-        return _KNOWN
+        return set()

@@ -24,10 +24,11 @@ from niblick.drawing import page as report
 from niblick.errors import ConfigError
 from niblick.facts.reading import merged, plain
 from niblick.facts.record import Record
+from niblick.files import json_bytes, write_together
 from niblick.model.lm import LM
 from niblick.model.providers import Entropy
 from niblick.run.artifacts import find_artifact
-from niblick.run.directory import Run, write_bytes, write_json
+from niblick.run.directory import Run
 from niblick.run.loading import build_model, expect_tokenizer, load_artifact
 from niblick.run.prepared import config_of
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors
@@ -374,10 +375,9 @@ def write_pictures(subject: Subject, facts: Studied, folder: Path) -> list[str]:
         if facts.training and len(facts.training.points) > 1:
             files[f"training.{kind}"] = figures.over_training(_curves(facts.training), kind)
     files["chunks.html"] = _page(subject, facts, files).encode()
-    for name, content in files.items():
-        write_bytes(folder / name, content)
-    write_json(folder / "boundaries.json", plain(facts))
-    return sorted([*files, "boundaries.json"])
+    files["boundaries.json"] = json_bytes(plain(facts))
+    write_together({folder / name: content for name, content in files.items()})
+    return sorted(files)
 
 
 def _sentence_svg(reader: Reader, title: str) -> bytes:

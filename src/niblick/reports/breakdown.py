@@ -10,8 +10,9 @@ from niblick.data.dataset import Dataset
 from niblick.drawing import figures
 from niblick.errors import ConfigError
 from niblick.facts.reading import merged, plain
+from niblick.files import json_bytes, write_together
 from niblick.model.lm import LM
-from niblick.run.directory import Run, write_json
+from niblick.run.directory import Run
 from niblick.score.breakdowns import UNKNOWN_PLACE, Breakdowns, Part, PartFacts, chunk_places, rest
 from niblick.score.plan import plan
 from niblick.score.score_config import ScoreConfig
@@ -117,13 +118,14 @@ class Collector:
         assert self.found is not None
         folder.mkdir(parents=True, exist_ok=True)
         facts = self.facts()
-        names = []
-        for kind in ("svg", "png"):
-            for name, picture in _pictures(facts, self.found, kind).items():
-                (folder / f"{name}.{kind}").write_bytes(picture)
-                names.append(f"{name}.{kind}")
-        facts = replace(facts, pictures=tuple(sorted(names)))
-        write_json(folder / "breakdown.json", facts.plain())
+        files = {
+            f"{name}.{kind}": picture
+            for kind in ("svg", "png")
+            for name, picture in _pictures(facts, self.found, kind).items()
+        }
+        facts = replace(facts, pictures=tuple(sorted(files)))
+        files["breakdown.json"] = json_bytes(facts.plain())
+        write_together({folder / name: content for name, content in files.items()})
         return facts
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from niblick.drawing import charts
 from niblick.drawing.charts import History, Level
@@ -20,10 +19,7 @@ MOST_POINTS = 1000
 
 def read_history(run: Path, name: str = "", final: float | None = None, group: str = "") -> History:
     """Read the history of a run directory; that of one without events is empty, and half lines are left out."""
-    targets: list[float | None] = []
-    config = _object(run / "config.json")
-    for level in (config.get("model") or {}).get("levels") or []:
-        targets.append(level.get("target_length"))
+    targets = _targets(run / "config.json")
     return history(read_events(run / "events.jsonl"), name or run.name, final=final, targets=targets, group=group)
 
 
@@ -63,7 +59,7 @@ def history(
     for number in range(count):
         those = [e for e in routed if len(e.levels) > number]
         target = targets[number] if number < len(targets) else None
-        rates = [e.levels[number]["boundary_rate"] for e in those]
+        rates = [e.levels[number].get("boundary_rate", math.nan) for e in those]
         levels.append(Level([e.step for e in those], rates, target))
     return History(
         name=name,
@@ -101,9 +97,15 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _object(path: Path) -> Mapping[str, Any]:
+def _targets(config: Path) -> list[float | None]:
+    """The target chunk lengths of the levels, as far as a config says them; nobody has checked its form."""
+    found: object
     try:
-        value = read_json(path)
+        found = read_json(config)
     except DataError:
-        return {}
-    return value if isinstance(value, dict) else {}
+        return []
+    for key in ("model", "levels"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    levels = found if isinstance(found, list) else []
+    lengths = [level.get("target_length") if isinstance(level, Mapping) else None for level in levels]
+    return [length if isinstance(length, int | float) else None for length in lengths]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -12,7 +10,7 @@ from niblick.drawing import page as report
 from niblick.drawing.static import draw
 from niblick.errors import ConfigError
 from niblick.facts.record import Record
-from niblick.files import write_bytes
+from niblick.files import write_together
 from niblick.ledger.ledger import Ledger, find_rows
 from niblick.ledger.rows import Row
 from niblick.reports.material import all_charts, gather
@@ -50,21 +48,12 @@ def write_report(targets: list[str], runs: Path, out: Path | None = None) -> Rep
     script = plotly_script()
     material = gather(ledger, rows, targets, runs)
     figures = all_charts(material)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        for name, chart in figures.items():
-            (temporary / f"{name}.png").write_bytes(draw(chart))
-        page = report.page(
-            material.title, _lead(rows), sections(material, figures), script=script + report.CHART_SCRIPT, wide=True
-        )
-        write_bytes(temporary / PAGE, page.encode())
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted(temporary.iterdir(), key=lambda p: p.name == PAGE):
-            os.replace(path, folder / path.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    drawn = {folder / f"{name}.png": draw(chart) for name, chart in figures.items()}
+    page = report.page(
+        material.title, _lead(rows), sections(material, figures), script=script + report.CHART_SCRIPT, wide=True
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_together(drawn | {folder / PAGE: page.encode()})
     return Report(
         report=str(folder / PAGE),
         folder=str(folder),

@@ -181,7 +181,10 @@ def _finish(run: Run, prepared: Prepared, listen: Emit, ranks: Ranks, pause_afte
             raise
         kept = list_checkpoints(run.checkpoints)
         last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-        raise StorageError(f"{error}; {last}: make room and {go_on}") from error
+        what = str(error)
+        if isinstance(error, OSError):
+            what = f"{error.filename or run.path} cannot be written ({error.strerror})"
+        raise StorageError(f"{what}; {last}: make room and {go_on}") from error
     except RuntimeError as error:
         if ranks.size == 1 or not is_lost(error):
             raise

@@ -91,10 +91,14 @@ def open_data(config: RunConfig, tokenizer: Tokenizer | None = None) -> Dataset:
 
 
 def scored_slice(dataset: Dataset, config: ScoreConfig) -> Dataset:
-    """Return the dataset with what `score.documents` leaves of its validation split."""
-    if not config.documents:
-        return dataset
-    return replace(dataset, val=dataset.val.first_documents(config.documents, dataset.tokenizer))
+    """Return the dataset with what `score.documents` leaves of its validation split.
+
+    Raises DataError if its tokens are not those of the stream hash that scores of it say.
+    """
+    if config.documents:
+        dataset = replace(dataset, val=dataset.val.first_documents(config.documents, dataset.tokenizer))
+    dataset.val.expect_stream()
+    return dataset
 
 
 def bytes_per_token(dataset: Dataset) -> float:

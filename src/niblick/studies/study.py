@@ -25,8 +25,9 @@ from niblick.facts.reading import merged, plain
 from niblick.facts.record import Record
 from niblick.facts.result import Result
 from niblick.facts.scores import ScoreRecord
+from niblick.files import json_bytes, write_together
 from niblick.model.lm import LM
-from niblick.run.directory import Run, write_bytes, write_json
+from niblick.run.directory import Run
 from niblick.run.loading import load_artifact
 from niblick.run.prepared import config_of, scored_slice
 from niblick.run.scoring import score_artifact
@@ -289,12 +290,16 @@ def run_study(study: Study, lab: Lab) -> Studied:
     folder = lab.runs / lab.name
     title = f"{lab.study}: {(study.__doc__ or '').strip().splitlines()[0]}"
     text = "\n".join([f"## {title}\n", *(f"{line}\n" for line in lines), *(table.markdown() for table in tables)])
-    write_bytes(folder / "tables.md", (text + "\n").encode())
-    write_json(folder / "tables.json", plain(facts))
     sections = [
         report.section(t.title, report.table(t.columns, t.rows) + f'<p class="soft">{t.note}</p>') for t in tables
     ]
-    write_bytes(folder / "report.html", report.page(title, " ".join(lines), sections).encode())
+    write_together(
+        {
+            folder / "tables.md": (text + "\n").encode(),
+            folder / "tables.json": json_bytes(plain(facts)),
+            folder / "report.html": report.page(title, " ".join(lines), sections).encode(),
+        }
+    )
     return merged(Studied, facts, markdown=text, folder=str(folder), seconds=time.perf_counter() - started)
 
 

@@ -79,13 +79,14 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (SafetensorError, OSError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or error
         size = sum(t.numel() * t.element_size() for t in tensors.values()) / 1e6
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(path.parent).free / 1e6
             raise StorageError(
-                f"{path} cannot be written: it takes {size:.1f} MB, {free:.1f} MB are free ({error})"
+                f"{path} cannot be written: it takes {size:.1f} MB, {free:.1f} MB are free ({why})"
             ) from error
-        raise StorageError(f"{path} cannot be written ({error})") from error
+        raise StorageError(f"{path} cannot be written ({why})") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
