@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -46,13 +47,16 @@ from niblick.files import read_json
 from niblick.model.lm import LM
 from niblick.run import artifacts, packing, prepared, scoring
 from niblick.run.directory import Run, machine, write_json
-from niblick.run.loading import expect_tokenizer, load_artifact
+from niblick.run.loading import expect_tokenizer, known_text, load_artifact
 from niblick.score import ttt
 from niblick.score.coding import Layout, decode, encode, refuse_unprovable
 from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import score_split
 from niblick.submission import rerun as rerunning
 from niblick.submission.forms import Form
+
+if TYPE_CHECKING:
+    from niblick.score.known_text import KnownText
 
 Say = Callable[[str], None]
 
@@ -64,6 +68,9 @@ NO_CAGE = (
     "the folder's script is not run: there is no cage for it on this machine (install bubblewrap); "
     "--trust runs it as a program of yours"
 )
+
+KNOWN_TOKENS, ENOUGH_MEMORY = 1_024, 1
+"""Tokens of an artifact's text that a scorer reads each time when it is checked, and MiB that are enough for them."""
 
 SAMPLE_TOKENS = 16_384
 """Tokens on which arithmetics are compared."""
@@ -211,6 +218,8 @@ class Audited:
     """The newest score of this text; None if there is none."""
     options: Options
     say: Say
+    text: KnownText | None = None
+    """What is packed in the artifact."""
 
     @property
     def recipe(self) -> Path | None:
@@ -241,7 +250,8 @@ def open_audited(path: Path, run: Run | None, data: str, options: Options, say: 
     config = score_config(settings)
     dataset = prepared.scored_slice(whole, config)
     record = claims.last_score(path, dataset.val, config)
-    return Audited(path, run, data, artifact, model, whole, dataset, config, dtype, record, options, say)
+    text = known_text(artifact.text, model.config.vocab_size)
+    return Audited(path, run, data, artifact, model, whole, dataset, config, dtype, record, options, say, text)
 
 
 def all_checks(audited: Audited) -> list[Check]:
@@ -282,13 +292,22 @@ def given_bytes(split: Split, tokenizer: Tokenizer, claimed: int | None) -> Chec
 
 
 def _scorer(audited: Audited) -> list[Check]:
-    return scorer_checks(audited.model, audited.dataset, audited.config, audited.record)
+    return scorer_checks(audited.model, audited.dataset, audited.config, audited.record, audited.text)
 
 
 def _hygiene(audited: Audited) -> list[Check]:
     name, dataset = audited.options.source, audited.whole
     source = (document.text.encode() for document in read_documents(name)) if name else None
     return [text.hygiene(dataset.train, dataset.val, dataset.tokenizer, source, audited.options.train_bytes)]
+
+
+def _text(audited: Audited) -> list[Check]:
+    if audited.text is None:
+        return []
+    from niblick.audit.artifact_text import artifact_text  # which compiles: only where it is used
+
+    audited.say("unpacking the artifact's text, and looking for validation text in it")
+    return [artifact_text(audited.text, audited.whole)]
 
 
 def _artifact(audited: Audited) -> list[Check]:
@@ -330,6 +349,7 @@ ARTIFACT_CHECKS: tuple[Callable[[Audited], list[Check]], ...] = (
     _scorer,
     _windows,
     _hygiene,
+    _text,
     _artifact,
     _reproduction,
     _claims,
@@ -338,14 +358,22 @@ ARTIFACT_CHECKS: tuple[Callable[[Audited], list[Check]], ...] = (
 """What an artifact is put to, in the order of the report."""
 
 
-def scorer_checks(model: LM, dataset: Dataset, config: ScoreConfig, record: ScoreRecord | None) -> list[Check]:
-    """Check the whole scorer on the beginning of the text, and the log of the recorded score."""
+def scorer_checks(
+    model: LM, dataset: Dataset, config: ScoreConfig, record: ScoreRecord | None, known: KnownText | None = None
+) -> list[Check]:
+    """Check the whole scorer on the beginning of the text, and the log of the recorded score.
+
+    Of what the artifact has it read before, it reads the beginning too.
+    """
     tokens = dataset.val.slice(0, min(dataset.val.tokens, 4 * config.seq_len + 1))
     learns = bool(config.ttt.optimizer)
     if learns:  # so that something is learned within so short a text
         stretch = max(1, len(tokens) // 4)
         config = replace(config, ttt=replace(config.ttt, chunk_tokens=stretch, step_tokens=stretch, max_seconds=None))
-    scorer = as_scorer(exact(model), dataset.tokenizer, replace(config, max_seconds=None))
+    if config.sidecar.name and known is not None:
+        config = replace(config, sidecar=replace(config.sidecar, memory=min(config.sidecar.memory, ENOUGH_MEMORY)))
+        known = known.beginning(KNOWN_TOKENS, config.sidecar)
+    scorer = as_scorer(exact(model), dataset.tokenizer, replace(config, max_seconds=None), known)
     windows = range(config.seq_len, len(tokens), config.seq_len)
     checks = [score_first(scorer, tokens, model.config.vocab_size, windows)]
     if record is not None and checks[0].status == "pass":
@@ -361,7 +389,7 @@ def scorer_checks(model: LM, dataset: Dataset, config: ScoreConfig, record: Scor
     return checks
 
 
-def as_scorer(model: LM, tokenizer: Tokenizer, config: ScoreConfig) -> Scorer:
+def as_scorer(model: LM, tokenizer: Tokenizer, config: ScoreConfig, known: KnownText | None = None) -> Scorer:
     """The way an artifact is scored, as a function from the tokens of a stream to what each but the first costs."""
 
     def scorer(tokens: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
@@ -372,7 +400,7 @@ def as_scorer(model: LM, tokenizer: Tokenizer, config: ScoreConfig) -> Scorer:
 
         split = Split("val", [], [np.asarray(tokens)])
         settings = config if len(nats) >= config.seq_len else replace(config.plain(), sidecar=config.sidecar)
-        score_split(model, split, tokenizer, settings, observe=keep)
+        score_split(model, split, tokenizer, settings, observe=keep, text=known)
         return nats
 
     return scorer

@@ -7,8 +7,8 @@ import hashlib
 import numpy as np
 
 from niblick.errors import ArtifactError
-from niblick.score.mixing_kernels import read_bits, write_bits
-from niblick.score.mixture import STRONG, Integers, Mixture, Setting
+from niblick.score import mixing_kernels as kernels
+from niblick.score.mixture import Integers, Mixture
 
 _CHECK = 8
 _HEAD = _CHECK + 8
@@ -16,20 +16,21 @@ _LARGEST = 1 << 32
 """Tokens, at most: what says otherwise is damaged."""
 
 
-def pack(tokens_N: Integers, vocab_size: int, setting: Setting = STRONG, memory: int = 128) -> bytes:
-    """Return tokens as few bytes: a check of them, their number, and what the coder wrote."""
+def pack(tokens_N: Integers, mixture: Mixture) -> bytes:
+    """Return tokens as few bytes: a check of them, their number, and what the coder wrote.
+
+    The mixture is a new one; afterwards it knows the tokens as if it had read them.
+    """
     tokens_N = np.ascontiguousarray(tokens_N, np.int64)
-    mixture = Mixture(vocab_size, setting, memory)
     mixture.expect(tokens_N)
+    mixture.tell_speed(len(tokens_N))
     out = np.zeros(2 * mixture.mind.path_VD.shape[1] * len(tokens_N) + 8, np.uint8)
-    size = write_bits(mixture.mind, tokens_N, out)
+    size = kernels.write_bits(mixture.mind, tokens_N, out)
     return _check(tokens_N) + len(tokens_N).to_bytes(8, "little") + out[:size].tobytes()
 
 
-def unpack(
-    data: bytes, vocab_size: int, setting: Setting = STRONG, memory: int = 128, most: int = _LARGEST
-) -> Integers:
-    """Return the tokens of what `pack` made with the same vocabulary, setting and memory.
+def unpack(data: bytes, mixture: Mixture, most: int = _LARGEST) -> Integers:
+    """Return the tokens of what `pack` made with such a mixture, which then knows them as if it had read them.
 
     Raises ArtifactError if the bytes are not that, or say that they are more than `most` tokens.
     """
@@ -38,9 +39,10 @@ def unpack(
     count = int.from_bytes(data[_CHECK:_HEAD], "little")
     if count > most:
         raise ArtifactError(f"the packed text says it holds {count:,} tokens, more than {most:,}: it is damaged")
+    mixture.tell_speed(count)
     tokens_N = np.zeros(count, np.int64)
     body = np.frombuffer(data, np.uint8, offset=_HEAD).astype(np.int64)
-    read_bits(Mixture(vocab_size, setting, memory).mind, body, tokens_N)
+    kernels.read_bits(mixture.mind, body, tokens_N)
     if _check(tokens_N) != data[:_CHECK]:
         raise ArtifactError(
             "the packed text decodes to something else than was packed: it is damaged, or was packed with another "
