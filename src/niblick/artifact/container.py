@@ -317,7 +317,8 @@ def _check_frame(data: bytes) -> tuple[int, int, int]:
     _, version, raw_size, packed_size, payload_size = _FIXED.unpack_from(data)
     if version not in (VERSION, TEXT_VERSION):  # before all else: other versions may differ in all that follows
         raise ArtifactError(
-            f"it has format version {version}, this niblick reads {VERSION} and {TEXT_VERSION}; use the niblick that wrote it"
+            f"it has format version {version}, this niblick reads {VERSION} and {TEXT_VERSION}; use the niblick that "
+            "wrote it"
         )
     declared = _FIXED.size + packed_size + payload_size + _DIGEST_BYTES
     if len(data) != declared:

@@ -76,9 +76,7 @@ def _digest(tokens: npt.NDArray[np.uint16]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(tokens, "<u2").data).digest()
 
 
-def _runs(
-    documents: list[npt.NDArray[np.uint16]], val: Split, tokenizer: Tokenizer
-) -> Iterator[tuple[int, Copy]]:
+def _runs(documents: list[npt.NDArray[np.uint16]], val: Split, tokenizer: Tokenizer) -> Iterator[tuple[int, Copy]]:
     """Each run of validation text in a document, with the document's number."""
     spans = document_spans(val, tokenizer.bos_id)
     wanted = Matches([normal(tokenizer.decode(val.slice(at, length))) for at, length in spans])

@@ -31,6 +31,8 @@ def chosen_text(split: Split, tokenizer: Tokenizer, size: int) -> tuple[Integers
 
     All of the split where it is no larger; else whole documents in their order, and the beginning of one more.
     """
+    if not split.tokens:
+        return np.zeros(0, np.int64), 0, 0
     begin_D = document_starts(split, tokenizer.bos_id)
     end_D = np.append(begin_D[1:], split.tokens)
     bytes_D = document_bytes(split, tokenizer, begin_D, end_D)

@@ -106,8 +106,8 @@ def expect_room(text: PackedText, artifact: int, code: int) -> None:
         fits = max(0, int(0.95 * text.bytes * room / len(text.data)))
         advice = f"export.text={fits} should fit" if fits else "there is no room for any"
         raise ConfigError(
-            f"{text.bytes:,} bytes of text pack into {len(text.data):,}, and weights and code leave {max(0, room):,} of "
-            f"the cap of {CAP_BYTES:,}: {advice} (`niblick export RUN text=N` packs a trained run anew)"
+            f"{text.bytes:,} bytes of text pack into {len(text.data):,}, and weights and code leave {max(0, room):,} "
+            f"of the cap of {CAP_BYTES:,}: {advice} (`niblick export RUN text=N` packs a trained run anew)"
         )
 
 

@@ -25,8 +25,8 @@ class KnownText:
         """Raises ArtifactError if no mixture of this niblick can have packed it."""
         if packed.mix not in SETTINGS or packed.memory not in MEMORY:
             raise ArtifactError(
-                f"the artifact's text was packed with mix={packed.mix!r} and memory={packed.memory}, which this niblick "
-                "does not have: export it again"
+                f"the artifact's text was packed with mix={packed.mix!r} and memory={packed.memory}, which this "
+                "niblick does not have: export it again"
             )
         self.packed, self.vocab_size = packed, vocab_size
 
@@ -64,10 +64,7 @@ class KnownText:
         return KnownText(pack_text(part_N, self.vocab_size, config, 0, 0), self.vocab_size)
 
 
-def pack_text(
-    tokens_N: Integers, vocab_size: int, config: SidecarConfig, count: int, documents: int
-) -> PackedText:
+def pack_text(tokens_N: Integers, vocab_size: int, config: SidecarConfig, count: int, documents: int) -> PackedText:
     """Return tokens packed with a sidecar's mixture; they stand for `count` bytes of text in so many documents."""
     data = pack(tokens_N, Mixture(vocab_size, SETTINGS[config.mix], config.memory))
     return PackedText(data, len(tokens_N), count, documents, config.mix, config.memory)
-
