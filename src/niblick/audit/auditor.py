@@ -340,7 +340,7 @@ def _proof(audited: Audited) -> list[Check]:
     if not (count := audited.options.prove):
         return []
     audited.say(f"coding and decoding {count} documents")
-    return [prove(audited.model, audited.dataset, audited.config, count)]
+    return [prove(audited.model, audited.dataset, audited.config, count, audited.text)]
 
 
 ARTIFACT_CHECKS: tuple[Callable[[Audited], list[Check]], ...] = (
@@ -525,7 +525,7 @@ def arithmetics(model: LM, dataset: Dataset, config: ScoreConfig) -> Arithmetics
 # Proof by decoding
 
 
-def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int) -> Check:
+def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int, known: KnownText | None = None) -> Check:
     """Code the first documents of the validation text with the model, decode them again, and compare with the score."""
     name = "proof"
     try:
@@ -541,9 +541,9 @@ def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int) -> C
     begin_D = np.array([offset for offset, _ in spans[:count]], np.int64)
     plan = Layout(len(tokens), begin_D, config, dataset.tokenizer.bos_id, model.config.vocab_size)
     model = model.cpu().float()
-    blocks = list(encode(model, tokens, plan))
-    back = decode(model, iter(blocks), plan)
-    score = score_split(model, dataset.val.part(0, end), dataset.tokenizer, config)
+    blocks = list(encode(model, tokens, plan, text=known))
+    back = decode(model, iter(blocks), plan, text=known)
+    score = score_split(model, dataset.val.part(0, end), dataset.tokenizer, config, text=known)
     bits = 8 * sum(len(block.data) for block in blocks)
     opening = plan.opening_bits()
     off = (bits - opening) / score.bits - 1
