@@ -5,8 +5,11 @@ Cheats are kept as small as they get. What stands beside each is the check that 
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from niblick.audit.artifact_text import artifact_text
 from niblick.audit.checks import Check
 from niblick.audit.function_checks import Effort, Function, audit_function
 from niblick.audit.model_checks import as_function, audit_model, gradients
 from niblick.audit.scorer_checks import Scorer, audit_scorer
 from niblick.audit.text_checks import bytes_counted
-from niblick.data.dataset import Split
+from niblick.data.dataset import Dataset, Split
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.model.chunking import cosine_probability
 from niblick.model.layers import BLOCKS, ConvBlock, TransformerBlock, register_block
@@ -28,8 +32,13 @@ from niblick.model.level import Level
 from niblick.model.lm import LM
 from niblick.model.model_config import BLOCK_LETTERS, ROUTER_NAMES, BlockConfig, LevelConfig, ModelConfig, StageConfig
 from niblick.model.routers import ROUTERS, CosineRouter, register_router
+from niblick.score import mixing_kernels
+from niblick.score.known_text import KnownText, pack_text
+from niblick.score.mixture import FAST, Mixture
+from niblick.score.score_config import SidecarConfig
 
 V, L = 24, 40
+compiled = pytest.mark.skipif(not mixing_kernels.COMPILED, reason="numba is not installed (pip install 'niblick[mix]')")
 
 
 def rows(count: int = 4, length: int = L, seed: int = 0, vocab: int = V) -> Tensor:
@@ -375,6 +384,49 @@ def trains_before_scoring(tokens: np.ndarray) -> np.ndarray:
     return np.concatenate(out)
 
 
+def mixture_cost(mixture: Mixture, tokens: np.ndarray) -> np.ndarray:
+    """What a mixture asks for tokens beside the honest model, from the second one on."""
+    mixture.reveal(int(tokens[0]))
+    return mixture.read(tokens[1:].astype(np.int64), np.exp(log_p(tokens)[:-1]))
+
+
+def new_mixture() -> Mixture:
+    return Mixture(V, FAST, 1)
+
+
+def a_mixture(tokens: np.ndarray) -> np.ndarray:
+    """An honest one."""
+    return mixture_cost(new_mixture(), tokens)
+
+
+def unnormalized_mixture(tokens: np.ndarray) -> np.ndarray:
+    """A match is believed on top of the mixture: what it gains is taken from nobody."""
+    out, last = a_mixture(tokens), {}
+    for i in range(1, len(out)):
+        if (place := last.get(tuple(tokens[i - 1 : i + 1]))) is not None and tokens[place] == tokens[i + 1]:
+            out[i] = -np.log(0.5 + 0.5 * np.exp(-out[i]))
+        last[tuple(tokens[i - 1 : i + 1])] = i + 1
+    return out
+
+
+def mixture_that_learns_first(tokens: np.ndarray) -> np.ndarray:
+    """Every stretch of 16 is learned, then scored by what has learned it."""
+    mixture, out = new_mixture(), []
+    p_NV = np.exp(log_p(tokens)[:-1])
+    for at in range(1, len(tokens), 16):
+        part = tokens[at : at + 16].astype(np.int64)
+        mixture.read(part, p_NV[at - 1 : at - 1 + len(part)])
+        out.append(copy.deepcopy(mixture).read(part, p_NV[at - 1 : at - 1 + len(part)]))
+    return np.concatenate(out)
+
+
+def mixture_that_has_read_it(tokens: np.ndarray) -> np.ndarray:
+    """What is scored was read before, as training text is."""
+    mixture = new_mixture()
+    mixture.read(tokens.astype(np.int64))
+    return mixture_cost(mixture, tokens)
+
+
 def skipped_tokens(tokens: np.ndarray) -> np.ndarray:
     """Targets after a document start are hard, and left out."""
     return nats(tokens)[tokens[:-1] != 1]
@@ -426,6 +478,78 @@ def test_a_cache_that_says_it_carries_on_is_not_held_to_resets() -> None:
         "normalization": "pass",
         "independence": "not applicable",
     }
+
+
+# Mixtures that learn as they read
+
+MIXTURES: list[tuple[str, Scorer, str]] = [
+    ("a mixture that does not sum to one", unnormalized_mixture, "normalization"),
+    ("a mixture that learns before it scores", mixture_that_learns_first, "score-first"),
+    ("a mixture that has read what it scores", mixture_that_has_read_it, "score-first"),
+]
+
+
+def repeated() -> np.ndarray:
+    """A text that comes again and again, never quite the same."""
+    random, tokens = np.random.default_rng(0), np.tile(stream(40)[0], 4)
+    other = random.random(len(tokens)) < 0.25
+    return np.where(other, random.integers(2, V, len(tokens)), tokens).astype(np.uint16)
+
+
+@compiled
+@pytest.mark.parametrize(("name", "scorer", "check"), MIXTURES, ids=[m[0] for m in MIXTURES])
+def test_mixtures(name: str, scorer: Scorer, check: str) -> None:
+    tokens = repeated()
+    assert scorer(tokens).sum() < a_mixture(tokens).sum() - 1  # it would pay
+    caught(audit_scorer(scorer, tokens, V, np.zeros(1, np.int64), resets=False), check)
+
+
+@compiled
+def test_the_honest_mixture_passes() -> None:
+    found = status(audit_scorer(a_mixture, repeated(), V, np.zeros(1, np.int64), resets=False))
+    assert found == {"score-first": "pass", "normalization": "pass", "independence": "not applicable"}
+
+
+PROSE = [bytes(np.random.default_rng(seed).integers(97, 123, 600).tolist()) for seed in range(9)]
+"""Documents that share nothing: six to train on, three to score."""
+
+
+def documents_of(texts: list[bytes]) -> np.ndarray:
+    parts = [np.append(1, np.frombuffer(text, np.uint8).astype(np.int64) + 4) for text in texts]
+    return np.concatenate(parts)
+
+
+def in_an_artifact(texts: list[bytes], **header: int) -> Check:
+    """What the audit says of an artifact with these texts, trained and scored on `PROSE`."""
+    train, val = (
+        Split(name, [], [documents_of(part).astype(np.uint16)])
+        for name, part in (("train", PROSE[:6]), ("val", PROSE[6:]))
+    )
+    config, size = SidecarConfig("mixture", mix="fast", memory=1), sum(map(len, texts))
+    packed = replace(pack_text(documents_of(texts), 260, config, size, len(texts)), **header)
+    return artifact_text(KnownText(packed, 260), Dataset(Path("data"), {}, ByteTokenizer(), train, val))
+
+
+@compiled
+def test_text_in_an_artifact_is_searched_for_what_is_scored() -> None:
+    honest = in_an_artifact([PROSE[0], PROSE[3], PROSE[5][:100]])
+    assert honest.status == "pass" and "3 of its 3 documents are training documents" in honest.detail
+    hidden = PROSE[0][:200] + PROSE[7][50:450].upper() + PROSE[1][:100]
+    for texts, document, val in (([PROSE[0], PROSE[8]], 1, 2), ([hidden, PROSE[2]], 0, 1)):
+        check = in_an_artifact(texts)
+        assert check.status == "fail" and check.facts["foreign_runs"] == 1, check
+        assert (check.facts["document"], check.facts["val_document"]) == (document, val)
+        assert "runs of validation text stand in documents that are no training documents" in check.detail
+    elsewhere = in_an_artifact([b"some other text that nobody scores " * 12])
+    assert elsewhere.status == "pass" and "0 of its 1 documents are training documents" in elsewhere.detail
+
+
+@compiled
+def test_text_that_is_not_what_the_header_says() -> None:
+    for header in ({"bytes": 1}, {"documents": 7}):
+        check = in_an_artifact([PROSE[0]], **header)
+        assert check.status == "fail" and "and the text has 600 of 1" in check.detail
+    assert "cannot be read" in in_an_artifact([PROSE[0]], tokens=10).detail
 
 
 # Bytes

@@ -20,9 +20,10 @@ from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ArtifactError, ConfigError
 from niblick.model.lm import LM
 from niblick.model.model_config import EntropyConfig, LevelConfig, ModelConfig, StageConfig
-from niblick.score import coded_file, coding
+from niblick.score import coded_file, coding, mixing_kernels
 from niblick.score.coded_file import MAGIC, Model, compress, decompress
 from niblick.score.coding import Layout, decode, encode
+from niblick.score.known_text import KnownText, pack_text
 from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 from niblick.score.scorers import score_split
 
@@ -75,9 +76,9 @@ def test_tables_in_any_memory_order_give_the_same_stream() -> None:
     known, written = np.arange(7, dtype=np.uint16), []
     for order in (tables, np.asfortranarray(tables)):
         writer = coding._Writer()
-        writer.code(order, known)
+        writer.code_under(order, known)
         written.append(writer.data())
-        back = coding._Reader(coding.Block(written[-1], b"")).code(np.asfortranarray(tables), known)
+        back = coding._Reader(written[-1]).code_under(np.asfortranarray(tables), known)
         assert back.tolist() == known.tolist()
     assert written[0] == written[1]
 
@@ -117,6 +118,76 @@ def test_payload_is_within_half_a_percent_of_the_score() -> None:
         blocks = list(encode(model, np.array(split.slice(0, split.tokens)), layout(split, config)))
         bits, score = 8 * sum(len(block.data) for block in blocks), score_split(model, split, ByteTokenizer(), config)
         assert abs(bits / score.bits - 1) < 0.005
+
+
+MIXTURE = SidecarConfig("mixture", mix="fast", memory=1)
+compiled = pytest.mark.skipif(not mixing_kernels.COMPILED, reason="numba is not installed (pip install 'niblick[mix]')")
+
+
+def a_text() -> KnownText:
+    tokens = np.array(a_split([700], seed=5).slice(0, 701)).astype(np.int64)
+    return KnownText(pack_text(tokens, 260, MIXTURE, 700, 1), 260)
+
+
+@compiled
+@pytest.mark.parametrize("known", [False, True], ids=["nothing", "text"])
+@pytest.mark.parametrize("config", PLANS, ids=lambda c: f"{c.scorer}-{c.stride}")
+@pytest.mark.parametrize("name", ["dense", "hnet"])
+def test_a_mixture_reads_along(name: str, config: ScoreConfig, known: bool, monkeypatch: Any) -> None:
+    """In several blocks, each of which goes on where the last one ended; what it knows from before, both sides know."""
+    monkeypatch.setattr(coding, "MIXED_LANE", 96)
+    model, split = make(MODELS[name]), a_split([90, 3, 0, 31, 16, 110, 150])
+    config, text = replace(config, sidecar=MIXTURE), a_text() if known else None
+    tokens, plan = np.array(split.slice(0, split.tokens)), layout(split, config)
+    blocks = list(encode(model, tokens, plan, text=text))
+    assert len(blocks) > 1 and plan.opening_bits() == 0
+    assert (decode(model, iter(blocks), plan, text=text) == tokens).all()
+    scored = score_split(model, split, ByteTokenizer(), config, text=text)
+    bits = 8 * sum(len(block.data) for block in blocks)
+    assert 0 <= bits - scored.bits < 40 * len(blocks)
+    assert len(tokens) <= plan.room(len(blocks), bits // 8)
+    if known:
+        without = score_split(model, split, ByteTokenizer(), config)
+        assert scored.bits < without.bits - 100
+        with pytest.raises(ArtifactError, match="block 0 decodes to something else"):
+            decode(model, iter(blocks), plan)
+
+
+@compiled
+def test_a_mixture_that_forgets_at_documents_reads_along() -> None:
+    split, config = a_split([60, 0, 80]), ScoreConfig(seq_len=16, sidecar=replace(MIXTURE, reset="document"))
+    model, tokens, plan = make(TINY), np.array(split.slice(0, split.tokens)), layout(split, config)
+    blocks = list(encode(model, tokens, plan))
+    assert (decode(model, iter(blocks), plan) == tokens).all()
+    scored = score_split(model, split, ByteTokenizer(), config)
+    assert 0 <= 8 * sum(len(block.data) for block in blocks) - scored.bits < 40
+    with pytest.raises(ConfigError, match="reset=document forgets the artifact's text"):
+        list(encode(model, tokens, plan, text=a_text()))
+
+
+@compiled
+def test_files_under_a_mixture_that_knows_a_text() -> None:
+    model = Model(make(TINY), ByteTokenizer(), "tiny", "a" * 64, a_text())
+    config = ScoreConfig(seq_len=32, sidecar=MIXTURE)
+    data = bytes(np.random.default_rng(5).choice([32, 97, 98, 101, 200], 500).tolist())
+    stream, sizes = compress(data, model, config)
+    assert decompress(stream, model) == data
+    assert sizes.payload < compress(data, replace(model, text=None), config)[1].payload
+    with pytest.raises(ArtifactError, match="decodes to something else"):
+        decompress(stream, replace(model, text=None))
+    stream = bytearray(stream)
+    stream[-20] ^= 4
+    with pytest.raises(ArtifactError, match="is not as it was written"):
+        decompress(bytes(stream), model)
+
+
+@compiled
+def test_payload_of_a_mixture_is_within_half_a_percent_of_the_score() -> None:
+    split, config = a_split([1500, 500]), ScoreConfig(seq_len=64, sidecar=replace(MIXTURE, mix="strong"))
+    model = make(TINY)
+    blocks = list(encode(model, np.array(split.slice(0, split.tokens)), layout(split, config)))
+    bits, score = 8 * sum(len(block.data) for block in blocks), score_split(model, split, ByteTokenizer(), config)
+    assert 0 <= bits / score.bits - 1 < 0.005
 
 
 def test_another_rounding_is_noticed() -> None:

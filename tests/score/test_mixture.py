@@ -170,27 +170,35 @@ def test_a_model_that_knows_is_believed() -> None:
 @pytest.mark.parametrize(("vocab_size", "setting"), [(260, STRONG), (260, FAST), (1000, STRONG), (5, FAST)])
 def test_packed_text_comes_back_and_is_as_small_as_its_score(vocab_size: int, setting: mixture.Setting) -> None:
     tokens = bytes_of(TEXT * 3) if vocab_size == 260 else np.random.default_rng(4).integers(0, vocab_size, 900)
-    packed = pack(tokens, vocab_size, setting, memory=1)
-    np.testing.assert_array_equal(unpack(packed, vocab_size, setting, memory=1), tokens)
-    score = Mixture(vocab_size, setting, 1).read(tokens).sum() / math.log(2) / 8
+
+    def new() -> Mixture:
+        return Mixture(vocab_size, setting, 1)
+
+    writer, reader, scorer = new(), new(), new()
+    packed = pack(tokens, writer)
+    np.testing.assert_array_equal(unpack(packed, reader), tokens)
+    score = scorer.read(tokens).sum() / math.log(2) / 8
     assert 0 <= len(packed) - 16 - score < 6 + 0.005 * score
-    assert len(unpack(pack(tokens[:0], vocab_size, setting, 1), vocab_size, setting, 1)) == 0
+    for field in CHANGED:  # who packed or unpacked a text has read it
+        np.testing.assert_array_equal(getattr(writer.mind, field), getattr(scorer.mind, field))
+        np.testing.assert_array_equal(getattr(reader.mind, field), getattr(scorer.mind, field))
+    assert len(unpack(pack(tokens[:0], new()), new())) == 0
 
 
 @compiled
 def test_packed_text_that_is_damaged_is_refused() -> None:
-    packed = pack(bytes_of(TEXT), 260, FAST, 1)
+    packed = pack(bytes_of(TEXT), Mixture(260, FAST, 1))
     with pytest.raises(ArtifactError, match="holds 7 bytes, less than its head of 16"):
-        unpack(packed[:7], 260, FAST, 1)
+        unpack(packed[:7], Mixture(260, FAST, 1))
     for wrong in (packed[:-20], packed[:40] + bytes([packed[40] ^ 8]) + packed[41:], packed[:16]):
         with pytest.raises(ArtifactError, match="decodes to something else than was packed"):
-            unpack(wrong, 260, FAST, 1)
+            unpack(wrong, Mixture(260, FAST, 1))
     with pytest.raises(ArtifactError, match="decodes to something else"):
-        unpack(packed, 260, STRONG, 1)
+        unpack(packed, Mixture(260, STRONG, 1))
     with pytest.raises(ArtifactError, match="says it holds 1,099,511,627,776 tokens, more than 4,294,967,296"):
-        unpack(packed[:8] + (1 << 40).to_bytes(8, "little") + packed[16:], 260, FAST, 1)
+        unpack(packed[:8] + (1 << 40).to_bytes(8, "little") + packed[16:], Mixture(260, FAST, 1))
     with pytest.raises(ArtifactError, match="more than 10: it is damaged"):
-        unpack(packed, 260, FAST, 1, most=10)
+        unpack(packed, Mixture(260, FAST, 1), most=10)
 
 
 def test_without_numba_the_speed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

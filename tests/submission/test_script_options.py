@@ -644,6 +644,21 @@ def test_the_readable_form_and_scoring_alone(name: str, texts: dict[str, str], t
     assert exact(alone) == exact(logs[0]) and "step:" not in alone
 
 
+@pytest.mark.slow
+def test_a_mixture_that_knows_text(texts: dict[str, str], tmp_path: Path) -> None:
+    """The script packs the same training text, and its sidecar reads it before it scores."""
+    pytest.importorskip("numba")
+    config = placed(built({}), texts, {})
+    learner = SidecarConfig("mixture", mix="fast", memory=1)
+    config = replace(config, export=replace(config.export, text=5000), score=replace(config.score, sidecar=learner))
+    pair = both(config, tmp_path)
+    expect_the_same(pair)
+    mine = read_artifact(pair.run.artifact(pair.run.artifact_names()[0]))
+    theirs = read_artifact(pair.artifact)
+    assert mine.text == theirs.text and mine.text is not None and mine.text.bytes == 5000
+    assert make_script(config).requires.count("numba") == 1
+
+
 SUBMITTED = {
     "range-gptq": {"scheme": "ecsq4", "codec": "range", "gptq": "quantized"},
     "document-lora": {"learner": "lora", "scorer": "document", "scheme": "int6", "outer": "T"},

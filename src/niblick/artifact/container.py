@@ -1,15 +1,16 @@
 """The `.nib` container: configuration and weights in one file that is safe to open whoever sent it.
 
-Version 1, all integers little-endian:
+All integers are little-endian:
 
     magic      4 bytes  b"nib\\x1a"
-    version    u16      1
+    version    u16      1, or 2 where the file holds text
     raw        u32      bytes of the header's JSON
     packed     u32      bytes of the header as stored (zlib)
     size       u64      bytes of the payload
     header     JSON, zlib: {"config", "codec", "kinds": [[scheme, shape, [[part, dtype, shape], …]], …],
                             "tensors": [[name, index of its kind], …]}
-    payload    what the codec made of all parts of all tensors, in this order
+                        in version 2 "text" too: see `packed_text`
+    payload    what the codec made of all parts of all tensors, in this order; then the packed text
     digest     32 bytes SHA-256 of everything before it
 
 Nothing in a file is trusted: the digest stops accidents, not people, so every length is checked against the file and
@@ -38,12 +39,14 @@ import torch
 
 from niblick.artifact.codecs import Spec, get_codec, spec_bytes
 from niblick.artifact.dequantize import EncodedTensor, get_dequantizer
+from niblick.artifact.packed_text import PackedText, check_entry
 from niblick.challenge.rules import Config
 from niblick.errors import ArtifactError, StorageError
 from niblick.files import temporary_for
 
 MAGIC = b"nib\x1a"
-VERSION = 1
+VERSION, TEXT_VERSION = 1, 2
+"""Of files without and with text."""
 _FIXED = struct.Struct("<4sHIIQ")
 _DIGEST_BYTES = 32
 
@@ -82,13 +85,15 @@ class TensorBytes:
 
 @dataclass(frozen=True)
 class ByteBreakdown:
-    """Where the bytes of an artifact file are; `file` = `header` + `payload` + `frame` (lengths and digest)."""
+    """Where the bytes of a file are; `file` = `header` + `payload` + `text` + `frame` (lengths and digest)."""
 
     file: int
     header: int
     payload: int
+    """Of the tensors."""
     frame: int
     tensors: tuple[TensorBytes, ...]
+    text: int = 0
 
     @property
     def raw(self) -> int:
@@ -104,6 +109,7 @@ class Artifact:
     codec: str
     encoded: dict[str, EncodedTensor]
     bytes: ByteBreakdown
+    text: PackedText | None = None
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the dequantized float32 tensors by name; raise ArtifactError naming a tensor that cannot be read."""
@@ -117,31 +123,39 @@ class Artifact:
 
 
 def write_artifact(
-    path: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, EncodedTensor], codec: str
+    path: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, EncodedTensor],
+    codec: str,
+    text: PackedText | None = None,
 ) -> int:
-    """Write `config` and `tensors` to `path` in one step (it is whole or not there) and return the bytes written.
+    """Write an artifact to `path` in one step (it is whole or not there) and return the bytes written.
 
     `config` must be plain JSON: it comes back as JSON gives it (tuples as lists). Raises ArtifactError if something is
     past the limits above, a dtype cannot be stored, the scheme or codec is unknown; StorageError if the file cannot be
     written.
     """
-    data = artifact_bytes(config, tensors, codec)
+    data = artifact_bytes(config, tensors, codec, text)
     with _appearing(Path(path)) as file:
         file.write(data)
     return len(data)
 
 
-def artifact_bytes(config: Mapping[str, Any], tensors: Mapping[str, EncodedTensor], codec: str) -> bytes:
+def artifact_bytes(
+    config: Mapping[str, Any], tensors: Mapping[str, EncodedTensor], codec: str, text: PackedText | None = None
+) -> bytes:
     """Return the whole artifact as bytes: what `write_artifact` writes; raises as it does."""
     described: list[Described] = []
     for name, tensor in tensors.items():
         specs = {part: (array.dtype.newbyteorder("<"), array.shape) for part, array in tensor.parts.items()}
         described.append((name, tensor.scheme, tensor.shape, specs))
-    raw = _make_header(config, described, codec)
+    raw = _make_header(config, described, codec, text)
     arrays = [np.asarray(array, order="C") for tensor in tensors.values() for array in tensor.parts.values()]
     payload = get_codec(codec).encode([array.astype(array.dtype.newbyteorder("<"), copy=False) for array in arrays])
+    payload += text.data if text else b""
     packed = zlib.compress(raw, 9)
-    body = _FIXED.pack(MAGIC, VERSION, len(raw), len(packed), len(payload)) + packed + payload
+    version = TEXT_VERSION if text else VERSION
+    body = _FIXED.pack(MAGIC, version, len(raw), len(packed), len(payload)) + packed + payload
     data = body + hashlib.sha256(body).digest()
     _check_readable(raw, len(packed), len(payload))
     return data
@@ -176,7 +190,9 @@ def stream_artifact(
     return _FIXED.size + len(packed) + size + _DIGEST_BYTES
 
 
-def _make_header(config: Mapping[str, Any], described: list[Described], codec: str) -> bytes:
+def _make_header(
+    config: Mapping[str, Any], described: list[Described], codec: str, text: PackedText | None = None
+) -> bytes:
     """Return the header's JSON; tensors that look alike share one entry."""
     kinds: dict[str, int] = {}
     entries = []
@@ -191,6 +207,7 @@ def _make_header(config: Mapping[str, Any], described: list[Described], codec: s
         own = [[part_name, _DTYPE_NAMES[dtype], list(size)] for part_name, (dtype, size) in parts.items()]
         entries.append([name, kinds.setdefault(_to_json([scheme, list(shape), own]), len(kinds))])
     header = {"config": config, "codec": codec, "kinds": [json.loads(kind) for kind in kinds], "tensors": entries}
+    header |= {"text": text.entry()} if text else {}
     return _to_json(header).encode("utf-8", "surrogatepass")  # which the check below refuses
 
 
@@ -222,7 +239,7 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
 
 def parse_artifact(data: bytes) -> Artifact:
     """Return the artifact that `data`, the bytes of a whole file, holds; raises as `read_artifact` does."""
-    config, codec, tensors, payload = _opened(data)
+    config, codec, tensors, payload, text = _opened(data)
     encoded = _decoded(codec, tensors, payload)
     stored = get_codec(codec).part_bytes(payload, _specs(tensors))
     rows, at = [], 0
@@ -231,22 +248,36 @@ def parse_artifact(data: bytes) -> Artifact:
         packed = sum(stored[own]) if stored else None
         rows.append(TensorBytes(name, tensor.scheme, tensor.elements, tensor.nbytes, packed))
     frame = _FIXED.size + _DIGEST_BYTES
-    header = len(data) - len(payload) - frame
-    return Artifact(config, codec, encoded, ByteBreakdown(len(data), header, len(payload), frame, tuple(rows)))
+    words = len(text.data) if text else 0
+    header = len(data) - len(payload) - words - frame
+    sizes = ByteBreakdown(len(data), header, len(payload), frame, tuple(rows), words)
+    return Artifact(config, codec, encoded, sizes, text)
 
 
 def parse_tensors(data: bytes) -> dict[str, EncodedTensor]:
     """Return the stored tensors of an artifact alone; raises as `read_artifact` does."""
-    _, codec, tensors, payload = _opened(data)
+    _, codec, tensors, payload, _ = _opened(data)
     return _decoded(codec, tensors, payload)
 
 
-def _opened(data: bytes) -> tuple[Config, str, list[Described], bytes]:
-    """Return config, codec, what the header says of the tensors, and the payload."""
+def parse_text(data: bytes) -> PackedText | None:
+    """Return the packed text of an artifact alone; raises as `read_artifact` does."""
+    return _opened(data)[-1]
+
+
+def _opened(data: bytes) -> tuple[Config, str, list[Described], bytes, PackedText | None]:
+    """Return config, codec, what the header says of the tensors, the payload of these, and the text."""
     raw_size, packed_size, payload_size = _check_frame(data)
     packed = data[_FIXED.size : _FIXED.size + packed_size]
     payload = data[_FIXED.size + packed_size : -_DIGEST_BYTES]
-    return *_parse_header(_inflate_header(packed, raw_size), payload_size), payload
+    config, codec, tensors, entry = _parse_header(_inflate_header(packed, raw_size), payload_size)
+    if (entry is not None) != (_FIXED.unpack_from(data)[1] == TEXT_VERSION):
+        _damaged("its version does not say whether it holds text")
+    if entry is None:
+        return config, codec, tensors, payload, None
+    end = len(payload) - entry["size"]
+    own = {key: value for key, value in entry.items() if key != "size"}
+    return config, codec, tensors, payload[:end], PackedText(payload[end:], **own)
 
 
 def _specs(tensors: list[Described]) -> list[Spec]:
@@ -284,9 +315,10 @@ def _check_frame(data: bytes) -> tuple[int, int, int]:
     if len(data) < _FIXED.size:
         _damaged(f"it ends after {len(data)} bytes, inside its first {_FIXED.size}")
     _, version, raw_size, packed_size, payload_size = _FIXED.unpack_from(data)
-    if version != VERSION:  # before all else: other versions may differ in all that follows
+    if version not in (VERSION, TEXT_VERSION):  # before all else: other versions may differ in all that follows
         raise ArtifactError(
-            f"it has format version {version}, this niblick reads {VERSION}; use the niblick that wrote it"
+            f"it has format version {version}, this niblick reads {VERSION} and {TEXT_VERSION}; use the niblick that "
+            "wrote it"
         )
     declared = _FIXED.size + packed_size + payload_size + _DIGEST_BYTES
     if len(data) != declared:
@@ -332,8 +364,8 @@ Described = tuple[str, str, tuple[int, ...], dict[str, Spec]]
 """The same of one tensor, with its name in front: what the header says of it."""
 
 
-def _parse_header(raw: bytes, payload_size: int) -> tuple[Config, str, list[Described]]:
-    """Return config, codec name and tensors; everything is of the right type and within the limits."""
+def _parse_header(raw: bytes, payload_size: int) -> tuple[Config, str, list[Described], dict[str, Any] | None]:
+    """Return config, codec name, tensors and the text's entry; all is of the right type and within the limits."""
     _check_header(raw)
     header = json.loads(raw)
     kinds: list[_Kind] = []
@@ -341,8 +373,9 @@ def _parse_header(raw: bytes, payload_size: int) -> tuple[Config, str, list[Desc
         parts = {name: (DTYPES[dtype], tuple(size)) for name, dtype, size in described}
         kinds.append((scheme, tuple(shape), parts))
     tensors: list[Described] = [(name, *kinds[index]) for name, index in header["tensors"]]
-    _check_sizes(tensors, payload_size)
-    return header["config"], header["codec"], tensors
+    text = header.get("text")
+    _check_sizes(tensors, payload_size - (check_entry(text, payload_size) if "text" in header else 0))
+    return header["config"], header["codec"], tensors, text
 
 
 def _check_header(raw: bytes) -> None:
@@ -351,7 +384,7 @@ def _check_header(raw: bytes) -> None:
         header = json.loads(raw.decode(), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         _damaged(f"its header is no JSON ({error})")
-    if not isinstance(header, dict) or header.keys() != {"config", "codec", "kinds", "tensors"}:
+    if not isinstance(header, dict) or header.keys() - {"text"} != {"config", "codec", "kinds", "tensors"}:
         _damaged("its header does not have exactly config, codec, kinds and tensors")
     if not isinstance(header["config"], dict) or not _is_name(header["codec"]):
         _damaged("its header has no config or no codec")

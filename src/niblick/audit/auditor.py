@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -47,13 +48,16 @@ from niblick.files import read_json
 from niblick.model.lm import LM
 from niblick.run import artifacts, packing, prepared, scoring
 from niblick.run.directory import Run, machine, write_json
-from niblick.run.loading import expect_tokenizer, load_artifact
+from niblick.run.loading import expect_tokenizer, known_text, load_artifact
 from niblick.score import ttt
 from niblick.score.coding import Layout, decode, encode, refuse_unprovable
 from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import score_split
 from niblick.submission import rerun as rerunning
 from niblick.submission.forms import Form
+
+if TYPE_CHECKING:
+    from niblick.score.known_text import KnownText
 
 Say = Callable[[str], None]
 
@@ -65,6 +69,9 @@ NO_CAGE = (
     "the folder's script is not run: there is no cage for it on this machine (install bubblewrap); "
     "--trust runs it as a program of yours"
 )
+
+KNOWN_TOKENS, ENOUGH_MEMORY = 1_024, 1
+"""Tokens of an artifact's text that a scorer reads each time when it is checked, and MiB that are enough for them."""
 
 SAMPLE_TOKENS = 16_384
 """Tokens on which arithmetics are compared."""
@@ -212,6 +219,8 @@ class Audited:
     """The newest score of this text; None if there is none."""
     options: Options
     say: Say
+    text: KnownText | None = None
+    """What is packed in the artifact."""
 
     @property
     def recipe(self) -> Path | None:
@@ -242,7 +251,8 @@ def open_audited(path: Path, run: Run | None, data: str, options: Options, say: 
     config = score_config(settings)
     dataset = prepared.scored_slice(whole, config)
     record = claims.last_score(path, dataset.val, config)
-    return Audited(path, run, data, artifact, model, whole, dataset, config, dtype, record, options, say)
+    text = known_text(artifact.text, model.config.vocab_size)
+    return Audited(path, run, data, artifact, model, whole, dataset, config, dtype, record, options, say, text)
 
 
 def all_checks(audited: Audited) -> list[Check]:
@@ -283,7 +293,7 @@ def given_bytes(split: Split, tokenizer: Tokenizer, claimed: int | None) -> Chec
 
 
 def _scorer(audited: Audited) -> list[Check]:
-    return scorer_checks(audited.model, audited.dataset, audited.config, audited.record)
+    return scorer_checks(audited.model, audited.dataset, audited.config, audited.record, audited.text)
 
 
 def _hygiene(audited: Audited) -> list[Check]:
@@ -295,6 +305,15 @@ def _hygiene(audited: Audited) -> list[Check]:
 def source_texts(source: str, dataset: Dataset) -> Iterator[bytes]:
     """The documents of `source`, read as its manifest says that those of `dataset` were: by the same key and cuts."""
     return (document.text.encode() for document in read_documents(source, recorded_reading(dataset.manifest)))
+
+
+def _text(audited: Audited) -> list[Check]:
+    if audited.text is None:
+        return []
+    from niblick.audit.artifact_text import artifact_text  # which compiles: only where it is used
+
+    audited.say("unpacking the artifact's text, and looking for validation text in it")
+    return [artifact_text(audited.text, audited.whole)]
 
 
 def _artifact(audited: Audited) -> list[Check]:
@@ -327,7 +346,7 @@ def _proof(audited: Audited) -> list[Check]:
     if not (count := audited.options.prove):
         return []
     audited.say(f"coding and decoding {count} documents")
-    return [prove(audited.model, audited.dataset, audited.config, count)]
+    return [prove(audited.model, audited.dataset, audited.config, count, audited.text)]
 
 
 ARTIFACT_CHECKS: tuple[Callable[[Audited], list[Check]], ...] = (
@@ -336,6 +355,7 @@ ARTIFACT_CHECKS: tuple[Callable[[Audited], list[Check]], ...] = (
     _scorer,
     _windows,
     _hygiene,
+    _text,
     _artifact,
     _reproduction,
     _claims,
@@ -344,14 +364,22 @@ ARTIFACT_CHECKS: tuple[Callable[[Audited], list[Check]], ...] = (
 """What an artifact is put to, in the order of the report."""
 
 
-def scorer_checks(model: LM, dataset: Dataset, config: ScoreConfig, record: ScoreRecord | None) -> list[Check]:
-    """Check the whole scorer on the beginning of the text, and the log of the recorded score."""
+def scorer_checks(
+    model: LM, dataset: Dataset, config: ScoreConfig, record: ScoreRecord | None, known: KnownText | None = None
+) -> list[Check]:
+    """Check the whole scorer on the beginning of the text, and the log of the recorded score.
+
+    Of what the artifact has it read before, it reads the beginning too.
+    """
     tokens = dataset.val.slice(0, min(dataset.val.tokens, 4 * config.seq_len + 1))
     learns = bool(config.ttt.optimizer)
     if learns:  # so that something is learned within so short a text
         stretch = max(1, len(tokens) // 4)
         config = replace(config, ttt=replace(config.ttt, chunk_tokens=stretch, step_tokens=stretch, max_seconds=None))
-    scorer = as_scorer(exact(model), dataset.tokenizer, replace(config, max_seconds=None))
+    if config.sidecar.name and known is not None:
+        config = replace(config, sidecar=replace(config.sidecar, memory=min(config.sidecar.memory, ENOUGH_MEMORY)))
+        known = known.beginning(KNOWN_TOKENS, config.sidecar)
+    scorer = as_scorer(exact(model), dataset.tokenizer, replace(config, max_seconds=None), known)
     windows = range(config.seq_len, len(tokens), config.seq_len)
     checks = [score_first(scorer, tokens, model.config.vocab_size, windows)]
     if record is not None and checks[0].status == "pass":
@@ -367,7 +395,7 @@ def scorer_checks(model: LM, dataset: Dataset, config: ScoreConfig, record: Scor
     return checks
 
 
-def as_scorer(model: LM, tokenizer: Tokenizer, config: ScoreConfig) -> Scorer:
+def as_scorer(model: LM, tokenizer: Tokenizer, config: ScoreConfig, known: KnownText | None = None) -> Scorer:
     """The way an artifact is scored, as a function from the tokens of a stream to what each but the first costs."""
 
     def scorer(tokens: npt.NDArray[np.uint16]) -> npt.NDArray[np.float64]:
@@ -378,7 +406,7 @@ def as_scorer(model: LM, tokenizer: Tokenizer, config: ScoreConfig) -> Scorer:
 
         split = Split("val", [], [np.asarray(tokens)])
         settings = config if len(nats) >= config.seq_len else replace(config.plain(), sidecar=config.sidecar)
-        score_split(model, split, tokenizer, settings, observe=keep)
+        score_split(model, split, tokenizer, settings, observe=keep, text=known)
         return nats
 
     return scorer
@@ -503,7 +531,7 @@ def arithmetics(model: LM, dataset: Dataset, config: ScoreConfig) -> Arithmetics
 # Proof by decoding
 
 
-def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int) -> Check:
+def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int, known: KnownText | None = None) -> Check:
     """Code the first documents of the validation text with the model, decode them again, and compare with the score."""
     name = "proof"
     try:
@@ -519,9 +547,9 @@ def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int) -> C
     begin_D = np.array([offset for offset, _ in spans[:count]], np.int64)
     plan = Layout(len(tokens), begin_D, config, dataset.tokenizer.bos_id, model.config.vocab_size)
     model = model.cpu().float()
-    blocks = list(encode(model, tokens, plan))
-    back = decode(model, iter(blocks), plan)
-    score = score_split(model, dataset.val.part(0, end), dataset.tokenizer, config)
+    blocks = list(encode(model, tokens, plan, text=known))
+    back = decode(model, iter(blocks), plan, text=known)
+    score = score_split(model, dataset.val.part(0, end), dataset.tokenizer, config, text=known)
     bits = 8 * sum(len(block.data) for block in blocks)
     opening = plan.opening_bits()
     off = (bits - opening) / score.bits - 1

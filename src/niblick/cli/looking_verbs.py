@@ -119,5 +119,11 @@ def _print_artifact(name: str, artifact: ArtifactFacts) -> None:
         ["tensor", "shape", "scheme", "bytes before coding"],
         [[t.name, "×".join(map(str, t.shape)), t.scheme, f"{t.raw_bytes:,}"] for t in artifact.tensors],
     )
-    parts = artifact.bytes
-    print(f"\n{parts.total:,} bytes: header {parts.header:,}, payload {parts.payload:,}")
+    parts, text = artifact.bytes, artifact.text
+    told = f", text {parts.text:,}" if text else ""
+    print(f"\n{parts.total:,} bytes: header {parts.header:,}, payload {parts.payload:,}{told}")
+    if text:
+        print(
+            f"text: {text.bytes:,} bytes of {text.documents:,} training documents, packed by the mixture "
+            f"({text.mix}, {text.memory} MiB); its sidecar reads them before it scores"
+        )

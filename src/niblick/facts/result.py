@@ -15,12 +15,16 @@ from niblick.files import read_json
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(Record):
-    """What GPTQ took, and what it rounded plainly and why; nothing where weights were rounded without it."""
+    """What an export took from training text: GPTQ, with what it rounded plainly and why, and text that is packed."""
 
     calibration_seconds: float | None = None
     """They count as training: it is training text that they are about."""
     calibration_tokens: int | None = None
     gptq_notes: Mapping[str, str] | None = None
+    text_bytes: int | None = None
+    """Of training text in the artifact."""
+    packed_text: int | None = None
+    """Bytes of the artifact that it takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,7 @@ class ExportFacts(Sizes, Calibration):
     """What an artifact weighs and what packing it took."""
 
     SELDOM: ClassVar[tuple[str, ...]] = (
-        *("calibration_seconds", "calibration_tokens", "gptq_notes"),
+        *("calibration_seconds", "calibration_tokens", "gptq_notes", "text_bytes", "packed_text"),
         *("export", "export_seconds", "cap"),
     )
 

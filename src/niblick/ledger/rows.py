@@ -63,6 +63,9 @@ class Score:
     """`passed`, `failed` or `none`, of audit.json beside the artifact."""
     faults: tuple[str, ...] = ()
     """Checks of the audit that failed."""
+    text_bytes: int | None = None
+    """Of training text in the official artifact, and the bytes of it that this takes; None where there is none."""
+    packed_text: int | None = None
 
 
 @dataclass(frozen=True)
@@ -292,6 +295,8 @@ def _score(path: str, config: Mapping[str, Any], artifact: str, record: ScoreRec
         costs=record.document_costs,
         audit=audit,
         faults=faults,
+        text_bytes=record.text_bytes if isinstance(record, Result) else None,
+        packed_text=record.packed_text if isinstance(record, Result) else None,
     )
 
 

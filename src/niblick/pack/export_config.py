@@ -55,6 +55,8 @@ class ExportConfig:
     """Sort hidden units and heads first: the same function, for codecs that gain from neighbours alike."""
     residual: ResidualConfig = field(default_factory=ResidualConfig)
     """Low-rank corrections of what is on a grid."""
+    text: int = 0
+    """Bytes of training text, at most, that the artifact holds packed, and that its sidecar reads before it scores."""
 
     def __post_init__(self) -> None:
         parse_scheme(self.scheme)
@@ -71,6 +73,8 @@ class ExportConfig:
             )
         if self.calibration_tokens < 1:
             raise ConfigError(f"export.calibration_tokens={self.calibration_tokens} must be at least 1")
+        if self.text < 0:
+            raise ConfigError(f"export.text={self.text} must be at least 0 bytes of text")
         if self.damping < 0:
             raise ConfigError(f"export.damping={self.damping} must not be negative")
 
@@ -85,4 +89,6 @@ class ExportConfig:
             name += "-mixed"
         if self.residual.bytes:
             name += "-residual"
+        if self.text:
+            name += "-text"
         return f"{name}{GPTQ[self.gptq]}+{self.codec}"

@@ -114,7 +114,10 @@ def _bytes(material: Material, figures: dict[str, Figure]) -> str:
     rows = [row for row in material.rows if row.score]
     if len(rows) == 1 and rows[0].score:
         score = rows[0].score
-        parts = [["artifact", f"{score.artifact_bytes:,}"], ["code", weighed(score.code_bytes)]]
+        parts = [["artifact", f"{score.artifact_bytes:,}"]]
+        if score.packed_text and score.text_bytes:
+            parts += [[f"in it, {score.text_bytes:,} bytes of training text", f"{score.packed_text:,}"]]
+        parts += [["code", weighed(score.code_bytes)]]
         parts += [["together", weighed(score.total_bytes)], ["cap", f"{rules.CAP_BYTES:,}"]]
         meter = "" if score.total_bytes is None else report.meter(score.total_bytes / rules.CAP_BYTES)
         html = meter + report.table(["", "bytes"], parts) + html

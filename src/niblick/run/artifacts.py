@@ -27,12 +27,28 @@ class TensorFacts(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextPart(Record):
+    """The text in an artifact."""
+
+    stored_bytes: int
+    bytes: int
+    """Of the text."""
+    documents: int
+    tokens: int
+    mix: str
+    memory: int
+    """Setting and MiB of the mixture that unpacks it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ByteFacts(Record):
     """Where the bytes of an artifact are."""
 
     total: int
     header: int
     payload: int
+    """Of the tensors."""
+    text: int = 0
     before_coding: int
 
 
@@ -45,6 +61,7 @@ class ArtifactFacts(Record):
     config: Config
     tensors: tuple[TensorFacts, ...]
     bytes: ByteFacts
+    text: TextPart | None = None
 
 
 def describe_artifact(path: Path) -> ArtifactFacts:
@@ -61,8 +78,22 @@ def describe_artifact(path: Path) -> ArtifactFacts:
         )
         for t in sizes.tensors
     )
-    counted = ByteFacts(total=sizes.file, header=sizes.header, payload=sizes.payload, before_coding=sizes.raw)
-    return ArtifactFacts(path=str(path), codec=artifact.codec, config=artifact.config, tensors=tensors, bytes=counted)
+    counted = ByteFacts(
+        total=sizes.file, header=sizes.header, payload=sizes.payload, text=sizes.text, before_coding=sizes.raw
+    )
+    part = None
+    if (text := artifact.text) is not None:
+        part = TextPart(
+            stored_bytes=len(text.data),
+            bytes=text.bytes,
+            documents=text.documents,
+            tokens=text.tokens,
+            mix=text.mix,
+            memory=text.memory,
+        )
+    return ArtifactFacts(
+        path=str(path), codec=artifact.codec, config=artifact.config, tensors=tensors, bytes=counted, text=part
+    )
 
 
 def digests(run: Run) -> dict[str, str]:

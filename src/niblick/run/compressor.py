@@ -9,6 +9,7 @@ from niblick.config.run_config import score_config
 from niblick.data.shards import file_hash
 from niblick.run import artifacts, prepared
 from niblick.run.generate import load
+from niblick.run.loading import known_text
 from niblick.score.coded_file import Model
 from niblick.score.score_config import ScoreConfig
 
@@ -24,6 +25,8 @@ def open_model(target: str, runs: Path, data: str = "") -> tuple[Model, ScoreCon
         trained_on = prepared.config_of(run).data.path
         data = data or (trained_on if Path(trained_on).is_dir() else "")
     loaded = load(path, data or None)
-    settings = {key: value for key, value in read_artifact(path).config["score"].items() if key != "dtype"}
+    artifact = read_artifact(path)
+    config = score_config({key: value for key, value in artifact.config["score"].items() if key != "dtype"})
+    text = known_text(artifact.text, loaded.model.config.vocab_size) if config.sidecar.name else None
     name = f"{run.name}:{path.parent.name}" if run is not None else path.name
-    return Model(loaded.model.cpu().float(), loaded.tokenizer, name, file_hash(path)), score_config(settings)
+    return Model(loaded.model.cpu().float(), loaded.tokenizer, name, file_hash(path), text), config

@@ -37,7 +37,17 @@ from niblick.pack.schemes import Scheme
 from niblick.pack.sensitivity import Evaluate, Sensitivities, sensitivities
 from niblick.run.directory import Run
 from niblick.run.loading import build_model
-from niblick.run.packing import artifact_header, calibrated, closure_bytes, export, packed, told, weighed, write_export
+from niblick.run.packing import (
+    artifact_header,
+    calibrated,
+    closure_bytes,
+    export,
+    packed,
+    told,
+    weighed,
+    with_text,
+    write_export,
+)
 from niblick.run.prepared import config_of, open_data
 from niblick.run.scoring import official_score, result_of, scored
 from niblick.train.checkpoint import read_tensors
@@ -56,8 +66,11 @@ def finished(run: Run) -> RunConfig:
 
 
 def with_export(config: RunConfig, assignments: list[str]) -> RunConfig:
-    """Apply `scheme=…`, `codec=…`, `gptq=…`: keys of the export. Raises ConfigError as `config.override` does."""
-    return override(config, [a if a.startswith("export.") else f"export.{a}" for a in assignments])
+    """Apply `scheme=…`, `codec=…`, `gptq=…`: keys of the export; and `score.…`, how the artifact is to be scored.
+
+    Raises ConfigError as `config.override` does.
+    """
+    return override(config, [a if a.startswith(("export.", "score.")) else f"export.{a}" for a in assignments])
 
 
 def check_name(name: str) -> None:
@@ -191,11 +204,12 @@ def fit_run(
         hessian = (hessians or {}).get(name)
         return quantize(name, weights, scheme, hessian=hessian, damping=config.export.damping)
 
+    text, calibration = with_text(config, dataset, calibration)
     found = fit(
         _once(state),
         room,
         evaluator(config, dataset, tokens),
-        lambda encoded: len(artifact_bytes(header, encoded, codec)),
+        lambda encoded: len(artifact_bytes(header, encoded, codec, text)),
         round_tensor=round_tensor,
         hessians=hessians,
         ladder=ladder,
@@ -204,7 +218,7 @@ def fit_run(
     name = f"fit-{room}"
     seconds = time.perf_counter() - started  # all of it learns from training text
     calibration = replace(calibration, calibration_seconds=seconds)
-    facts = replace(write_export(run, config, dataset, found.encoded, name, codec, calibration), cap=room)
+    facts = replace(write_export(run, config, dataset, found.encoded, name, codec, calibration, text), cap=room)
     _tell(run, told(facts, name), listen)
     details = FitFacts(
         cap=room,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from niblick.artifact.container import Artifact, read_artifact
+from niblick.artifact.packed_text import PackedText
 from niblick.config.run_config import model_config
 from niblick.data.dataset import Dataset
 from niblick.errors import ArtifactError, ConfigError
 from niblick.model.lm import LM
 from niblick.model.model_config import ModelConfig
 from niblick.train.checkpoint import load_weights
+
+if TYPE_CHECKING:
+    from niblick.score.known_text import KnownText
 
 
 def build_model(config: ModelConfig, seed: int) -> LM:
@@ -35,6 +40,15 @@ def load_artifact(path: Path) -> tuple[LM, Artifact]:
     model = build_model(config, seed=0)
     load_weights(model, artifact.state_dict(), path)
     return model, artifact
+
+
+def known_text(text: PackedText | None, vocab_size: int) -> KnownText | None:
+    """Return an artifact's text for a sidecar to read, None where it holds none."""
+    if text is None:
+        return None
+    from niblick.score.known_text import KnownText  # which compiles: only where it is used
+
+    return KnownText(text, vocab_size)
 
 
 def expect_tokenizer(artifact: Artifact, dataset: Dataset, path: Path) -> None:

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import torch
 
-from niblick.artifact.container import write_artifact
+from niblick.artifact.container import artifact_bytes, write_artifact
 from niblick.artifact.dequantize import EncodedTensor
+from niblick.artifact.packed_text import PackedText
 from niblick.bundle import make_script
+from niblick.challenge.rules import CAP_BYTES
 from niblick.config.run_config import (
     RunConfig,
     reads_another_file,
     to_dict,
 )
 from niblick.data.dataset import Dataset
-from niblick.errors import NiblickError
+from niblick.errors import ConfigError, NiblickError
 from niblick.facts.events import Emit, Export, Trouble
 from niblick.facts.reading import merged, plain, read, read_file, write_file
 from niblick.facts.result import Calibration, Clocks, ExportFacts
@@ -30,6 +32,7 @@ from niblick.pack.permute import permuted
 from niblick.pack.quantize import pack
 from niblick.run.directory import Run
 from niblick.run.loading import build_model
+from niblick.run.prepared import expect_reader
 from niblick.train.checkpoint import read_metadata, read_tensors
 from niblick.train.precision import autocast, pick_device
 
@@ -41,8 +44,9 @@ def export(run: Run, config: RunConfig, dataset: Dataset, emit: Emit, name: str 
     started = time.perf_counter()
     tensors, _ = read_tensors(run.weights)
     encoded, calibration = packed(config, tensors, dataset)
+    text, calibration = with_text(config, dataset, calibration)
     name = name or config.export.name
-    facts = write_export(run, config, dataset, encoded, name, config.export.codec, calibration)
+    facts = write_export(run, config, dataset, encoded, name, config.export.codec, calibration, text)
     facts = replace(facts, export_seconds=time.perf_counter() - started)
     emit(told(facts, name))
     if why := facts.code_not_weighed:
@@ -75,18 +79,61 @@ def write_export(
     name: str,
     codec: str,
     calibration: Calibration,
+    text: PackedText | None = None,
 ) -> ExportFacts:
     """Write tensors as the artifact `name` of a run, and export.json beside it. Returns what that says.
 
-    These are what `weighed` says, and the facts about its `calibration`, whose seconds count as training.
+    These are what `weighed` says, and the facts about its `calibration`, whose seconds count as training. Raises
+    ConfigError, before anything is written, for a text that does not fit under the cap.
     """
     header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
+    size = len(artifact_bytes(header, encoded, codec, text))
+    sizes = weighed(size, config, run.recipe if run.recipe.is_file() else None)
+    if text is not None:
+        expect_room(text, size, sizes.code_bytes or 0)
     path = run.artifact(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    size = write_artifact(path, header, encoded, codec)
-    facts = merged(ExportFacts, weighed(size, config, run.recipe if run.recipe.is_file() else None), calibration)
+    write_artifact(path, header, encoded, codec, text)
+    facts = merged(ExportFacts, sizes, calibration)
     write_file(path.with_name("export.json"), replace(facts, export=to_dict(config.export)))
     return facts
+
+
+def expect_room(text: PackedText, artifact: int, code: int) -> None:
+    """Raise ConfigError if an artifact of so many bytes, with its text, and its code are over the cap."""
+    room = CAP_BYTES - code - artifact + len(text.data)
+    if len(text.data) > room:
+        fits = max(0, int(0.95 * text.bytes * room / len(text.data)))
+        advice = f"export.text={fits} should fit" if fits else "there is no room for any"
+        raise ConfigError(
+            f"{text.bytes:,} bytes of text pack into {len(text.data):,}, and weights and code leave {max(0, room):,} "
+            f"of the cap of {CAP_BYTES:,}: {advice} (`niblick export RUN text=N` packs a trained run anew)"
+        )
+
+
+def packed_text(config: RunConfig, dataset: Dataset) -> PackedText | None:
+    """Return the text that `config.export` wants in the artifact, None where it wants none.
+
+    Raises ConfigError if no sidecar would read it.
+    """
+    if not config.export.text:
+        return None
+    from niblick.pack.chosen_text import chosen_text  # which compile: only where they are used
+    from niblick.score.known_text import pack_text
+
+    expect_reader(config)
+    tokens_N, count, documents = chosen_text(dataset.train, dataset.tokenizer, config.export.text)
+    return pack_text(tokens_N, config.model.vocab_size, config.score.sidecar, count, documents)
+
+
+def with_text(config: RunConfig, dataset: Dataset, calibration: Calibration) -> tuple[PackedText | None, Calibration]:
+    """Return what `packed_text` does, and the calibration with what it took: it is training text, too."""
+    started = time.perf_counter()
+    text = packed_text(config, dataset)
+    if text is None:
+        return None, calibration
+    seconds = (calibration.calibration_seconds or 0.0) + time.perf_counter() - started
+    return text, replace(calibration, calibration_seconds=seconds, text_bytes=text.bytes, packed_text=len(text.data))
 
 
 def exported(run: Run, name: str) -> ExportFacts | None:

@@ -50,6 +50,7 @@ def prepare(
     small model is in it already. Raises a NiblickError if config, track, data and ranks do not fit.
     """
     check_track(config.track, dotted(to_dict(config)))
+    expect_reader(config)
     dataset = open_data(config, tokenizer)
     device = pick_device(config.train.device)
     ranks.expect_device(device)
@@ -63,6 +64,21 @@ def prepare(
     with torch.device("meta"):
         compression_aware(LM(config.model), config)
     return Prepared(config, dataset, text, holdout, device, guide)
+
+
+def expect_reader(config: RunConfig) -> None:
+    """Raise ConfigError for a text in the artifact that no sidecar would read."""
+    sidecar = config.score.sidecar
+    if config.export.text and not sidecar.name:
+        raise ConfigError(
+            f"export.text={config.export.text} is for a sidecar to read before it scores, and there is none: set "
+            "score.sidecar.name=mixture"
+        )
+    if config.export.text and sidecar.reset == "document":
+        raise ConfigError(
+            "score.sidecar.reset=document forgets the text of export.text with the first document: set "
+            "score.sidecar.reset=carry"
+        )
 
 
 def parameters(model: LM) -> int:

@@ -14,6 +14,7 @@ from niblick.config.run_config import (
 )
 from niblick.data.shards import file_hash
 from niblick.data.tokenizers import BYTE_TOKENIZERS
+from niblick.errors import ConfigError
 from niblick.facts.events import Import
 from niblick.facts.reading import merged, write_file
 from niblick.facts.result import ImportResult, Source
@@ -36,6 +37,11 @@ def import_published(path: Path, config: RunConfig, runs: Path, *, recipe: Path 
     """
     if config.train.dtype == "auto":
         config = in_dtype(config, "bfloat16")  # as it was trained
+    if config.export.text:
+        raise ConfigError(
+            f"export.text={config.export.text} is for runs of one's own data: import first, then "
+            "`niblick export RUN text=N score.sidecar.name=mixture`"
+        )
     tokenizer = tokenizer_spec(config)
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in LM(config.model).state_dict().items()}

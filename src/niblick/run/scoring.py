@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from niblick.artifact.container import Artifact
 from niblick.challenge.tracks import WHOLE, legality
@@ -32,7 +33,7 @@ from niblick.files import parse_json
 from niblick.model.lm import LM
 from niblick.pack.export_config import ExportConfig
 from niblick.run.directory import Run, machine
-from niblick.run.loading import build_model, expect_tokenizer, load_artifact
+from niblick.run.loading import build_model, expect_tokenizer, known_text, load_artifact
 from niblick.run.packing import clocks_of, exported, train_clock, weighed
 from niblick.run.prepared import config_of, in_dtype, scored_slice
 from niblick.score.accounting import text_facts
@@ -44,6 +45,9 @@ from niblick.score.ttt import score_first
 from niblick.train.checkpoint import Progress, load_weights, read_tensors
 from niblick.train.precision import autocast, pick_device
 from niblick.train.telling import moment
+
+if TYPE_CHECKING:
+    from niblick.score.known_text import KnownText
 
 Inspect = Callable[[LM, Dataset, ScoreConfig, str], Observe]
 """Called with what is about to be scored, and in which dtype; returns what is then told the costs."""
@@ -84,12 +88,14 @@ def score_model(
     observe: Observe | None = None,
     sidecar: Sidecar | None = None,
     progress: ReportProgress | None = None,
+    text: KnownText | None = None,
 ) -> Score:
     """Score a model on the whole validation split of a dataset. Raises what `score_split` raises."""
     device = next(model.parameters()).device
+    val, tokenizer = dataset.val, dataset.tokenizer
     with autocast(device, dtype):
         return score_split(
-            model, dataset.val, dataset.tokenizer, config, observe=observe, sidecar=sidecar, progress=progress
+            model, val, tokenizer, config, observe=observe, sidecar=sidecar, progress=progress, text=text
         )
 
 
@@ -106,6 +112,8 @@ class Opened:
     sliced: bool
     config: ScoreConfig
     dtype: str
+    text: KnownText | None
+    """What its sidecar reads before it scores."""
 
 
 def open_artifact(path: Path, data: str, run: Run | None = None, overrides: Iterable[str] = ()) -> Opened:
@@ -121,8 +129,9 @@ def open_artifact(path: Path, data: str, run: Run | None = None, overrides: Iter
     whole, dataset = dataset.val, scored_slice(dataset, config)
     if config.ttt.optimizer:
         refuse_known_text(dataset, artifact.config.get("train_text_hash"))
+    text = known_text(artifact.text, model.config.vocab_size) if config.sidecar.name else None
     model = model.to(pick_device("auto"))
-    return Opened(path, run, artifact, model, dataset, dataset.val is not whole, config, dtype)
+    return Opened(path, run, artifact, model, dataset, dataset.val is not whole, config, dtype, text)
 
 
 def score_artifact(
@@ -147,7 +156,7 @@ def score_artifact(
     looking = time.perf_counter()
     observe = inspect(model, dataset, config, dtype) if inspect else None
     looking = time.perf_counter() - looking  # is no part of scoring
-    score = score_model(model, dataset, config, dtype, observe=observe, progress=progress)
+    score = score_model(model, dataset, config, dtype, observe=observe, progress=progress, text=opened.text)
     record = score_record(opened, score, time.perf_counter() - started - looking)
     if run and keep:
         if dataset.val.index is not None and score.document_nats is not None:

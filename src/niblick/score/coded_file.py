@@ -17,8 +17,8 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,8 +28,11 @@ from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ArtifactError, ConfigError, DataError
 from niblick.files import parse_json
 from niblick.model.lm import LM
-from niblick.score.coding import CHECK_BYTES, Block, Differs, Layout, Report, Tokens, decode, encode
-from niblick.score.score_config import ScoreConfig
+from niblick.score.coding import CHECK_BYTES, Block, Differs, Layout, Report, Tokens, decode, encode, refuse_unprovable
+from niblick.score.score_config import ScoreConfig, SidecarConfig
+
+if TYPE_CHECKING:
+    from niblick.score.known_text import KnownText
 
 MAGIC = b"niblick text 1\n"
 MAX_HEAD = 64 << 20
@@ -44,6 +47,8 @@ class Model:
     tokenizer: Tokenizer
     name: str
     sha256: str
+    text: KnownText | None = None
+    """What its mixture reads before it codes."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ def compress(data: bytes, model: Model, config: ScoreConfig, report: Report | No
     head = {
         "model": {"name": model.name, "sha256": model.sha256},
         "scorer": {"scorer": config.scorer, "seq_len": config.seq_len, "stride": config.stride}
-        | {"capacity": config.capacity},
+        | {"capacity": config.capacity}
+        | ({"sidecar": asdict(config.sidecar)} if config.sidecar.name else {}),
         "tokens": len(tokens),
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -80,7 +86,7 @@ def compress(data: bytes, model: Model, config: ScoreConfig, report: Report | No
     out = bytearray(MAGIC + len(coded).to_bytes(4, "little") + coded)
     out += hashlib.sha256(out).digest()
     payload = blocks = 0
-    for block in encode(model.lm, tokens, _layout(head, config, model.tokenizer), report):
+    for block in encode(model.lm, tokens, _layout(head, config, model.tokenizer), report, model.text):
         record = len(block.data).to_bytes(4, "little") + block.check + block.data
         out += record + hashlib.sha256(record).digest()[:CHECK_BYTES]
         payload, blocks = payload + len(block.data), blocks + 1
@@ -96,7 +102,7 @@ def decompress(stream: bytes, model: Model, report: Report | None = None) -> byt
             f"the stream was written with the model {named['name']} (SHA-256 {named['sha256'][:16]}…), and this is "
             f"{model.name} ({model.sha256[:16]}…): give --model that one"
         )
-    layout = _layout(head, ScoreConfig(**head["scorer"]), model.tokenizer)
+    layout = _layout(head, _scorer(head), model.tokenizer)
     blocks = list(_read_blocks(stream, at))
     room = layout.room(len(blocks), sum(len(block.data) for block in blocks))
     if layout.tokens > room:
@@ -106,7 +112,7 @@ def decompress(stream: bytes, model: Model, report: Report | None = None) -> byt
     before = torch.get_num_threads()
     torch.set_num_threads(head["machine"]["threads"])  # sums may be split by threads
     try:
-        tokens = decode(model.lm, iter(blocks), layout, report)
+        tokens = decode(model.lm, iter(blocks), layout, report, model.text)
         data = _to_bytes(tokens[1:], base64.b64decode(head["patch"]), model.tokenizer)
     except Differs as error:
         raise _other_machine(f"block {error.block} of {len(blocks)}", head) from error
@@ -147,6 +153,12 @@ def _layout(head: dict[str, Any], config: ScoreConfig, tokenizer: Tokenizer) -> 
     return Layout(head["tokens"], np.zeros(1, np.int64), config, tokenizer.bos_id, tokenizer.vocab_size)
 
 
+def _scorer(head: dict[str, Any]) -> ScoreConfig:
+    """The way of scoring that a head names."""
+    settings = dict(head["scorer"])
+    return ScoreConfig(**settings | {"sidecar": SidecarConfig(**settings.get("sidecar", {}))})
+
+
 def _machine() -> dict[str, str]:
     return {"torch": torch.__version__, "platform": f"{platform.system()} {platform.machine()}"}
 
@@ -173,7 +185,7 @@ def _read_head(stream: bytes) -> tuple[dict[str, Any], int]:
 
 def _check_head(head: dict[str, Any]) -> None:
     """Raise ValueError, KeyError, TypeError or ConfigError for a head that `compress` does not write."""
-    ScoreConfig(**head["scorer"])
+    refuse_unprovable(_scorer(head))
     tokens, count, threads = head["tokens"], head["bytes"], head["machine"]["threads"]
     if not all(type(value) is int for value in (tokens, count, threads, head["scorer"]["seq_len"])):
         raise ValueError("counts are integers")

@@ -10,6 +10,9 @@ of all lanes in turn. What a lane's first window reads first, no other lane has 
 document, that one token is coded by itself, at log₂ V bits, which is all that proving costs beyond the score:
 `Layout.opening_bits`.
 
+Where a mixture reads along (`mixed_coding`), it has to have read all before, so nothing goes side by side: a block is
+one lane, which opens with what was decoded last.
+
 Encoder and decoder must come to the same probabilities, so both read the same tokens in batches of the same shapes in
 the same order, in float32 on the CPU, and what the coder sees is integers that sum to 2**24. A machine that rounds
 otherwise would decode nonsense: the check of every block tells.
@@ -24,7 +27,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +42,15 @@ from niblick.score.plan import Integers, Windows, cut
 from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import room_for_chunks
 
+if TYPE_CHECKING:
+    from niblick.score.known_text import KnownText
+    from niblick.score.mixed_coding import Along
+
 LANE = 1024
 """Targets of a lane, at least: the more, the fewer tokens are coded to open lanes, the fewer lanes go side by side."""
+
+MIXED_LANE = 1 << 16
+"""The same where a mixture reads along: a block is then one lane, and costs the bytes that end it."""
 
 MAX_LANES = 256
 """Lanes of a block, at most; fewer where the vocabulary is large."""
@@ -89,7 +99,9 @@ class Layout:
         begin_D = self.opened_D()
         count_D = np.diff(begin_D, append=self.tokens - 1)
         windows = cut(begin_D[count_D > 0], count_D[count_D > 0], self.config.seq_len, self.config.step)
-        lanes = list(_lanes(windows, begin_D, self.config.seq_len))
+        if self.config.sidecar.name:  # which reads in the order of the stream, so that nothing goes side by side
+            begin_D = begin_D[:0]
+        lanes = list(_lanes(windows, begin_D, self.depth))
         return [lanes[at : at + self.most_lanes] for at in range(0, len(lanes), self.most_lanes)]
 
     def room(self, blocks: int, payload: int) -> int:
@@ -97,16 +109,23 @@ class Layout:
 
         A lane has no more windows than `_lanes` gives it, and no token costs less than the likeliest one can.
         """
-        least = -math.log2(1 - (self.vocab_size - 1) / 2**PRECISION)
+        dearest = 1 / 2**16 if self.config.sidecar.name else (self.vocab_size - 1) / 2**PRECISION
+        least = -math.log2(1 - dearest)
         most = 1 + int(8 * (payload + 8 * blocks) / least)
         if self.config.step == self.config.seq_len:
-            depth = max(1, -(-LANE // self.config.seq_len))
-            most = min(most, 1 + blocks * self.most_lanes * depth * self.config.seq_len)
+            most = min(most, 1 + blocks * self.most_lanes * self.depth * self.config.seq_len)
         return most
+
+    @property
+    def depth(self) -> int:
+        """Windows of a lane."""
+        return -(-(MIXED_LANE if self.config.sidecar.name else LANE) // self.config.seq_len)
 
     @property
     def most_lanes(self) -> int:
         """Lanes of a block, at most."""
+        if self.config.sidecar.name:
+            return 1
         return max(1, min(MAX_LANES, _LANE_LOGITS // self.vocab_size))
 
     def opened_D(self) -> Integers:
@@ -130,15 +149,18 @@ def refuse_unprovable(config: ScoreConfig) -> None:
         reason = f"score.scorer={config.scorer} reads every token many times; score.scorer=contiguous or document is"
     elif config.ttt.optimizer:
         reason = "with score.ttt the model changes while it scores; without it, it is"
-    elif config.sidecar.name:
-        reason = "with score.sidecar the probabilities are not the model's alone; without it, they are"
+    elif config.sidecar.name not in ("", "mixture"):
+        reason = (
+            f"with score.sidecar.name={config.sidecar.name} the probabilities are not the model's alone; without a "
+        )
+        reason += "sidecar they are, and with mixture it is"
     if reason:
         raise ConfigError(f"this score is not provable by decoding: {reason}")
 
 
-def _lanes(windows: Windows, begin_D: Integers, seq_len: int) -> Iterator[Windows]:
-    """Cut windows into lanes of about LANE targets; where windows overlap, a lane is a whole document."""
-    depth, begin = max(1, -(-LANE // seq_len)), 0
+def _lanes(windows: Windows, begin_D: Integers, depth: int) -> Iterator[Windows]:
+    """Cut windows into lanes of `depth`; where they overlap, a lane is a whole document."""
+    begin = 0
     may_open_N = windows.first_N == 0
     must_open_N = np.isin(windows.start_N, begin_D)
     for n in range(1, len(windows.start_N)):
@@ -148,8 +170,10 @@ def _lanes(windows: Windows, begin_D: Integers, seq_len: int) -> Iterator[Window
     yield windows.part(begin, len(windows.start_N))
 
 
-def encode(model: LM, tokens: Tokens, layout: Layout, report: Report | None = None) -> Iterator[Block]:
-    """Code `tokens`, whose first is known to the decoder (BOS), block by block.
+def encode(
+    model: LM, tokens: Tokens, layout: Layout, report: Report | None = None, text: KnownText | None = None
+) -> Iterator[Block]:
+    """Code `tokens`, whose first is known to the decoder (BOS), block by block; a mixture may know a text before.
 
     Raises ConfigError if a document does not begin with BOS or a token is outside the vocabulary.
     """
@@ -157,26 +181,40 @@ def encode(model: LM, tokens: Tokens, layout: Layout, report: Report | None = No
         raise ConfigError(f"token {int(tokens.max())} is outside the vocabulary of {layout.vocab_size}")
     if len(tokens) and not (tokens[layout.opened_D()] == layout.bos_id).all():
         raise ConfigError(f"every document must begin with BOS ({layout.bos_id}) to be coded")
-    for lanes, coder in _work(model, layout, report, _Writer):
+    along = _along(layout, text)
+    for lanes, coder in _work(model, layout, report, along.writer if along else _Writer):
         _code(model, lanes, coder, tokens, layout)
         yield Block(coder.data(), _check(lanes, tokens))
 
 
-def decode(model: LM, blocks: Iterator[Block], layout: Layout, report: Report | None = None) -> Tokens:
+def decode(
+    model: LM, blocks: Iterator[Block], layout: Layout, report: Report | None = None, text: KnownText | None = None
+) -> Tokens:
     """Return the tokens that `encode` was given. Raises ArtifactError where they are not: see `Differs`."""
     tokens = np.zeros(layout.tokens, np.uint16)
     opened_D = layout.opened_D()
     tokens[opened_D[opened_D < layout.tokens]] = layout.bos_id
-    taken = iter(blocks)
+    taken, checks, along = iter(blocks), [], _along(layout, text)
 
-    def reader() -> _Reader:
-        return _Reader(next(taken))
+    def reader() -> Any:
+        block = next(taken)
+        checks.append(block.check)
+        return along.reader(block.data) if along else _Reader(block.data)
 
     for number, (lanes, coder) in enumerate(_work(model, layout, report, reader)):
         _code(model, lanes, coder, tokens, layout)
-        if _check(lanes, tokens) != coder.block.check:
+        if _check(lanes, tokens) != checks[number]:
             raise Differs(number)
     return tokens
+
+
+def _along(layout: Layout, text: KnownText | None) -> Along | None:
+    """What codes where a mixture reads along."""
+    if not layout.config.sidecar.name:
+        return None
+    from niblick.score.mixed_coding import Along  # which compiles: only where it is used
+
+    return Along(layout.config.sidecar, layout.vocab_size, layout.bos_id, text)
 
 
 class Differs(ArtifactError):
@@ -195,7 +233,11 @@ class _Writer:
     def __init__(self) -> None:
         self._coder = stream.queue.RangeEncoder()
 
-    def code(self, tables_RV: npt.NDArray[np.int64], known_R: Tokens) -> Tokens:
+    def code(self, logits_RV: torch.Tensor, known_R: Tokens) -> Tokens:
+        """Write tokens under a model's distributions, and return them."""
+        return self.code_under(_tables(logits_RV), known_R)
+
+    def code_under(self, tables_RV: npt.NDArray[np.int64], known_R: Tokens) -> Tokens:
         """Write tokens under integer frequencies, and return them."""
         self._coder.encode(known_R.astype(np.int32), _FAMILY, coder_weights(tables_RV))
         return known_R
@@ -208,12 +250,15 @@ class _Writer:
 class _Reader:
     """Gives the tokens of a decoder."""
 
-    def __init__(self, block: Block) -> None:
-        self.block = block
-        words = block.data + bytes(-len(block.data) % 4)
+    def __init__(self, data: bytes) -> None:
+        words = data + bytes(-len(data) % 4)
         self._coder = stream.queue.RangeDecoder(np.frombuffer(words, ">u4").astype(np.uint32))
 
-    def code(self, tables_RV: npt.NDArray[np.int64], known_R: Tokens) -> Tokens:
+    def code(self, logits_RV: torch.Tensor, known_R: Tokens) -> Tokens:
+        """Read tokens under a model's distributions."""
+        return self.code_under(_tables(logits_RV), known_R)
+
+    def code_under(self, tables_RV: npt.NDArray[np.int64], known_R: Tokens) -> Tokens:
         """Read tokens. What no encoder writes gives some token or other: the block's check will tell."""
         try:
             return self._coder.decode(_FAMILY, coder_weights(tables_RV)).astype(np.uint16)
@@ -253,7 +298,7 @@ def _code(model: LM, lanes: list[Windows], coder: Any, tokens: Tokens, layout: L
     start_R = layout.opening(lanes)
     if len(start_R):
         even_1V = frequencies(np.ones((1, layout.vocab_size), np.int64))
-        tokens[start_R] = coder.code(even_1V.repeat(len(start_R), 0), tokens[start_R])
+        tokens[start_R] = coder.code_under(even_1V.repeat(len(start_R), 0), tokens[start_R])
     by_room = any(isinstance(level, Level) and level.config.divisor is not None for level in model.body.levels)
     for number in range(max(len(own.start_N) for own in lanes)):
         going = [own.part(number, number + 1) for own in lanes if number < len(own.start_N)]
@@ -278,8 +323,7 @@ def _code_windows(model: LM, windows: Windows, coder: Any, tokens: Tokens) -> No
         hidden_RD, _ = model.step_hidden(torch.from_numpy(read_R), state)
         if at >= first:
             targets_R = place_R + 1
-            tables_RV = _tables(model.head(hidden_RD)[:active])
-            tokens[targets_R] = coder.code(tables_RV, tokens[targets_R])
+            tokens[targets_R] = coder.code(model.head(hidden_RD)[:active], tokens[targets_R])
 
 
 def _tables(logits_RV: torch.Tensor) -> npt.NDArray[np.int64]:

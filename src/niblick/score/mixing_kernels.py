@@ -111,6 +111,8 @@ PLACE, WORD, WORD1, WORD2, WORD3, COLUMN, INDENT, FIRST, SHAPE, ABOVE, LINE, LIN
 """Places of `Mind.state`."""
 RATE, LEAST_RATE, DECAY, FINAL_RATE, STAGE_RATE, STAGE_SHARE, MAP_LIMIT, CONFIDENT = range(8)
 """Places of `Mind.knobs`."""
+LOW, HIGH, AT, CODE = range(4)
+"""Places of a coder's state: the numbers it still has, its place in the bytes, and what it has read of them."""
 INPUTS = 3
 """Of each context."""
 MODEL_INPUTS = 3
@@ -526,16 +528,15 @@ def split(low: int, high: int, p1: float) -> int:
 
 
 @compiled
-def write_bits(m: Mind, tokens_N: Array, out: Array) -> int:
-    """Write tokens to `out`, which is large enough; return how many bytes were written."""
-    low, high, at = 0, MASK, 0
-    none = m.mass_V[:0]
+def write_bits(m: Mind, p_NV: Array, tokens_N: Array, out: Array, coder: Array) -> None:
+    """Write tokens to `out`, which is large enough, from the coder's `AT` on. Without a model p_NV has no columns."""
+    low, high, at = coder[LOW], coder[HIGH], coder[AT]
     for i in range(len(tokens_N)):
-        token = tokens_N[i]
-        start_token(m, none)
+        token, p_V = tokens_N[i], p_NV[i]
+        start_token(m, p_V)
         node, within = 0, 1
         for depth in range(m.depth_V[token]):
-            middle = split(low, high, predict(m, none, node, depth, within))
+            middle = split(low, high, predict(m, p_V, node, depth, within))
             bit = m.path_VD[token, depth]
             if bit:
                 high = middle
@@ -548,24 +549,19 @@ def write_bits(m: Mind, tokens_N: Array, out: Array) -> int:
             node = m.right_V[node] if bit else m.left_V[node]
             within = 1 if depth % 4 == 3 else 2 * within + bit
         end_token(m, token)
-    for _ in range(4):
-        out[at] = high >> 24
-        high, at = (high & 0xFFFFFF) << 8, at + 1
-    return at
+    coder[LOW], coder[HIGH], coder[AT] = low, high, at
 
 
 @compiled
-def read_bits(m: Mind, data: Array, tokens_N: Array) -> None:
+def read_bits(m: Mind, p_NV: Array, data: Array, tokens_N: Array, coder: Array) -> None:
     """Read as many tokens as `tokens_N` has room for; behind the end of `data` come zeros."""
-    low, high, at, code = 0, MASK, 0, 0
-    none = m.mass_V[:0]
-    for _ in range(4):
-        code, at = (code << 8) | (data[at] if at < len(data) else 0), at + 1
+    low, high, at, code = coder[LOW], coder[HIGH], coder[AT], coder[CODE]
     for i in range(len(tokens_N)):
-        start_token(m, none)
+        p_V = p_NV[i]
+        start_token(m, p_V)
         node, within, depth = 0, 1, 0
         while node >= 0:
-            middle = split(low, high, predict(m, none, node, depth, within))
+            middle = split(low, high, predict(m, p_V, node, depth, within))
             bit = 1 if code <= middle else 0
             if bit:
                 high = middle
@@ -580,6 +576,7 @@ def read_bits(m: Mind, data: Array, tokens_N: Array) -> None:
             depth += 1
         tokens_N[i] = ~node
         end_token(m, ~node)
+    coder[LOW], coder[HIGH], coder[AT], coder[CODE] = low, high, at, code
 
 
 COMPILED = hasattr(read, "py_func")

@@ -191,7 +191,7 @@ class Mixture:
     def __init__(self, vocab_size: int, setting: Setting = STRONG, memory: int = 128) -> None:
         if not 2 <= vocab_size <= 2**16:
             raise ConfigError(f"a mixture is for 2 to 65,536 tokens, not {vocab_size:,}")
-        self._vocab_size, self._tokens, self._seconds = vocab_size, 0, 0.0
+        self._vocab_size, self._setting, self._tokens, self._seconds = vocab_size, setting, 0, 0.0
         self.mind = new_mind(vocab_size, setting.fitted(vocab_size), memory)
 
     def reveal(self, token: int) -> None:
@@ -216,6 +216,11 @@ class Mixture:
         """Raise ConfigError if a token is outside of the vocabulary: the kernels do not look."""
         if len(tokens_N) and not 0 <= tokens_N.min() <= tokens_N.max() < self._vocab_size:
             raise ConfigError(f"a token is outside of the mixture's vocabulary of {self._vocab_size:,}")
+
+    def tell_speed(self, tokens: int) -> None:
+        """Without numba, say once how slow it is, before so many tokens are packed or unpacked: by reading a few."""
+        if not kernels.COMPILED and tokens > _WARN_AFTER:
+            Mixture(self._vocab_size, self._setting, 1).read(np.zeros(_WARN_AFTER, np.int64))
 
     def adjust(self, log_p_NV: Floats, tokens_N: Integers) -> Floats:
         """Return log q_N of the tokens: each from the model's row and the tokens before it alone."""

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,9 @@ from niblick.score import sidecars
 from niblick.score.plan import Batch, Windows, batches, document_starts, plan, read_batch
 from niblick.score.score_config import ScoreConfig
 from niblick.score.ttt import Adapter, Stretch
+
+if TYPE_CHECKING:
+    from niblick.score.known_text import KnownText
 
 KNIFE_EDGE = 1e-6
 """Router decisions closer than this to their threshold may turn with rounding."""
@@ -218,8 +221,9 @@ def score_split(
     observe: Observe | None = None,
     sidecar: Sidecar | None = None,
     progress: ReportProgress | None = None,
+    text: KnownText | None = None,
 ) -> Score:
-    """Score every target of the split once, with `sidecar` or the one that the config names.
+    """Score every target of the split once, with `sidecar` or the one that the config names, which may know a text.
 
     The challenge drops what is left after the last whole window; here it is scored too, as a shorter window.
     Runs under the caller's autocast, on the model's device, over all processes of torch.distributed where that is
@@ -229,7 +233,7 @@ def score_split(
     """
     rank, ranks = _ranks()
     if sidecar is None and config.sidecar.name:
-        sidecar = sidecars.Sidecar(config.sidecar, model.config.vocab_size, tokenizer.bos_id)
+        sidecar = sidecars.Sidecar(config.sidecar, model.config.vocab_size, tokenizer.bos_id, text)
     if sidecar is not None and ranks > 1:
         raise ConfigError(f"a sidecar reads the stream in order, and {ranks} processes do not: score in one process")
     adapter = None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from torch import Tensor
 from niblick.errors import ConfigError
 from niblick.score.ngram_mixture import Floats, Integers, NgramMixture, log_softmax
 from niblick.score.score_config import SIDECARS, SidecarConfig
+
+if TYPE_CHECKING:
+    from niblick.score.known_text import KnownText
 
 _PIECE = 2**18  # numbers in the rows worked on at once: 1008 positions of bytes
 
@@ -120,16 +123,29 @@ def register_sidecar(name: str, make: MakeAdjuster) -> None:
 
 
 class Sidecar:
-    """A sidecar on its way through one stream, which starts with BOS."""
+    """A sidecar on its way through one stream, which starts with BOS; it may know a text from before."""
 
-    def __init__(self, config: SidecarConfig, vocab_size: int, bos_id: int) -> None:
-        self.config, self.vocab_size, self.bos_id = config, vocab_size, bos_id
+    def __init__(self, config: SidecarConfig, vocab_size: int, bos_id: int, text: KnownText | None = None) -> None:
+        """Raises ConfigError for a text that would be forgotten with the first document."""
+        self.config, self.vocab_size, self.bos_id, self._text = config, vocab_size, bos_id, text
+        if text is not None and config.reset == "document":
+            raise ConfigError(
+                "score.sidecar.reset=document forgets the artifact's text with the first document: set "
+                "score.sidecar.reset=carry, or export without text"
+            )
         self._next = 1
-        self._start()
+        self._adjuster: Adjuster | None = None
 
-    def _start(self) -> None:
-        self._adjuster = ADJUSTERS[self.config.name](self.config, self.vocab_size, self.bos_id)
+    def _start(self) -> Adjuster:
+        """Make the adjuster, let it read the text it knows from before, and tell it the BOS."""
+        if self._text is not None and self.config.name == "mixture":
+            self._adjuster = self._text.mixture(self.config)
+        else:
+            self._adjuster = ADJUSTERS[self.config.name](self.config, self.vocab_size, self.bos_id)
+            for token in [] if self._text is None else self._text.tokens_N.tolist():
+                self._adjuster.reveal(token)
         self._adjuster.reveal(self.bos_id)
+        return self._adjuster
 
     def __call__(self, first: int, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
         """Return the log-probabilities (N,), nats, of the targets first…first+N−1 of the stream, and learn from them.
@@ -150,15 +166,16 @@ class Sidecar:
 
     def _adjust(self, log_p_NV: Floats, tokens_N: Integers) -> Floats:
         """Return log q of the tokens, forgetting at each BOS where that is asked for."""
+        adjuster = self._adjuster or self._start()  # not before: reading a text is a part of scoring
         ends = [len(tokens_N)]
         if self.config.reset == "document":
             ends = [*(np.flatnonzero(tokens_N == self.bos_id) + 1).tolist(), len(tokens_N)]
         log_q_N, start = np.empty(len(tokens_N)), 0
         for end in ends:
             if start < end:
-                log_q = self._adjuster.adjust(log_p_NV[start:end], tokens_N[start:end])
+                log_q = adjuster.adjust(log_p_NV[start:end], tokens_N[start:end])
                 log_q_N[start:end] = log_q if log_q.ndim == 1 else log_q[np.arange(end - start), tokens_N[start:end]]
             if end > start and self.config.reset == "document" and tokens_N[end - 1] == self.bos_id:
-                self._start()
+                adjuster = self._start()
             start = end
         return log_q_N

@@ -20,15 +20,15 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from niblick.artifact.container import artifact_bytes, parse_tensors
+from niblick.artifact.container import artifact_bytes, parse_tensors, parse_text
 from niblick.challenge import rules
 from niblick.config.run_config import RunConfig, to_dict, with_values
 from niblick.data.dataset import Dataset
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.errors import ConfigError, NiblickError
 from niblick.facts.events import Event, Export, Scored, Step, Stop, Validation
-from niblick.run.loading import build_model
-from niblick.run.packing import artifact_header, packed
+from niblick.run.loading import build_model, known_text
+from niblick.run.packing import artifact_header, packed, packed_text
 from niblick.run.prepared import Prepared, prepare
 from niblick.run.scoring import plain_score, score_model
 from niblick.run.training import fit
@@ -81,7 +81,8 @@ def train_and_pack(prepared: Prepared, log: Log, ranks: Ranks, out: Path) -> Non
         state = {name: tensor.detach().cpu() for name, tensor in trained.model.state_dict().items()}
         encoded, _ = packed(config, state, dataset)
         header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
-        data = artifact_bytes(header, encoded, config.export.codec)
+        text = packed_text(config, dataset) if config.export.text else None
+        data = artifact_bytes(header, encoded, config.export.codec, text)
         out.write_bytes(data)
         size, code = len(data), Path(sys.argv[0]).stat().st_size
         log(Export(name=config.export.name, artifact_bytes=size, code_bytes=code, total_bytes=size + code))
@@ -101,13 +102,16 @@ def evaluate(config: RunConfig, dataset: Dataset, log: Log, path: Path) -> None:
     """Score an artifact as it comes back out of its file."""
     started = time.perf_counter()
     model = build_model(config.model, seed=0)
-    encoded = parse_tensors(path.read_bytes())
+    data = path.read_bytes()
+    encoded, text = parse_tensors(data), None
+    if config.export.text:
+        text = known_text(parse_text(data), config.model.vocab_size)
     load_weights(model, {name: tensor.dequantize() for name, tensor in encoded.items()}, path)
     model = model.to(pick_device(config.train.device))
     if config.score.is_plain:
         score = plain_score(model, dataset, dataset.val, config)
     else:
-        found = score_model(model, dataset, config.score, config.train.dtype)
+        found = score_model(model, dataset, config.score, config.train.dtype, text=text)
         score = PlainScore(found.loss, found.bpb)
     seconds = time.perf_counter() - started
     log(Scored(name=config.export.name, loss=score.loss, bpb=score.bpb, seconds=seconds))

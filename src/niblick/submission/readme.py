@@ -121,6 +121,12 @@ def _bytes(found: Submission, facts: Written) -> str:
     code = f"code {facts.bytes_code:,}{packed}"
     total = f"{facts.bytes_total:,} of {rules.CAP_BYTES:,} ({share:.1%})"
     text = f"{total}: artifact {facts.bytes_model_int8_zlib:,}, {code}. The largest parts of the code: {modules}."
+    result = found.entries[0].result
+    if result.packed_text and result.text_bytes:
+        text += (
+            f" {result.packed_text:,} of the artifact are {result.text_bytes:,} bytes of training text, packed, which "
+        )
+        text += "the scorer's mixture reads before it scores."
     return f"## Bytes\n\n{text}"
 
 

@@ -1,0 +1,170 @@
+"""Training text in the artifact of a run: packed, counted, shown, read before scoring; refused where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from niblick import cli
+from niblick.artifact.container import read_artifact, write_artifact
+from niblick.data.prepare import prepare
+from niblick.errors import ConfigError
+from niblick.facts.reading import plain, read
+from niblick.facts.scores import ScoreRecord
+from niblick.run import exports, packing, pipeline
+from niblick.run.directory import Run
+from niblick.run.exports import export_run
+from niblick.score import mixing_kernels
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not mixing_kernels.COMPILED, reason="numba is not installed (pip install 'niblick[mix]')"),
+]
+TOY = [
+    *("model.width=16", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1", "train.device=cpu"),
+    *("train.seq_len=32", "train.batch_tokens=256", "train.micro_batch_tokens=256", "train.dtype=float32"),
+    *("schedule.steps=4", "schedule.max_seconds=null", "score.seq_len=64", "score.documents=1"),
+]
+MIXTURE = ["score.sidecar.name=mixture", "score.sidecar.mix=fast", "score.sidecar.memory=1"]
+
+
+def niblick(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Run a command line in this process; returns its exit code and what it said."""
+    before, sys.argv = sys.argv, ["niblick", *map(str, arguments)]
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.argv = before
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    prepare("pydocs", "byte260", folder / "data", max_docs=16, val_docs=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Run:
+    """A run whose artifact holds 9,000 bytes of its training text."""
+    from niblick.config.run_config import override
+    from niblick.recipes.presets import get_preset
+
+    overrides = [*TOY, *MIXTURE, "export.text=9000", f"data.path={folder / 'data'}"]
+    result = pipeline.run(override(get_preset("hnet-small"), overrides), folder / "runs", lambda event: None)
+    assert result is not None
+    return Run(Path(result.run))
+
+
+def test_it_is_counted_shown_and_read(run: Run, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run.result()
+    assert result and result.artifact == "int8-published-text+zlib"
+    path = run.artifact(result.artifact)
+    artifact = read_artifact(path)
+    assert artifact.text is not None and artifact.text.bytes == result.text_bytes == 9000
+    assert result.packed_text == len(artifact.text.data) < 4500
+    assert result.artifact_bytes == path.stat().st_size == artifact.bytes.file
+    assert result.calibration_seconds  # training text was looked at: it counts as training
+    code, out, _ = niblick(capsys, "show", path)
+    assert code == 0 and f"text {len(artifact.text.data):,}" in out
+    assert f"text: 9,000 bytes of {artifact.text.documents} training documents, packed by the mixture (fast, 1" in out
+    code, out, _ = niblick(capsys, "show", path, "--json")
+    assert json.loads(out)["text"]["bytes"] == 9000
+    without = export_run(run, ["text=0"], lambda event: None)
+    assert result.bpb < without.bpb - 0.1
+    assert without.artifact_bytes < result.artifact_bytes - len(artifact.text.data)
+    for sidecar, better in (("ngram", True), ("", False)):
+        settings = [f"score.sidecar.name={sidecar}", "--data", folder / "data", "--json"]
+        told = [
+            json.loads(niblick(capsys, "eval", f"{run.path}:{name}", *settings)[1])["bpb"]
+            for name in (result.artifact, without.artifact)
+        ]
+        assert (told[0] < told[1]) is better
+
+
+def test_a_run_that_goes_on_packs_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run.result()
+    assert result
+    monkeypatch.setattr(pipeline, "official_score", lambda run, name: read(ScoreRecord, plain(result)))
+    path = run.artifact(result.artifact)
+    before = path.read_bytes()
+    (run.path / "result.json").unlink()
+    path.unlink()
+    again = pipeline.resume(run, lambda event: None)
+    assert again is not None and again.text_bytes == result.text_bytes
+    assert path.read_bytes() == before
+
+
+def test_text_that_does_not_decode_is_one_sentence(
+    run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dataclasses import replace
+
+    artifact = read_artifact(run.artifact(run.artifact_names()[-1]))
+    if artifact.text is None:
+        artifact = read_artifact(run.artifact(run.artifact_names()[0]))
+    assert artifact.text is not None
+    spoilt = replace(artifact.text, data=artifact.text.data[:-9] + b"123456789")
+    write_artifact(tmp_path / "a.nib", artifact.config, artifact.encoded, artifact.codec, spoilt)
+    for verb in ("eval", "audit"):
+        code, _, err = niblick(capsys, verb, tmp_path / "a.nib", "--data", folder / "data")
+        assert code == 2 and "the artifact's text cannot be read: the packed text decodes to something else" in err
+        assert "Traceback" not in err
+
+
+def test_what_does_not_fit_is_refused_and_nothing_is_written(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = run.artifact_names()
+    result = run.result()
+    assert result and result.code_bytes and result.packed_text
+    room = 2000
+    cap = result.code_bytes + result.artifact_bytes - result.packed_text + room
+    monkeypatch.setattr(packing, "CAP_BYTES", cap)
+    with pytest.raises(
+        ConfigError, match=r"9,000 bytes of text pack into [\d,]+, and weights and code leave [\d,]+ of"
+    ):
+        export_run(run, ["text=9000"], lambda event: None, "large")
+    monkeypatch.setattr(packing, "CAP_BYTES", cap - room - 9000)
+    with pytest.raises(ConfigError, match=r"weights and code leave 0 of the cap of .*: there is no room for any"):
+        export_run(run, ["text=9000"], lambda event: None, "large")
+    assert run.artifact_names() == names
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["score.sidecar.name="], "for a sidecar to read before it scores, and there is none"),
+        (["score.sidecar.reset=document"], "score.sidecar.reset=document forgets the text of export.text"),
+        (["text=-1"], "export.text=-1 must be at least 0 bytes of text"),
+    ],
+)
+def test_text_that_nobody_would_read_is_refused(
+    run: Run, folder: Path, more: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = niblick(capsys, "export", run.path, "text=100", *more)
+    assert code == 2 and words in err
+    overrides = [m if "." in m else f"export.{m}" for m in ("export.text=100", *more)]
+    runs = folder / "refused"
+    code, _, err = niblick(
+        capsys, "train", "hnet-small", "--data", folder / "data", "--runs", runs, *TOY, *MIXTURE, *overrides
+    )
+    assert code == 2 and words in err and not runs.exists()
+
+
+def test_a_fit_leaves_room_for_the_text(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = 24_000
+    monkeypatch.setattr(exports, "_scored", lambda run, name, facts, listen: facts)
+    fitted: Any = exports.fit_run(run, lambda event: None, artifact=room, gptq=False, tokens=512, ladder=(1.0,))
+    artifact = read_artifact(run.artifact(f"fit-{room}"))
+    assert artifact.text is not None and artifact.text.bytes == 9000
+    assert fitted.result.artifact_bytes == artifact.bytes.file <= room
