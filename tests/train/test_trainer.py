@@ -142,7 +142,9 @@ def test_an_optimizer_of_one_s_own_resumes_exactly(tmp_path: Path) -> None:
 def test_optimizers_that_do_not_fit() -> None:
     register_optimizer("forgetful", lambda model, config: [torch.optim.Adam(list(model.parameters())[1:])])
     register_optimizer("greedy", lambda model, config: [torch.optim.Adam(model.parameters())] * 2)
-    for name, words in (("forgetful", "embed.weight not at all"), ("greedy", "embed.weight twice")):
+    register_optimizer("picky", lambda model, config: [torch.optim.SGD([p for p in model.parameters() if p.dim() > 2])])
+    cases = {"forgetful": "embed.weight not at all", "greedy": "embed.weight twice", "picky": "does not fit this model"}
+    for name, words in cases.items():
         with pytest.raises(ConfigError, match=words):
             Optimizers(tiny(), OptimConfig(name=name))
     with pytest.raises(ConfigError, match=r"unknown optim.name='muon\+adm' \(nearest: muon\+adam"):

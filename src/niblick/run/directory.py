@@ -37,6 +37,7 @@ from niblick.facts.events import Event
 from niblick.facts.reading import SCHEMA, plain
 from niblick.facts.result import ImportResult, Result, read_finished
 from niblick.facts.scores import Machine
+from niblick.facts.usable import newest
 from niblick.files import append_line, copy_recipe, imported_beside, locked, read_json, write_bytes, write_json
 from niblick.recipes.trust import trust
 
@@ -213,7 +214,7 @@ def is_run(name: str, folder: Path) -> bool:
 
 
 def open_run(name: str, folder: Path) -> Run:
-    """Find a run by path, by id inside `folder` (`quickstart-1`, `sweep/name-s1`), or as `latest`.
+    """Find a run by path, by id inside `folder` (`quickstart-1`, `sweep/name-s1`), or as `latest`, the newest usable.
 
     Raises ConfigError if there is none.
     """
@@ -221,8 +222,8 @@ def open_run(name: str, folder: Path) -> Run:
         if (path / "config.json").is_file():
             return Run(path)
     known = run_folders(folder)
-    if name == "latest" and known:
-        return Run(max(known, key=lambda p: (p / "config.json").stat().st_mtime_ns))
+    if name == "latest" and (usable := newest(known)):
+        return Run(usable)
     names = sorted(p.relative_to(folder).as_posix() for p in known)
     near = nearest(name, names) or f" (there: {', '.join(names[:8])}, …)"
     raise ConfigError(f"there is no run {name!r} in {folder}" + (near if names else ": `niblick train` makes one"))
