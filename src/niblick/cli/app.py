@@ -79,10 +79,12 @@ def resolve(target: str, overrides: list[str], env: str = "") -> tuple[Any, Path
 def unknown_target(target: str, runs: Path) -> ConfigError:
     """The error for a name that is neither preset nor run nor artifact."""
     from niblick.errors import nearest
+    from niblick.ledger.ledger import find_runs
     from niblick.recipes.presets import PRESETS
 
-    known = [*PRESETS, *(p.parent.name for p in runs.glob("*/config.json"))]
-    return ConfigError(f"there is no preset, run or artifact {target!r}{nearest(target, known)}")
+    near = nearest(target, [*PRESETS, *(id for _, id in find_runs(str(runs)))])
+    where = ": `niblick presets` and `niblick runs` list what there is"
+    return ConfigError(f"there is no preset, run or artifact {target!r}{near or where}")
 
 
 def print_config(config: Mapping[str, object]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from niblick.challenge.rules import Config
-from niblick.errors import ConfigError, DataError, nearest
+from niblick.errors import ConfigError, DataError, nearest, nearest_key
 from niblick.facts.usable import LIVE_SECONDS, newest
 from niblick.files import parse_json, read_json
 from niblick.ledger.rows import Row, failed_job, read_run, restored, stored
@@ -164,7 +164,7 @@ class Ledger:
             return [row for row in rows if row.id in found and found[row.id] == wanted]
         facts = [row.facts() for row in rows]
         if rows and key not in facts[0]:
-            raise ConfigError(f"no run has the key {key!r}{nearest(key, [*self._keys(), *facts[0]])}")
+            raise ConfigError(f"no run has the key {key!r}{nearest_key(key, [*self._keys(), *facts[0]])}")
         return [row for row, each in zip(rows, facts, strict=True) if each[key] == wanted]
 
     def _keys(self) -> list[str]:
