@@ -82,7 +82,7 @@ def unknown_target(target: str, runs: Path) -> ConfigError:
     from niblick.ledger.ledger import find_runs
     from niblick.recipes.presets import PRESETS
 
-    near = nearest(target, [*PRESETS, *(id for _, id in find_runs(str(runs)))])
+    near = nearest(target, [*PRESETS, *(id for _, id in find_runs(runs))])
     where = ": `niblick presets` and `niblick runs` list what there is"
     return ConfigError(f"there is no preset, run or artifact {target!r}{near or where}")
 

@@ -109,13 +109,21 @@ def compress(
         stream, sizes = code(original, coder, config, _progress(console, "coding"))
     write_bytes(out, stream)
     seconds = time.perf_counter() - started
-    facts = asdict(sizes) | {"out": str(out), "model": coder.name, "seconds": seconds}
+    facts = asdict(sizes) | {"overhead": sizes.overhead, "out": str(out), "model": coder.name, "seconds": seconds}
     facts["bits_per_byte"] = 8 * sizes.payload / sizes.original if sizes.original else None
     if json_:
         print_json(facts)
         return
-    rate = f", {facts['bits_per_byte']:.4f} bits per byte coded" if sizes.original else ""
-    print(f"{sizes.original:,} bytes became {sizes.total:,}{rate}, in {seconds:.1f} s")
+    rate = f", {facts['bits_per_byte']:.4f} bits per byte" if sizes.original else ""
+    patch = f", {sizes.patch:,} of what the tokenizer loses" if sizes.patch else ""
+    print(f"{sizes.original:,} bytes became {sizes.total:,}, in {seconds:.1f} s")
+    print(
+        f"model     {sizes.coded:,} bytes: {sizes.payload:,} of text{rate}{patch}, and {sizes.overhead:,} of overhead: "
+        "which model it was, and checks"
+    )
+    if sizes.method != "model":
+        how = "as it is" if sizes.method == "raw" else "deflated"
+        print(f"stored    {how}, since that is smaller: the overhead is the same for a longer text")
     print(f"back by   niblick decompress {out} -o FILE --model {model}")
 
 
