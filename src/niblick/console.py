@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.live import Live
@@ -112,6 +113,17 @@ class RunConsole:
         """Show how far a scorer is, and what it has found so far; or, without a score, how far something else is."""
         found = "" if bpb is None else f"  {bpb:.4f} BPB"
         self._line(f"{what} {share:4.0%}{found}  ETA {human_seconds(eta_seconds)}", share)
+
+    def counting(self, what: str) -> Callable[[int, int], None]:
+        """Return what shows how many of how many are done, and when the rest will be."""
+        started = time.monotonic()
+
+        def report(done: int, total: int) -> None:
+            eta = (time.monotonic() - started) * (total - done) / done if done else None
+            left = "" if eta is None else f"  ETA {human_seconds(eta)}"
+            self._line(f"{what} {done:,}/{total:,}{left}", done / max(1, total))
+
+        return report
 
     def preparing(self, what: str, count: int, size: int) -> None:
         """Show how far text has come on its way to shards: documents or files, and bytes."""

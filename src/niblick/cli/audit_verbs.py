@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -106,7 +106,7 @@ def compress(
     coder, config = open_model(model, runs, data)
     started = time.perf_counter()
     with RunConsole() as console:
-        stream, sizes = code(original, coder, config, _progress(console, "coding"))
+        stream, sizes = code(original, coder, config, console.counting("coding token"))
     write_bytes(out, stream)
     seconds = time.perf_counter() - started
     facts = asdict(sizes) | {"overhead": sizes.overhead, "out": str(out), "model": coder.name, "seconds": seconds}
@@ -148,7 +148,7 @@ def decompress(
     coder, _ = open_model(model, runs, data)
     started = time.perf_counter()
     with RunConsole() as console:
-        original = restore(stream, coder, _progress(console, "decoding"))
+        original = restore(stream, coder, console.counting("decoding token"))
     write_bytes(out, original)
     seconds = time.perf_counter() - started
     if json_:
@@ -164,15 +164,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _progress(console: Any, what: str) -> Any:
-    import time
-
-    started = time.perf_counter()
-
-    def report(done: int, total: int) -> None:
-        spent = time.perf_counter() - started
-        console.progress(what, done / total, None, spent * (total - done) / max(1, done))
-
-    return report

@@ -61,11 +61,12 @@ def sensitivity(
     if out and out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file: give a folder")
     with RunConsole() as console:
+        console.say(f"packing, then scoring {tokens:,} tokens of training text twice for each tensor")
         found = sensitivity_run(
             open_run(target, runs),
             assignments or [],
             tokens=tokens,
-            progress=lambda done, total: console.preparing("tensors", done, total),
+            progress=console.counting("tensor"),
         )
     facts = asdict(found) | {
         "tensors": [asdict(row) | {"per_kb": row.per_kb} for row in found.tensors],
@@ -126,6 +127,7 @@ def fit_(
             gptq=gptq,
             tokens=tokens,
             report=console.say,
+            progress=console.counting("tensor"),
         )
     if json_:
         print_json(plain(fitted.result) | plain(fitted.details))

@@ -76,13 +76,15 @@ def fit(
     hessians: Mapping[str, Tensor] | None = None,
     ladder: tuple[float, ...] = LADDER,
     report: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fit:
     """Return tensors whose artifact has at most `cap` bytes and at least 99.5% of them, at the least BPB found.
 
     `state` are float weights, tied ones once. If they fit as float32 they are kept so. `evaluate` should see text that
     is neither the validation split nor what the Hessians are of. `hessians` are those that `round_tensor` knows: with
     them each column has its own step, else a tensor has one. `ladder` are shares of the cap that the frontier shows
-    beside it. Raises ArtifactError if the cap is too small for anything.
+    beside it; `progress` hears how many tensors of how many are measured. Raises ArtifactError if the cap is too small
+    for anything.
     """
     plain = {name: quantize(name, tensor, Scheme("fp32")) for name, tensor in state.items()}
     if (size := measure(plain)) <= cap:
@@ -96,7 +98,7 @@ def fit(
             f"a cap of {cap:,} bytes is too small: the coarsest weights of this model take {least:,}; "
             "give more bytes or make the model smaller"
         )
-    probe = _probe(state, packer, evaluate, report)
+    probe = _probe(state, packer, evaluate, report, progress)
     frontier, best, chosen = [], math.inf, None
     for share in (*ladder, 1.0):
         target = int(share * cap)
@@ -128,13 +130,21 @@ def allocate(cost: Mapping[str, float], elements: Mapping[str, int], level: floa
 
 
 def _probe(
-    state: Mapping[str, Tensor], packer: _Packer, evaluate: Evaluate, report: Callable[[str], None]
+    state: Mapping[str, Tensor],
+    packer: _Packer,
+    evaluate: Evaluate,
+    report: Callable[[str], None],
+    progress: Callable[[int, int], None],
 ) -> dict[str, float]:
     """BPB that each tensor loses if only it has codes of `PROBE_BITS`."""
     full = {name: tensor.detach().float().cpu() for name, tensor in state.items()}
     base = evaluate(full)
     report(f"float weights: {base:.4f} BPB; measuring {len(packer.large)} tensors at {PROBE_BITS:g} bits")
-    return {n: evaluate(full | {n: packer.round(n, PROBE_BITS).dequantize()}) - base for n in packer.large}
+    lost = {}
+    for number, name in enumerate(packer.large):
+        progress(number, len(packer.large))
+        lost[name] = evaluate(full | {name: packer.round(name, PROBE_BITS).dequantize()}) - base
+    return lost
 
 
 @dataclass

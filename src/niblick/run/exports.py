@@ -25,7 +25,7 @@ from niblick.config.run_config import RunConfig, override
 from niblick.data.dataset import Dataset
 from niblick.data.tokenizers import BYTE_TOKENIZERS
 from niblick.errors import ConfigError
-from niblick.facts.events import Emit, Event
+from niblick.facts.events import Emit, Event, Trouble
 from niblick.facts.reading import write_file
 from niblick.facts.record import Record
 from niblick.facts.result import Calibration, ExportFacts, Result
@@ -37,7 +37,17 @@ from niblick.pack.schemes import Scheme
 from niblick.pack.sensitivity import Evaluate, Sensitivities, sensitivities
 from niblick.run.directory import Run
 from niblick.run.loading import build_model
-from niblick.run.packing import artifact_header, calibrated, closure_bytes, export, packed, told, weighed, write_export
+from niblick.run.packing import (
+    artifact_header,
+    calibrated,
+    closure_bytes,
+    export,
+    packed,
+    smaller_by_zlib,
+    told,
+    weighed,
+    write_export,
+)
 from niblick.run.prepared import config_of, open_data
 from niblick.run.scoring import official_score, result_of, scored
 from niblick.train.checkpoint import read_tensors
@@ -165,6 +175,7 @@ def fit_run(
     tokens: int = MEASURE_TOKENS,
     ladder: tuple[float, ...] = LADDER,
     report: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
     """Find the best weights for a cap on code and artifact together, or on the `artifact` alone, and score them.
 
@@ -185,6 +196,7 @@ def fit_run(
     hessians: Hessians | None = None
     calibration = Calibration()
     if gptq:
+        report(f"calibrating on {config.export.calibration_tokens:,} tokens of training text")
         hessians, calibration = calibrated(config, state, dataset)
 
     def round_tensor(name: str, weights: Tensor, scheme: Scheme) -> EncodedTensor:
@@ -200,12 +212,15 @@ def fit_run(
         hessians=hessians,
         ladder=ladder,
         report=report,
+        progress=progress,
     )
     name = f"fit-{room}"
     seconds = time.perf_counter() - started  # all of it learns from training text
     calibration = replace(calibration, calibration_seconds=seconds)
     facts = replace(write_export(run, config, dataset, found.encoded, name, codec, calibration), cap=room)
     _tell(run, told(facts, name), listen)
+    if why := smaller_by_zlib(found.encoded, codec):
+        _tell(run, Trouble(kind="codec", message=why), listen)
     details = FitFacts(
         cap=room,
         codec=codec,

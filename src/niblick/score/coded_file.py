@@ -3,7 +3,8 @@
     magic, length of the head (4 bytes), head (JSON), SHA-256 of all that
     for each block: length (4 bytes), check of its tokens, data, and the first bytes of the SHA-256 of these three
 
-What no model makes smaller is stored: magic, SHA-256 of the rest, `r` (as it is) or `z` (deflate), length (8 bytes), data.
+What no model makes smaller is stored: magic, SHA-256 of the rest, `r` (as it is) or `z` (deflate), length (8 bytes),
+data.
 
 A text becomes one document of tokens. What the tokenizer loses (newlines, bytes that are no UTF-8) comes with it as a
 patch. The head names the model by the SHA-256 of its artifact; nothing else can read the stream. Every byte is under a

@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,16 @@ class Speed:
     artifact_bytes: int
 
 
-def estimate(sweep: Sweep, runs: Path, workers: int | None = None) -> Estimate:
-    """Return what the sweep will take, by point and in all. Raises what `Sweep.check` raises."""
+def estimate(
+    sweep: Sweep,
+    runs: Path,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Estimate:
+    """Return what the sweep will take, by point and in all. Raises what `Sweep.check` raises.
+
+    `progress` hears how many points of how many are timed.
+    """
     from niblick.sweeps.executors import LocalPool
 
     members = sweep.check()
@@ -56,7 +65,9 @@ def estimate(sweep: Sweep, runs: Path, workers: int | None = None) -> Estimate:
     try:
         start, speeds, points = _process_seconds(), {}, []
         source = len(source_snapshot(None))
-        for point in dict.fromkeys(member.point.name for member in members):
+        names = list(dict.fromkeys(member.point.name for member in members))
+        for number, point in enumerate(names):
+            progress(number, len(names))
             those = [member for member in members if member.point.name == point]
             shape = repr((those[0].config.model, those[0].config.train, those[0].config.score, those[0].config.data))
             if shape not in speeds:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-
 from niblick.data.loader import Batches
 from niblick.errors import TrainingError
 from niblick.facts.events import Average, Emit, Reserve, Resume, Rollback, Rounding, Step, Trouble, Validation
