@@ -11,7 +11,7 @@ from niblick.artifact.container import artifact_bytes
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ArtifactError
 from niblick.pack.export_config import ExportConfig
-from niblick.pack.fit import FULL, allocate, fit
+from niblick.pack.fit import FULL, Telling, allocate, fit
 from niblick.pack.quantize import pack
 from niblick.pack.sensitivity import sensitivities
 
@@ -36,7 +36,7 @@ def measure(encoded: Mapping[str, EncodedTensor]) -> int:
 @pytest.mark.parametrize("cap", [10_000, 30_000, 90_000])
 def test_the_cap_is_filled_and_bits_go_where_they_matter(cap: int) -> None:
     heard: list[tuple[int, int]] = []
-    found = fit(weights(), cap, loss, measure, progress=lambda done, total: heard.append((done, total)))
+    found = fit(weights(), cap, loss, measure, told=Telling(count=lambda done, total: heard.append((done, total))))
     assert heard == [(n, len(found.probe)) for n in range(len(found.probe))]
     assert FULL * cap <= found.bytes <= cap
     assert found.bytes == measure(found.encoded)

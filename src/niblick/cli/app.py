@@ -25,6 +25,50 @@ app = typer.Typer(
     help="The laboratory for small language models under a byte cap, and for learned tokenization.\n\n"
     "Try `niblick quickstart`: it trains, packs and scores a small byte-level H-Net in under five minutes.",
 )
+
+
+def _print_version(asked: bool) -> None:
+    """Print what a report of a bug needs, and end; torch is not imported for it."""
+    import importlib.metadata
+    import platform
+
+    import niblick
+
+    if not asked:
+        return
+    print(f"niblick {niblick.__version__}{_commit(Path(niblick.__file__).parents[2])}")
+    print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    try:
+        print(f"torch {importlib.metadata.version('torch')}")
+    except importlib.metadata.PackageNotFoundError:
+        print("torch is not installed")
+    raise typer.Exit
+
+
+def _commit(root: Path) -> str:
+    """The commit of a checkout, empty where this is none."""
+    import subprocess
+
+    if not (root / ".git").exists():
+        return ""
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f" (commit {found})"
+
+
+@app.callback()
+def _niblick(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Of niblick, Python and torch."),
+    ] = False,
+) -> None:
+    pass
+
+
 data_app = typer.Typer(no_args_is_help=True, help="Make and check token shards. Example: `niblick data check DIR`")
 app.add_typer(data_app, name="data")
 import_app = typer.Typer(

@@ -112,6 +112,7 @@ def fit_(
     """Find the best weights that fill a cap. Example: `niblick fit latest --cap 16000000`"""
     from niblick.console import RunConsole
     from niblick.facts.reading import plain
+    from niblick.pack.fit import Telling
     from niblick.run.directory import open_run
     from niblick.run.exports import fit_run
 
@@ -126,8 +127,7 @@ def fit_(
             codec=codec,
             gptq=gptq,
             tokens=tokens,
-            report=console.say,
-            progress=console.counting("tensor"),
+            telling=Telling(console.say, console.counting("tensor")),
         )
     if json_:
         print_json(plain(fitted.result) | plain(fitted.details))

@@ -18,6 +18,7 @@ import io
 import json
 import os
 import platform
+import re
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
@@ -171,8 +172,7 @@ def create_run(
     path = folder / name if name else _next(folder, config.preset)
     if name:
         path.mkdir(exist_ok=True)
-        if (path / "config.json").is_file():
-            raise ConfigError(f"{path} is a run already: give this one another name")
+        expect_free(folder, name)
     try:
         write_json(path / "env.json", environment())
         if member is not None:
@@ -185,6 +185,22 @@ def create_run(
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({error.strerror}): make room, or give another --runs") from error
     return Run(path)
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise ConfigError unless a run or an artifact may be called so; `what` is which, in words."""
+    if not re.fullmatch(r"[\w.+=-]{1,100}", name) or name.startswith(".") or name == "latest":
+        raise ConfigError(f"{name!r} is no name of {what}: give letters, digits and any of . + = - _")
+
+
+def expect_free(folder: Path, name: str) -> None:
+    """Raise ConfigError if there is a run of this name."""
+    path = folder / name
+    if (path / "config.json").is_file():
+        go_on = "" if (path / "result.json").is_file() else f"go on with it by `niblick train --resume {path}`, "
+        raise ConfigError(
+            f"{path} is a run already: {go_on}move it away by `niblick rm {name}`, or give this one another name"
+        )
 
 
 def _next(folder: Path, preset: str) -> Path:
@@ -201,7 +217,7 @@ def _next(folder: Path, preset: str) -> Path:
 def run_folders(folder: Path) -> list[Path]:
     """All run directories below a folder of runs: those made by hand, and those of its sweeps."""
     found = (*folder.glob("*/config.json"), *folder.glob("*/*/config.json"))
-    return [path.parent for path in found]
+    return [path.parent for path in found if not path.relative_to(folder).parts[0].startswith(".")]
 
 
 def is_run(name: str, folder: Path) -> bool:

@@ -30,12 +30,12 @@ from niblick.facts.reading import write_file
 from niblick.facts.record import Record
 from niblick.facts.result import Calibration, ExportFacts, Result
 from niblick.pack.export_config import ExportConfig
-from niblick.pack.fit import LADDER, fit
+from niblick.pack.fit import LADDER, Telling, fit
 from niblick.pack.hessians import SEED, Hessians, calibration_batches
 from niblick.pack.quantize import pack, quantize, schemes_of
 from niblick.pack.schemes import Scheme
 from niblick.pack.sensitivity import Evaluate, Sensitivities, sensitivities
-from niblick.run.directory import Run
+from niblick.run.directory import Run, check_name
 from niblick.run.loading import build_model
 from niblick.run.packing import (
     artifact_header,
@@ -70,17 +70,11 @@ def with_export(config: RunConfig, assignments: list[str]) -> RunConfig:
     return override(config, [a if a.startswith("export.") else f"export.{a}" for a in assignments])
 
 
-def check_name(name: str) -> None:
-    """Raise ConfigError unless an artifact may be called so."""
-    if not re.fullmatch(r"[\w.+=-]{1,100}", name) or name.startswith("."):
-        raise ConfigError(f"{name!r} is no name of an artifact: give letters, digits and any of . + = - _")
-
-
 def export_run(run: Run, assignments: list[str], listen: Emit, name: str = "") -> Result:
     """Pack the weights of a finished run anew and score the file in a fresh process."""
     config = with_export(finished(run), assignments)
     name = name or config.export.name
-    check_name(name)
+    check_name(name, "an artifact")
     facts = export(run, config, open_data(config), lambda event: _tell(run, event, listen), name)
     return _scored(run, name, facts, listen)
 
@@ -174,8 +168,7 @@ def fit_run(
     gptq: bool = True,
     tokens: int = MEASURE_TOKENS,
     ladder: tuple[float, ...] = LADDER,
-    report: Callable[[str], None] = lambda line: None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    telling: Telling | None = None,
 ) -> Fitted:
     """Find the best weights for a cap on code and artifact together, or on the `artifact` alone, and score them.
 
@@ -196,7 +189,7 @@ def fit_run(
     hessians: Hessians | None = None
     calibration = Calibration()
     if gptq:
-        report(f"calibrating on {config.export.calibration_tokens:,} tokens of training text")
+        (telling or Telling()).say(f"calibrating on {config.export.calibration_tokens:,} tokens of training text")
         hessians, calibration = calibrated(config, state, dataset)
 
     def round_tensor(name: str, weights: Tensor, scheme: Scheme) -> EncodedTensor:
@@ -211,8 +204,7 @@ def fit_run(
         round_tensor=round_tensor,
         hessians=hessians,
         ladder=ladder,
-        report=report,
-        progress=progress,
+        told=telling,
     )
     name = f"fit-{room}"
     seconds = time.perf_counter() - started  # all of it learns from training text

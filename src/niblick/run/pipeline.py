@@ -23,7 +23,7 @@ from niblick.facts.events import Checkpoint, Emit, Event, Export, Failure, Start
 from niblick.facts.reading import write_file
 from niblick.facts.result import Result
 from niblick.run.artifacts import digests
-from niblick.run.directory import Run, create_run
+from niblick.run.directory import Run, check_name, create_run, expect_free
 from niblick.run.ends import Interrupted, Stopped, resume_command
 from niblick.run.packing import export
 from niblick.run.prepared import Prepared, config_of, prepare
@@ -59,14 +59,27 @@ def run(
 
 
 def run_seeds(
-    config: RunConfig, count: int, runs: Path, listen: Emit, *, recipe: Path | None = None, ranks: Ranks = SINGLE
+    config: RunConfig,
+    count: int,
+    runs: Path,
+    listen: Emit,
+    *,
+    recipe: Path | None = None,
+    ranks: Ranks = SINGLE,
+    name: str = "",
 ) -> list[Result]:
     """Run a config with the seeds s, s+1, …, one after another, and return the results, in that order.
 
-    The order of the data follows the seed unless `data.seed` holds it.
+    The order of the data follows the seed unless `data.seed` holds it. Of several the `name` goes on with the seed.
     """
     seeds = range(config.seed, config.seed + count)
-    results = [run(replace(config, seed=seed), runs, listen, recipe=recipe, ranks=ranks) for seed in seeds]
+    names = {seed: f"{name}-s{seed}" if name and count > 1 else name for seed in seeds}
+    for each in filter(None, names.values()):
+        check_name(each, "a run")
+        expect_free(runs, each)
+    results = [
+        run(replace(config, seed=seed), runs, listen, recipe=recipe, ranks=ranks, name=names[seed]) for seed in seeds
+    ]
     return [result for result in results if result is not None]
 
 
