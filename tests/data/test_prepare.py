@@ -22,7 +22,7 @@ from niblick.data.check import check
 from niblick.data.dataset import Dataset
 from niblick.data.embedded import paragraphs
 from niblick.data.index import OTHER_SOURCE
-from niblick.data.prepare import prepare
+from niblick.data.prepare import convert, prepare
 from niblick.errors import DataError
 
 WriteJsonl = Callable[[Path, Iterable[str]], Path]
@@ -189,8 +189,19 @@ def test_used_directories_are_left_alone(tmp_path: Path, write_jsonl: WriteJsonl
     out.mkdir(parents=True)
     prepare(source, "byte260", out)
     before = files(out)
-    with pytest.raises(DataError, match="already holds a finished dataset"):
+    there = prepare(source, "byte260", out)
+    assert there == json.loads((out / "manifest.json").read_text()) and files(out) == before, "asked for again"
+    for options, words in (({"val_docs": 1}, "val_docs was None and is 1"), ({"max_docs": 2}, "max_docs was None")):
+        with pytest.raises(DataError, match=f"prepared otherwise .*{words}.*give another --out"):
+            prepare(source, "byte260", out, **options)
+    with pytest.raises(DataError, match="tokenizer was 'byte260' and is 'byte256'"):
+        prepare(source, "byte256", out)
+    write_jsonl(tmp_path / "docs.jsonl", ["one", "TWO"])
+    with pytest.raises(DataError, match="the text is not the same any more"):
         prepare(source, "byte260", out)
+    write_jsonl(tmp_path / "docs.jsonl", ["one", "two"])
+    with pytest.raises(DataError, match="already holds a finished dataset"):
+        convert(out, "byte256", out)
     assert files(out) == before
     with pytest.raises(DataError, match="not an empty directory"):
         prepare(source, "byte260", tmp_path)
