@@ -16,6 +16,7 @@ import niblick as package
 from niblick.files import locked
 from niblick.ledger import listing
 from niblick.ledger.ledger import Ledger
+from niblick.run import pipeline
 
 
 def test_version(niblick: Niblick) -> None:
@@ -51,6 +52,30 @@ def test_a_run_has_the_name_that_it_is_given(
     make_run(tmp_path, "late-s1338", None)
     assert "go on with it by `niblick train --resume" in niblick.refused(*command, "late", "--seeds", 2)
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["late-s1338", "mine"], "no run of two is begun"
+
+
+def test_an_interrupt_before_the_first_step_is_told(
+    niblick: Niblick,
+    toy_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    score_here: None,
+    one_script: None,
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "train_run", interrupted)
+        code, _, err = niblick("train", "hnet-small", "--data", toy_data, "--runs", tmp_path, *TINY, "--name", "mine")
+    assert code == 130 and f"go on with: niblick train --resume {tmp_path / 'mine'}" in err
+    [row] = Ledger(tmp_path).rows()
+    assert (row.status, row.message) == ("stopped", "by SIGINT")
+    assert (
+        "run       " + str(tmp_path / "mine") + ": stopped (by SIGINT)"
+        in niblick("show", "mine", "--runs", tmp_path)[1]
+    )
+    assert niblick.json("train", "--resume", tmp_path / "mine")["step"] == 8
 
 
 def test_runs_are_moved_out_of_the_way(niblick: Niblick, tmp_path: Path) -> None:

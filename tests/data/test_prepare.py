@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import Niblick
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -210,6 +211,17 @@ def test_used_directories_are_left_alone(tmp_path: Path, write_jsonl: WriteJsonl
         prepare(source, "byte260", tmp_path / "file")
     with pytest.raises(DataError, match="cannot write the dataset"):
         prepare(source, "byte260", tmp_path / "file" / "out")
+
+
+def test_the_command_line_asks_as_python_does(tmp_path: Path, write_jsonl: WriteJsonl, niblick: Niblick) -> None:
+    source = write_jsonl(tmp_path / "docs.jsonl", ["one", "two"])
+    manifest = prepare(str(source), "byte260", tmp_path / "out")
+    command = ("data", "prepare", "--source", source, "--out", tmp_path / "out")
+    assert niblick.json(*command) == manifest
+    code, out, err = niblick(*command)
+    assert code == 0 and "is there already, prepared in the same way: nothing was done" in err
+    assert "is ready: niblick train" in out
+    assert "max_docs was None and is 1" in niblick.refused(*command, "--max-docs", 1)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
