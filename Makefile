@@ -7,7 +7,7 @@ PY = $(VENV)/bin/python
 JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help findings quickstart test test-fast fuzz lint bench memory tokenizers penalties boundaries readme screenshots install dev sky clean
+.PHONY: help findings quickstart test test-fast fuzz lint bench soak memory tokenizers penalties boundaries readme screenshots package install dev sky clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -29,6 +29,9 @@ lint: dev  ## ruff and mypy
 
 bench: dev  ## speed against peers, in one run
 	@$(PY) benchmarks/bench.py
+
+soak: dev  ## kills, killed ranks and several writers at once, compared with what nobody disturbed (about an hour)
+	@$(PY) benchmarks/soak.py --docs
 
 memory: dev  ## memory of `niblick data prepare` on 2 GB, as bytes and as subwords (Linux; 6 GB of disk, 10 minutes)
 	@$(PY) benchmarks/memory.py
@@ -55,6 +58,10 @@ findings:  ## surprises in the libraries we stand on, each run again without nib
 	if [ -n "$$untried" ]; then echo "could not be tried:$$untried"; fi; \
 	if [ -n "$$changed" ]; then echo "changed:$$changed"; exit 1; fi; \
 	if [ -n "$$untried" ]; then exit 2; else echo "none has changed"; fi
+
+package: dev  ## wheel and sdist into dist/, and a look at their metadata
+	@$(VENV)/bin/pip install --quiet --constraint constraints.txt "build>=1.2" "twine>=6"
+	@$(PY) -m build --outdir dist . && $(VENV)/bin/twine check --strict dist/*
 
 install: $(VENV)/.installed  ## the package and what it needs, into .venv
 dev: $(VENV)/.dev  ## the same with the tools for tests, lint and benchmarks

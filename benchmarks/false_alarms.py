@@ -4,8 +4,8 @@
 
 Each preset keeps its layouts, routers, tables, optimizer and export; it is narrow, and trains for a few steps on text
 that is made up here. Every run is scored by one scorer and audited as `niblick audit RUN` does, fresh process included.
-A check that fails or says `look` is a false alarm. Each preset meets each scorer once, the seeds in turn; `--every` takes
-every seed for every pair, which is as many times the work.
+A check that fails or says `look` is a false alarm. Each preset meets each scorer once, the seeds in turn; `--every`
+takes every seed for every pair, which is as many times the work.
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ def small(name: str, text: tuple[str, int], score: ScoreConfig, seed: int) -> Ru
     )
 
 
-def alarms(
-    presets: list[str], seeds: int, every: bool, folder: Path
-) -> Iterator[tuple[str, str, int, dict[str, str]]]:
+def alarms(presets: list[str], seeds: int, every: bool, folder: Path) -> Iterator[tuple[str, str, int, dict[str, str]]]:
     """(preset, scorer, seed, alarms by check) of each run and each scorer."""
     found = texts(folder)
     for seed in range(seeds):

@@ -7,7 +7,8 @@ with all its processes, and called again until it ends. What it leaves must be t
 file may lie about. Ranks are killed one at a time, and the run goes on. Writers add notes to one run, and lines to one
 file.
 
-The last result stands in docs/training.md; pulls over a real connection are killed in tests/remote/test_pull.py.
+Pulls go over a real connection: the tests' own server on 127.0.0.1 (OpenSSH, rsync). The last result stands in
+docs/training.md.
 """
 
 from __future__ import annotations
@@ -23,18 +24,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from measure import put_into_docs
+from niblick.config.run_config import override
 from niblick.data.prepare import prepare
 from niblick.facts.event_lines import read_events
 from niblick.facts.events import Step
 from niblick.ledger.ledger import Ledger
 from niblick.recipes.presets import get_preset
+from niblick.remote import launching
+from niblick.remote.records import Records, RemoteRun
 from niblick.run.directory import create_run
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "tests" / "remote"))
+
+from sshd import Server  # noqa: E402
+
 PAGE = ROOT / "docs" / "training.md"
 TOY = [
     *("model.width=16", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1", "train.device=cpu"),
@@ -159,11 +167,48 @@ def verbs(data: Path, run: Path) -> list[Verb]:
     ]
 
 
+@dataclass(frozen=True)
+class Far:
+    """A run that has ended on another machine, and a server that hands it out."""
+
+    server: Server
+    run: RemoteRun
+
+    @classmethod
+    def launched(cls, folder: Path, data: Path) -> Far:
+        """Launch a run and wait until it has ended there."""
+        server, records = Server.make(folder / "server"), Records(folder / "runs")
+        config = override(get_preset("hnet-small"), [*TOY, f"data.path={json.dumps(str(data))}"])
+        order = launching.Order(stop_machine="touch stopped", stop_machine_after=1)
+        run = launching.launch(records, server.machine(), config, None, order, lambda text: None)
+        while not (Path(run.folder) / "stopped").exists():
+            time.sleep(0.2)
+        return cls(server, replace(run, python=sys.executable))
+
+    def told(self, folder: Path) -> Path:
+        """Make a folder that knows of the run and has nothing of it."""
+        (folder / "runs" / self.run.run).mkdir(parents=True)
+        records = Records(folder / "runs")
+        records.save_machine(self.server.machine())
+        records.save(self.run)
+        return folder
+
+    @property
+    def verb(self) -> Verb:
+        return Verb(
+            "pull",
+            lambda folder: ["remote", "pull", self.run.run, "--runs", folder / "runs"],
+            f"runs/{self.run.run}/**/*.*",
+            "runs/*/events.jsonl",
+        )
+
+
 def digests(folder: Path, pattern: str) -> dict[str, str]:
     """The SHA-256 of all files of a pattern."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.glob(pattern))
+        if path.is_file()
     }
 
 
@@ -283,14 +328,15 @@ def main() -> int:
             folder.mkdir(parents=True)
             return folder
 
-        listed = verbs(data, run)
+        far = Far.launched(place / "far", data)
+        makers = {"prepare": empty, "train": empty, "pull": far.told}
+        listed = [*verbs(data, run), far.verb]
         for number, verb in enumerate(listed):
             kills = args.kills * (number + 1) // len(listed) - args.kills * number // len(listed)
-            fell, wrong = killed(
-                verb, empty if verb.name in ("prepare", "train") else made, place / verb.name, kills, draw
-            )
+            fell, wrong = killed(verb, makers.get(verb.name, made), place / verb.name, kills, draw)
             rows.append((f"`{verb.name}` killed", fell, wrong))
             print(*rows[-1], flush=True)
+        far.server.stop()
         rows.append(("one of two ranks killed", *ranks_killed(data, place / "ranks", args.ranks, draw)))
         print(*rows[-1], flush=True)
         rows.append(("notes and lines by two writers at once", *written(place / "writers", args.writes)))

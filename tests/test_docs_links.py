@@ -22,10 +22,12 @@ def test_links(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
 def test_commands(document: Path) -> None:
+    from typer.main import get_command
+
     from niblick.cli.app import app, data_app
 
     known = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands}
-    known |= {"data", "sweep", "remote"}
+    known |= {"data", "sweep", "remote"} | {option for p in get_command(app).params for option in p.opts}
     inner = {c.name for c in data_app.registered_commands}
     for line in re.findall(r"^    niblick (.*)$", document.read_text(), flags=re.MULTILINE):
         verb, *rest = line.split()

@@ -7,6 +7,8 @@ import lzma
 import re
 import subprocess
 import sys
+import sysconfig
+import venv
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,6 +19,9 @@ import torch
 from niblick.artifact.codecs import get_codec
 from niblick.artifact.container import read_artifact
 from niblick.quickstart import Quickstart, verdict
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "src" / "niblick"
 
 
 def check_codecs(artifact: Path) -> None:
@@ -60,10 +65,34 @@ def test_the_verdict_names_the_strongest_peer_first() -> None:
     assert "needs 27.8% fewer bits than ppmd" in ahead and "it needs 33.3% fewer." in ahead
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The niblick of a wheel, in an environment of its own that sees the libraries of this one, but not the sources."""
+    folder = tmp_path_factory.mktemp("installed")
+    wheel = ["wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT]
+    subprocess.run([sys.executable, "-m", "pip", *map(str, wheel)], check=True, capture_output=True)
+    venv.create(folder / "env", with_pip=False)
+    [packages] = (folder / "env").glob("lib/python*/site-packages")
+    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install = ["--python", folder / "env/bin/python", "install", "--quiet", "--no-deps", "--no-index"]
+    install += ["--ignore-installed", *folder.glob("*.whl")]
+    subprocess.run([sys.executable, "-m", "pip", *map(str, install)], check=True, capture_output=True)
+    return folder / "env" / "bin" / "niblick"
+
+
 @pytest.mark.slow
-def test_quickstart(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "niblick", "quickstart", "--seconds", "12", "--folder", str(tmp_path), "--json"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+def test_a_wheel_holds_all_of_the_package(installed: Path) -> None:
+    [package] = installed.parents[1].glob("lib/python*/site-packages/niblick")
+    there, here = ({str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()} for root in (package, SOURCES))
+    assert {p for p in there if "__pycache__" not in p} == {p for p in here if "__pycache__" not in p}
+    assert "py.typed" in there
+
+
+@pytest.mark.slow
+def test_quickstart(installed: Path, tmp_path: Path) -> None:
+    """As of a wheel: nothing of the repository is at hand."""
+    command = [installed, "quickstart", "--seconds", "12", "--folder", tmp_path, "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
     facts = json.loads(done.stdout)
     assert facts["bpb"] == pytest.approx(facts["bpb_float"], abs=0.01)
     assert facts["bpb"] < 6  # 8.02 is what an untrained model costs; how far 12 s lead depends on the machine

@@ -165,21 +165,30 @@ def test_eval_mistakes(niblick: Niblick, run: Path, overrides: list[str], words:
     assert scores.read_bytes() == before
 
 
+def dealt_anew(data: Path, folder: Path, **source: str) -> Path:
+    """A copy of a dataset in which the files and figures of each split are those of another one, as its makers would
+    have prepared it."""
+    shutil.copytree(data, folder)
+    manifest = json.loads((data / "manifest.json").read_text())
+    (here,) = manifest["datasets"]
+    for split, taken in source.items():
+        for path in (data / here["path"]).glob(f"fineweb_{taken}[._]*"):
+            shutil.copy(path, folder / here["path"] / path.name.replace(taken, split, 1))
+        text = json.dumps(json.loads((data / "manifest.json").read_text())["niblick"]["splits"][taken])
+        manifest["niblick"]["splits"][split] = json.loads(text.replace(f"fineweb_{taken}", f"fineweb_{split}"))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
 def test_learning_from_training_text_is_refused(niblick: Niblick, run: Path, data: Path, tmp_path: Path) -> None:
     """By the hash that the artifact keeps of its training text, and by that of the dataset's own training split."""
-    shutil.copytree(data, tmp_path / "data")
-    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
-    splits = manifest["niblick"]["splits"]
-    known = splits["train"]["text_hash"]
-    learn = ("score.ttt.optimizer=sgd", "--data", tmp_path / "data")
-    for train, val in ((known, known), ("0" * 64, known), (known, splits["val"]["text_hash"])):
-        splits["train"]["text_hash"], splits["val"]["text_hash"] = train, val
-        (tmp_path / "data" / "manifest.json").write_text(json.dumps(manifest))
-        if val == known:
-            assert "is the model's training text" in niblick.refused("eval", run, *learn)
-            niblick.json("eval", run, "--data", tmp_path / "data")
-        else:
-            niblick.json("eval", run, *learn)
+    learn = "score.ttt.optimizer=sgd"
+    swapped = dealt_anew(data, tmp_path / "swapped", train="val", val="train")
+    assert "is the model's training text" in niblick.refused("eval", run, learn, "--data", swapped)
+    niblick.json("eval", run, "--data", swapped)
+    other = dealt_anew(data, tmp_path / "other", train="val")
+    assert "is the model's training text" in niblick.refused("eval", run, learn, "--data", other)
+    niblick.json("eval", run, learn, "--data", data)
 
 
 def test_old_artifacts_name_two_settings_of_their_scorer(
@@ -836,3 +845,14 @@ def test_an_interrupt_while_scoring_loses_nothing(niblick: Niblick, data: Path, 
     result = niblick.json("train", "--resume", run)
     assert (run / "model.safetensors").read_bytes() == before
     assert result["step"] == 4
+
+
+@pytest.mark.parametrize(("words", "offered"), [("niblick tr", "train"), ("niblick train --see", "--seeds")])
+def test_verbs_and_options_are_completed(words: str, offered: str) -> None:
+    """As a shell asks by Tab, once the completion is installed."""
+    asked = {"_NIBLICK_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    command = "import sys; sys.argv = ['niblick']; from niblick.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert offered in done.stdout.split()

@@ -42,6 +42,11 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         app()
+    except SystemExit as end:
+        if not end.code and int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            sys.stdout.flush()
+            os._exit(0)  # threads of gloo outlive DDP (findings/), and can abort a rank whose interpreter is taken down
+        raise
     except NiblickError as error:
         _end(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -19,7 +19,6 @@ from niblick.facts.scores import ScoreRecord
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="The laboratory for small language models under a byte cap, and for learned tokenization.\n\n"

@@ -156,3 +156,5 @@ def main(config: RunConfig) -> None:
         sys.exit(f"{sys.argv[0]}: {error}")
     if ranks.size > 1:
         dist.destroy_process_group()
+        sys.stdout.flush()
+        os._exit(0)  # the threads of gloo live on after DDP, and can abort a process whose interpreter is taken down
