@@ -66,7 +66,8 @@ def train(
             if data:
                 config = override(config, [f"data.path={json.dumps(data)}"])
             if dry_run:
-                _foresee(config, recipe, json_)
+                if ranks.main:
+                    _foresee(config, recipe, json_)
                 return
             results = pipeline.run_seeds(config, seeds, runs, listen, recipe=recipe, ranks=ranks, name=name)
     if not ranks.main:
