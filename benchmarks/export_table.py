@@ -21,6 +21,7 @@ from niblick.console import RunConsole
 from niblick.data.dataset import Dataset
 from niblick.facts.events import Validation
 from niblick.facts.reading import plain
+from niblick.pack.fit import Telling
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import Run, machine, open_run
 from niblick.run.exports import export_run, fit_run
@@ -71,7 +72,7 @@ def make_rows(given: argparse.Namespace) -> list[dict[str, Any]]:
             rows.append(plain(export_run(first, assignments, console)) | {"label": label})
         rows.append(plain(export_run(qat, QAT_ROW[1], console)) | {"label": QAT_ROW[0]})
         for row in rows[:FITTED]:
-            found = fit_run(first, console, artifact=row["artifact_bytes"], ladder=(), report=console.say)
+            found = fit_run(first, console, artifact=row["artifact_bytes"], ladder=(), telling=Telling(console.say))
             rows.append(
                 plain(found.result) | {"label": f"`fit` with the bytes of “{row['label']}”", "instead": row["bpb"]}
             )

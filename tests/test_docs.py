@@ -44,6 +44,20 @@ def test_commands_of_the_data_document(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
+def test_pages_ask_for_one_folder_in_one_way() -> None:
+    """So each page's data can be prepared after every other's, and after `niblick quickstart`."""
+    asked: dict[str, dict[tuple[str, ...], str]] = {"data/pydocs": {("--source", "pydocs"): "niblick quickstart"}}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for line in re.findall(r"^(?:    )?niblick data prepare (.+?)(?: +#.*)?$", page.read_text("utf-8"), re.M):
+            words = shlex.split(line)
+            if "--out" in words:
+                place = words.index("--out")
+                rest = (*words[:place], *words[place + 2 :])
+                asked.setdefault(words[place + 1], {})[rest] = f"{page.name}: {line}"
+    assert len(asked) > 4
+    assert {out: list(ways.values()) for out, ways in asked.items() if len(ways) > 1} == {}
+
+
 def write_checkpoint(path: Path) -> None:
     """What a published script would save of the document's model, at toy size."""
     import io

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from niblick.challenge.tracks import get_track
+from niblick.config.run_config import override
 from niblick.data.prepare import prepare
 from niblick.model.lm import LM
 from niblick.pack.quantize import quantize
@@ -90,6 +92,21 @@ def test_all_parts_in_one_run(tmp_path: Path) -> None:
     tensors, _ = read_tensors(list_checkpoints(Path(result["run"]) / "checkpoints")[-1])
     assert "optim/body.levels.0.encoder.blocks.1.gate.weight/momentum" in tensors
     assert "optim/body.levels.0.router.map.weight/momentum" in tensors
+
+
+def test_commands_as_shown_end_in_minutes(tmp_path: Path) -> None:
+    commands = re.findall(
+        r"^    niblick train my_recipe.py --data data/pydocs (.+)$", DOCUMENT.read_text("utf-8"), re.M
+    )
+    assert len(commands) == 2
+    for i, (_, code) in enumerate(PARTS):
+        recipe = tmp_path / f"part_{i}.py"
+        recipe.write_text(code, encoding="utf-8")
+        for command in commands:
+            track = re.fullmatch(r"--track (\w+)", command)
+            config = override(load_recipe(recipe), get_track(track[1]).assignments if track else command.split())
+            assert (config.schedule.max_seconds or 600) <= 120
+            assert (config.train.warmup_steps + 1) * config.train.batch_tokens <= 2 * 8192, "before the clock runs"
 
 
 def test_all_parts_are_there() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.live import Live
@@ -55,6 +56,8 @@ class RunConsole:
         self._last_plain = 0.0
         self._smooth: float | None = None
         self._started = 0.0
+        self._unsaid = ""
+        self._start = Start()
 
     def __enter__(self) -> RunConsole:
         if self.console.is_terminal:
@@ -75,17 +78,23 @@ class RunConsole:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
+        if self._unsaid and not isinstance(event, Step):
+            self.say(self._unsaid)
+            self._unsaid = ""
         match event:
             case Start():
+                self._start, self._started = event, time.monotonic()
                 self._bytes_per_token = event.bytes_per_token or 1.0
                 self.say(
                     f"{event.preset}: {event.parameters:,} parameters on {event.device}, "
                     f"{human_bytes(event.train_tokens * self._bytes_per_token)} of training text → {event.run}"
                 )
+                if event.warmup_steps:
+                    self._line(f"warm-up 0/{event.warmup_steps}: steps that are tried and taken back", 0.0)
             case Step():
                 self._step(event)
             case Warmup():
-                self._line(f"warmup {event.step}/{event.steps}", event.step / event.steps)
+                self._warmup(event)
             case Validation():
                 self.say(f"step {event.step}  validation {event.bpb:.4f} BPB (float weights)")
             case Compile():
@@ -105,6 +114,17 @@ class RunConsole:
         found = "" if bpb is None else f"  {bpb:.4f} BPB"
         self._line(f"{what} {share:4.0%}{found}  ETA {human_seconds(eta_seconds)}", share)
 
+    def counting(self, what: str) -> Callable[[int, int], None]:
+        """Return what shows how many of how many are done, and when the rest will be."""
+        started = time.monotonic()
+
+        def report(done: int, total: int) -> None:
+            eta = (time.monotonic() - started) * (total - done) / done if done else None
+            left = "" if eta is None else f"  ETA {human_seconds(eta)}"
+            self._line(f"{what} {done:,}/{total:,}{left}", done / max(1, total))
+
+        return report
+
     def preparing(self, what: str, count: int, size: int) -> None:
         """Show how far text has come on its way to shards: documents or files, and bytes."""
         now = time.monotonic()
@@ -120,20 +140,38 @@ class RunConsole:
         bpb = self._smooth / math.log(2) / self._bytes_per_token
         speed = (event.tokens_per_second or 0.0) * self._bytes_per_token
         eta = f"ETA {human_seconds(event.eta_seconds)}" if event.eta_seconds is not None else ""
-        text = f"step {event.step:>5}  loss {loss:.4f}  {bpb:.3f} BPB  {human_bytes(speed)}/s  {eta}"
-        self._line(text, event.progress)
+        text = f"step {event.step:>5}  loss {loss:.4f}  smoothed {bpb:.3f} BPB  {human_bytes(speed)}/s  {eta}"
+        shown = self._line(text, event.progress)
+        self._unsaid = "" if shown or self._live else f"{event.progress or 0:4.0%}  {text}"
 
-    def _line(self, text: str, share: float | None = None) -> None:
-        """Rewrite the live line; `share` of the work that is done, where it is known, becomes a bar."""
+    def _warmup(self, event: Warmup) -> None:
+        """Show how far the warm-up is, and after it how long training will take at the speed of its last step."""
+        done, left = event.step, event.steps - event.step
+        eta = (time.monotonic() - self._started) / done * left
+        self._line(f"warm-up {done}/{event.steps}  ETA {human_seconds(eta)}", done / event.steps)
+        if left or event.step_seconds is None:
+            return
+        seconds, most, steps = event.step_seconds, self._start.max_seconds, self._start.steps or 0
+        whole = seconds * steps
+        limit = f"; schedule.max_seconds ends it after {human_seconds(most)}" if most and most < whole else ""
+        self.say(f"warm-up done: {seconds:.3g} s a step, so {steps:,} steps take {human_seconds(whole)}{limit}")
+
+    def _line(self, text: str, share: float | None = None) -> bool:
+        """Rewrite the live line; `share` of the work that is done, where it is known, becomes a bar.
+
+        Returns whether it was shown: where there is no terminal, lines that come fast are left out.
+        """
         if self._live and share is None:
             self._live.update(Text(text))
-            return
+            return True
         if self._live and share is not None:
             filled = round(24 * share)
             bar = Text("━" * filled, style="green") + Text("━" * (24 - filled), style="bright_black")
             self._live.update(Text.assemble(bar, f" {share:4.0%}  ", text))
-            return
+            return True
         now = time.monotonic()
-        if now - self._last_plain >= PLAIN_SECONDS:
-            self._last_plain = now
-            self.say(text if share is None else f"{share:4.0%}  {text}")
+        if now - self._last_plain < PLAIN_SECONDS:
+            return False
+        self._last_plain = now
+        self.say(text if share is None else f"{share:4.0%}  {text}")
+        return True

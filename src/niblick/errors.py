@@ -52,3 +52,22 @@ def listed(names: Iterable[object], show: Callable[[object], str] = repr) -> str
     """Return the first eight names for a message, long ones shortened: they may be whole texts."""
     shown = [show(name) for name in islice(names, 8)]
     return ", ".join(name if len(name) <= 48 else f"{name[:44]} …" for name in shown)
+
+
+def nearest_key(key: str, known: Iterable[str], count: int = 3) -> str:
+    """Return the same for dotted keys: first those with the same last word in any section, then the most alike."""
+    keys = list(dict.fromkeys(known))
+    leaf = key.rpartition(".")[2]
+    same = [other for other in keys if other.rpartition(".")[2] == leaf]
+    parts = [other for other in keys if leaf in other.rpartition(".")[2].split("_")]
+    by_leaf: dict[str, list[str]] = {}
+    for other in keys:
+        by_leaf.setdefault(other.rpartition(".")[2], []).append(other)
+    close = [
+        *difflib.get_close_matches(key, same, n=count, cutoff=0.0),
+        *difflib.get_close_matches(key, keys, n=count, cutoff=0.6),
+        *difflib.get_close_matches(key, parts, n=count, cutoff=0.0),
+        *(other for word in difflib.get_close_matches(leaf, by_leaf, n=count, cutoff=0.7) for other in by_leaf[word]),
+    ]
+    found = list(dict.fromkeys(close))[:count]
+    return f" (nearest: {', '.join(found)})" if found else ": `niblick show PRESET` lists all keys"

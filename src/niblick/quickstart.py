@@ -179,20 +179,17 @@ def verdict(facts: Quickstart) -> str:
 
 
 def _standing(facts: Quickstart, peers: list[str], how: str) -> str:
-    """How the model does against these peers, by themselves or with the training text."""
+    """How the model does against these peers, by itself and mixed: a plain sentence each."""
     bpb, helped, strongest = facts.bpb, facts.bpb_sidecar, facts.baselines[peers[0]]
-    name = label(peers[0]).removesuffix(", training text as prefix")
-    ahead = [label(n).removesuffix(", training text as prefix") for n in peers if bpb < facts.baselines[n]]
-    told = f"{name} is the strongest compressor {how}: "
-    told += f"the model {'beats' if bpb < strongest else 'does not beat'} it ({_against(bpb, strongest)}), "
-    told += "and" if (helped < strongest) == (bpb < strongest) else "but"
-    told += f" mixed with contexts of what it has scored it {'does' if helped < strongest else 'does not'}"
-    told += f" ({_against(helped, strongest)})"
-    return f"{told}; by itself it beats {_and(ahead)}." if ahead and bpb >= strongest else f"{told}."
+    names = {peer: label(peer).removesuffix(", training text as prefix") for peer in peers}
+    told = f"The model needs {_against(bpb, strongest)} bits than {names[peers[0]]}, the strongest compressor {how}."
+    told += f" Mixed with contexts of what it has scored, it needs {_against(helped, strongest)}."
+    ahead = [name for peer, name in names.items() if bpb < facts.baselines[peer]]
+    return f"{told} By itself it beats {_and(ahead)}." if ahead and bpb >= strongest else told
 
 
 def _against(bpb: float, other: float) -> str:
-    return f"{abs(bpb - other) / other:.1%} {'less' if bpb < other else 'more'}"
+    return f"{abs(bpb - other) / other:.1%} {'fewer' if bpb < other else 'more'}"
 
 
 def _and(names: list[str]) -> str:
@@ -202,7 +199,8 @@ def _and(names: list[str]) -> str:
 def render(facts: Quickstart) -> str:
     """Return what the terminal shows at the end."""
     lines = ["", f"bits per byte on {facts.held_out_bytes:,} bytes held out (less is better)", ""]
-    lines += [f"  {label:<36}{value:>8.4f}" for label, value in _rows(facts)]
+    wide = max(36, *(len(label) + 2 for label, _ in _rows(facts)))
+    lines += [f"  {label:<{wide}}{value:>8.4f}" for label, value in _rows(facts)]
     lines += ["", *textwrap.wrap(verdict(facts), WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
     if facts.total_bytes is None:
         size = f"{facts.artifact_bytes:,} bytes, {UNWEIGHED}; the cap of both is {facts.cap_bytes:,}"

@@ -212,10 +212,17 @@ def test_show_a_run_and_an_artifact(niblick: Niblick, run: Path) -> None:
     assert schemes["embed.weight"] == "fp16"
     assert schemes["body.main.blocks.0.attn.q_gain"] == "fp32"
     assert artifact["bytes"]["header"] + artifact["bytes"]["payload"] < artifact["bytes"]["total"]
+    for target in (("show", run, "--all"), ("show", f"{run}:int8-published+zlib")):
+        code, out, _ = niblick(*target)
+        assert code == 0
+        assert "embed.weight" in out
+        assert "body.main.blocks.0.attn.q.weight" in out
     code, out, _ = niblick("show", run)
-    assert code == 0
-    assert "embed.weight" in out
-    assert "body.main.blocks.0.attn.q.weight" in out
+    lines = out.splitlines()
+    assert code == 0 and len(lines) < 50
+    assert lines[0] == f"run       {run}: done" and lines[3].startswith("bpb ")
+    keys = {line.split()[0] for line in lines if "." in line.split(" ")[0]}
+    assert {"model.width", "schedule.steps"} <= keys and not {"optim.matrix_lr", "model.qk_norm"} & keys
     assert niblick("show", "latest", "--runs", run.parent)[0] == 0
 
 
@@ -274,6 +281,8 @@ def test_a_run_never_depends_on_its_script(niblick: Niblick, data: Path, tmp_pat
     ("arguments", "words"),
     [
         (["train", "hnet-byte"], ["unknown preset 'hnet-byte'", "nearest: hnet-byte260"]),
+        (["train", "hnet-small", "train.steps=3"], ["'train.steps' (nearest: schedule.steps"]),
+        (["show", "qzwx"], ["no preset, run or artifact 'qzwx': `niblick presets` and `niblick runs`"]),
         (["train", "hnet-small", "model.widht=3"], ["model.widht", "model.width"]),
         (["train", "hnet-small", "model.heads=7", "--data", "DATA"], ["heads=7 do not divide width=128"]),
         (["train", "hnet-small"], ["no data is named", "niblick data prepare"]),

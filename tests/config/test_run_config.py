@@ -42,6 +42,10 @@ def test_overrides() -> None:
     [
         ("model.widht=3", ["unknown key 'model.widht'", "nearest: model.width"]),
         ("modle.width=3", ["unknown key 'modle.width'", "nearest: model"]),
+        ("train.steps=3", ["nearest: schedule.steps,"]),
+        ("stride=3", ["nearest: score.stride"]),
+        ("batch=3", ["nearest: train.batch_tokens"]),
+        ("qzwx=3", ["`niblick show PRESET` lists all keys"]),
         ("model.levels.3.bucket=3", ["model.levels has 1 entries"]),
         ("model.width.x=3", ["model.width is a plain value"]),
         ("model.width", ["no override", "key=value"]),

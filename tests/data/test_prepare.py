@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import Niblick
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from niblick.data.check import check
 from niblick.data.dataset import Dataset
 from niblick.data.embedded import paragraphs
 from niblick.data.index import OTHER_SOURCE
-from niblick.data.prepare import prepare
+from niblick.data.prepare import convert, prepare
 from niblick.errors import DataError
 
 WriteJsonl = Callable[[Path, Iterable[str]], Path]
@@ -195,8 +196,19 @@ def test_used_directories_are_left_alone(tmp_path: Path, write_jsonl: WriteJsonl
     out.mkdir(parents=True)
     prepare(source, "byte260", out)
     before = files(out)
-    with pytest.raises(DataError, match="already holds a finished dataset"):
+    there = prepare(source, "byte260", out)
+    assert there == json.loads((out / "manifest.json").read_text()) and files(out) == before, "asked for again"
+    for options, words in (({"val_docs": 1}, "val_docs was None and is 1"), ({"max_docs": 2}, "max_docs was None")):
+        with pytest.raises(DataError, match=f"prepared otherwise .*{words}.*give another --out"):
+            prepare(source, "byte260", out, **options)
+    with pytest.raises(DataError, match="tokenizer was 'byte260' and is 'byte256'"):
+        prepare(source, "byte256", out)
+    write_jsonl(tmp_path / "docs.jsonl", ["one", "TWO"])
+    with pytest.raises(DataError, match="the text is not the same any more"):
         prepare(source, "byte260", out)
+    write_jsonl(tmp_path / "docs.jsonl", ["one", "two"])
+    with pytest.raises(DataError, match="already holds a finished dataset"):
+        convert(out, "byte256", out)
     assert files(out) == before
     with pytest.raises(DataError, match="not an empty directory"):
         prepare(source, "byte260", tmp_path)
@@ -205,6 +217,17 @@ def test_used_directories_are_left_alone(tmp_path: Path, write_jsonl: WriteJsonl
         prepare(source, "byte260", tmp_path / "file")
     with pytest.raises(DataError, match="cannot write the dataset"):
         prepare(source, "byte260", tmp_path / "file" / "out")
+
+
+def test_the_command_line_asks_as_python_does(tmp_path: Path, write_jsonl: WriteJsonl, niblick: Niblick) -> None:
+    source = write_jsonl(tmp_path / "docs.jsonl", ["one", "two"])
+    manifest = prepare(str(source), "byte260", tmp_path / "out")
+    command = ("data", "prepare", "--source", source, "--out", tmp_path / "out")
+    assert niblick.json(*command) == manifest
+    code, out, err = niblick(*command)
+    assert code == 0 and "is there already, prepared in the same way: nothing was done" in err
+    assert "is ready: niblick train" in out
+    assert "max_docs was None and is 1" in niblick.refused(*command, "--max-docs", 1)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

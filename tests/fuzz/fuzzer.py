@@ -49,7 +49,7 @@ from niblick.monitor.watcher import view
 from niblick.remote.address import Address
 from niblick.remote.records import Machine, Records, RemoteRun
 from niblick.run.directory import Run
-from niblick.score.coded_file import Model, compress, decompress
+from niblick.score.coded_file import Model, compress, decompress, model_stream
 from niblick.score.score_config import ScoreConfig
 from niblick.submission.forms import read_form
 from niblick.sweeps.job import Job, read_job
@@ -223,7 +223,9 @@ def _scored(place: Path) -> dict[str, Kind]:
     lm = LM(ModelConfig(width=8, heads=1, kv_heads=1, main=StageConfig("c1"))).eval()
     model = Model(lm, ByteTokenizer(), "tiny", "ab" * 32)
     stream = place / "text.nbt"
-    stream.write_bytes(compress(b"the quick brown fox", model, ScoreConfig(seq_len=16))[0])
+    stream.write_bytes(model_stream(b"the quick brown fox", model, ScoreConfig(seq_len=16))[0])
+    stored = stream.with_name("stored.nbt")
+    stored.write_bytes(compress(b"the quick brown fox, the quick brown fox", model, ScoreConfig(seq_len=16))[0])
     words = [f"the quick brown fox {n} jumps over the lazy dog" for n in range(200)]
     tokenizer = place / "words.model"
     tokenizer.write_bytes(train_subwords(words, 400))
@@ -231,6 +233,7 @@ def _scored(place: Path) -> dict[str, Kind]:
     return {
         "checkpoint": Kind(checkpoint, resumed),
         "stream": Kind(stream, lambda: decompress(stream.read_bytes(), model).hex()),
+        "stored file": Kind(stored, lambda: decompress(stored.read_bytes(), model).hex()),
         "tokenizer": Kind(tokenizer, lambda: SentencePieceTokenizer.read(tokenizer, "words", digest).vocab_size),
     }
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,14 +15,16 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from command import Niblick
 from rundirs import ARTIFACT, finish, make_run, training, write_audit
 
 from niblick import cli
 from niblick.errors import ConfigError, DataError
+from niblick.facts.usable import LIVE_SECONDS
 from niblick.ledger import ledger as module
 from niblick.ledger.ledger import CACHE, Filter, Ledger, find_rows
 from niblick.ledger.notes import LOG, note, tag
-from niblick.ledger.rows import LIVE_SECONDS
+from niblick.run.directory import open_run
 
 SWEEP = {"sweep": "width", "name": "wide", "branch": "encoder"}
 
@@ -213,6 +216,26 @@ def test_names_of_runs_and_sweeps(runs: Path) -> None:
     assert [row.path for row in find_rows(ledger, ["latest"])] == [str(newest)]
     with pytest.raises(ConfigError, match="hnet-small-1"):
         find_rows(ledger, ["quickstrat-1"])
+
+
+def test_latest_is_the_newest_run_that_has_something_to_show(tmp_path: Path, niblick: Niblick) -> None:
+    make_run(tmp_path, "good", 2.0)
+    for i, (name, last) in enumerate({"dead": {"event": "failure", "message": "no"}, "young": training()[0]}.items()):
+        made = make_run(tmp_path, name, None, events=[training()[0], last])
+        os.utime(made / "config.json", (time.time() + 10 * (i + 1),) * 2)
+
+    def latest() -> list[str]:
+        [row] = find_rows(Ledger(tmp_path), ["latest"])
+        once = niblick.json("watch", "latest", "--once", "--runs", tmp_path)["name"]
+        return [row.id, open_run("latest", tmp_path).name, once]
+
+    assert latest() == ["young"] * 3, "it may still come to its first step"
+    (tmp_path / "young" / "events.jsonl").write_text(
+        json.dumps({"event": "stop", "reason": "SIGINT", "step": 0}) + "\n"
+    )
+    assert latest() == ["good"] * 3
+    shutil.rmtree(tmp_path / "good")
+    assert latest()[1] == "young", "there is nothing better"
 
 
 def test_csv_has_the_keys_that_differ(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -275,6 +275,24 @@ def test_the_terminal_shows_all_that_matters(tmp_path: Path) -> None:
     assert "deleted" in out.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_eighty_columns_cut_no_score(tmp_path: Path) -> None:
+    long = "a-sweep-of-widths/target_length=4+matrix_lr=0.02+width=192-s1337"
+    write(tmp_path / long, STORY[:6])
+    write(tmp_path / "b", STORY)
+    watcher = Watcher([tmp_path], clock=lambda: 116.5)
+    watcher.poll()
+    out = Console(file=io.StringIO(), width=80, force_terminal=False)
+    out.print(terminal.overview(list(watcher.views.values())))
+    out.print(terminal.detail(watcher.views["b"]))
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    table = text.splitlines()[:3]
+    assert "BPB" in table[0] and "bytes" in table[0]
+    assert "a-sweep-of" in table[1] and "…" in table[1] and "3.6000 float" in table[1]
+    assert "1.0100" in table[2] and table[2].rstrip().endswith("55")
+    assert not any(line.rstrip().endswith(("✓", "●", "○")) for line in text.splitlines()), "a sign apart from its word"
+    assert "1.0100 BPB" in text
+
+
 def test_live_until_it_ends(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", STORY)
     watcher = Watcher([folder.parent])

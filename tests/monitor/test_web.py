@@ -225,6 +225,9 @@ def test_two_runs_compare(page: Any, place: Path) -> None:
     page.wait_for_function(f"{TRACES} === 2")
     page.wait_for_function("document.querySelector('table.plain tbody').rows.length === 2")
     page.get_by_text("What differs").wait_for()
+    page.set_viewport_size({"width": 500, "height": 800})
+    heights = page.evaluate("[...document.querySelectorAll('table.whole td')].map(e => e.clientHeight)")
+    assert heights and len(set(heights)) == 1, "no phrase is broken: the table is scrolled"
 
 
 def test_keyboard_themes_and_phones(chromium: Any, app: str, place: Path) -> None:

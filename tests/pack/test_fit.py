@@ -11,7 +11,7 @@ from niblick.artifact.container import artifact_bytes
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ArtifactError
 from niblick.pack.export_config import ExportConfig
-from niblick.pack.fit import FULL, allocate, fit
+from niblick.pack.fit import FULL, Telling, allocate, fit
 from niblick.pack.quantize import pack
 from niblick.pack.sensitivity import sensitivities
 
@@ -35,7 +35,9 @@ def measure(encoded: Mapping[str, EncodedTensor]) -> int:
 
 @pytest.mark.parametrize("cap", [10_000, 30_000, 90_000])
 def test_the_cap_is_filled_and_bits_go_where_they_matter(cap: int) -> None:
-    found = fit(weights(), cap, loss, measure)
+    heard: list[tuple[int, int]] = []
+    found = fit(weights(), cap, loss, measure, told=Telling(count=lambda done, total: heard.append((done, total))))
+    assert heard == [(n, len(found.probe)) for n in range(len(found.probe))]
     assert FULL * cap <= found.bytes <= cap
     assert found.bytes == measure(found.encoded)
     assert found.bits["c"] > found.bits["a"] >= found.bits["b"] >= found.bits["d"] or cap == 90_000
@@ -86,7 +88,9 @@ def test_allocation_is_reverse_water_filling() -> None:
 
 def test_sensitivities_are_the_curvature() -> None:
     encoded = pack(weights(), ExportConfig("int4"))
-    table = sensitivities(weights(), encoded, "zstd", loss)
+    heard: list[int] = []
+    table = sensitivities(weights(), encoded, "zstd", loss, lambda done, total: heard.append(done))
+    assert heard == [*range(len(table.tensors))], "each is told before it is measured"
     assert table.tensors[0].name == "c"
     assert {row.name for row in table.tensors} == set(CURVATURE)  # the vector is fp16
     for row in table.tensors:

@@ -15,6 +15,8 @@ from niblick.artifact.container import read_artifact
 from niblick.challenge.rules import CAP_BYTES
 from niblick.config.run_config import RunConfig
 from niblick.errors import ConfigError
+from niblick.pack.export_config import ExportConfig
+from niblick.pack.quantize import pack
 from niblick.recipes.presets import get_preset
 from niblick.run import packing
 from niblick.run.exports import fill_cap, predict_size, with_export
@@ -157,6 +159,16 @@ def test_sizes_where_the_code_cannot_be_weighed(monkeypatch: pytest.MonkeyPatch)
     assert size.code is None and 0 < size.low < size.high
     with pytest.raises(ConfigError, match=r"the recipe\nreads a file"):
         fill_cap(config, CAP_BYTES)
+
+
+def test_a_codec_that_takes_more_bytes_is_named() -> None:
+    """The range coder sees weights one by one, at most beside the row above; rows in turns are what zlib is for."""
+    rows = torch.randn(4, 512, generator=torch.Generator().manual_seed(0))
+    repeated = pack({"w": rows.repeat(32, 1)}, ExportConfig("int8"))
+    assert "more than codec=zlib would" in packing.smaller_by_zlib(repeated, "range")
+    assert packing.smaller_by_zlib(repeated, "zlib") == ""
+    matrix = {"w": torch.randn(512, 512, generator=torch.Generator().manual_seed(0))}
+    assert packing.smaller_by_zlib(pack(matrix, ExportConfig("int8")), "range") == ""
 
 
 def test_predictions_do_not_depend_on_the_random_state() -> None:

@@ -21,7 +21,7 @@ from niblick.errors import ArtifactError, ConfigError
 from niblick.model.lm import LM
 from niblick.model.model_config import EntropyConfig, LevelConfig, ModelConfig, StageConfig
 from niblick.score import coded_file, coding, mixing_kernels
-from niblick.score.coded_file import MAGIC, Model, compress, decompress
+from niblick.score.coded_file import MAGIC, STORED, Model, compress, decompress, model_stream
 from niblick.score.coding import Layout, decode, encode
 from niblick.score.known_text import KnownText, pack_text
 from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
@@ -210,15 +210,36 @@ def test_another_rounding_is_noticed() -> None:
 )
 def test_other_scorers_are_not_provable(config: ScoreConfig, tiny: Model) -> None:
     with pytest.raises(ConfigError, match="not provable by decoding"):
-        compress(b"text", tiny, config)
+        model_stream(b"text", tiny, config)
 
 
 @pytest.mark.parametrize("data", [b"", b"a", b"\xff\xfe\0", "Grüße\n\n  zwei\t".encode(), bytes(range(256)) * 6])
 @pytest.mark.parametrize("config", PLANS[:2], ids=lambda c: c.scorer)
 def test_files_come_back(data: bytes, config: ScoreConfig, tiny: Model) -> None:
-    stream, sizes = compress(data, tiny, config)
+    stream, sizes = model_stream(data, tiny, config)
     assert decompress(stream, tiny) == data
     assert (sizes.original, sizes.tokens, sizes.total) == (len(data), len(data) + 1, len(stream))
+
+
+def test_what_a_model_makes_larger_is_stored(tiny: Model) -> None:
+    config = ScoreConfig(seq_len=16)
+    for data, method in ((b"", "raw"), (bytes(range(256)), "raw"), (b"half of it is said twice, " * 9, "deflate")):
+        stream, sizes = compress(data, tiny, config)
+        assert (sizes.method, sizes.total) == (method, len(stream)) and sizes.total <= len(data) + 56 < sizes.coded
+        assert sizes.overhead == sizes.coded - sizes.payload > 300
+        assert decompress(stream, tiny) == data
+        for at in (len(STORED), len(stream) - 1):
+            damaged = stream[:at] + bytes([stream[at] ^ 1]) + stream[at + 1 :]
+            with pytest.raises(ArtifactError, match="not as it was written"):
+                decompress(damaged, tiny)
+    rest = b"z" + (1 << 40).to_bytes(8, "little") + stream[-20:]
+    with pytest.raises(ArtifactError, match="more than it can hold"):
+        decompress(STORED + hashlib.sha256(rest).digest() + rest, tiny)
+    for cut in (b"", stream[len(STORED) : len(STORED) + 3]):
+        with pytest.raises(ArtifactError, match="not as it was written"):
+            decompress(STORED + cut, tiny)
+    long = model_stream(a_text := b"abab" * 2000, tiny, config)[1]
+    assert compress(a_text, tiny, config)[1].total <= long.coded
 
 
 def test_what_a_subword_tokenizer_loses_comes_with_the_stream() -> None:
@@ -226,19 +247,19 @@ def test_what_a_subword_tokenizer_loses_comes_with_the_stream() -> None:
     tokenizer = SentencePieceTokenizer("small", train_subwords(words, 400, "nmt_nfkc"))
     model = Model(make(replace(TINY, vocab_size=tokenizer.vocab_size)), tokenizer, "small", "b" * 64)
     for data in (b"the quick brown", b"the \n\n quick\tbrown \xff\x00 fox", b"", "ﬁn ① é".encode()):
-        stream, sizes = compress(data, model, ScoreConfig(seq_len=16))
+        stream, sizes = model_stream(data, model, ScoreConfig(seq_len=16))
         assert decompress(stream, model) == data
     assert sizes.patch
 
 
 def test_a_foreign_model_is_named(tiny: Model) -> None:
-    stream, _ = compress(b"some text", tiny, ScoreConfig(seq_len=16))
+    stream, _ = model_stream(b"some text", tiny, ScoreConfig(seq_len=16))
     with pytest.raises(ArtifactError, match=r"written with the model tiny \(SHA-256 aaaa.* this is other"):
         decompress(stream, replace(tiny, name="other", sha256="c" * 64))
 
 
 def test_probabilities_of_another_machine_are_named(tiny: Model) -> None:
-    stream, _ = compress(b"some text, a little longer" * 3, tiny, ScoreConfig(seq_len=16))
+    stream, _ = model_stream(b"some text, a little longer" * 3, tiny, ScoreConfig(seq_len=16))
     lm = make(TINY)
     lm.embed.weight.data += 0.01 * torch.randn_like(lm.embed.weight)
     with pytest.raises(ArtifactError, match="computes other probabilities than the one that wrote it"):
@@ -246,7 +267,7 @@ def test_probabilities_of_another_machine_are_named(tiny: Model) -> None:
 
 
 def test_nothing_else_is_read(tiny: Model) -> None:
-    stream, _ = compress(b"some text", tiny, ScoreConfig(seq_len=16))
+    stream, _ = model_stream(b"some text", tiny, ScoreConfig(seq_len=16))
     with pytest.raises(ArtifactError, match="it is empty"):
         decompress(b"", tiny)
     with pytest.raises(ArtifactError, match="does not begin like one"):
@@ -263,7 +284,7 @@ def test_nothing_else_is_read(tiny: Model) -> None:
 @pytest.mark.parametrize("config", PLANS, ids=lambda c: f"{c.scorer}-{c.stride}")
 def test_declared_tokens_are_not_believed(config: ScoreConfig, tiny: Model) -> None:
     """What a stream says of its length is held against its blocks before anything of that length is made."""
-    stream, _ = compress(b"some text", tiny, config)
+    stream, _ = model_stream(b"some text", tiny, config)
     tracemalloc.start()
     with pytest.raises(ArtifactError, match=r"declares 68,719,476,736 tokens, and its 1 blocks hold at most"):
         decompress(_with_head(stream, tokens=2**36, bytes=2**36), tiny)
@@ -271,14 +292,14 @@ def test_declared_tokens_are_not_believed(config: ScoreConfig, tiny: Model) -> N
     tracemalloc.stop()
     assert peak < 1 << 20
     for data in (b"a" * 5000, bytes(5000)):  # what is as predictable as can be stays within it
-        assert decompress(compress(data, tiny, config)[0], tiny) == data
+        assert decompress(model_stream(data, tiny, config)[0], tiny) == data
 
 
 @pytest.mark.parametrize(
     "change", [{"tokens": 2**62}, {"tokens": -1}, {"tokens": True}, {"patch": "%"}, {"scorer": {}}]
 )
 def test_a_head_that_cannot_be_allocates_nothing(change: dict[str, Any], tiny: Model) -> None:
-    stream, _ = compress(b"some text", tiny, ScoreConfig(seq_len=16))
+    stream, _ = model_stream(b"some text", tiny, ScoreConfig(seq_len=16))
     with pytest.raises(ArtifactError, match="head that cannot be"):
         decompress(_with_head(stream, **change), tiny)
 
@@ -296,7 +317,7 @@ def test_fuzz_random_files_come_back(tiny: Model) -> None:
     random = np.random.default_rng(7)
     for n in range(2000):
         data = random.integers(0, 256, int(random.integers(0, 24)), np.uint8).tobytes()
-        stream, _ = compress(data, tiny, PLANS[n % 2])
+        stream, _ = model_stream(data, tiny, PLANS[n % 2])
         assert decompress(stream, tiny) == data
 
 
@@ -304,7 +325,7 @@ def test_fuzz_random_files_come_back(tiny: Model) -> None:
 def test_fuzz_damaged_streams_are_refused(tiny: Model) -> None:
     """Bits turned, bytes cut off the end, added, taken out, put in another order."""
     random = np.random.default_rng(8)
-    streams = [compress(b"the quick brown fox " * n, tiny, PLANS[n % 2])[0] for n in (1, 3, 120)]
+    streams = [model_stream(b"the quick brown fox " * n, tiny, PLANS[n % 2])[0] for n in (1, 3, 120)]
     for n in range(2000):
         stream = bytearray(streams[n % len(streams)])
         at = int(random.integers(len(stream)))

@@ -46,6 +46,8 @@ def test_plan(file: Path, tmp_path: Path) -> None:
     assert facts["seconds"] == pytest.approx(2 * facts["points"][1]["seconds"], rel=0.5)
     assert facts["bytes"] == 4 * point["bytes"] > 0
     assert not (tmp_path / "runs").exists()
+    told = CliRunner().invoke(app, ["sweep", "plan", str(file), "--runs", str(tmp_path / "runs")]).stderr
+    assert "checking the sweep lengths" in told and "timed, of points 0/2" in told
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from niblick.data.dataset import Split
 from niblick.data.loader import Batches
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ArtifactError, ConfigError, TrainingError
+from niblick.facts.events import Event, Warmup
 from niblick.model.lm import LM
 from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.score.scorers import Score
@@ -142,7 +144,9 @@ def test_an_optimizer_of_one_s_own_resumes_exactly(tmp_path: Path) -> None:
 def test_optimizers_that_do_not_fit() -> None:
     register_optimizer("forgetful", lambda model, config: [torch.optim.Adam(list(model.parameters())[1:])])
     register_optimizer("greedy", lambda model, config: [torch.optim.Adam(model.parameters())] * 2)
-    for name, words in (("forgetful", "embed.weight not at all"), ("greedy", "embed.weight twice")):
+    register_optimizer("picky", lambda model, config: [torch.optim.SGD([p for p in model.parameters() if p.dim() > 2])])
+    cases = {"forgetful": "embed.weight not at all", "greedy": "embed.weight twice", "picky": "does not fit this model"}
+    for name, words in cases.items():
         with pytest.raises(ConfigError, match=words):
             Optimizers(tiny(), OptimConfig(name=name))
     with pytest.raises(ConfigError, match=r"unknown optim.name='muon\+adm' \(nearest: muon\+adam"):
@@ -161,6 +165,21 @@ def test_priming_leaves_no_trace(tmp_path: Path) -> None:
     primed, events, _ = go(tmp_path, 8, warmup_steps=3)
     assert [e["step"] for e in events if e["event"] == "warmup"] == [1, 2, 3]
     assert same(plain, primed)
+
+
+def test_a_signal_in_warm_up_leaves_a_run_to_go_on_with(tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+
+    def emit(event: Event) -> None:
+        noted(events)(event)
+        if isinstance(event, Warmup):
+            signal.raise_signal(signal.SIGTERM)
+
+    _, _, outcome = go(tmp_path / "a", 8, warmup_steps=3, options={"emit": emit})
+    assert (outcome.stopped, outcome.progress.step) == ("SIGTERM", 0)
+    assert [e["step"] for e in events if e["event"] == "warmup"] == [1], "it stops after the step"
+    resumed, _, _ = go(tmp_path / "a", 8, resume=True)
+    assert same(resumed, go(tmp_path / "b", 8)[0])
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])

@@ -24,6 +24,50 @@ app = typer.Typer(
     help="The laboratory for small language models under a byte cap, and for learned tokenization.\n\n"
     "Try `niblick quickstart`: it trains, packs and scores a small byte-level H-Net in under five minutes.",
 )
+
+
+def _print_version(asked: bool) -> None:
+    """Print what a report of a bug needs, and end; torch is not imported for it."""
+    import importlib.metadata
+    import platform
+
+    import niblick
+
+    if not asked:
+        return
+    print(f"niblick {niblick.__version__}{_commit(Path(niblick.__file__).parents[2])}")
+    print(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    try:
+        print(f"torch {importlib.metadata.version('torch')}")
+    except importlib.metadata.PackageNotFoundError:
+        print("torch is not installed")
+    raise typer.Exit
+
+
+def _commit(root: Path) -> str:
+    """The commit of a checkout, empty where this is none."""
+    import subprocess
+
+    if not (root / ".git").exists():
+        return ""
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f" (commit {found})"
+
+
+@app.callback()
+def _niblick(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Of niblick, Python and torch."),
+    ] = False,
+) -> None:
+    pass
+
+
 data_app = typer.Typer(no_args_is_help=True, help="Make and check token shards. Example: `niblick data check DIR`")
 app.add_typer(data_app, name="data")
 import_app = typer.Typer(
@@ -78,10 +122,12 @@ def resolve(target: str, overrides: list[str], env: str = "") -> tuple[Any, Path
 def unknown_target(target: str, runs: Path) -> ConfigError:
     """The error for a name that is neither preset nor run nor artifact."""
     from niblick.errors import nearest
+    from niblick.ledger.ledger import find_runs
     from niblick.recipes.presets import PRESETS
 
-    known = [*PRESETS, *(p.parent.name for p in runs.glob("*/config.json"))]
-    return ConfigError(f"there is no preset, run or artifact {target!r}{nearest(target, known)}")
+    near = nearest(target, [*PRESETS, *(id for _, id in find_runs(runs))])
+    where = ": `niblick presets` and `niblick runs` list what there is"
+    return ConfigError(f"there is no preset, run or artifact {target!r}{near or where}")
 
 
 def print_config(config: Mapping[str, object]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -106,16 +106,24 @@ def compress(
     coder, config = open_model(model, runs, data)
     started = time.perf_counter()
     with RunConsole() as console:
-        stream, sizes = code(original, coder, config, _progress(console, "coding"))
+        stream, sizes = code(original, coder, config, console.counting("coding token"))
     write_bytes(out, stream)
     seconds = time.perf_counter() - started
-    facts = asdict(sizes) | {"out": str(out), "model": coder.name, "seconds": seconds}
+    facts = asdict(sizes) | {"overhead": sizes.overhead, "out": str(out), "model": coder.name, "seconds": seconds}
     facts["bits_per_byte"] = 8 * sizes.payload / sizes.original if sizes.original else None
     if json_:
         print_json(facts)
         return
-    rate = f", {facts['bits_per_byte']:.4f} bits per byte coded" if sizes.original else ""
-    print(f"{sizes.original:,} bytes became {sizes.total:,}{rate}, in {seconds:.1f} s")
+    rate = f", {facts['bits_per_byte']:.4f} bits per byte" if sizes.original else ""
+    patch = f", {sizes.patch:,} of what the tokenizer loses" if sizes.patch else ""
+    print(f"{sizes.original:,} bytes became {sizes.total:,}, in {seconds:.1f} s")
+    print(
+        f"model     {sizes.coded:,} bytes: {sizes.payload:,} of text{rate}{patch}, and {sizes.overhead:,} of overhead: "
+        "which model it was, and checks"
+    )
+    if sizes.method != "model":
+        how = "as it is" if sizes.method == "raw" else "deflated"
+        print(f"stored    {how}, since that is smaller: the overhead is the same for a longer text")
     print(f"back by   niblick decompress {out} -o FILE --model {model}")
 
 
@@ -140,7 +148,7 @@ def decompress(
     coder, _ = open_model(model, runs, data)
     started = time.perf_counter()
     with RunConsole() as console:
-        original = restore(stream, coder, _progress(console, "decoding"))
+        original = restore(stream, coder, console.counting("decoding token"))
     write_bytes(out, original)
     seconds = time.perf_counter() - started
     if json_:
@@ -156,15 +164,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _progress(console: Any, what: str) -> Any:
-    import time
-
-    started = time.perf_counter()
-
-    def report(done: int, total: int) -> None:
-        spent = time.perf_counter() - started
-        console.progress(what, done / total, None, spent * (total - done) / max(1, done))
-
-    return report

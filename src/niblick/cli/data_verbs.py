@@ -69,6 +69,7 @@ def data_prepare(
     from niblick.data.documents import Reading
     from niblick.data.prepare import prepare
 
+    there = (out / "manifest.json").is_file()
     what = "files" if source.startswith("challenge:") and source != "challenge:docs" else "documents"
     with RunConsole() as console:
         manifest = prepare(
@@ -85,6 +86,8 @@ def data_prepare(
             reading=Reading(text_key, separator, max_window << 20, tuple(files or ()), skip_empty=skip_empty),
             progress=lambda count, size: console.preparing(what, count, size),
         )
+        if there:
+            console.say(f"{out} is there already, prepared in the same way: nothing was done")
     _show_data(manifest, out, json_)
 
 

@@ -31,23 +31,46 @@ def list_runs(
     sort: Annotated[str, typer.Option(help="`new`, or a column such as `bpb`, lowest first.")] = "new",
     limit: Annotated[int, typer.Option(help="Rows of the table; 0 for all. --csv and --json have all.")] = 40,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV: all facts, and config keys that differ.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep the table as it is by now, until Ctrl-C.")] = False,
     runs: Runs = RUNS,
     json_: Json = False,
 ) -> None:
     """List runs, newest first. Example: `niblick runs --status done model.width=128 --sort bpb`"""
     from niblick.ledger.ledger import Ledger
-    from niblick.ledger.listing import csv_text, ordered, print_runs
+    from niblick.ledger.listing import csv_text, ordered, print_runs, watch_runs
 
-    if csv and json_:
-        raise ConfigError("--csv and --json both want stdout: give one of them")
-    ledger = Ledger(runs)
-    rows = ordered(ledger.rows(_filter(values, preset, branch, track, sweep, tag, status)), sort)
-    if json_:
+    if csv + json_ + watch > 1:
+        raise ConfigError("--csv, --json and --watch each want stdout for themselves: give one of them")
+    ledger, wanted = Ledger(runs), _filter(values, preset, branch, track, sweep, tag, status)
+    rows = ordered(ledger.rows(wanted), sort)
+    if watch:
+        watch_runs(lambda: ordered(ledger.rows(wanted), sort), limit, runs)
+    elif json_:
         print_json({"runs": [row.facts() for row in rows]})
     elif csv:
         print(csv_text(ledger, rows), end="")
     else:
         print_runs(rows, limit, runs)
+
+
+@app.command("rm")
+def remove_runs(
+    targets: Annotated[list[str], typer.Argument(help="Runs, by path or id; a sweep stands for its runs.")],
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Move runs out of the way, to the folder .trash among the runs. Example: `niblick rm hnet-small-3`"""
+    from niblick.ledger.trash import throw_away
+
+    if "latest" in targets:
+        raise ConfigError("`latest` changes with every run: name the runs to move away (`niblick runs` lists them)")
+    moved = throw_away(_rows(targets, runs), runs)
+    if json_:
+        print_json({"moved": {id: str(path) for id, path in moved.items()}})
+        return
+    for id, path in moved.items():
+        print(f"moved     {id} to {path}")
+    print("for good  delete them there; until then moving one back restores it")
 
 
 @app.command("trust")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from niblick.cli.app import (
     Json,
     Runs,
     app,
+    flat,
     number,
     print_config,
     print_json,
@@ -44,21 +46,25 @@ def presets(json_: Json = False) -> None:
         print_table(["preset", "parameters", "what it is"], shown)
 
 
+All = Annotated[bool, typer.Option("--all", help="Of a run or artifact: every key of its config, and every tensor.")]
+
+
 @app.command()
 def show(
     target: Annotated[str, typer.Argument(help="A preset, a recipe file, a run, RUN:NAME or an artifact.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, for a preset or recipe.")] = None,
     env: Env = "",
+    all_: All = False,
     runs: Runs = RUNS,
     json_: Json = False,
 ) -> None:
-    """Show a preset's config, a run's result or an artifact's bytes. Example: `niblick show hnet-byte260`"""
+    """Show a preset's config, a run's result or an artifact's bytes. Example: `niblick show latest`"""
     from niblick.config.run_config import to_dict
     from niblick.model.counting import parameter_count
     from niblick.recipes.presets import PRESETS
 
     if target not in PRESETS and not target.endswith(".py"):
-        _show(target, runs, json_)
+        _show(target, runs, all_, json_)
         return
     config, _ = resolve(target, overrides or [], env)
     count = parameter_count(config.model)
@@ -69,7 +75,7 @@ def show(
     print_config(to_dict(config))
 
 
-def _show(target: str, runs: Path, json_: bool) -> None:
+def _show(target: str, runs: Path, all_: bool, json_: bool) -> None:
     """Show a run or an artifact; only for these torch is imported."""
     from niblick.facts.reading import plain
     from niblick.run.artifacts import describe_artifact, find_artifact
@@ -80,8 +86,8 @@ def _show(target: str, runs: Path, json_: bool) -> None:
         if json_:
             print_json(plain(artifact))
             return
-        print_config(artifact.config)
-        _print_artifact(artifact.path, artifact)
+        _print_artifact(artifact.path, artifact, tensors=True)
+        _print_settings(artifact.config, all_)
         return
     if not is_run(target, runs):
         raise unknown_target(target, runs)
@@ -92,20 +98,31 @@ def _show(target: str, runs: Path, json_: bool) -> None:
         said = {"run": str(run.path), "config": run.settings(), "result": result and plain(result)}
         print_json(said | {"artifacts": {name: plain(each) for name, each in artifacts.items()}})
         return
-    print_config(run.settings())
-    _print_result(result)
+    _print_state(run.path)
+    if result:
+        _print_result(result)
     for name, each in artifacts.items():
-        _print_artifact(name, each)
+        _print_artifact(name, each, tensors=all_)
+    _print_settings(run.settings(), all_)
 
 
-_RESULT = ("artifact", "bpb", "bpb_repaired", "bytes", "artifact_bytes", "code_bytes", "total_bytes", "step")
+def _print_state(path: Path) -> None:
+    """How far a run is, in a line, and what to do about one that did not come to its end."""
+    from niblick.ledger.rows import read_run
+
+    row, _ = read_run(str(path), path.name)
+    print(f"run       {path}: {row.status}{f' ({row.message})' if row.message else ''}")
+    if row.status in ("stopped", "unfinished", "failed", "running") and row.step is not None:
+        print(f"step      {row.step:,} of {row.steps:,}" if row.steps else f"step      {row.step:,}")
+    if row.status in ("stopped", "unfinished", "failed"):
+        print(f"go on by  niblick train --resume {path}")
+
+
+_RESULT = ("bpb", "bpb_repaired", "bytes", "artifact", "artifact_bytes", "code_bytes", "total_bytes", "step")
 """What is shown of a result, and its train clock."""
 
 
-def _print_result(result: Result | ImportResult | None) -> None:
-    if result is None:
-        print("\nnot finished")
-        return
+def _print_result(result: Result | ImportResult) -> None:
     shown = {key: getattr(result, key, None) for key in (*_RESULT, "train_seconds")}
     if result.code_bytes is None:
         shown["code_bytes"] = UNWEIGHED
@@ -113,17 +130,42 @@ def _print_result(result: Result | ImportResult | None) -> None:
     print_table(["result", ""], [[key, number(value)] for key, value in shown.items() if value is not None])
 
 
-def _print_artifact(name: str, artifact: ArtifactFacts) -> None:
-    print(f"\nartifact {name}")
-    print_table(
-        ["tensor", "shape", "scheme", "bytes before coding"],
-        [[t.name, "×".join(map(str, t.shape)), t.scheme, f"{t.raw_bytes:,}"] for t in artifact.tensors],
-    )
+def _print_artifact(name: str, artifact: ArtifactFacts, tensors: bool) -> None:
     parts, text = artifact.bytes, artifact.text
-    told = f", text {parts.text:,}" if text else ""
-    print(f"\n{parts.total:,} bytes: header {parts.header:,}, payload {parts.payload:,}{told}")
+    packed = f", text {parts.text:,}" if text else ""
+    print(f"\nartifact {name}")
+    print(
+        f"{parts.total:,} bytes: header {parts.header:,}, payload {parts.payload:,}{packed}; "
+        f"{len(artifact.tensors)} tensors, {parts.before_coding:,} bytes before {artifact.codec}"
+    )
     if text:
         print(
             f"text: {text.bytes:,} bytes of {text.documents:,} training documents, packed by the mixture "
             f"({text.mix}, {text.memory} MiB); its sidecar reads them before it scores"
         )
+    if tensors:
+        print_table(
+            ["tensor", "shape", "scheme", "bytes before coding"],
+            [[t.name, "×".join(map(str, t.shape)), t.scheme, f"{t.raw_bytes:,}"] for t in artifact.tensors],
+        )
+
+
+def _print_settings(settings: Mapping[str, object], all_: bool) -> None:
+    """All keys of a config, or those that differ from its preset; from niblick's defaults if a recipe gave it."""
+    from niblick.config.run_config import RunConfig, dotted, to_dict
+    from niblick.recipes.presets import PRESETS, get_preset
+
+    print()
+    if all_:
+        print_config(settings)
+        return
+    preset = str(settings.get("preset", ""))
+    usual = dotted(to_dict(get_preset(preset) if preset in PRESETS else RunConfig(preset)))
+    absent = object()
+    changed = {key: value for key, value in dotted(settings).items() if usual.get(key, absent) != value}
+    there = dict(flat({key: usual[key] for key in changed if key in usual}))
+    rows = [[key, value, there.get(key, "")] for key, value in flat(changed)]
+    name = f"preset {preset}" if preset in PRESETS else "niblick's defaults"
+    print(f"config: {name}" + (f", and {len(rows)} keys that differ; --all shows every key" if rows else ""))
+    if rows:
+        print_table(["key", "value", "there"], rows)

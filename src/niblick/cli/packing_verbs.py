@@ -62,11 +62,12 @@ def sensitivity(
     if out and out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file: give a folder")
     with RunConsole() as console:
+        console.say(f"packing, then scoring {tokens:,} tokens of training text twice for each tensor")
         found = sensitivity_run(
             open_run(target, runs),
             assignments or [],
             tokens=tokens,
-            progress=lambda done, total: console.preparing("tensors", done, total),
+            progress=console.counting("tensor"),
         )
     facts = asdict(found) | {
         "tensors": [asdict(row) | {"per_kb": row.per_kb} for row in found.tensors],
@@ -111,6 +112,7 @@ def fit_(
     """Find the best weights that fill a cap. Example: `niblick fit latest --cap 16000000`"""
     from niblick.console import RunConsole
     from niblick.facts.reading import plain
+    from niblick.pack.fit import Telling
     from niblick.run.directory import open_run
     from niblick.run.exports import fit_run
 
@@ -125,7 +127,7 @@ def fit_(
             codec=codec,
             gptq=gptq,
             tokens=tokens,
-            report=console.say,
+            telling=Telling(console.say, console.counting("tensor")),
         )
     if json_:
         print_json(plain(fitted.result) | plain(fitted.details))

@@ -169,12 +169,15 @@ def stop(file: File, runs: Runs = RUNS, json_: Json = False) -> None:
 @sweep_app.command()
 def plan(file: File, runs: Runs = RUNS, workers: Workers = None, json_: Json = False) -> None:
     """Runs, time and disk, from speeds measured now. Example: `niblick sweep plan lengths.py`"""
-    from niblick.console import human_bytes, human_seconds
+    from niblick.console import RunConsole, human_bytes, human_seconds
     from niblick.facts.reading import plain
     from niblick.sweeps.estimate import estimate
     from niblick.sweeps.sweep import load_sweep
 
-    facts = estimate(load_sweep(file), runs, workers)
+    with RunConsole() as console:
+        sweep = load_sweep(file)
+        console.say(f"checking the sweep {sweep.name}, then timing a step and a score of each of its models")
+        facts = estimate(sweep, runs, workers, console.counting("timed, of points"))
     if json_:
         print_json(plain(facts))
         return

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from niblick.cli.app import RUNS, Data, Env, Json, Runs, app, import_app, print_json, print_score, resolve
 from niblick.errors import ConfigError
+
+if TYPE_CHECKING:
+    from niblick.config.run_config import RunConfig
 
 
 @app.command()
@@ -21,6 +24,8 @@ def train(
     env: Env = "",
     track: Annotated[str, typer.Option(help="smoke, proxy, fixed-step, wallclock or challenge: see docs/lab.md.")] = "",
     seeds: Annotated[int, typer.Option(help="Runs with the seeds s, s+1, …, one after another.")] = 1,
+    name: Annotated[str, typer.Option(help="Of the run; by default <preset>-<n>.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say bytes, steps and time; train nothing.")] = False,
     resume: Annotated[str | None, typer.Option(help="Go on with this run (path, id or `latest`).")] = None,
     devices: Annotated[int, typer.Option(help="Processes that share the training, one for each GPU.")] = 1,
     log: Annotated[
@@ -46,9 +51,10 @@ def train(
         raise ConfigError(f"--seeds {seeds} is no number of runs: give at least 1")
     with joined() as ranks, RunConsole() as console, Loggers(log or (), console, console.say) as listen:
         if resume:
-            if target or overrides or env or track or seeds > 1:
+            if target or overrides or env or track or seeds > 1 or name or dry_run:
                 raise ConfigError(
-                    "--resume takes the config of the run: leave preset, overrides, --env, --track, --seeds away"
+                    "--resume takes the config of the run: leave preset, overrides, --env, --track, --seeds, --name "
+                    "and --dry-run away"
                 )
             resumed = pipeline.resume(open_run(resume, runs), listen, ranks)
             results = [resumed] if resumed else []
@@ -59,7 +65,11 @@ def train(
             config, recipe = resolve(target, [*rules, *(overrides or [])], env)
             if data:
                 config = override(config, [f"data.path={json.dumps(data)}"])
-            results = pipeline.run_seeds(config, seeds, runs, listen, recipe=recipe, ranks=ranks)
+            if dry_run:
+                if ranks.main:
+                    _foresee(config, recipe, json_)
+                return
+            results = pipeline.run_seeds(config, seeds, runs, listen, recipe=recipe, ranks=ranks, name=name)
     if not ranks.main:
         return
     if json_:
@@ -71,6 +81,27 @@ def train(
     if seeds > 1:
         spread = pipeline.spread(results)
         print(f"seeds     {spread['bpb_mean']:.4f} ± {spread['bpb_deviation']:.4f} BPB over {seeds} runs")
+
+
+def _foresee(config: RunConfig, recipe: Path | None, json_: bool) -> None:
+    """Print what a run would take, measured now."""
+    from dataclasses import asdict
+
+    from niblick.console import human_seconds, weighed
+    from niblick.run.prepared import prepare
+    from niblick.sweeps.estimate import foresee
+
+    found = foresee(prepare(config), recipe)
+    if json_:
+        print_json(asdict(found))
+        return
+    print(f"weights   {found.parameters:,} parameters")
+    print(f"steps     {found.steps} of {found.batch_tokens:,} tokens: {found.epochs:.3g} times the training text")
+    low, high = (None if found.code_bytes is None else each + found.code_bytes for each in found.artifact_bytes)
+    print(f"bytes     {weighed(low)} to {weighed(high)} of 16,000,000, artifact and code")
+    train, score = map(human_seconds, (found.train_seconds, found.score_seconds))
+    print(f"time      about {train} of training, {score} of scoring, by a step timed now on {found.device}")
+    print("nothing   was trained or written: leave --dry-run away for that")
 
 
 @import_app.command("challenge")

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from niblick.challenge import rules
-from niblick.errors import ConfigError, nearest
+from niblick.errors import ConfigError, nearest, nearest_key
 from niblick.files import parse_json
 from niblick.model.model_config import ModelConfig
 from niblick.pack.export_config import ExportConfig
@@ -206,9 +206,12 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
             raise ConfigError(f"{assignment!r} is no override: write key=value, as in train.seq_len=512")
         *path, last = key.split(".")
         node = data
-        for depth, name in enumerate(path):
-            node = _descend(node, name, path[:depth], key)
-        where = _place(node, last, path, key)
+        try:
+            for depth, name in enumerate(path):
+                node = _descend(node, name, path[:depth], key)
+            where = _place(node, last, path, key)
+        except KeyError:
+            raise ConfigError(f"unknown key {key!r}{nearest_key(key, _keys(data))}") from None
         try:
             node[where] = parse_json(text)
         except ValueError:
@@ -272,7 +275,7 @@ def _descend(node: Any, name: str, before: list[str], key: str) -> Any:
 
 
 def _place(node: Any, name: str, before: list[str], key: str) -> Any:
-    """Key or index of `name` in `node`; the error offers full keys, so that they can be copied."""
+    """Key or index of `name` in `node`. Raises KeyError for a key, ConfigError for an index, that is not there."""
     if isinstance(node, list):
         if name.isdigit() and int(name) < len(node):
             return int(name)
@@ -282,6 +285,13 @@ def _place(node: Any, name: str, before: list[str], key: str) -> Any:
             else f"unknown key {key!r}: {'.'.join(before)} is empty"
         )
     if name not in node:
-        prefix = "".join(f"{b}." for b in before)
-        raise ConfigError(f"unknown key {key!r}{nearest(prefix + name, [prefix + k for k in node])}")
+        raise KeyError(name)
     return name
+
+
+def _keys(value: object, prefix: str = "") -> Iterator[str]:
+    """All dotted keys, those of sections too."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield f"{prefix}{key}"
+        yield from _keys(inner, f"{prefix}{key}.")

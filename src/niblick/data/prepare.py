@@ -15,10 +15,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from niblick.challenge import rules
+from niblick.data.asked import already_there, asked, with_contents
 from niblick.data.corpus import Corpus, corpus_of_foreign, corpus_of_shards, open_corpus
 from niblick.data.dataset import Dataset
 from niblick.data.documents import AS_IT_IS, Reading, no_documents, refuse_unused
@@ -30,6 +32,7 @@ from niblick.data.tokenizers import Tokenizer, make_tokenizer
 from niblick.data.vocabularies import Vocabulary
 from niblick.data.writing import DatasetWriter, appearing_whole, refuse_used
 from niblick.errors import DataError
+from niblick.facts.reading import plain
 
 MAX_WORKERS = 6
 """Processes by default at most: each takes 70 MB, and preparation stays under a gigabyte (`make memory`)."""
@@ -61,10 +64,24 @@ def prepare(
     twenty); one text alone is cut for that at the ends of its paragraphs. `max_docs` are read in all, `workers`
     processes encode (default: one per core, at most 6; for bytes none but this one). The source `challenge:docs`
     streams the challenge's documents; `challenge:sp1024` and its like fetch `train_shards` finished shards, tokenizer
-    included (`hub` is where from). `reading` is how files are read. Raises DataError for bad input and for an `out`
-    that is in use; then nothing is left in it.
+    included (`hub` is where from). `reading` is how files are read. An `out` that was made by the same arguments of the
+    same text stays as it is. Raises DataError for bad input and for an `out` that is in use otherwise; then nothing is
+    left in it.
     """
     out = Path(out)
+    wanted = asked(
+        source,
+        tokenizer or "byte260",
+        reading,
+        normalization=normalization,
+        val_docs=val_docs,
+        val_share=val_share,
+        max_docs=max_docs,
+        shard_tokens=shard_tokens,
+    )
+    there = already_there(out, wanted, source, tokenizer or "byte260")
+    if there is not None:
+        return there
     refuse_used(out)
     _check_numbers(val_docs=(val_docs, 0), max_docs=(max_docs, 1), shard_tokens=(shard_tokens, 1))
     if val_share is not None and not 0 < val_share < 1:
@@ -94,6 +111,8 @@ def prepare(
     corpus = (
         challenge_documents(val_docs, hub) if variant else open_corpus(source, val_docs, max_docs, reading, val_share)
     )
+    facts = corpus.facts | {"asked": plain(with_contents(wanted, source, tokenizer))}
+    corpus = replace(corpus, facts=facts)
     return _build(corpus, tokenizer, out, max_docs, shard_tokens, workers, normalization, progress)
 
 

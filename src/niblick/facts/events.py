@@ -59,6 +59,8 @@ class Warmup(Event):
     event = "warmup"
     step: int
     steps: int
+    step_seconds: float | None = None
+    """What this one took."""
 
 
 @dataclass(frozen=True, kw_only=True)

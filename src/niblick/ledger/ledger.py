@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from niblick.challenge.rules import Config
-from niblick.errors import ConfigError, DataError, nearest
+from niblick.errors import ConfigError, DataError, nearest, nearest_key
+from niblick.facts.usable import LIVE_SECONDS, newest
 from niblick.files import parse_json, read_json
-from niblick.ledger.rows import LIVE_SECONDS, Row, failed_job, read_run, restored, stored
+from niblick.ledger.rows import Row, failed_job, read_run, restored, stored
 
 CACHE = ".ledger.sqlite"
 VERSION = 1
@@ -163,7 +164,7 @@ class Ledger:
             return [row for row in rows if row.id in found and found[row.id] == wanted]
         facts = [row.facts() for row in rows]
         if rows and key not in facts[0]:
-            raise ConfigError(f"no run has the key {key!r}{nearest(key, [*self._keys(), *facts[0]])}")
+            raise ConfigError(f"no run has the key {key!r}{nearest_key(key, [*self._keys(), *facts[0]])}")
         return [row for row, each in zip(rows, facts, strict=True) if each[key] == wanted]
 
     def _keys(self) -> list[str]:
@@ -184,13 +185,21 @@ def find_rows(ledger: Ledger, targets: Iterable[str]) -> list[Row]:
     for target in targets:
         names = {target.rstrip("/"), _below(Path(target), ledger.folder)}
         those = (
-            rows[:1] if target == "latest" else [row for row in rows if row.id in names or row.sweep in names - {""}]
+            _latest(rows)
+            if target == "latest"
+            else [row for row in rows if row.id in names or row.sweep in names - {""}]
         )
         if not those:
             known = [*(row.id for row in rows), *{row.sweep for row in rows if row.sweep}, "latest"]
             raise ConfigError(f"there is no run or sweep {target!r} in {ledger.folder}{nearest(target, known)}")
         found += [row for row in those if row not in found]
     return found
+
+
+def _latest(rows: list[Row]) -> list[Row]:
+    """The row of the newest usable run, if there is any run."""
+    path = newest(Path(row.path) for row in rows)
+    return [row for row in rows if path and Path(row.path) == path]
 
 
 def _below(path: Path, folder: Path) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -43,16 +45,28 @@ def _place(value: object) -> tuple[float, str]:
 def print_runs(rows: list[Row], limit: int, folder: Path) -> None:
     """Print a table of runs, and what is not in it."""
     console = _console()
+    console.print(runs_table(rows, limit, folder))
+    for row in [row for row in rows[: limit or None] if row.message and row.status in ("failed", "broken")][:5]:
+        console.print(Text(f"{row.id} {row.status}: {row.message}", style="yellow"), soft_wrap=True)
+
+
+def watch_runs(list_rows: Callable[[], list[Row]], limit: int, folder: Path, every: float = 2.0) -> None:
+    """Keep the table of runs in the terminal as it is by now, until Ctrl-C."""
+    with Live(console=_console(), auto_refresh=False, transient=False) as live, contextlib.suppress(KeyboardInterrupt):
+        while True:
+            live.update(runs_table(list_rows(), limit, folder), refresh=True)
+            time.sleep(every)
+
+
+def runs_table(rows: list[Row], limit: int, folder: Path) -> Group:
+    """A table of runs, and what is not in it."""
     if not rows:
-        console.print(f"no run in {folder} is like that")
-        return
+        return Group(f"no run in {folder} is like that")
     shown = rows[:limit] if limit > 0 else rows
     columns = ["run", "status", "branch", "track", "seed", "step", "BPB", "MB", "audit", "age", "tags"]
-    console.print(_table(columns, [_run_cells(row) for row in shown], {"seed", "step", "BPB", "MB", "age"}))
-    if len(shown) < len(rows):
-        console.print(f"\n{len(shown)} of {len(rows):,} runs; --limit 0 shows all")
-    for row in [row for row in shown if row.message and row.status in ("failed", "broken")][:5]:
-        console.print(Text(f"{row.id} {row.status}: {row.message}", style="yellow"), soft_wrap=True)
+    table = _table(columns, [_run_cells(row) for row in shown], {"seed", "step", "BPB", "MB", "age"})
+    left = [f"\n{len(shown)} of {len(rows):,} runs; --limit 0 shows all"] if len(shown) < len(rows) else []
+    return Group(table, *left)
 
 
 def _run_cells(row: Row) -> list[Text]:

@@ -24,9 +24,6 @@ from niblick.files import json_lines, parse_json, read_small, regular
 
 T = TypeVar("T")
 
-LIVE_SECONDS = 900.0
-"""An unfinished run that has written nothing for so long is no longer called running."""
-
 KEY_FIELDS = tuple(RankingKey.__dataclass_fields__)
 
 _TAIL = 16_384

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from rich.columns import Columns
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -66,7 +67,7 @@ def detail(view: View) -> Group:
     head = Text.assemble((view.id, "bold"), "  ", state(view))
     if view.message:
         head.append(f"\n{view.message}", style=STYLES.get(view.phase, ""))
-    rows: list[Text | Table] = [head, strip(view), Text.assemble(bar(spent.share), "  ", _eta(view))]
+    rows: list[Text | Table | Columns] = [head, strip(view), Text.assemble(bar(spent.share), "  ", _eta(view))]
     facts = Table(box=None, pad_edge=False, show_header=False, padding=(0, 3, 0, 0))
     for pair in _pairs(view):
         facts.add_row(*[cell for name, value in pair for cell in (Text(name, style="bright_black"), value)])
@@ -75,9 +76,9 @@ def detail(view: View) -> Group:
     return Group(*rows)
 
 
-def strip(view: View) -> Text:
-    """All phases in a row: those behind, the one that it is in, those ahead."""
-    text = Text()
+def strip(view: View) -> Columns:
+    """All phases in a row, or in as many as the terminal takes: those behind, the one that it is in, those ahead."""
+    phases = []
     for phase, state_ in view.strip:
         if state_ == "behind":
             mark, style = "✓", "green"
@@ -86,9 +87,9 @@ def strip(view: View) -> Text:
         else:
             mark, style = "○", "bright_black"
         spent = view.seconds.get(phase)
-        text.append(f"{mark} {LABELS[phase]}" + (f" {human_seconds(spent)}" if spent is not None else ""), style)
-        text.append("  ")
-    return text
+        words = f"{mark} {LABELS[phase]}" + (f" {human_seconds(spent)}" if spent is not None else "")
+        phases.append(Text(words, style, no_wrap=True))
+    return Columns(phases, padding=(0, 2))
 
 
 def _eta(view: View) -> str:
@@ -103,7 +104,7 @@ def _pairs(view: View) -> list[tuple[tuple[str, str], tuple[str, str]]]:
     def number(value: float | None, form: str) -> str:
         return "–" if value is None else format(value, form)
 
-    final = f"{view.final.bpb:.4f} BPB ({view.final.name})" if view.final else "–"
+    final = f"{view.final.bpb:.4f} BPB" if view.final else "–"
     size = view.size or "–"
     if view.total_bytes is not None:
         size += f" of {rules.CAP_BYTES:,}" + (" OVER THE CAP" if view.total_bytes > rules.CAP_BYTES else "")
@@ -111,12 +112,10 @@ def _pairs(view: View) -> list[tuple[tuple[str, str], tuple[str, str]]]:
     clock = "–" if view.train_seconds is None else human_seconds(view.train_seconds)
     return [
         (("step", f"{number(view.step, ',')} of {number(view.steps, ',')}"), ("train clock", clock)),
-        (
-            ("train loss", f"{number(view.train_loss, '.4f')}  {number(view.train_bpb, '.3f')} BPB"),
-            ("curve", spark(view.spark)),
-        ),
-        (("validation", f"{number(view.val_bpb, '.4f')} BPB"), ("speed", speed)),
-        (("final score", final), ("bytes", size)),
+        (("train loss", number(view.train_loss, ".4f")), ("curve", spark(view.spark))),
+        (("mean of last 5", f"{number(view.train_bpb, '.3f')} BPB"), ("speed", speed)),
+        (("validation", f"{number(view.val_bpb, '.4f')} BPB"), ("bytes", size)),
+        (("final score", final), ("artifact", view.final.name if view.final else "–")),
         (
             ("weights", f"{number(view.parameters, ',')}, seed {number(view.seed, 'd')}"),
             ("last line", f"{human_seconds(view.timing.age)} ago"),
@@ -125,22 +124,18 @@ def _pairs(view: View) -> list[tuple[tuple[str, str], tuple[str, str]]]:
 
 
 def overview(views: Sequence[View], most: int = 40) -> Group:
-    """All runs as a table, the working ones first; as many as fit."""
+    """All runs as a table, the working ones first; as many as fit. Where it is narrow, names are cut and no scores."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, right in (("run", 0), ("phase", 0), ("", 0), ("ETA", 1), ("train BPB", 1), ("BPB", 1), ("bytes", 1)):
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+        table.add_column(name, justify="right" if right else "left", no_wrap=name not in ("run", ""))
     ordered = sorted(views, key=lambda v: (not v.active, -v.last_at))
     for view in ordered[: max(most, 1)]:
         score = view.final.bpb if view.final else view.val_bpb
         eta = view.timing.eta
         table.add_row(
-            view.id,
+            Text(view.id, no_wrap=True, overflow="ellipsis"),
             state(view),
-            bar(view.timing.share, 12)
-            if view.active
-            else view.message.partition(":")[0][:30]
-            if view.phase == "failed"
-            else "",
+            _aside(view),
             human_seconds(eta) if view.active and eta is not None else "",
             "" if view.train_bpb is None else f"{view.train_bpb:.3f}",
             "" if score is None else f"{score:.4f}{'' if view.final else ' float'}",
@@ -148,3 +143,11 @@ def overview(views: Sequence[View], most: int = 40) -> Group:
         )
     hidden = len(ordered) - most
     return Group(table, *([Text(f"… and {hidden} more", style="bright_black")] if hidden > 0 else []))
+
+
+def _aside(view: View) -> Text:
+    """How far a run is, or the first words on why it failed; cut where there is no room."""
+    failed = view.message.partition(":")[0][:30] if view.phase == "failed" else ""
+    text = bar(view.timing.share, 12) if view.active else Text(failed)
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text

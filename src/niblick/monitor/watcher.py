@@ -290,7 +290,8 @@ class Watcher:
     def named(self, name: str) -> str:
         """Return the id that a name, a path or `latest` stands for. Raises ConfigError if there is none."""
         if name == "latest" and self._views:
-            return max(self._views.values(), key=lambda v: v.last_at).id
+            shown = [v for v in self._views.values() if v.step or v.final or v.phase not in ENDED]
+            return max(shown or self._views.values(), key=lambda v: v.last_at).id
         for id, source in self._sources.items():
             if name in (id, str(source.path)) or source.path == Path(name):
                 return id

@@ -66,6 +66,16 @@ class Fit:
     frontier: tuple[Point, ...]
 
 
+@dataclass(frozen=True)
+class Telling:
+    """Who hears how far a fit is."""
+
+    say: Callable[[str], None] = lambda line: None
+    """Hears what was found, in lines."""
+    count: Callable[[int, int], None] = lambda done, total: None
+    """Hears how many tensors of how many are measured."""
+
+
 def fit(
     state: Mapping[str, Tensor],
     cap: int,
@@ -75,7 +85,7 @@ def fit(
     round_tensor: Round = quantize,
     hessians: Mapping[str, Tensor] | None = None,
     ladder: tuple[float, ...] = LADDER,
-    report: Callable[[str], None] = lambda line: None,
+    told: Telling | None = None,
 ) -> Fit:
     """Return tensors whose artifact has at most `cap` bytes and at least 99.5% of them, at the least BPB found.
 
@@ -84,6 +94,7 @@ def fit(
     them each column has its own step, else a tensor has one. `ladder` are shares of the cap that the frontier shows
     beside it. Raises ArtifactError if the cap is too small for anything.
     """
+    told = told or Telling()
     plain = {name: quantize(name, tensor, Scheme("fp32")) for name, tensor in state.items()}
     if (size := measure(plain)) <= cap:
         return Fit(plain, size, {}, {}, (Point(cap, size, evaluate(_weights(plain)), 0),))
@@ -96,7 +107,7 @@ def fit(
             f"a cap of {cap:,} bytes is too small: the coarsest weights of this model take {least:,}; "
             "give more bytes or make the model smaller"
         )
-    probe = _probe(state, packer, evaluate, report)
+    probe = _probe(state, packer, evaluate, told)
     frontier, best, chosen = [], math.inf, None
     for share in (*ladder, 1.0):
         target = int(share * cap)
@@ -107,7 +118,7 @@ def fit(
             bits, encoded, size = packer.fill(probe, target, config)
             bpb = evaluate(_weights(encoded))
             frontier.append(Point(target, size, bpb, config.bytes))
-            report(f"{size:>12,} bytes  {bpb:.4f} BPB  {config.bytes:,} of them for residuals")
+            told.say(f"{size:>12,} bytes  {bpb:.4f} BPB  {config.bytes:,} of them for residuals")
             if share == 1.0 and bpb < best:
                 best, chosen = bpb, (bits, encoded, size)
     assert chosen is not None
@@ -127,14 +138,16 @@ def allocate(cost: Mapping[str, float], elements: Mapping[str, int], level: floa
     return {name: min(max(b + level, LEAST_BITS), MOST_BITS) for name, b in bits.items()}
 
 
-def _probe(
-    state: Mapping[str, Tensor], packer: _Packer, evaluate: Evaluate, report: Callable[[str], None]
-) -> dict[str, float]:
+def _probe(state: Mapping[str, Tensor], packer: _Packer, evaluate: Evaluate, told: Telling) -> dict[str, float]:
     """BPB that each tensor loses if only it has codes of `PROBE_BITS`."""
     full = {name: tensor.detach().float().cpu() for name, tensor in state.items()}
     base = evaluate(full)
-    report(f"float weights: {base:.4f} BPB; measuring {len(packer.large)} tensors at {PROBE_BITS:g} bits")
-    return {n: evaluate(full | {n: packer.round(n, PROBE_BITS).dequantize()}) - base for n in packer.large}
+    told.say(f"float weights: {base:.4f} BPB; measuring {len(packer.large)} tensors at {PROBE_BITS:g} bits")
+    lost = {}
+    for number, name in enumerate(packer.large):
+        told.count(number, len(packer.large))
+        lost[name] = evaluate(full | {name: packer.round(name, PROBE_BITS).dequantize()}) - base
+    return lost
 
 
 @dataclass

@@ -65,12 +65,12 @@ def sensitivities(
     names = [name for name, tensor in encoded.items() if tensor.scheme not in FLOATS]
     rows = []
     for number, name in enumerate(names):
+        if progress:
+            progress(number, len(names))
         tensor, coder = encoded[name], get_codec(codec)
         size = len(coder.encode(list(tensor.parts.values())))
         lost = evaluate(full | {name: packed[name]}) - float_bpb
         gained = packed_bpb - evaluate(packed | {name: full[name]})
         half = len(coder.encode([full[name].half().numpy()]))
         rows.append(TensorSensitivity(name, tensor.scheme, tensor.elements, size, lost, gained, half - size))
-        if progress:
-            progress(number + 1, len(names))
     return Sensitivities(float_bpb, packed_bpb, tuple(sorted(rows, key=lambda row: -row.per_kb)))

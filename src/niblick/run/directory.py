@@ -18,6 +18,7 @@ import io
 import json
 import os
 import platform
+import re
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,7 @@ from niblick.facts.events import Event
 from niblick.facts.reading import SCHEMA, plain
 from niblick.facts.result import ImportResult, Result, read_finished
 from niblick.facts.scores import Machine
+from niblick.facts.usable import newest
 from niblick.files import append_line, copy_recipe, imported_beside, locked, read_json, write_bytes, write_json
 from niblick.recipes.trust import trust
 
@@ -170,8 +172,7 @@ def create_run(
     path = folder / name if name else _next(folder, config.preset)
     if name:
         path.mkdir(exist_ok=True)
-        if (path / "config.json").is_file():
-            raise ConfigError(f"{path} is a run already: give this one another name")
+        expect_free(folder, name)
     try:
         write_json(path / "env.json", environment())
         if member is not None:
@@ -185,6 +186,22 @@ def create_run(
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({error.strerror}): make room, or give another --runs") from error
     return Run(path)
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise ConfigError unless a run or an artifact may be called so; `what` is which, in words."""
+    if not re.fullmatch(r"[\w.+=-]{1,100}", name) or name.startswith(".") or name == "latest":
+        raise ConfigError(f"{name!r} is no name of {what}: give letters, digits and any of . + = - _")
+
+
+def expect_free(folder: Path, name: str) -> None:
+    """Raise ConfigError if there is a run of this name."""
+    path = folder / name
+    if (path / "config.json").is_file():
+        go_on = "" if (path / "result.json").is_file() else f"go on with it by `niblick train --resume {path}`, "
+        raise ConfigError(
+            f"{path} is a run already: {go_on}move it away by `niblick rm {name}`, or give this one another name"
+        )
 
 
 def _next(folder: Path, preset: str) -> Path:
@@ -201,7 +218,7 @@ def _next(folder: Path, preset: str) -> Path:
 def run_folders(folder: Path) -> list[Path]:
     """All run directories below a folder of runs: those made by hand, and those of its sweeps."""
     found = (*folder.glob("*/config.json"), *folder.glob("*/*/config.json"))
-    return [path.parent for path in found]
+    return [path.parent for path in found if not path.relative_to(folder).parts[0].startswith(".")]
 
 
 def is_run(name: str, folder: Path) -> bool:
@@ -214,7 +231,7 @@ def is_run(name: str, folder: Path) -> bool:
 
 
 def open_run(name: str, folder: Path) -> Run:
-    """Find a run by path, by id inside `folder` (`quickstart-1`, `sweep/name-s1`), or as `latest`.
+    """Find a run by path, by id inside `folder` (`quickstart-1`, `sweep/name-s1`), or as `latest`, the newest usable.
 
     Raises ConfigError if there is none.
     """
@@ -222,8 +239,8 @@ def open_run(name: str, folder: Path) -> Run:
         if (path / "config.json").is_file():
             return Run(path)
     known = run_folders(folder)
-    if name == "latest" and known:
-        return Run(max(known, key=lambda p: (p / "config.json").stat().st_mtime_ns))
+    if name == "latest" and (usable := newest(known)):
+        return Run(usable)
     names = sorted(p.relative_to(folder).as_posix() for p in known)
     near = nearest(name, names) or f" (there: {', '.join(names[:8])}, …)"
     raise ConfigError(f"there is no run {name!r} in {folder}" + (near if names else ": `niblick train` makes one"))

@@ -21,12 +21,13 @@ class Stopped(NiblickError):
 
 
 class Interrupted(NiblickError):
-    """A run interrupted after training: its weights are there, what follows is not."""
+    """A run interrupted at once: after training, when its weights are there, or in it, without a new checkpoint."""
 
     exit_code = 130
 
     def __init__(self, run: Run) -> None:
-        super().__init__(f"interrupted after training; go on with: niblick train --resume {run.path}")
+        when = "after" if run.weights.is_file() else "in"
+        super().__init__(f"interrupted {when} training; go on with: niblick train --resume {run.path}")
 
 
 def resume_command(run: Run, ranks: Ranks) -> str:

@@ -25,17 +25,17 @@ from niblick.config.run_config import RunConfig, override
 from niblick.data.dataset import Dataset
 from niblick.data.tokenizers import BYTE_TOKENIZERS
 from niblick.errors import ConfigError
-from niblick.facts.events import Emit, Event
+from niblick.facts.events import Emit, Event, Trouble
 from niblick.facts.reading import write_file
 from niblick.facts.record import Record
 from niblick.facts.result import Calibration, ExportFacts, Result
 from niblick.pack.export_config import ExportConfig
-from niblick.pack.fit import LADDER, fit
+from niblick.pack.fit import LADDER, Telling, fit
 from niblick.pack.hessians import SEED, Hessians, calibration_batches
 from niblick.pack.quantize import pack, quantize, schemes_of
 from niblick.pack.schemes import Scheme
 from niblick.pack.sensitivity import Evaluate, Sensitivities, sensitivities
-from niblick.run.directory import Run
+from niblick.run.directory import Run, check_name
 from niblick.run.loading import build_model
 from niblick.run.packing import (
     artifact_header,
@@ -43,6 +43,7 @@ from niblick.run.packing import (
     closure_bytes,
     export,
     packed,
+    smaller_by_zlib,
     told,
     weighed,
     with_text,
@@ -73,17 +74,11 @@ def with_export(config: RunConfig, assignments: list[str]) -> RunConfig:
     return override(config, [a if a.startswith(("export.", "score.")) else f"export.{a}" for a in assignments])
 
 
-def check_name(name: str) -> None:
-    """Raise ConfigError unless an artifact may be called so."""
-    if not re.fullmatch(r"[\w.+=-]{1,100}", name) or name.startswith("."):
-        raise ConfigError(f"{name!r} is no name of an artifact: give letters, digits and any of . + = - _")
-
-
 def export_run(run: Run, assignments: list[str], listen: Emit, name: str = "") -> Result:
     """Pack the weights of a finished run anew and score the file in a fresh process."""
     config = with_export(finished(run), assignments)
     name = name or config.export.name
-    check_name(name)
+    check_name(name, "an artifact")
     facts = export(run, config, open_data(config), lambda event: _tell(run, event, listen), name)
     return _scored(run, name, facts, listen)
 
@@ -177,7 +172,7 @@ def fit_run(
     gptq: bool = True,
     tokens: int = MEASURE_TOKENS,
     ladder: tuple[float, ...] = LADDER,
-    report: Callable[[str], None] = lambda line: None,
+    telling: Telling | None = None,
 ) -> Fitted:
     """Find the best weights for a cap on code and artifact together, or on the `artifact` alone, and score them.
 
@@ -198,6 +193,7 @@ def fit_run(
     hessians: Hessians | None = None
     calibration = Calibration()
     if gptq:
+        (telling or Telling()).say(f"calibrating on {config.export.calibration_tokens:,} tokens of training text")
         hessians, calibration = calibrated(config, state, dataset)
 
     def round_tensor(name: str, weights: Tensor, scheme: Scheme) -> EncodedTensor:
@@ -213,13 +209,15 @@ def fit_run(
         round_tensor=round_tensor,
         hessians=hessians,
         ladder=ladder,
-        report=report,
+        told=telling,
     )
     name = f"fit-{room}"
     seconds = time.perf_counter() - started  # all of it learns from training text
     calibration = replace(calibration, calibration_seconds=seconds)
     facts = replace(write_export(run, config, dataset, found.encoded, name, codec, calibration, text), cap=room)
     _tell(run, told(facts, name), listen)
+    if why := smaller_by_zlib(found.encoded, codec):
+        _tell(run, Trouble(kind="codec", message=why), listen)
     details = FitFacts(
         cap=room,
         codec=codec,

@@ -51,7 +51,16 @@ def export(run: Run, config: RunConfig, dataset: Dataset, emit: Emit, name: str 
     emit(told(facts, name))
     if why := facts.code_not_weighed:
         emit(Trouble(step=clocks_of(run).step or 0, kind="code", message=f"code not weighed: {why}"))
+    if why := smaller_by_zlib(encoded, config.export.codec):
+        emit(Trouble(step=clocks_of(run).step or 0, kind="codec", message=why))
     return facts
+
+
+def smaller_by_zlib(encoded: Mapping[str, EncodedTensor], codec: str) -> str:
+    """A sentence where the published codec would take fewer bytes for these tensors than the one chosen; else empty."""
+    sizes = {name: len(artifact_bytes({}, encoded, name)) for name in dict.fromkeys((codec, "zlib"))}
+    fewer = sizes[codec] - sizes["zlib"]
+    return f"codec={codec} takes {fewer:,} bytes more than codec=zlib would: choose that" if fewer > 0 else ""
 
 
 def told(facts: ExportFacts, name: str) -> Export:

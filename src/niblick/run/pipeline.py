@@ -23,7 +23,7 @@ from niblick.facts.events import Checkpoint, Emit, Event, Export, Failure, Start
 from niblick.facts.reading import write_file
 from niblick.facts.result import Result
 from niblick.run.artifacts import digests
-from niblick.run.directory import Run, create_run
+from niblick.run.directory import Run, check_name, create_run, expect_free
 from niblick.run.ends import Interrupted, Stopped, resume_command
 from niblick.run.packing import export
 from niblick.run.prepared import Prepared, config_of, prepare
@@ -31,7 +31,7 @@ from niblick.run.scoring import official_score, result_of, scored, validate_weig
 from niblick.run.training import train_run
 from niblick.train.checkpoint import list_checkpoints
 from niblick.train.distributed import SINGLE, RankLost, Ranks, is_lost
-from niblick.train.telling import checkpoint_event
+from niblick.train.telling import LogTimes, checkpoint_event
 
 
 def run(
@@ -59,14 +59,27 @@ def run(
 
 
 def run_seeds(
-    config: RunConfig, count: int, runs: Path, listen: Emit, *, recipe: Path | None = None, ranks: Ranks = SINGLE
+    config: RunConfig,
+    count: int,
+    runs: Path,
+    listen: Emit,
+    *,
+    recipe: Path | None = None,
+    ranks: Ranks = SINGLE,
+    name: str = "",
 ) -> list[Result]:
     """Run a config with the seeds s, s+1, …, one after another, and return the results, in that order.
 
-    The order of the data follows the seed unless `data.seed` holds it.
+    The order of the data follows the seed unless `data.seed` holds it. Of several the `name` goes on with the seed.
     """
     seeds = range(config.seed, config.seed + count)
-    results = [run(replace(config, seed=seed), runs, listen, recipe=recipe, ranks=ranks) for seed in seeds]
+    names = {seed: f"{name}-s{seed}" if name and count > 1 else name for seed in seeds}
+    for each in filter(None, names.values()):
+        check_name(each, "a run")
+        expect_free(runs, each)
+    results = [
+        run(replace(config, seed=seed), runs, listen, recipe=recipe, ranks=ranks, name=names[seed]) for seed in seeds
+    ]
     return [result for result in results if result is not None]
 
 
@@ -146,16 +159,35 @@ def _carry_on(run: Run, prepared: Prepared, listen: Emit, ranks: Ranks = SINGLE,
         raise
 
 
+class Journal:
+    """Writes down what a run tells: of its steps those that are due, and the last one before anything else happens."""
+
+    def __init__(self, run: Run, every: int) -> None:
+        self.run, self.times = run, LogTimes(every)
+        self._held: Step | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take in the next event."""
+        if isinstance(event, Step) and not self.times.due(event.step, event.train_seconds or 0.0):
+            self._held = event
+            return
+        if self._held and not isinstance(event, Step):
+            self.run.log(self._held)
+        self._held = None
+        known = isinstance(event, Start) and any(True for _ in self.run.events())  # told before it was killed
+        if not known:
+            self.run.log(event)
+
+
 def _finish(run: Run, prepared: Prepared, listen: Emit, ranks: Ranks, pause_after: int) -> Result | None:
     config = prepared.config
 
+    journal = Journal(run, config.train.log_every)
+
     def emit(event: Event) -> None:
-        every = config.train.log_every
         if not ranks.main:
             return
-        known = isinstance(event, Start) and any(True for _ in run.events())  # told before it was killed
-        if not known and (not isinstance(event, Step) or event.step <= 10 or event.step % every == 0):
-            run.log(event)
+        journal(event)
         listen(replace(event, run=str(run.path)))
 
     go_on = f"go on with: {resume_command(run, ranks)}"
@@ -173,8 +205,8 @@ def _finish(run: Run, prepared: Prepared, listen: Emit, ranks: Ranks, pause_afte
         result = result_of(run, name, packed, record, files=digests(run))
         write_file(run.path / "result.json", result)
     except KeyboardInterrupt:
-        if not run.weights.is_file():
-            raise
+        if ranks.main and not run.weights.is_file():
+            run.log(Stop(reason="SIGINT"))
         raise Interrupted(run) from None
     except (StorageError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in FULL:

@@ -15,7 +15,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from niblick.errors import ConfigError
-from niblick.run.directory import open_run
+from niblick.facts.usable import by_age, usable
+from niblick.run.directory import Run, open_run, run_folders
 from niblick.train.distributed import LAUNCHED, RankLost
 
 MOST = 64
@@ -75,9 +76,12 @@ def _go_on(arguments: list[str], runs: Path, devices: int) -> str:
     if arguments[0] != "train":
         return "start again"
     try:
-        run = open_run(arguments[arguments.index("--resume") + 1] if "--resume" in arguments else "latest", runs)
-    except ConfigError:
+        resumed = "--resume" in arguments
+        run = (
+            open_run(arguments[arguments.index("--resume") + 1], runs) if resumed else Run(by_age(run_folders(runs))[0])
+        )
+    except (ConfigError, IndexError):
         return "start again"
-    if run.finished():
+    if run.finished() or not usable(run.path):
         return "start again"
     return f"go on with: niblick train --resume {run.path} --devices {devices}"

@@ -3,6 +3,9 @@
     magic, length of the head (4 bytes), head (JSON), SHA-256 of all that
     for each block: length (4 bytes), check of its tokens, data, and the first bytes of the SHA-256 of these three
 
+What no model makes smaller is stored: magic, SHA-256 of the rest, `r` (as it is) or `z` (deflate), length (8 bytes),
+data.
+
 A text becomes one document of tokens. What the tokenizer loses (newlines, bytes that are no UTF-8) comes with it as a
 patch. The head names the model by the SHA-256 of its artifact; nothing else can read the stream. Every byte is under a
 hash, so that damage is told before any of it is decoded; the check of a block tells what hashes cannot, that this
@@ -16,8 +19,9 @@ import hashlib
 import json
 import os
 import platform
+import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from niblick.score.known_text import KnownText
 
 MAGIC = b"niblick text 1\n"
+STORED = b"niblick file 1\n"
 MAX_HEAD = 64 << 20
 _DIGEST = 32
 
@@ -53,17 +58,39 @@ class Model:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What became of `original` bytes: `payload` is what the coder wrote, `patch` what the tokenizer loses."""
+    """What became of `original` bytes under the model: `payload` is what its coder wrote, `patch` what the tokenizer
+    loses, and the rest of `coded` says which model it was, and checks it."""
 
     original: int
     tokens: int
     payload: int
     patch: int
-    total: int
+    coded: int
     blocks: int
+    total: int
+    """Of the stream: those coded by the model, or fewer, where it is stored without it."""
+    method: str = "model"
+    """`model`, or how it is stored where that is smaller: `deflate` or `raw`."""
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of `coded` that are no text: the head, the checks of blocks."""
+        return self.coded - self.payload - self.patch
 
 
 def compress(data: bytes, model: Model, config: ScoreConfig, report: Report | None = None) -> tuple[bytes, Sizes]:
+    """Return `data` as a stream of `model`, or stored, whichever is smaller, and the sizes.
+
+    Raises ConfigError if that way of scoring is not provable by decoding.
+    """
+    stream, sizes = model_stream(data, model, config, report)
+    stored, method = _stored(data)
+    if len(stored) >= len(stream):
+        return stream, sizes
+    return stored, replace(sizes, total=len(stored), method=method)
+
+
+def model_stream(data: bytes, model: Model, config: ScoreConfig, report: Report | None = None) -> tuple[bytes, Sizes]:
     """Return `data` as a stream of `model` under the windows of `config`, and its sizes.
 
     Raises ConfigError if that way of scoring is not provable by decoding.
@@ -90,11 +117,15 @@ def compress(data: bytes, model: Model, config: ScoreConfig, report: Report | No
         record = len(block.data).to_bytes(4, "little") + block.check + block.data
         out += record + hashlib.sha256(record).digest()[:CHECK_BYTES]
         payload, blocks = payload + len(block.data), blocks + 1
-    return bytes(out), Sizes(len(data), len(tokens), payload, len(patch), len(out), blocks)
+    return bytes(out), Sizes(len(data), len(tokens), payload, len(patch), len(out), blocks, len(out))
 
 
 def decompress(stream: bytes, model: Model, report: Report | None = None) -> bytes:
-    """Return what `compress` was given. Raises ArtifactError for anything but a whole stream of this model."""
+    """Return what `compress` was given. Raises ArtifactError for anything but a whole stream of this model, or a stored
+    file, which needs none.
+    """
+    if stream.startswith(STORED):
+        return _restored(stream)
     head, at = _read_head(stream)
     named = head["model"]
     if named["sha256"] != model.sha256:
@@ -122,6 +153,33 @@ def decompress(stream: bytes, model: Model, report: Report | None = None) -> byt
         torch.set_num_threads(before)
     if hashlib.sha256(data).hexdigest() != head["sha256"]:
         raise _other_machine("the whole", head)
+    return data
+
+
+def _stored(data: bytes) -> tuple[bytes, str]:
+    """Return `data` stored without a model, and how: deflated where that is smaller."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(data) + packer.flush()
+    kind, method, body = (b"z", "deflate", packed) if len(packed) < len(data) else (b"r", "raw", data)
+    rest = kind + len(data).to_bytes(8, "little") + body
+    return STORED + hashlib.sha256(rest).digest() + rest, method
+
+
+def _restored(stream: bytes) -> bytes:
+    """Return the file that `_stored` wrote. Deflate gives at most 1,032 bytes for one, which bounds the memory."""
+    start = len(STORED) + _DIGEST
+    rest = stream[start:]
+    kind, length, body = rest[:1], int.from_bytes(rest[1:9], "little"), rest[9:]
+    if len(rest) < 9 or hashlib.sha256(rest).digest() != stream[len(STORED) : start] or kind not in (b"r", b"z"):
+        raise _damaged("holds a stored file that is not as it was written")
+    if length > 1032 * len(body) + 64:
+        raise _damaged(f"declares {length:,} bytes, more than it can hold")
+    try:
+        data = zlib.decompressobj(-15).decompress(body, length + 1) if kind == b"z" else body
+    except zlib.error:
+        raise _damaged("holds a stored file that cannot be inflated") from None
+    if len(data) != length:
+        raise _damaged("holds a stored file of another length than it says")
     return data
 
 

@@ -13,17 +13,19 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from niblick.config.run_config import RunConfig
+from niblick.data.dataset import Dataset
 from niblick.facts.result import Result
 from niblick.run.directory import source_snapshot
 from niblick.run.exports import predict_size
 from niblick.run.loading import build_model
-from niblick.run.prepared import open_data
+from niblick.run.prepared import Prepared, open_data
 from niblick.sweeps.listed import Estimate, PointEstimate
 from niblick.sweeps.running import SweepFolder
 from niblick.sweeps.sweep import Member, Sweep
@@ -44,8 +46,16 @@ class Speed:
     artifact_bytes: int
 
 
-def estimate(sweep: Sweep, runs: Path, workers: int | None = None) -> Estimate:
-    """Return what the sweep will take, by point and in all. Raises what `Sweep.check` raises."""
+def estimate(
+    sweep: Sweep,
+    runs: Path,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Estimate:
+    """Return what the sweep will take, by point and in all. Raises what `Sweep.check` raises.
+
+    `progress` hears how many points of how many are timed.
+    """
     from niblick.sweeps.executors import LocalPool
 
     members = sweep.check()
@@ -56,7 +66,9 @@ def estimate(sweep: Sweep, runs: Path, workers: int | None = None) -> Estimate:
     try:
         start, speeds, points = _process_seconds(), {}, []
         source = len(source_snapshot(None))
-        for point in dict.fromkeys(member.point.name for member in members):
+        names = list(dict.fromkeys(member.point.name for member in members))
+        for number, point in enumerate(names):
+            progress(number, len(names))
             those = [member for member in members if member.point.name == point]
             shape = repr((those[0].config.model, those[0].config.train, those[0].config.score, those[0].config.data))
             if shape not in speeds:
@@ -86,15 +98,8 @@ def _point(
     members: list[Member], speed: Speed, start: float, source: int, results: list[Result | None]
 ) -> PointEstimate:
     config = members[0].config
-    dataset = open_data(config)
-    steps = config.schedule.steps * config.train.batch_tokens * speed.train
-    cap = config.schedule.max_seconds
-    train, count = (min(steps, cap), f"{config.schedule.steps:,}") if cap else (steps, f"{config.schedule.steps:,}")
-    if cap and steps > cap:
-        count = f"about {int(cap / (config.train.batch_tokens * speed.train)):,}"
-    windows = config.score.seq_len / config.score.step
-    validations = 2 + (config.schedule.steps // config.train.val_every if config.train.val_every else 0)
-    score = dataset.val.tokens * speed.score * (windows + validations - 1)
+    steps, train, score = _clocks(config, open_data(config), speed)
+    count = f"{steps:,}" if steps == config.schedule.steps else f"about {steps:,}"
     known = [result.train_seconds for result in results if result and result.train_seconds is not None]
     if known:
         train = statistics.mean(known)
@@ -112,6 +117,52 @@ def _point(
         clocks=(train, score, seconds),
         seconds=seconds,
         bytes=weights * (1 + STATE_FACTOR * checkpoints) + speed.artifact_bytes + source,
+    )
+
+
+def _clocks(config: RunConfig, dataset: Dataset, speed: Speed) -> tuple[int, float, float]:
+    """Steps of a run at this speed, and its seconds of training and of scoring."""
+    steps, step, cap = config.schedule.steps, config.train.batch_tokens * speed.train, config.schedule.max_seconds
+    if cap and steps * step > cap:
+        steps = int(cap / step)
+    windows = config.score.seq_len / config.score.step
+    validations = 2 + (config.schedule.steps // config.train.val_every if config.train.val_every else 0)
+    return steps, steps * step, dataset.val.tokens * speed.score * (windows + validations - 1)
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What one run would take."""
+
+    parameters: int
+    steps: str
+    batch_tokens: int
+    epochs: float
+    """How often the training text would be read."""
+    artifact_bytes: tuple[int, int]
+    """At least, and at most."""
+    code_bytes: int | None
+    """None where the code could not be weighed."""
+    train_seconds: float
+    score_seconds: float
+    device: str
+
+
+def foresee(prepared: Prepared, recipe: Path | None = None) -> Foreseen:
+    """Return what a run would take, by a step and a score that are timed now; nothing is written."""
+    config = prepared.config
+    speed, size = measure(config, recipe), predict_size(config, recipe)
+    steps, train, score = _clocks(config, prepared.dataset, speed)
+    return Foreseen(
+        parameters=speed.parameters,
+        steps=f"{steps:,}" if steps == config.schedule.steps else f"about {steps:,}",
+        batch_tokens=config.train.batch_tokens,
+        epochs=steps * config.train.batch_tokens / prepared.text.tokens,
+        artifact_bytes=(size.low, size.high),
+        code_bytes=size.code,
+        train_seconds=train,
+        score_seconds=score,
+        device=str(prepared.device),
     )
 
 

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
 from niblick.data.loader import Batches
 from niblick.errors import TrainingError
 from niblick.facts.events import Average, Emit, Reserve, Resume, Rollback, Rounding, Step, Trouble, Validation
@@ -41,8 +39,8 @@ from niblick.train.routing import routing_facts
 from niblick.train.schedule import Clock, Pace, ScheduleConfig
 from niblick.train.settings import OptimConfig, TrainConfig
 from niblick.train.signals import PAUSED, Outcome, StopSignals
-from niblick.train.step import Rig, TrainingLoss, compile_stages, gradients, has_unused, prime
-from niblick.train.telling import checkpoint_event, moment
+from niblick.train.step import Rig, TrainingLoss, compile_stages, gradients, has_unused, prime, synchronize
+from niblick.train.telling import LogTimes, checkpoint_event, moment
 from niblick.train.watch import Watch
 
 
@@ -112,7 +110,11 @@ def train(
     Raises TrainingError when the loss or the gradient is not finite; the state before that step is then the newest
     checkpoint. Raises StorageError if a checkpoint cannot be written; the one before it is then still whole.
     """
-    return _Training(model, batches, recipe, hooks, aids or Aids(), ranks, keeping).run()
+    signals = StopSignals() if keeping else None
+    with signals or contextlib.nullcontext():  # from before warm-up, which may be long
+        training = _Training(model, batches, recipe, hooks, aids or Aids(), ranks, keeping, signals)
+        end = training.run()
+    return training.outcome(*end)
 
 
 class _Training:
@@ -127,9 +129,11 @@ class _Training:
         aids: Aids,
         ranks: Ranks,
         keeping: Keeping | None,
+        signals: StopSignals | None,
     ) -> None:
         self.model, self.batches, self.hooks, self.aids = model, batches, hooks, aids
         self.config, self.schedule, self.ranks, self.keeping = recipe.train, recipe.schedule, ranks, keeping
+        self.signals = signals
         config, device = recipe.train, next(model.parameters()).device
         self.emit = hooks.emit
         config.passes(ranks.size)
@@ -148,12 +152,13 @@ class _Training:
         batches.position = self.progress.position
         self.wall = Clock(self.progress.wall_seconds, hooks.now)
         if config.warmup_steps:
-            prime(self.rig, self.optimizers, self.emit)
-        if self.schedule.max_seconds is not None and self.schedule.reserve_seconds is None:
+            prime(self.rig, self.optimizers, self.emit, lambda: bool(self._stopped()))
+        measured = self.schedule.max_seconds is not None and self.schedule.reserve_seconds is None
+        if self.schedule.max_seconds is not None and measured and not self._stopped():
             self.schedule = replace(self.schedule, reserve_seconds=self._reserve(self.schedule.max_seconds))
         self.clock, self.pace = Clock(self.progress.train_seconds, hooks.now), Pace()
         self.watch = Watch(self.progress.watch) if keeping else None
-        self.signals = StopSignals() if keeping else None
+        self.log_times = LogTimes(config.log_every)
 
     def _resumed(self) -> Progress:
         """Go back to the newest checkpoint, if that is wanted and there is one."""
@@ -184,13 +189,19 @@ class _Training:
             )
         return reserve
 
-    def run(self) -> Outcome:
-        """Step until something ends it."""
+    def _stopped(self) -> int:
+        """The signal that any rank has received, or 0."""
+        return self.ranks.agree(self.signals.received if self.signals else 0)[0]
+
+    def run(self) -> tuple[Path | None, int]:
+        """Step until something ends it: return the checkpoint written on the way out, and the signal."""
         self.model.train()
-        with self.signals or contextlib.nullcontext():
-            while (end := self._end()) is None:
-                self._step()
-        saved, stopped = end
+        while (end := self._end()) is None:
+            self._step()
+        return end
+
+    def outcome(self, saved: Path | None, stopped: int) -> Outcome:
+        """How it ended, with the average of the weights chosen."""
         kind = "raw"
         if not saved:
             kind = self._chosen_average()
@@ -248,7 +259,7 @@ class _Training:
         self.model.zero_grad(set_to_none=True)
         if self.averages:
             self.averages.update(progress.step, lr_scale)
-        _synchronize(self.rig.device)
+        synchronize(self.rig.device)
         progress.step += 1
         progress.position = self.batches.position
         progress.train_seconds = self.clock.read()
@@ -291,12 +302,13 @@ class _Training:
     def _tell(self, losses: dict[str, float], seconds: float, routings: list[Routing], facts: dict[str, float]) -> None:
         """Tell of a step, and warn of routers that died and steps that are slow."""
         progress, watch, config = self.progress, self.watch, self.config
-        logged = watch and (progress.step % config.log_every == 0 or progress.step == 1)
+        logged = watch and self.log_times.due(progress.step, progress.train_seconds)
         levels = [routing_facts(r) for r in routings] if logged else []
+        judged = progress.step % config.log_every == 0 or progress.step == 1  # by steps: a collapse often passes
         facts |= {"loss": losses.pop("loss"), "total": losses.pop("total")}
         facts["tokens_per_second"] = config.batch_tokens / seconds
         self.emit(moment(Step, progress, self.schedule, levels=tuple(levels), extra=losses, **facts))
-        for warning in watch.routers.warnings(levels, progress.step) if watch else ():
+        for warning in watch.routers.warnings(levels if judged else [], progress.step) if watch else ():
             self.emit(warning)
         if watch and (slow := watch.slow(seconds, config.batch_tokens)):
             self.emit(Trouble(step=progress.step, kind="throughput", message=slow))
@@ -323,8 +335,3 @@ def _not_finite(model: LM, losses: dict[str, float], progress: Progress, checkpo
         f"gradients are not finite); the last good state is {checkpoint}: "
         "start anew with a lower learning rate or a gradient clip (optim.grad_clip=1)"
     )
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -117,10 +117,15 @@ class Optimizers:
     def __init__(
         self, model: nn.Module, config: OptimConfig, ranks: Ranks = SINGLE, dtype: torch.dtype = torch.bfloat16
     ) -> None:
-        """Muon multiplies in `dtype`. Raises ConfigError if the optimizer leaves a weight out or has it twice."""
+        """Muon multiplies in `dtype`. Raises ConfigError if the optimizer leaves a weight out or has it twice, or
+        refuses what the model has, such as none of the weights that it is for.
+        """
         self.config = config
         self.names = {p: name for name, p in model.named_parameters()}
-        self.parts = OPTIMIZERS[config.name](model, config)
+        try:
+            self.parts = OPTIMIZERS[config.name](model, config)
+        except ValueError as error:
+            raise ConfigError(f"the optimizer {config.name!r} does not fit this model: {error}") from error
         self._expect_each_once()
         for optimizer, group in self._groups():
             group.setdefault("base_lr", group["lr"])

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,6 +91,12 @@ def gradients(rig: Rig, guide: Guide | None = None) -> tuple[dict[str, float], l
     return {"loss": lm, "total": total_mean} | {f"ratio_loss_{i}": r for i, r in enumerate(ratio)}, routings
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def has_unused(model: LM, config: TrainConfig, device: torch.device, guide: Guide | None) -> bool:
     """Whether some weight gets no gradient, by trying it on one row: DistributedDataParallel must know."""
     ids_BL = (torch.arange(config.seq_len, device=device) % model.config.vocab_size)[None]
@@ -103,18 +111,22 @@ def has_unused(model: LM, config: TrainConfig, device: torch.device, guide: Guid
     return False
 
 
-def prime(rig: Rig, optimizers: Optimizers, emit: Emit) -> None:
-    """Take `warmup_steps` real steps, which compile and allocate, then put everything back."""
+def prime(rig: Rig, optimizers: Optimizers, emit: Emit, stopped: Callable[[], bool]) -> None:
+    """Take `warmup_steps` real steps, which compile and allocate, unless `stopped`; then put everything back."""
     model, batches, steps = rig.model, rig.batches, rig.config.warmup_steps
     position = batches.position
     before = copy.deepcopy((model.state_dict(), [optimizer.state_dict() for optimizer in optimizers.parts]))
     model.train()
     with torch.random.fork_rng([rig.device] if rig.device.type == "cuda" else []):
         for i in range(steps):
+            if stopped():
+                break
+            started = time.perf_counter()
             gradients(rig)
             optimizers.step(i, 1.0)
             model.zero_grad(set_to_none=True)
-            emit(Warmup(step=i + 1, steps=steps))
+            synchronize(rig.device)
+            emit(Warmup(step=i + 1, steps=steps, step_seconds=time.perf_counter() - started))
     model.load_state_dict(before[0])
     for optimizer, state in zip(optimizers.parts, before[1], strict=True):
         optimizer.load_state_dict(state)

@@ -82,8 +82,8 @@ def _table(views: Sequence[View]) -> str:
         ]
         for v in views
     ]
-    titles = ["run", "phase", "final BPB", "validation", "training", "step", "train clock", "speed", "bytes", "weights"]
-    return fragments.table(titles, rows, numbers=range(2, 10))
+    titles = ["run", "phase", "final BPB", "validation", "mean of last 5", "step", "train clock", "speed", "bytes"]
+    return fragments.table([*titles, "weights"], rows, numbers=range(2, 10), whole=True)
 
 
 def _differences(watcher: Watcher, views: Sequence[View]) -> str:

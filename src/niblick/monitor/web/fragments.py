@@ -200,9 +200,17 @@ def tile(name: str, value: str, under: str = "") -> str:
 
 
 def table(
-    titles: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = (), marked: Sequence[int] = ()
+    titles: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numbers: Sequence[int] = (),
+    marked: Sequence[int] = (),
+    *,
+    whole: bool = False,
 ) -> str:
-    """A table of plain texts; `numbers` are columns set right, `marked` rows that stand out."""
+    """A table of plain texts; `numbers` are columns set right, `marked` rows that stand out.
+
+    Cells of a `whole` one stay on one line: it is scrolled where it is too wide.
+    """
 
     def cells(tag: str, row: Sequence[str]) -> str:
         kind = ["n" if i in numbers else "" for i in range(len(row))]
@@ -210,7 +218,8 @@ def table(
 
     head = "".join(f'<th class="{"n" if i in numbers else ""}">{escape(t)}</th>' for i, t in enumerate(titles))
     body = "".join(f'<tr class="{"differs" if i in marked else ""}">{cells("td", r)}</tr>' for i, r in enumerate(rows))
-    return f"<div class=scroll><table class=plain><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    kind = "plain whole" if whole else "plain"
+    return f"<div class=scroll><table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def settings(values: Mapping[str, object]) -> str:
