@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from niblick.errors import DataError
+from niblick.files import regular, why
 
 RECORD = np.dtype(
     [
@@ -41,7 +42,7 @@ def read_index(path: Path) -> npt.NDArray[Any]:
     try:
         index = map_array(path)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"the document index {path} cannot be read ({error}); prepare the data again") from error
+        raise DataError(f"the document index {path} cannot be read ({why(error)}); prepare the data again") from error
     if index.dtype != RECORD or index.ndim != 1:
         raise DataError(f"{path} is no document index (its records are {index.dtype}); prepare the data again")
     return index
@@ -49,9 +50,7 @@ def read_index(path: Path) -> npt.NDArray[Any]:
 
 def map_array(path: Path) -> npt.NDArray[Any]:
     """Map an array that numpy wrote; nothing is allocated by what its header says. Raises OSError or ValueError."""
-    if path.exists() and not path.is_file():
-        raise ValueError("it is no regular file")
-    with open(path, "rb") as file:
+    with regular(path) as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
