@@ -327,3 +327,19 @@ def test_data_of_a_run_only_where_it_was_given(tmp_path: Path) -> None:
         watcher = Watcher([tmp_path / "runs"], data=given)
         watcher.poll()
         assert data_of(watcher, "a") == found
+
+
+def test_the_first_page_is_put_together_once_for_all_who_look(tmp_path: Path) -> None:
+    """Rows share elements, and clients share rows: what each of 30 clients costs does not grow with 300 runs."""
+    live = pytest.importorskip("niblick.monitor.web.live")
+    for number in range(60):
+        write(tmp_path / f"run-{number:02}", [*STORY, {"event": "failure", "message": "x", "time": 120.0}])
+    watcher = Watcher([tmp_path])
+    watcher.poll()
+    look = live.Look(watcher)
+    found = look.shown("")
+    assert found is look.shown("") and len(found.rows) == 3 and found.cards == []
+    assert all(f'href="/run?id=run-{number:02}"' in "".join(found.rows) for number in range(60))
+    assert look.shown("run-07").rows[0].count("<a ") == 1
+    watcher.poll()
+    assert look.shown("") is not found and look.shown("").rows[0] is not found.rows[0]
