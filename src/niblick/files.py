@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
+import io
 import json
 import math
 import os
@@ -17,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from niblick.errors import ConfigError, DataError
 
@@ -107,22 +109,27 @@ def _check_pairs(data: Any) -> None:
         raise ValueError(f"it holds the lone surrogate \\u{code:04x}, which UTF-8 cannot hold") from None
 
 
-def regular(path: Path | str) -> BinaryIO:
-    """Open a regular file. Raises OSError, or ValueError if it is a pipe, say, for which one would wait for ever."""
+def regular(path: Path | str) -> io.BufferedReader:
+    """Open a regular file. Raises OSError, also for a pipe, say, for which one would wait for ever."""
     opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
-        raise ValueError("it is no regular file")
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return open(opened, "rb")
 
 
 def read_small(path: Path | str, most: int = JSON_MOST) -> bytes:
-    """Read a regular file of at most `most` bytes. Raises OSError, or ValueError if it is none."""
+    """Read a regular file of at most `most` bytes. Raises OSError, or ValueError if it has more."""
     with regular(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise ValueError(f"it has more than {most:,} bytes")
     return data
+
+
+def why(error: Exception) -> str:
+    """Why a file cannot be read, without its name."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def read_json(path: Path, *, lenient: bool = False) -> Any:

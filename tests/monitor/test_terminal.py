@@ -17,6 +17,7 @@ from rich.console import Console
 
 from niblick.monitor import terminal
 from niblick.monitor.event_reader import EventReader
+from niblick.monitor.finding import RunSource, links_out
 from niblick.monitor.watcher import Watcher
 
 STEP = {"event": "step", "step": 1, "steps": 10, "train_seconds": 1.0, "loss": 2.0, "tokens_per_second": 50.0}
@@ -208,6 +209,29 @@ def test_runs_in_sweeps_and_behind_links(tmp_path: Path) -> None:
     assert sorted(watcher.views) == ["one", "sweep/net-s1"]
 
 
+@pytest.mark.parametrize("name", ["config.json", "events.jsonl", "result.json", "stopped.json"])
+def test_a_file_behind_a_link_that_leads_out_is_not_shown(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "runs" / "good", STORY)
+    run = write(tmp_path / "runs" / "one", STORY if name != "stopped.json" else STORY[:2])
+    (tmp_path / "secret").write_text('{"event": "failure", "message": "secret", "preset": "secret"}')
+    watcher = Watcher([tmp_path / "runs"])
+    watcher.poll()
+    for linked in (name, "train.log", "notes.json"):
+        (run / linked).unlink(missing_ok=True)
+        (run / linked).symlink_to(tmp_path / "secret")
+    for looking in (watcher, Watcher([tmp_path / "runs"])):
+        for _ in range(11):
+            looking.poll()
+        view, source = looking.views["one"], looking.source("one")
+        assert isinstance(source, RunSource)
+        assert view.message == "" or f"{name} is a link that leads out of " in view.message
+        assert "secret" not in repr((view.notes, source.settings(), source.log_tail(), source.notes()))
+        assert looking.views["good"].message == ""
+        if looking is not watcher:
+            assert view.message
+    assert links_out(run, tmp_path / "runs") and not links_out(tmp_path / "runs" / "good", tmp_path / "runs")
+
+
 def test_a_deleted_run_stays_known_and_can_come_back(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", STORY)
     watcher = Watcher([tmp_path])
@@ -321,3 +345,19 @@ def test_data_of_a_run_only_where_it_was_given(tmp_path: Path) -> None:
         watcher = Watcher([tmp_path / "runs"], data=given)
         watcher.poll()
         assert data_of(watcher, "a") == found
+
+
+def test_the_first_page_is_put_together_once_for_all_who_look(tmp_path: Path) -> None:
+    """Rows share elements, and clients share rows: what each of 30 clients costs does not grow with 300 runs."""
+    live = pytest.importorskip("niblick.monitor.web.live")
+    for number in range(60):
+        write(tmp_path / f"run-{number:02}", [*STORY, {"event": "failure", "message": "x", "time": 120.0}])
+    watcher = Watcher([tmp_path])
+    watcher.poll()
+    look = live.Look(watcher)
+    found = look.shown("")
+    assert found is look.shown("") and len(found.rows) == 3 and found.cards == []
+    assert all(f'href="/run?id=run-{number:02}"' in "".join(found.rows) for number in range(60))
+    assert look.shown("run-07").rows[0].count("<a ") == 1
+    watcher.poll()
+    assert look.shown("") is not found and look.shown("").rows[0] is not found.rows[0]

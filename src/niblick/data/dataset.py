@@ -28,7 +28,7 @@ from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.text_forms import SHARDS
 from niblick.data.tokenizers import BYTE_TOKENIZERS, Tokenizer, make_tokenizer
 from niblick.errors import DataError
-from niblick.files import parse_json, read_small
+from niblick.files import parse_json, read_small, why
 
 _MAKE = "make some with `niblick data prepare --source pydocs --tokenizer byte260 --out DIR`"
 
@@ -284,7 +284,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         refuse_pointer(data, str(path))
         manifest = parse_json(data)
     except (OSError, ValueError) as error:
-        raise DataError(f"the manifest {path} cannot be read ({error}); prepare or fetch the data again") from error
+        raise DataError(
+            f"the manifest {path} cannot be read ({why(error)}); prepare or fetch the data again"
+        ) from error
     entries = manifest.get("datasets") if isinstance(manifest, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"{path} is no dataset manifest: it lists no `datasets`; prepare or fetch the data again")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from niblick.data.beginnings import HEAD_BYTES, refuse_pointer
 from niblick.errors import DataError
+from niblick.files import regular, why
 
 RECORD = np.dtype(
     [
@@ -42,7 +43,7 @@ def read_index(path: Path) -> npt.NDArray[Any]:
     try:
         index = map_array(path)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"the document index {path} cannot be read ({error}); prepare the data again") from error
+        raise DataError(f"the document index {path} cannot be read ({why(error)}); prepare the data again") from error
     if index.dtype != RECORD or index.ndim != 1:
         raise DataError(f"{path} is no document index (its records are {index.dtype}); prepare the data again")
     return index
@@ -53,9 +54,7 @@ def map_array(path: Path) -> npt.NDArray[Any]:
 
     A pointer of Git LFS is a DataError.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError("it is no regular file")
-    with open(path, "rb") as file:
+    with regular(path) as file:
         refuse_pointer(file.read(HEAD_BYTES), str(path))
         file.seek(0)
         version = np.lib.format.read_magic(file)

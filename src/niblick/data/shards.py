@@ -7,7 +7,6 @@ of the interpreter: reading and encoding then cost nothing of their time.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from niblick.challenge import rules
 from niblick.data.beginnings import refuse_pointer
 from niblick.errors import DataError
+from niblick.files import regular
 
 HEADER_BYTES = 4 * rules.SHARD_HEADER_INTS
 
@@ -41,13 +41,10 @@ def shard_files(directory: Path, split: str) -> list[Path]:
 def read_shard(path: Path) -> npt.NDArray[np.uint16]:
     """Map the tokens of a shard, shape (tokens,), read-only. Raises DataError if it is foreign, damaged or cut off."""
     try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise DataError(f"the shard {path} is no regular file; fetch or prepare it again")
-        with open(path, "rb") as file:
-            head = file.read(HEADER_BYTES)
+        with regular(path) as file:
+            size, head = os.fstat(file.fileno()).st_size, file.read(HEADER_BYTES)
     except OSError as error:
-        raise DataError(f"the shard {path} cannot be read: {error.strerror}") from error
+        raise DataError(f"the shard {path} cannot be read: {error.strerror}; fetch or prepare it again") from error
     refuse_pointer(head, str(path))
     if len(head) < HEADER_BYTES:
         raise DataError(f"{path} has {size} bytes, less than the header of a shard ({HEADER_BYTES}); fetch it again")
@@ -168,7 +165,5 @@ def expect_digest(path: Path, digest: str) -> None:
 
 def file_hash(path: Path) -> str:
     """SHA-256 (hex) of a regular file. Raises OSError if it is none."""
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    with open(path, "rb") as file:
+    with regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

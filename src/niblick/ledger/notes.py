@@ -11,7 +11,7 @@ from pathlib import Path
 
 from niblick.errors import ConfigError, DataError
 from niblick.facts.reading import plain
-from niblick.files import json_bytes, locked, read_small, write_together
+from niblick.files import json_bytes, locked, read_small, why, write_together
 from niblick.ledger.rows import Notes, Row, read_notes
 
 LOG = "log.md"
@@ -71,7 +71,7 @@ def _noted(log: Path, text: str, row: Row | None, now: datetime) -> Path:
     try:
         before = read_small(log).decode() if log.exists() else _TITLE
     except (OSError, ValueError) as error:
-        raise DataError(f"the research log {log} cannot be read ({error}): move it away or mend it") from error
+        raise DataError(f"the research log {log} cannot be read ({why(error)}): move it away or mend it") from error
     known = _notes_of(row) if row else Notes()
     day = f"## {now:%Y-%m-%d}"
     days = re.findall(r"^## .*$", before, re.MULTILINE)
@@ -94,7 +94,7 @@ def read_log(folder: Path) -> str:
     try:
         return read_small(path).decode(errors="replace") if path.exists() else ""
     except (OSError, ValueError) as error:
-        raise DataError(f"the research log {path} cannot be read ({error}): move it away or mend it") from error
+        raise DataError(f"the research log {path} cannot be read ({why(error)}): move it away or mend it") from error
 
 
 def _notes_of(row: Row) -> Notes:
@@ -102,7 +102,7 @@ def _notes_of(row: Row) -> Notes:
     try:
         return read_notes(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): mend it or move it away") from error
+        raise DataError(f"{path} cannot be read ({why(error)}): mend it or move it away") from error
 
 
 def _link(id: str) -> str:

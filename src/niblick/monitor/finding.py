@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from niblick.errors import DataError
 from niblick.facts.result import Finished, read_finished
-from niblick.files import parse_json, read_small
+from niblick.files import parse_json, read_small, why
 from niblick.ledger import ledger
 from niblick.ledger.rows import Notes, failed_job, last_words
 from niblick.monitor.event_reader import EventReader
@@ -146,22 +147,26 @@ class RunSource(Source):
 
     kind = "run"
 
-    def __init__(self, id: str, path: Path) -> None:
+    def __init__(self, id: str, path: Path, root: Path | None = None) -> None:
+        """`root` is the folder of runs, which nothing that is read may lie outside of; by default the run's own."""
+        self._root = (root or path).resolve()
         self._unread = ""
         """Why its config cannot be read, if it cannot."""
         self._config: dict[str, Any] = {}
         pace = Pace()
         try:
-            self._config = _read_object(path / "config.json")
+            self._config = _read_object(expect_within(path / "config.json", self._root))
         except FileNotFoundError:
             pass
+        except DataError as error:
+            self._unread = str(error)
         except (OSError, ValueError) as error:
-            self._unread = f"config.json: {error}"
+            self._unread = f"config.json: {why(error)}"
         super().__init__(id, path, EventReader(self._config, pace), Tail(path / "events.jsonl"), pace)
 
     def anew(self) -> Source:
         """Return a source of the same run."""
-        return RunSource(self.id, self.path)
+        return RunSource(self.id, self.path, self._root)
 
     @property
     def group(self) -> str:
@@ -171,8 +176,9 @@ class RunSource(Source):
     def poll(self, now: float) -> None:
         """Read what is new, and look whether the final weights are there."""
         before, version = self.facts.phase, self.version
-        super().poll(now)
         try:
+            expect_within(self.path / "events.jsonl", self._root)
+            super().poll(now)
             self._outcome(version)
         except DataError as error:
             self.refuse(str(error))
@@ -197,19 +203,21 @@ class RunSource(Source):
 
     def _result(self) -> Finished | None:
         """What result.json says; None if there is none. Raises DataError if it cannot be read."""
-        return read_finished(self.path / "result.json")
+        return read_finished(expect_within(self.path / "result.json", self._root))
 
     def _last_words(self) -> tuple[str, str] | None:
         """The end of a run that could not record it itself, as its sweep recorded it."""
-        if (self.path / "stopped.json").is_file():
-            return "stopped", str(read_object(self.path / "stopped.json").get("reason", "stopped by its sweep"))
+        if (stopped := self.path / "stopped.json").is_file():
+            reason = read_object(expect_within(stopped, self._root)).get("reason", "stopped by its sweep")
+            return "stopped", str(reason)
         if (failed := Path(failed_job(str(self.path)))).is_file():
-            return "failed", last_words(read_object(failed))
+            return "failed", last_words(read_object(expect_within(failed, self._root)))
         return None
 
     def log_tail(self, count: int = 200) -> list[str]:
         """The last lines of train.log."""
-        return last_lines(self.path / "train.log", count)
+        log = self.path / "train.log"
+        return last_lines(log, count) if within(log, self._root) else []
 
     def settings(self) -> dict[str, str]:
         """The config, by dotted keys."""
@@ -217,14 +225,15 @@ class RunSource(Source):
 
     def notes(self) -> Notes:
         """What people noted, as far as it can be read."""
-        data = read_object(self.path / "notes.json")
+        path = self.path / "notes.json"
+        data = read_object(path) if within(path, self._root) else {}
         tags, notes = (found if isinstance(found := data.get(key), list) else [] for key in ("tags", "notes"))
         said = [{"time": str(n.get("time", "")), "text": n["text"]} for n in notes if _is_note(n)]
         return Notes(tags=tuple(tag for tag in tags if isinstance(tag, str)), notes=tuple(said))
 
     def artifacts(self) -> list[Path]:
-        """The artifact files that are there."""
-        return sorted(self.path.glob("artifacts/*/artifact.nib"))
+        """The artifact files that are there, but for those behind links that lead out."""
+        return [path for path in sorted(self.path.glob("artifacts/*/artifact.nib")) if within(path, self._root)]
 
     def _unfinished(self, now: float) -> int:
         return 0  # half a JSON object says nothing
@@ -249,12 +258,26 @@ def find_runs(root: Path) -> Iterator[tuple[str, Path]]:
     """Ids and folders of the runs below `root`; none that a link leads out to."""
     inside = root.resolve()
     for path, id in ledger.find_runs(root):
-        if _within(Path(path), inside):
+        if within(Path(path), inside):
             yield id, Path(path)
 
 
-def _within(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root)
+def within(path: Path, root: Path) -> bool:
+    """Whether no link leads from a resolved folder out to what is below it."""
+    return Path(os.path.realpath(path)).is_relative_to(root)
+
+
+def expect_within(path: Path, root: Path) -> Path:
+    """Return the path. Raises DataError if a link leads out of the resolved folder `root`."""
+    if not within(path, root):
+        raise DataError(f"{path.name} is a link that leads out of {root}: what is outside of it is not shown")
+    return path
+
+
+def links_out(run: Path, root: Path) -> bool:
+    """Whether something that a run is told by lies outside of `root`."""
+    known = [*run.glob("*.json"), *run.glob("*.jsonl"), *run.glob("artifacts/*/*.json*"), run / "config.json"]
+    return not all(within(path, root.resolve()) for path in known)
 
 
 def find_logs(paths: Iterable[Path]) -> list[Path]:

@@ -38,8 +38,6 @@ def expect_text(path: Path) -> None:
             start = file.read(_LOOK)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
     try:
         decoded(start[: len(start) // 2 * 2])
     except UnicodeError:
@@ -64,10 +62,7 @@ class Tail:
 
     def poll(self) -> tuple[bool, Iterator[str]]:
         """Return whether the file began anew, and its new whole lines. Raises OSError if it is gone or no file."""
-        try:
-            file = regular(self.path)  # the iterator closes it
-        except ValueError as error:
-            raise OSError(f"{self.path} cannot be read: {error}") from error
+        file = regular(self.path)  # the iterator closes it
         try:
             facts = os.fstat(file.fileno())
             identity = (facts.st_dev, facts.st_ino)
@@ -161,7 +156,7 @@ def last_lines(path: Path, count: int, most: int = 64 << 10) -> list[str]:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - most))
             pieces = file.read(most).split(b"\n")
-    except (OSError, ValueError):
+    except OSError:
         return []
     if size > most:
         pieces = pieces[1:]

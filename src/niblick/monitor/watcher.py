@@ -310,7 +310,7 @@ class Watcher:
             for name, path in find_runs(root):
                 if path not in known:
                     id = self._free_name(name, path)
-                    self._sources[id] = RunSource(id, path)
+                    self._sources[id] = RunSource(id, path, root)
 
     def _free_name(self, name: str, path: Path) -> str:
         """The name, or one with more of the path before it where another source has that."""

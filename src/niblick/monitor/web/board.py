@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 from nicegui import run, ui
 
@@ -16,6 +17,7 @@ from niblick.drawing import charts
 from niblick.errors import NiblickError
 from niblick.ledger.leaderboard import APART, Board, Place, leaderboard
 from niblick.ledger.ledger import Ledger
+from niblick.monitor.finding import links_out
 from niblick.monitor.watcher import LABELS, Watcher
 from niblick.monitor.web import fragments
 from niblick.monitor.web.frame import Chart, Live, page
@@ -103,8 +105,8 @@ def _read(watcher: Watcher) -> Shown:
     for root in watcher.roots:
         try:
             ledger = Ledger(root, remember=False)  # to look is not to write
-            found = leaderboard(ledger)
-            rows = ledger.rows()
+            rows = [row for row in ledger.rows() if not links_out(Path(row.path), root)]
+            found = leaderboard(ledger, only={row.id for row in rows})
         except NiblickError as error:
             notes.append(str(error))
             continue

@@ -7,7 +7,7 @@ from html import escape
 from nicegui import ui
 
 from niblick.ledger.notes import LOG
-from niblick.monitor.finding import RunSource
+from niblick.monitor.finding import RunSource, within
 from niblick.monitor.tail import last_lines
 from niblick.monitor.watcher import View, Watcher
 from niblick.monitor.web import fragments
@@ -56,7 +56,8 @@ def _notes(watcher: Watcher, wanted: list[str]) -> str:
 
 def _log(watcher: Watcher, wanted: list[str]) -> str:
     """The newest lines of the research logs."""
-    lines = [line for root in watcher.roots for line in last_lines(root / LOG, LOG_LINES, LOG_BYTES)]
+    logs = [root / LOG for root in watcher.roots if within(root / LOG, root.resolve())]
+    lines = [line for log in logs for line in last_lines(log, LOG_LINES, LOG_BYTES)]
     return fragments.log(lines) if (lines := [x for x in lines if all(w in x.lower() for w in wanted)]) else ""
 
 

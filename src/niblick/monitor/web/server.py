@@ -58,11 +58,11 @@ def add_pages(watcher: Watcher) -> None:
     from niblick.monitor.web import compare_page as compare
     from niblick.monitor.web import notes_page as notes
 
-    standings = board.Standings(watcher)
+    standings, look = board.Standings(watcher), live.Look(watcher)
 
     @ui.page("/")
     def _live() -> None:
-        live.build(watcher)
+        live.build(look)
 
     @ui.page("/run")
     def _run(id: str = "") -> None:
