@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from niblick import cli
 from niblick.artifact.container import read_artifact, write_artifact
+from niblick.audit import auditor
+from niblick.data.dataset import Split
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
 from niblick.facts.reading import plain, read
@@ -91,6 +94,20 @@ def test_it_is_counted_shown_and_read(run: Run, folder: Path, capsys: pytest.Cap
         assert (told[0] < told[1]) is better
 
 
+def test_the_auditor_looks_at_it_and_proves_the_score(run: Run, folder: Path) -> None:
+    result = run.result()
+    assert result
+    path, data = run.artifact(result.artifact), str(folder / "data")
+    audited = auditor.open_audited(path, run, data, auditor.Options(prove=1), lambda sentence: None)
+    beginning = Split("val", [], [audited.dataset.val.slice(0, 1500)])
+    audited = replace(audited, dataset=replace(audited.dataset, val=beginning), record=None)
+    [known], [proof] = auditor._text(audited), auditor._proof(audited)
+    assert known.status == "pass" and f"9,000 bytes of text in {result.packed_text:,}" in known.detail
+    assert "documents are training documents as they are, and no run of 200 bytes of validation text" in known.detail
+    assert proof.status == "pass" and proof.facts["opening_bits"] == 0
+    assert {check.status for check in auditor._scorer(audited)} == {"pass"}
+
+
 def test_a_run_that_goes_on_packs_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run.result()
     assert result
@@ -107,8 +124,6 @@ def test_a_run_that_goes_on_packs_the_same(run: Run, monkeypatch: pytest.MonkeyP
 def test_text_that_does_not_decode_is_one_sentence(
     run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dataclasses import replace
-
     artifact = read_artifact(run.artifact(run.artifact_names()[-1]))
     if artifact.text is None:
         artifact = read_artifact(run.artifact(run.artifact_names()[0]))
