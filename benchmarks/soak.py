@@ -1,6 +1,6 @@
 """Kills, killed ranks and several writers, for as long as one has patience: is anything lost?
 
-    python benchmarks/soak.py [--kills 100] [--ranks 20] [--writes 1000] [--seed 0] [--docs]
+    python benchmarks/soak.py [--kills 100] [--only VERB …] [--ranks 20] [--writes 1000] [--seed 0] [--docs]
 
 Each verb is run once undisturbed, and then again and again beside it: killed by SIGKILL at a random moment of its time,
 with all its processes, and called again until it ends. What it leaves must be the same to the bit, and no temporary
@@ -304,6 +304,7 @@ def written(folder: Path, writes: int) -> tuple[int, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--only", nargs="*", help="verbs among which the kills are shared; all without it")
     parser.add_argument("--ranks", type=int, default=20)
     parser.add_argument("--writes", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
@@ -330,16 +331,18 @@ def main() -> int:
 
         far = Far.launched(place / "far", data)
         makers = {"prepare": empty, "train": empty, "pull": far.told}
-        listed = [*verbs(data, run), far.verb]
+        listed = [verb for verb in (*verbs(data, run), far.verb) if args.only is None or verb.name in args.only]
         for number, verb in enumerate(listed):
             kills = args.kills * (number + 1) // len(listed) - args.kills * number // len(listed)
             fell, wrong = killed(verb, makers.get(verb.name, made), place / verb.name, kills, draw)
             rows.append((f"`{verb.name}` killed", fell, wrong))
             print(*rows[-1], flush=True)
         far.server.stop()
-        rows.append(("one of two ranks killed", *ranks_killed(data, place / "ranks", args.ranks, draw)))
-        print(*rows[-1], flush=True)
-        rows.append(("notes and lines by two writers at once", *written(place / "writers", args.writes)))
+        if args.ranks:
+            rows.append(("one of two ranks killed", *ranks_killed(data, place / "ranks", args.ranks, draw)))
+            print(*rows[-1], flush=True)
+        if args.writes:
+            rows.append(("notes and lines by two writers at once", *written(place / "writers", args.writes)))
     table = ["| what | times | lost or different |", "| --- | ---: | ---: |"]
     table += [f"| {what} | {times:,} | {wrong} |" for what, times, wrong in rows]
     print("\n".join(table))

@@ -31,7 +31,7 @@ from niblick.errors import ConfigError
 from niblick.run import artifacts, scoring
 from niblick.run.directory import Run
 from niblick.run.loading import load_artifact
-from niblick.score import coding
+from niblick.score import coded_file, coding
 from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 
 TOY = [
@@ -312,7 +312,10 @@ def test_bad_targets_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.slow
-def test_compress_and_decompress(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compress_and_decompress(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coded_file, "_stored", lambda data: (bytes(1 << 20), "raw"))  # so short a text needs no model
     text, stream, back = tmp_path / "text", tmp_path / "text.nbt", tmp_path / "back"
     text.write_bytes("Grüße, world.\n".encode() * 8 + b"\xff\0")
     assert niblick("compress", text, "-o", stream, "--model", run, "--json") == 0

@@ -170,9 +170,9 @@ def test_files_under_a_mixture_that_knows_a_text() -> None:
     model = Model(make(TINY), ByteTokenizer(), "tiny", "a" * 64, a_text())
     config = ScoreConfig(seq_len=32, sidecar=MIXTURE)
     data = bytes(np.random.default_rng(5).choice([32, 97, 98, 101, 200], 500).tolist())
-    stream, sizes = compress(data, model, config)
+    stream, sizes = model_stream(data, model, config)
     assert decompress(stream, model) == data
-    assert sizes.payload < compress(data, replace(model, text=None), config)[1].payload
+    assert sizes.payload < model_stream(data, replace(model, text=None), config)[1].payload
     with pytest.raises(ArtifactError, match="decodes to something else"):
         decompress(stream, replace(model, text=None))
     stream = bytearray(stream)
