@@ -1,6 +1,6 @@
 """False alarms: honest runs of all presets, made small, under every scorer and several seeds, and what the audit says.
 
-    python benchmarks/false_alarms.py [--seeds 3] [--every] [--presets NAME …] [--docs]
+    python benchmarks/false_alarms.py [--seeds 3] [--every] [--presets NAME …] [--scorers NAME …] [--docs]
 
 Each preset keeps its layouts, routers, tables, optimizer and export; it is narrow, and trains for a few steps on text
 that is made up here. Every run is scored by one scorer and audited as `niblick audit RUN` does, fresh process included.
@@ -91,13 +91,15 @@ def small(name: str, text: tuple[str, int], score: ScoreConfig, seed: int) -> Ru
     )
 
 
-def alarms(presets: list[str], seeds: int, every: bool, folder: Path) -> Iterator[tuple[str, str, int, dict[str, str]]]:
+def alarms(
+    presets: list[str], scorers: list[str], seeds: int, every: bool, folder: Path
+) -> Iterator[tuple[str, str, int, dict[str, str]]]:
     """(preset, scorer, seed, alarms by check) of each run and each scorer."""
     found = texts(folder)
     for seed in range(seeds):
         for i, (scorer, score) in enumerate(SCORERS.items()):
             for j, name in enumerate(presets):
-                if not every and (i + j) % seeds != seed:
+                if scorer not in scorers or (not every and (i + j) % seeds != seed):
                     continue
                 text = found["byte260" if get_preset(name).tokenizer == "byte260" else "subwords"]
                 try:
@@ -125,12 +127,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--every", action="store_true", help="every seed for every preset under every scorer")
     parser.add_argument("--presets", nargs="*", default=[*PRESETS])
+    parser.add_argument("--scorers", nargs="*", default=[*SCORERS])
     parser.add_argument("--docs", action="store_true", help="write the table into docs/honesty.md")
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
-        for row in alarms(args.presets, args.seeds, args.every, Path(folder)):
+        for row in alarms(args.presets, args.scorers, args.seeds, args.every, Path(folder)):
             rows.append(row)
             name, scorer, seed, said = row
             told = "; ".join(f"{check} {why}" for check, why in said.items()) or "no alarm"

@@ -165,6 +165,16 @@ def test_documents_start_from_the_artifact(monkeypatch: pytest.MonkeyPatch) -> N
         replace(reset, scorer="contiguous")
 
 
+def test_where_a_document_ends_changes_nothing_before() -> None:
+    """The rate does not fall towards an end that a decoder would not know."""
+    config = ScoreConfig(32, 64, "document", 16, ttt=replace(SGD, reset="document"))
+    tokens = stream_of([TEXTS[0]])
+    shorter = tokens.copy()
+    shorter[150] = 1
+    before, after = (collected(config, t)[1] for t in (tokens, shorter))
+    np.testing.assert_allclose(after[:149], before[:149], rtol=1e-9)
+
+
 def test_rates_fall_along_a_cosine() -> None:
     """A stretch at the end of the cosine changes nothing; in the middle it takes half the step."""
     tokens = stream_of(TEXTS)[:65]

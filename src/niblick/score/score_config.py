@@ -26,8 +26,8 @@ class TTTConfig:
     lr: float = 0.002
     """Rate of the first stretch."""
     decay: Literal["cosine", "constant"] = "cosine"
-    """`cosine`: the rate falls along a half cosine over the stretches, to 0 at the last of the stream (of the document
-    with reset=document), as in the records; `constant`: it stays."""
+    """`cosine`: the rate falls along a half cosine over the stretches, to 0 at the last of the stream, as in the
+    records; `constant`: it stays. With reset=document it stays, too: where a document ends is not known before."""
     momentum: float = 0.9
     """Of SGD; AdamW's β₁, beside β₂ = 0.95."""
     grad_clip: float = 1.0

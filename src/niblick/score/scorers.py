@@ -370,7 +370,8 @@ class _Part(NamedTuple):
     learn: bool = False
     """There is something to score after it that may profit."""
     share: float = 0.0
-    """Share of the stretches that come before, 0 at the first and 1 at the last."""
+    """Share of the stretches that come before, 0 at the first and 1 at the last; 0 in a document, whose end is not
+    known before it is read: a rate that falls towards it would tell what comes."""
 
 
 def _parts(windows: Windows, config: ScoreConfig, split: Split, bos_id: int) -> Iterator[_Part]:
@@ -393,7 +394,8 @@ def _parts(windows: Windows, config: ScoreConfig, split: Split, bos_id: int) -> 
         chunks = _runs((scored_N[begin:end] - scored_N[begin]) // c.chunk_tokens)
         for i, (low, high) in enumerate(chunks):
             last = len(chunks) - 1
-            yield _Part(begin + low, begin + high, c.reset == "document" and i == 0, i < last, i / max(1, last))
+            fresh, share = (i == 0, 0.0) if c.reset == "document" else (False, i / max(1, last))
+            yield _Part(begin + low, begin + high, fresh, i < last, share)
 
 
 def _runs(key_N: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
