@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from niblick.model.lm import LM
 from niblick.pack.quantize import pack
@@ -118,7 +119,7 @@ def test_needed_arithmetic_is_what_torch_counts() -> None:
     """All products with weights; attention's own are left out, as torch does not count those of the CPU's kernel."""
     gpu = module("gpu")
     model, length = LM(gpu.mode_config("dense", quick=True)), 64
-    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         model(*torch.randint(4, 260, (2, 2, length)))
     assert gpu.needed_flops(model, 2 * length, 0, 1.0) == 3 * counter.get_total_flops()
 
