@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,8 @@ def niblick(*arguments: Any, fails: bool = False) -> Any:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if fails:
         assert done.returncode == 2, done.stderr
-        [line] = done.stderr.strip().splitlines()
+        *told, line = done.stderr.strip().splitlines()
+        assert all(re.match(r" *\d+%  ", said) for said in told), told
         return line
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
