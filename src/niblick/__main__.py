@@ -1,5 +1,10 @@
 """`python -m niblick` is the command line."""
 
-from niblick.cli import main
+import sys
+
+try:
+    from niblick.cli import main
+except KeyboardInterrupt:  # while it is still importing
+    sys.exit(130)
 
 main()

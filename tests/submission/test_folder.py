@@ -234,7 +234,7 @@ def test_runs_that_are_too_large_or_too_slow(
 @pytest.mark.parametrize("name", PRESETS)
 def test_bytes_of_all_presets(name: str) -> None:
     made = make_script(get_preset(name))
-    assert made.total == len(made.packed.encode()) < (58_000 if name == "hnet-byte260" else 70_000)
+    assert made.total == len(made.packed.encode()) < (59_000 if name == "hnet-byte260" else 70_000)
     assert set(made.requires) <= {"torch", "numpy", "sentencepiece", "constriction", "zstandard", "brotli"}
     ast.parse(made.readable)
 

@@ -348,7 +348,7 @@ class Flow(Loops):
         if kept:
             what = f"keeps the weights ({called(kept[0])}) that cost validation text least"
             self.find("corrections", node.lineno, what)
-        elif test.trials:
+        elif test.trials and not all(isinstance(part, ast.Raise) for part in node.body):  # a refusal chooses nothing
             self.choose(test, node)
 
 

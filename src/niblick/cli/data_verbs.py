@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,7 +185,7 @@ def _print_choices(facts: dict[str, Any]) -> None:
         print("\nthere is no validation split: nothing can be scored on this data")
 
 
-def _print_empty(splits: dict[str, Any]) -> None:
+def _print_empty(splits: Mapping[str, Any]) -> None:
     """How many documents have no text, and how many were left out for that."""
     if skipped := sum(split["skipped"] for split in splits.values()):
         print(f"\nleft out: {skipped:,} documents whose text is null, absent or empty (--skip-empty)")

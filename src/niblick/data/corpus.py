@@ -104,7 +104,7 @@ def open_corpus(
     return Corpus(name, origin, val_docs, lambda: read_blocks(source, reading), facts | _as_read(reading))
 
 
-def _as_read(reading: Reading) -> dict[str, Any]:
+def _as_read(reading: Reading) -> dict[str, object]:
     return {"reading": reading.record()} if reading != AS_IT_IS else {}
 
 
@@ -183,7 +183,7 @@ def corpus_of_shards(dataset: Dataset) -> Corpus:
     return Corpus(name, shown(dataset.directory.name), val_docs, lambda: grouped(documents()), facts)
 
 
-def _cut_off(train: Split, end: int) -> dict[str, Any]:
+def _cut_off(train: Split, end: int) -> dict[str, object]:
     """What the manifest says of a last training document that is left out: one that begins at token `end`."""
     return {"cut_off": {"documents": 1, "tokens": train.tokens - end}} if end < train.tokens else {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ def _on_lines(line: bytes, message: str, path: str) -> str:
     return ""
 
 
-def _lists_inside(record: dict[str, Any], key: str, path: str) -> str:
+def _lists_inside(record: Mapping[str, object], key: str, path: str) -> str:
     """What to do where the objects with a text stand in a list inside of one."""
     for name, value in record.items():
         if isinstance(value, list) and value and isinstance(value[0], dict) and _value(value[0], key) is not _NOTHING:
