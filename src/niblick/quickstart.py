@@ -199,8 +199,9 @@ def _and(names: list[str]) -> str:
 def render(facts: Quickstart) -> str:
     """Return what the terminal shows at the end."""
     lines = ["", f"bits per byte on {facts.held_out_bytes:,} bytes held out (less is better)", ""]
-    wide = max(36, *(len(label) + 2 for label, _ in _rows(facts)))
-    lines += [f"  {label:<{wide}}{value:>8.4f}" for label, value in _rows(facts)]
+    rows = _rows(facts)
+    wide = max(36, *(len(label) + 2 for label, _ in rows))
+    lines += [f"  {label:<{wide}}{value:>8.4f}" for label, value in rows]
     lines += ["", *textwrap.wrap(verdict(facts), WIDTH, initial_indent="  ", subsequent_indent="  "), ""]
     if facts.total_bytes is None:
         size = f"{facts.artifact_bytes:,} bytes, {UNWEIGHED}; the cap of both is {facts.cap_bytes:,}"

@@ -21,6 +21,7 @@ from niblick.challenge import rules
 from niblick.data import blocks, encode, writing
 from niblick.data.check import check
 from niblick.data.dataset import Dataset
+from niblick.data.documents import Reading
 from niblick.data.embedded import paragraphs
 from niblick.data.index import OTHER_SOURCE
 from niblick.data.prepare import convert, prepare
@@ -198,7 +199,13 @@ def test_used_directories_are_left_alone(tmp_path: Path, write_jsonl: WriteJsonl
     before = files(out)
     there = prepare(source, "byte260", out)
     assert there == json.loads((out / "manifest.json").read_text()) and files(out) == before, "asked for again"
-    for options, words in (({"val_docs": 1}, "val_docs was None and is 1"), ({"max_docs": 2}, "max_docs was None")):
+    assert prepare(source, "byte260", out, reading=Reading(max_window=1 << 27)) == there, "a window changes no text"
+    for options, words in (
+        ({"val_docs": 1}, "val_docs was None and is 1"),
+        ({"max_docs": 2}, "max_docs was None"),
+        ({"reading": Reading(skip_empty=True)}, r"reading was \{\} and is \{'skip_empty': True\}"),
+        ({"reading": Reading("body")}, r"reading was \{\} and is \{'text_key': 'body'\}"),
+    ):
         with pytest.raises(DataError, match=f"prepared otherwise .*{words}.*give another --out"):
             prepare(source, "byte260", out, **options)
     with pytest.raises(DataError, match="tokenizer was 'byte260' and is 'byte256'"):

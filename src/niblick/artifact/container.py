@@ -136,9 +136,14 @@ def write_artifact(
     written.
     """
     data = artifact_bytes(config, tensors, codec, text)
+    save_artifact(path, data)
+    return len(data)
+
+
+def save_artifact(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write what `artifact_bytes` gave, in one step. Raises StorageError if it cannot be written."""
     with _appearing(Path(path)) as file:
         file.write(data)
-    return len(data)
 
 
 def artifact_bytes(

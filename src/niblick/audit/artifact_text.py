@@ -41,7 +41,7 @@ def artifact_text(text: KnownText, dataset: Dataset) -> Check:
     known = _known(documents, dataset.train, tokenizer)
     facts |= {"training_documents": sum(known)}
     told = f"{counted:,} bytes of text in {len(packed.data):,} of the artifact; "
-    runs = [(number, copy) for number, copy in _runs(documents, dataset.val, tokenizer)]
+    runs = list(_runs(documents, dataset.val, tokenizer))
     foreign = [(number, copy) for number, copy in runs if not known[number]]
     facts |= {"runs": len(runs), "foreign_runs": len(foreign)}
     if foreign:
@@ -61,11 +61,12 @@ def artifact_text(text: KnownText, dataset: Dataset) -> Check:
 
 def _known(documents: list[npt.NDArray[np.uint16]], train: Split, tokenizer: Tokenizer) -> list[bool]:
     """Whether each document is a training document, or the beginning of one."""
-    digests = {_digest(train.slice(at, length)) for at, length in document_spans(train, tokenizer.bos_id)}
+    spans = list(document_spans(train, tokenizer.bos_id))
+    digests = {_digest(train.slice(at, length)) for at, length in spans}
     known = [_digest(document) in digests for document in documents]
     for number in (n for n, is_known in enumerate(known) if not is_known):
         document = documents[number]
-        for at, length in document_spans(train, tokenizer.bos_id):
+        for at, length in spans:
             if length > len(document) and np.array_equal(train.slice(at, len(document)), document):
                 known[number] = True
                 break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,8 @@ class Asked(Record):
     val_share: float | None
     max_docs: int | None
     shard_tokens: int
-    text_key: str
-    separator: str
-    files: tuple[str, ...]
+    reading: Mapping[str, object]
+    """What `Reading.record` says, but for the largest window, which changes no text."""
 
 
 def asked(source: str, tokenizer: str, reading: Reading, **options: Any) -> Asked:
@@ -44,9 +44,7 @@ def asked(source: str, tokenizer: str, reading: Reading, **options: Any) -> Aske
     return Asked(
         source=shown(Path(source).name),
         tokenizer=shown(Path(tokenizer).name),
-        text_key=reading.text_key,
-        separator=reading.separator,
-        files=reading.files,
+        reading={name: value for name, value in reading.record().items() if name != "max_window"},
         **options,
     )
 

@@ -167,16 +167,17 @@ class Split:
             return self
         part = self.part(0, int(self.index["offset"][count]))
         assert part.index is not None
-        tokens = part.slice(0, part.tokens)
-        stream = hashlib.sha256(np.ascontiguousarray(tokens, "<u2").data).hexdigest()
         lossless = self.lossless
         if lossless is False:
+            tokens = part.slice(0, part.tokens)
             lossless = all(
                 hashlib.sha256(tokenizer.decode(tokens[at + 1 : at + count])).digest() == digest.tobytes()
                 for at, count, digest in zip(*(part.index[key] for key in ("offset", "tokens", "sha256")), strict=True)
             )
         lost = dict.fromkeys(_LOST, 0) if lossless else None
-        return replace(part, text_hash=text_hash(part.index), stream_hash=stream, lossless=lossless, lost=lost)
+        return replace(
+            part, text_hash=text_hash(part.index), stream_hash=part.stream_digest(), lossless=lossless, lost=lost
+        )
 
     def check_vocabulary(self, tokens: npt.NDArray[np.uint16], start: int, vocab_size: int) -> None:
         """Check that `tokens`, which begin at `start` of the stream, are inside the vocabulary.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from niblick.artifact.container import artifact_bytes, write_artifact
+from niblick.artifact.container import artifact_bytes, save_artifact
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.packed_text import PackedText
 from niblick.bundle import make_script
@@ -58,8 +58,9 @@ def export(run: Run, config: RunConfig, dataset: Dataset, emit: Emit, name: str 
 
 def smaller_by_zlib(encoded: Mapping[str, EncodedTensor], codec: str) -> str:
     """A sentence where the published codec would take fewer bytes for these tensors than the one chosen; else empty."""
-    sizes = {name: len(artifact_bytes({}, encoded, name)) for name in dict.fromkeys((codec, "zlib"))}
-    fewer = sizes[codec] - sizes["zlib"]
+    if codec == "zlib":
+        return ""
+    fewer = len(artifact_bytes({}, encoded, codec)) - len(artifact_bytes({}, encoded, "zlib"))
     return f"codec={codec} takes {fewer:,} bytes more than codec=zlib would: choose that" if fewer > 0 else ""
 
 
@@ -96,13 +97,13 @@ def write_export(
     ConfigError, before anything is written, for a text that does not fit under the cap.
     """
     header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
-    size = len(artifact_bytes(header, encoded, codec, text))
-    sizes = weighed(size, config, run.recipe if run.recipe.is_file() else None)
+    data = artifact_bytes(header, encoded, codec, text)
+    sizes = weighed(len(data), config, run.recipe if run.recipe.is_file() else None)
     if text is not None:
-        expect_room(text, size, sizes.code_bytes or 0)
+        expect_room(text, len(data), sizes.code_bytes or 0)
     path = run.artifact(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_artifact(path, header, encoded, codec, text)
+    save_artifact(path, data)
     facts = merged(ExportFacts, sizes, calibration)
     write_file(path.with_name("export.json"), replace(facts, export=to_dict(config.export)))
     return facts

@@ -111,9 +111,12 @@ def scored_slice(dataset: Dataset, config: ScoreConfig) -> Dataset:
 
     Raises DataError if its tokens are not those of the stream hash that scores of it say.
     """
+    val = dataset.val
     if config.documents:
-        dataset = replace(dataset, val=dataset.val.first_documents(config.documents, dataset.tokenizer))
-    dataset.val.expect_stream()
+        val = val.first_documents(config.documents, dataset.tokenizer)
+    if val is not dataset.val:  # a part, whose hash was made of its tokens just now
+        return replace(dataset, val=val)
+    val.expect_stream()
     return dataset
 
 

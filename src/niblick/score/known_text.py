@@ -12,7 +12,7 @@ import copy
 from functools import cached_property
 
 from niblick.artifact.packed_text import PackedText
-from niblick.errors import ArtifactError
+from niblick.errors import ArtifactError, ConfigError
 from niblick.score.mixing_coder import pack, unpack
 from niblick.score.mixture import SETTINGS, Integers, Mixture
 from niblick.score.score_config import MEMORY, SidecarConfig
@@ -48,6 +48,15 @@ class KnownText:
     def tokens_N(self) -> Integers:
         """Its tokens. Raises ArtifactError if it does not decode."""
         return self._unpacked[0]
+
+    @staticmethod
+    def expect_kept(config: SidecarConfig) -> None:
+        """Raise ConfigError for a sidecar that would forget the text with the first document."""
+        if config.reset == "document":
+            raise ConfigError(
+                "score.sidecar.reset=document forgets the artifact's text with the first document: set "
+                "score.sidecar.reset=carry, or export without text"
+            )
 
     def mixture(self, config: SidecarConfig) -> Mixture:
         """Return a mixture of these settings that has read the text, to go on with."""

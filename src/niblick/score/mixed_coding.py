@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from niblick.errors import ConfigError
 from niblick.score.known_text import KnownText
 from niblick.score.mixing_coder import Reader, Writer
 from niblick.score.mixture import SETTINGS, Floats, Mixture
@@ -29,8 +28,8 @@ class Along:
 
     def __init__(self, config: SidecarConfig, vocab_size: int, bos_id: int, text: KnownText | None) -> None:
         """Raises ConfigError for a text that would be forgotten with the first document."""
-        if text is not None and config.reset == "document":
-            raise ConfigError("score.sidecar.reset=document forgets the artifact's text: set score.sidecar.reset=carry")
+        if text is not None:
+            text.expect_kept(config)
         self._config, self._vocab_size, self._bos_id, self._text = config, vocab_size, bos_id, text
         self.mixture = self._new()
 

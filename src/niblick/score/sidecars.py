@@ -128,11 +128,8 @@ class Sidecar:
     def __init__(self, config: SidecarConfig, vocab_size: int, bos_id: int, text: KnownText | None = None) -> None:
         """Raises ConfigError for a text that would be forgotten with the first document."""
         self.config, self.vocab_size, self.bos_id, self._text = config, vocab_size, bos_id, text
-        if text is not None and config.reset == "document":
-            raise ConfigError(
-                "score.sidecar.reset=document forgets the artifact's text with the first document: set "
-                "score.sidecar.reset=carry, or export without text"
-            )
+        if text is not None:
+            text.expect_kept(config)
         self._next = 1
         self._adjuster: Adjuster | None = None
 
