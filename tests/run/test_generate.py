@@ -23,7 +23,7 @@ from niblick.model.lm import LM
 from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.pack.quantize import pack
 from niblick.run import generate
-from niblick.run.generate import GenerateConfig, Loaded, draw, next_bytes
+from niblick.run.generate import GenerateConfig, Loaded, begins_text, draw
 
 LEVEL = LevelConfig(StageConfig("T1"), StageConfig("T1"))
 CONFIG = ModelConfig(width=32, heads=2, kv_heads=1, levels=(LEVEL,), main=StageConfig("T1"))
@@ -112,9 +112,9 @@ def test_draw() -> None:
 def test_every_character_can_be_written() -> None:
     for character in ("a", "\x7f", "\x80", "߿", "ࠀ", "퟿", "\ue000", "￿", "\U00010000", "\U0010ffff"):
         data = character.encode()
-        for i, byte in enumerate(data):
-            assert any(low <= byte <= high for low, high in next_bytes(data[:i])), (character, i)
-    assert not any(low <= 0xA0 <= high for low, high in next_bytes(b"\xed"))  # a surrogate
+        assert all(begins_text(data[:count]) for count in range(len(data) + 1)), character
+    for wrong in (b"\xed\xa0", b"\xc0", b"\xe0\x80", b"\xf0\x80", b"\xf4\x90", b"\xf5", b"\x80", b"a\xff"):
+        assert not begins_text(wrong), wrong  # surrogates, long forms, what is past the end, what begins nothing
 
 
 def subwords(name: str, request: pytest.FixtureRequest) -> Tokenizer:

@@ -78,10 +78,10 @@ def show(
 def _show(target: str, runs: Path, all_: bool, json_: bool) -> None:
     """Show a run or an artifact; only for these torch is imported."""
     from niblick.facts.reading import plain
-    from niblick.run.artifacts import describe_artifact, find_artifact
+    from niblick.run.artifacts import HUB_ARTIFACT, describe_artifact, find_artifact
     from niblick.run.directory import is_run, open_run
 
-    if target.endswith(".nib") or ":" in target:
+    if target.endswith(".nib") or ":" in target or (Path(target) / HUB_ARTIFACT).is_file():
         artifact = describe_artifact(find_artifact(target, runs)[0])
         if json_:
             print_json(plain(artifact))

@@ -22,9 +22,11 @@ from torch import Tensor
 from niblick.boundaries.cuts import Chunk
 from niblick.boundaries.cuts import chunks as cut
 from niblick.data.dataset import Dataset
+from niblick.data.hub import PREFIX
 from niblick.data.tokenizers import Tokenizer, make_tokenizer
 from niblick.errors import ConfigError
 from niblick.model.lm import LM
+from niblick.run.artifacts import find_artifact
 from niblick.run.loading import expect_tokenizer, load_artifact
 
 
@@ -156,17 +158,23 @@ def chunks(model: Loaded, text: str | bytes) -> list[Chunk]:
 
 
 def load(path: str | Path, data: str | Path | None = None) -> Loaded:
-    """Load a model from an artifact file. A subword tokenizer comes from `data`, a folder of its training's data.
+    """Load a model from an artifact file, a folder that was pushed, or the hub (`hf:REPO[@REVISION]`).
 
-    Raises ArtifactError if the file does not hold a model, ConfigError or DataError if its tokenizer is not at hand.
+    A subword tokenizer comes from `data`, a folder of its training's data, or lies beside what was pushed. Raises
+    ArtifactError if the file does not hold a model, ConfigError or DataError if its tokenizer is not at hand.
     """
-    model, artifact = load_artifact(Path(path))
+    if str(path).startswith(PREFIX) or Path(path).is_dir():
+        path, _ = find_artifact(str(path), Path("runs"))
+    path = Path(path)
+    model, artifact = load_artifact(path)
     if data:
         dataset = Dataset.open(data)
-        expect_tokenizer(artifact, dataset, Path(path))
+        expect_tokenizer(artifact, dataset, path)
         tokenizer = dataset.tokenizer
     else:
-        tokenizer = make_tokenizer(artifact.config["tokenizer"])
+        spec = artifact.config["tokenizer"]
+        beside = (path.parent / str(spec.get("model_path", ""))).is_file()
+        tokenizer = make_tokenizer(spec, path.parent if beside else None)
     return Loaded(model, tokenizer, int(artifact.config["score"]["seq_len"]))
 
 
@@ -193,11 +201,9 @@ class _Text:
         self.bytes = [decode(np.array([i, i]))[len(self.first[i]) :] for i in ids]
         """Bytes of each token anywhere else; none for control tokens."""
         self.last, self.decoder = last, codecs.getincrementaldecoder("utf-8")()
-        self.value_V = torch.tensor([data[0] if len(data) == 1 else -1 for data in self.bytes])
-        """The byte of tokens of one byte, else -1."""
-        self.starting_V = _within(self.value_V, next_bytes(b""))
-        self.starting_V |= torch.tensor([len(data) > 1 for data in self.bytes])
-        self.starting_V[list(tokenizer.end_ids)] = True
+        self.ending = list(tokenizer.end_ids)
+        self.fitting: dict[bytes, Tensor] = {}
+        """Tokens that may come next, by the first bytes of a character that stand before."""
 
     def add(self, token: int) -> str:
         """Take in a token. Returns the characters that are whole now."""
@@ -206,13 +212,27 @@ class _Text:
         return self.decoder.decode(data)
 
     def allowed(self) -> Tensor:
-        """Tokens that may come next: inside a character its bytes alone, else all that start one or end the text."""
+        """Tokens that may come next: those that go on with a character as it was begun; between two, ends as well."""
         pending = self.decoder.getstate()[0]
-        return _within(self.value_V, next_bytes(pending)) if pending else self.starting_V
+        if pending not in self.fitting:
+            fits_V = torch.tensor([bool(data) and begins_text(pending + data) for data in self.bytes])
+            if not pending:
+                fits_V[self.ending] = True
+            self.fitting[pending] = fits_V
+        return self.fitting[pending]
 
 
-def _within(value_V: Tensor, ranges: list[tuple[int, int]]) -> Tensor:
-    return torch.stack([(value_V >= low) & (value_V <= high) for low, high in ranges]).any(0)
+def begins_text(data: bytes) -> bool:
+    """Whether `data` is UTF-8, or the beginning of UTF-8 that is cut inside a character."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        rest = data[error.start :]
+        cut = error.reason == "unexpected end of data"
+        return cut and all(
+            any(low <= byte <= high for low, high in next_bytes(rest[:i])) for i, byte in enumerate(rest)
+        )
+    return True
 
 
 def next_bytes(pending: bytes) -> list[tuple[int, int]]:
