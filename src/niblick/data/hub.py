@@ -19,7 +19,7 @@ from niblick.errors import DataError
 PREFIX = "hf:"
 Kind = Literal["dataset", "model"]
 _ADDRESS = re.compile(r"hf:([^@:#]+)(?:@([^:#]+))?((?::[^:#]*){0,2})(?:#(.+))?")
-_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -93,7 +93,7 @@ def _sentence(error: Exception, address: HubAddress, kind: Kind) -> str:
         chain.append(before)
     names = {each.__name__ for found in chain for each in type(found).__mro__}
     repo, page = address.repo, f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{address.repo}"
-    if "GatedRepoError" in names or "gated" in str(error).lower():
+    if "GatedRepoError" in names or "is a gated dataset" in str(error):
         return f"{repo} is gated: accept its conditions at {page}, log in by `hf auth login`, and call it again"
     if "RevisionNotFoundError" in names:
         return f"{repo} has no revision {address.revision or 'main'}; {page}/commits lists those that it has"

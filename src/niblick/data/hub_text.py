@@ -64,7 +64,8 @@ def _chosen(address: HubAddress, library: Any, revision: str) -> tuple[str, str]
     config, split = (*parts, "", "")[:2]
     config = config or (configs[0] if len(configs) == 1 else "default")
     if config not in configs:
-        wanted = f"no config {config!r}" if any(parts) else "several configs"
+        wanted = f"neither a config nor a split {split!r}" if split else "several configs"
+        wanted = f"no config {parts[0]!r}" if parts[:1] != ("",) and any(parts) else wanted
         raise DataError(f"{address.repo} has {wanted}; name one of {listed(configs)}, as in hf:{address.repo}:CONFIG")
     splits = [str(each) for each in library.get_dataset_split_names(address.repo, config, **pin)]
     split = split or (splits[0] if len(splits) == 1 else "train")
