@@ -11,7 +11,7 @@ from typing import Any
 
 from niblick.data.columns import BATCH_ROWS, arrow_rows
 from niblick.data.hub import HubAddress, in_sentences, pinned
-from niblick.data.rows import Rows
+from niblick.data.row_sources import Rows
 from niblick.errors import DataError, listed
 
 SHUFFLED = 10_000

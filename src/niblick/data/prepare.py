@@ -30,7 +30,7 @@ from niblick.data.encode import Encoded, encode_blocks
 from niblick.data.hub import PREFIX as HUB
 from niblick.data.hub_text import hub_rows
 from niblick.data.json_tokenizers import JsonTokenizer
-from niblick.data.rows import Rows, python_rows, written_down
+from niblick.data.row_sources import Rows, python_rows, written_down
 from niblick.data.subword_training import Normalization, train_subwords
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.tokenizers import Tokenizer, make_tokenizer
@@ -42,6 +42,8 @@ from niblick.facts.reading import plain
 MAX_WORKERS = 6
 """Processes by default at most: each takes 70 MB, and preparation stays under a gigabyte (`make memory`)."""
 
+Manifest = dict[str, Any]
+"""Of a dataset, as JSON: the challenge's form, and what we add."""
 Progress = Callable[[int, int], None]
 """Told after every few megabytes: documents and UTF-8 bytes so far."""
 
@@ -62,7 +64,7 @@ def prepare(
     hub: Files | None = None,
     reading: Reading = AS_IT_IS,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Make a dataset of `source` in `out` and return its manifest.
 
     `source` is a file, a folder, Python's own text by name, a dataset on the hub (`hf:REPO`, see `hub`), or what a
@@ -169,9 +171,9 @@ def _of_rows(
     tokenizer: str,
     out: Path,
     reading: Reading,
-    build: Callable[[Corpus], dict[str, Any]],
+    build: Callable[[Corpus], Manifest],
     progress: Progress | None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Write the rows down, and make a dataset of that file; a commit that is there already is not fetched again."""
     contents = str(rows.folder) if rows.folder else None
     if (contents or rows.revision) and (there := already_there(out, wanted, contents, tokenizer)) is not None:
@@ -209,7 +211,7 @@ def convert(
     workers: int | None = None,
     normalization: Normalization = "identity",
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Decode the shards in `directory` to documents and make a dataset of them with another tokenizer.
 
     The shards need BOS tokens, but no index; `given` is their tokenizer where no manifest names it. They may be other
@@ -239,7 +241,7 @@ def _build(
     workers: int | None,
     normalization: Normalization,
     progress: Progress | None,
-) -> dict[str, Any]:
+) -> Manifest:
     built = _tokenizer(tokenizer, normalization, corpus, max_docs)
     with appearing_whole(out) as partial:
         writer = DatasetWriter(partial, corpus, built, shard_tokens)
