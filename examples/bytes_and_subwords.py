@@ -8,31 +8,31 @@
 # %% [markdown]
 # # Bytes against subwords, on a laptop
 #
-# The same text, once as bytes and once as subwords, and a model of the same size on each. Bits per byte can be compared, since
-# both tokenizers give the text back: so both scores are about the same bytes.
+# The same text, once as bytes and once as subwords, and a model of the same size on each. Bits per byte can be compared:
+# both tokenizers give the text back, so both scores are about the same bytes.
 
 # %%
 import niblick as nb
 
 SOURCE = "pydocs"
-STEPS = 60
+STEPS = 300
 
 # %%
-as_bytes = nb.prepare(SOURCE, "data/as-bytes", max_docs=120, val_docs=6)
-as_subwords = nb.prepare(SOURCE, "data/as-subwords", max_docs=120, val_docs=6, tokenizer="sp:512")
+as_bytes = nb.prepare(SOURCE, "data/as-bytes", max_docs=80, val_docs=4)
+as_subwords = nb.prepare(SOURCE, "data/as-subwords", max_docs=80, val_docs=4, tokenizer="sp:512")
 assert as_bytes.dataset.val.text_hash == as_subwords.dataset.val.text_hash
 assert as_subwords.dataset.val.lossless
 
 # %% [markdown]
-# A subword stands for several bytes, so windows of as much text have fewer tokens.
+# A subword stands for several bytes, so a window of as much text has fewer tokens.
 
 # %%
-splits = as_subwords.dataset.manifest["niblick"]["splits"]["train"]
-bytes_per_token = splits["bytes"] / splits["tokens"]
+split = as_subwords.dataset.manifest["niblick"]["splits"]["train"]
+bytes_per_token = split["bytes"] / split["tokens"]
 print(f"{bytes_per_token:.2f} bytes a token")
 
 # %%
-WINDOW = 192
+WINDOW = 128
 
 
 def train(data, name, tokens, vocabulary):
@@ -41,16 +41,18 @@ def train(data, name, tokens, vocabulary):
         data,
         name=name,
         model__width=64,
+        model__heads=2,
+        model__kv_heads=1,
         model__levels=[],
         model__main__layout="T2",
         model__vocab_size=vocabulary,
         train__seq_len=tokens,
-        train__batch_tokens=16 * tokens,
-        train__micro_batch_tokens=16 * tokens,
-        train__warmup_steps=1,
+        train__batch_tokens=8 * tokens,
+        train__micro_batch_tokens=8 * tokens,
+        train__warmup_steps=0,
         train__val_every=0,
         score__seq_len=tokens,
-        score__documents=2,
+        score__documents=1,
         schedule__steps=STEPS,
         schedule__max_seconds=None,
     )
@@ -62,9 +64,9 @@ of_subwords = train(as_subwords, "of-subwords", round(WINDOW / bytes_per_token),
 # %% [markdown]
 # ## Which is better?
 #
-# Each run read as much text in as many steps. `compare` says over which documents one is better, and whether that could be luck.
+# Each run has read as much text in as many steps. `compare` sets their scores beside each other.
 
 # %%
 for run in (of_bytes, of_subwords):
-    print(f"{run.id}: {run.score:.4f} bits per byte, {run.result.artifact_bytes:,} bytes, {run.result.train_seconds:.1f} s")
+    print(f"{run.id}: {run.score:.4f} bits per byte, artifact {run.result.artifact_bytes:,} bytes")
 nb.compare(of_bytes, of_subwords)

@@ -8,14 +8,14 @@
 # %% [markdown]
 # # Chunks of your own text
 #
-# An H-Net reads bytes, and a router decides where one chunk ends and the next begins. Here one learns that on a text of yours,
-# and shows what it learned. It takes less than a minute on a laptop.
+# An H-Net reads bytes, and a router decides where one chunk ends and the next begins. Here one learns that on a text of
+# yours, and shows what it learned.
 
 # %%
 import niblick as nb
 
 SOURCE = "pydocs"  # a file of yours, a folder, hf:OWNER/NAME, or a list of strings
-SECONDS = 20
+STEPS = 300
 
 # %% [markdown]
 # ## Text to tokens
@@ -23,29 +23,31 @@ SECONDS = 20
 # The first documents are held out: nothing is learned from them.
 
 # %%
-data = nb.prepare(SOURCE, "data/own", max_docs=120, val_docs=6)
+data = nb.prepare(SOURCE, "data/own", max_docs=80, val_docs=4)
 data
 
 # %% [markdown]
 # ## A small model
 #
-# One block outside, two inside, and a router between them that is asked for chunks of about six bytes.
+# One block outside, one inside, and a router between them that is asked for chunks of about six bytes.
 
 # %%
 run = nb.train(
     "hnet-small",
     data,
     model__width=64,
-    model__main__layout="T2",
-    train__seq_len=256,
-    train__batch_tokens=4096,
-    train__micro_batch_tokens=4096,
-    train__warmup_steps=1,
+    model__heads=2,
+    model__kv_heads=1,
+    model__main__layout="T1",
+    train__seq_len=128,
+    train__batch_tokens=1024,
+    train__micro_batch_tokens=1024,
+    train__warmup_steps=0,
     train__val_every=0,
-    score__seq_len=256,
-    score__documents=2,
-    schedule__steps=200,
-    schedule__max_seconds=SECONDS,
+    score__seq_len=128,
+    score__documents=1,
+    schedule__steps=STEPS,
+    schedule__max_seconds=None,
 )
 run.score  # bits per byte, of the artifact file, on held-out text
 

@@ -8,30 +8,31 @@
 # %% [markdown]
 # # A model in one megabyte
 #
-# Weights are trained once, and packed in any number of ways. Here they are packed plainly, and then as well as fits into a
-# million bytes.
+# Weights are trained once, and packed in any number of ways. Here they are packed plainly, and then as well as fits into
+# a million bytes.
 
 # %%
 import niblick as nb
 
 SOURCE = "pydocs"
+STEPS = 300
 CAP = 1_000_000
 
 # %%
-data = nb.prepare(SOURCE, "data/megabyte", max_docs=120, val_docs=6)
+data = nb.prepare(SOURCE, "data/megabyte", max_docs=80, val_docs=4)
 run = nb.train(
     "hnet-small",
     data,
     model__width=192,
     model__main__layout="T2",
     train__seq_len=128,
-    train__batch_tokens=1024,
-    train__micro_batch_tokens=1024,
-    train__warmup_steps=1,
+    train__batch_tokens=512,
+    train__micro_batch_tokens=512,
+    train__warmup_steps=0,
     train__val_every=0,
     score__seq_len=128,
     score__documents=1,
-    schedule__steps=30,
+    schedule__steps=STEPS,
     schedule__max_seconds=None,
 )
 print(f"as trained: {run.result.artifact_bytes:,} bytes, {run.score:.4f} bits per byte")
@@ -42,7 +43,7 @@ print(f"as trained: {run.result.artifact_bytes:,} bytes, {run.score:.4f} bits pe
 # `fit` measures what rounding each tensor costs on training text, and spends the bytes where they matter.
 
 # %%
-packed = nb.fit(run, artifact_bytes=CAP, gptq=False, tokens=1024)
+packed = nb.fit(run, artifact_bytes=CAP, codec="zlib", gptq=False, tokens=512)
 print(f"fitted: {packed.bytes:,} bytes, {packed.score:.4f} bits per byte")
 assert packed.bytes <= CAP
 

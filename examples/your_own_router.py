@@ -8,9 +8,9 @@
 # %% [markdown]
 # # Your own router
 #
-# A recipe is a Python file that returns a config, and may register parts of its own. This one has a router that looks at the
-# size of the step from one position to the next. The file goes into the run, so that the artifact can be scored in a fresh
-# process.
+# A recipe is a Python file that returns a config, and may register parts of its own. This one has a router that looks at
+# the size of the step from one position to the next. The file goes into the run, so that the artifact can be scored in
+# a fresh process.
 
 # %%
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import niblick as nb
 
 SOURCE = "pydocs"
+STEPS = 300
 
 # %%
 RECIPE = '''
@@ -52,16 +53,16 @@ def recipe():
 Path("own_router.py").write_text(RECIPE)
 
 # %%
-data = nb.prepare(SOURCE, "data/router", max_docs=120, val_docs=6)
+data = nb.prepare(SOURCE, "data/router", max_docs=80, val_docs=4)
 sizes = {
     "train.seq_len": 128,
-    "train.batch_tokens": 2048,
-    "train.micro_batch_tokens": 2048,
-    "train.warmup_steps": 1,
+    "train.batch_tokens": 1024,
+    "train.micro_batch_tokens": 1024,
+    "train.warmup_steps": 0,
     "train.val_every": 0,
     "score.seq_len": 128,
     "score.documents": 1,
-    "schedule.steps": 60,
+    "schedule.steps": STEPS,
     "schedule.max_seconds": None,
 }
 own = nb.train("own_router.py", data, name="own-router", overrides=sizes)

@@ -21,7 +21,6 @@ from niblick.data.hub import fetched_model
 from niblick.data.prepare import prepare
 from niblick.data.shards import file_hash
 from niblick.errors import DataError
-from niblick.run.generate import GenerateConfig
 
 pytest.importorskip("huggingface_hub", reason="huggingface_hub comes with niblick[hub]")
 TEXT = "the quick brown fox"
@@ -105,8 +104,7 @@ def test_a_subword_tokenizer_goes_along(
     shutil.rmtree(tmp_path / "data")
     loaded = package.load(tmp_path / "model")
     for seed in range(4):
-        config = GenerateConfig(max_bytes=80, temperature=20.0, seed=seed)
-        assert "\ufffd" not in loaded.generate("été ", config)
+        assert "\ufffd" not in loaded.generate("été ", max_bytes=80, temperature=20.0, seed=seed)
     assert loaded.bits_per_byte("été") > 0
     shutil.rmtree(tmp_path / "model" / "tokenizers")
     with pytest.raises(DataError, match="needs its model file"):

@@ -20,7 +20,6 @@ from niblick.cli.app import (
     print_config,
     print_json,
     print_table,
-    resolve,
     unknown_target,
 )
 
@@ -62,6 +61,7 @@ def show(
     from niblick.config.run_config import to_dict
     from niblick.model.counting import parameter_count
     from niblick.recipes.presets import PRESETS
+    from niblick.recipes.targets import resolve
 
     if target not in PRESETS and not target.endswith(".py"):
         _show(target, runs, all_, json_)

@@ -20,6 +20,8 @@ PREFIX = "hf:"
 Kind = Literal["dataset", "model"]
 _ADDRESS = re.compile(r"hf:([^@:#]+)(?:@([^:#]+))?((?::[^:#]*){0,2})(?:#(.+))?")
 _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+TOKENIZER_FILE = re.compile(r"tokenizers/[\w.-]+\.(model|json)")
+"""Where the file of a tokenizer lies, from the folder of an artifact that was pushed or of a dataset."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -143,7 +145,7 @@ def fetched_model(text: str, artifact: str, most: int) -> Path:
             raise DataError(
                 f"{address.repo} has no {artifact}: `niblick push` did not write it, and nothing else is read"
             )
-        wanted = [name for name in sizes if _TOKENIZER.fullmatch(name)]
+        wanted = [name for name in sizes if TOKENIZER_FILE.fullmatch(name)]
         for name, limit in [*((name, _TOKENIZER_MOST) for name in wanted), (artifact, most)]:
             size = sizes[name]
             if size is None or size > limit:
@@ -159,5 +161,4 @@ def fetched_model(text: str, artifact: str, most: int) -> Path:
     return path
 
 
-_TOKENIZER = re.compile(r"tokenizers/[\w.-]+\.(model|json)")
 _TOKENIZER_MOST = 64 << 20

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from niblick.data.vocabularies import Vocabulary, read_vocabulary_file
+from niblick.data.vocabularies import Vocabulary, decodes_only, read_vocabulary_file
 from niblick.errors import DataError
 
 MOST_TOKENS = 65536
@@ -42,6 +42,9 @@ class JsonTokenizer:
     def read(cls, path: Path, name: str | None = None, sha256: str | None = None) -> JsonTokenizer:
         """Read a file. Raises DataError if it is missing, something else, or not the one with `sha256`."""
         model = read_vocabulary_file(path)
+        if b'"merges"' not in model:
+            Vocabulary.parse(path, model)  # one that decodes, or the reason why it does not
+            raise decodes_only(str(path))
         found = hashlib.sha256(model).hexdigest()
         if sha256 and found != sha256:
             raise DataError(f"{path} is another tokenizer than the data was made with (SHA-256 {found}, not {sha256})")

@@ -145,8 +145,6 @@ class Byte256Tokenizer(ByteTokenizer):
 
 BYTE_TOKENIZERS: dict[str, type[ByteTokenizer]] = {"byte260": ByteTokenizer, "byte256": Byte256Tokenizer}
 """Tokenizers whose name is all it takes to make them."""
-DECODING = ("vocab", "encoder")
-"""Files of GPT-2 called so list the tokens and not the merges that encode."""
 KNOWN = (*BYTE_TOKENIZERS, "FILE.model", "tokenizer.json", "sp:1024")
 
 
@@ -175,7 +173,7 @@ def make_tokenizer(name_or_spec: str | Mapping[str, Any], directory: Path | None
             return BYTE_TOKENIZERS[name_or_spec]()
         if name_or_spec.endswith(".model"):
             return SentencePieceTokenizer.read(Path(name_or_spec))
-        if name_or_spec.endswith(".json") and not Path(name_or_spec).name.startswith(DECODING):
+        if name_or_spec.endswith(".json"):
             return JsonTokenizer.read(Path(name_or_spec))
         if name_or_spec.endswith(SUFFIXES):
             Vocabulary.read(Path(name_or_spec))  # one that decodes, or the reason why it does not
