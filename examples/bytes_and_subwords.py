@@ -8,8 +8,8 @@
 # %% [markdown]
 # # Bytes against subwords, on a laptop
 #
-# The same text, once as bytes and once as subwords, and a model of the same size on each. Bits per byte can be compared:
-# both tokenizers give the text back, so both scores are about the same bytes.
+# The same text, once as bytes and once as subwords, and a model of the same size on each. Bits per byte can be
+# compared: both tokenizers give the text back, so both scores are about the same bytes.
 
 # %%
 import niblick as nb

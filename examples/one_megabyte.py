@@ -8,8 +8,8 @@
 # %% [markdown]
 # # A model in one megabyte
 #
-# Weights are trained once, and packed in any number of ways. Here they are packed plainly, and then as well as fits into
-# a million bytes.
+# Weights are trained once, and packed in any number of ways. Here they are packed plainly, and then as well as fits
+# into a million bytes.
 
 # %%
 import niblick as nb
@@ -23,7 +23,7 @@ data = nb.prepare(SOURCE, "data/megabyte", max_docs=80, val_docs=4)
 run = nb.train(
     "hnet-small",
     data,
-    model__width=192,
+    model__width=160,
     model__main__layout="T2",
     train__seq_len=128,
     train__batch_tokens=512,

@@ -8,9 +8,9 @@
 # %% [markdown]
 # # Your own router
 #
-# A recipe is a Python file that returns a config, and may register parts of its own. This one has a router that looks at
-# the size of the step from one position to the next. The file goes into the run, so that the artifact can be scored in
-# a fresh process.
+# A recipe is a Python file that returns a config, and may register parts of its own. This one has a router that looks
+# at the size of the step from one position to the next. The file goes into the run, so that the artifact can be scored
+# in a fresh process.
 
 # %%
 from pathlib import Path

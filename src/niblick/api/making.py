@@ -62,8 +62,8 @@ def prepare(
 
     `source` is a file (.txt, .jsonl, .csv, .tsv, .parquet, .arrow; compressed, too), a folder of such, `pydocs` (the
     documentation that comes with Python), the challenge's `challenge:docs` and `challenge:sp1024`, a dataset of the hub
-    (`hf:REPO[@REVISION][:CONFIG][:SPLIT][#COLUMN]`), or rows at hand: strings, mappings, a table or a column of pyarrow,
-    pandas or polars. `tokenizer` is `byte260` (the default), FILE.model, a byte-level `tokenizer.json`, or
+    (`hf:REPO[@REVISION][:CONFIG][:SPLIT][#COLUMN]`), or rows at hand: strings, mappings, a table or a column of
+    pyarrow, pandas or polars. `tokenizer` is `byte260` (the default), FILE.model, a byte-level `tokenizer.json`, or
     `sp:VOCAB`, trained on this text. `val_share` of the documents are held out
     (0.05 by default); one text is cut for that at the ends of paragraphs. `max_docs` are read in all. `text_key` is the
     key or column of the text; `separator` cuts text files into documents. Further arguments are those of
