@@ -58,6 +58,19 @@ def test_pages_ask_for_one_folder_in_one_way() -> None:
     assert {out: list(ways.values()) for out, ways in asked.items() if len(ways) > 1} == {}
 
 
+def test_one_version() -> None:
+    """What the package says, what is cited, what is written of, and what the tag of a release is held against."""
+    import niblick
+
+    line = f'__version__ = "{niblick.__version__}"'
+    assert line in (ROOT / "src" / "niblick" / "__init__.py").read_text().splitlines()
+    assert f"version: {niblick.__version__}" in (ROOT / "CITATION.cff").read_text().splitlines()
+    newest = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## "))
+    assert newest.split()[1] == niblick.__version__
+    release = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    assert r"""grep -qx "__version__ = \"${GITHUB_REF_NAME#v}\"" src/niblick/__init__.py""" in release
+
+
 def write_checkpoint(path: Path) -> None:
     """What a published script would save of the document's model, at toy size."""
     import io
