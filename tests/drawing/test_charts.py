@@ -154,9 +154,10 @@ def test_a_good_run_hides_no_weak_one() -> None:
 
 
 def test_compressors_stand_as_lines_beside_artifacts() -> None:
-    figure = charts.bytes_against_bpb(ROWS, 16_000_000, {"xz -9e": 2.125})
-    assert [shape["y0"] for shape in figure["layout"]["shapes"] if shape.get("xref") == "paper"] == [2.125]
-    assert "xz -9e: 2.125" in [note["text"] for note in figure["layout"]["annotations"]]
+    figure = charts.bytes_against_bpb(ROWS, 16_000_000, {"zstd -22": 2.13, "xz -9e": 2.125, "ppmd": 1.5})
+    assert [shape["y0"] for shape in figure["layout"]["shapes"] if shape.get("xref") == "paper"] == [1.5, 2.125, 2.13]
+    words = [note["text"] for note in figure["layout"]["annotations"]]
+    assert "ppmd: 1.500" in words and "xz -9e: 2.125, zstd -22: 2.130" in words, "near each other, so put in one"
     assert draw(figure).startswith(b"\x89PNG")
     assert not charts.bytes_against_bpb([], 16_000_000, {"xz -9e": 2.125})["data"]
 
