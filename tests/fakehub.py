@@ -138,6 +138,9 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             asked = json.loads(body)
             name = "/".join(filter(None, [asked.get("organization"), asked["name"]]))
+            if name.startswith("them/"):
+                self.refuse(403, "Forbidden")
+                return
             self.hub.repos.setdefault(f"models/{name}", Repo())
             self.say({"url": f"http://{self.headers['Host']}/{name}", "id": name})
         elif path == "/api/validate-yaml":

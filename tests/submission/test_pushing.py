@@ -121,6 +121,8 @@ for verb, *arguments in json.loads(sys.argv[1]):
     try:
         if verb == "load":
             said.append(niblick.load(arguments[0]).generate("the "))
+        elif verb == "to":
+            said.append(niblick.push(*arguments))
         else:
             sys.argv = ["niblick", verb, *arguments, "--json"]
             with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -151,7 +153,8 @@ def test_a_hub(run: Path, tmp_path: Path) -> None:
         hub.repos["models/me/other"] = Repo()
         hub.repos["models/me/other"].commit({"pytorch_model.bin": b"a pickle"})
         calls = [("push", str(run), "hf:me/tiny"), ("load", "hf:me/tiny"), ("load", "hf:me/other")]
-        pushed, loaded, other = ask(address, *calls)
+        pushed, loaded, other, theirs = ask(address, *calls, ("to", str(run), "hf:them/tiny"))
+        assert "the hub does not let you at them/tiny: log in by `hf auth login`" in theirs
         commit = pushed["revision"]
         there = hub.repos["models/me/tiny"].commits[commit]
         assert there["artifact.nib"] == next(run.glob("artifacts/*/artifact.nib")).read_bytes()

@@ -106,7 +106,10 @@ def _sentence(error: Exception, address: HubAddress, kind: Kind) -> str:
             f"the hub cannot be reached for {repo} ({_short(error)}); check the connection, or give a folder that is "
             f"here already, as hf:./{address.name}"
         )
-    return f"{repo} cannot be read from the hub ({type(error).__name__}: {_short(error)})"
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    if status in (401, 403) or "LocalTokenNotFoundError" in names:
+        return f"the hub does not let you at {repo}: log in by `hf auth login`, and check that the name is yours"
+    return f"the hub does not do that with {repo} ({type(error).__name__}: {_short(error)})"
 
 
 _UNREACHABLE = {
