@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from niblick.errors import ConfigError
+from niblick.errors import ConfigError, expect_free
 from niblick.model.chunking import cosine_probability
 from niblick.model.model_config import ROUTER_NAMES, SOFT_ROUTERS
 
@@ -191,12 +191,11 @@ def register_router(name: str, router: Callable[[int, float], nn.Module]) -> Non
     and `step` too; a subclass of `Router` that compares neighbours has them already. Raises ConfigError if the name is
     taken by another router.
     """
-    if ROUTERS.get(name, router) is not router:
-        raise ConfigError(f"router {name!r} is taken: choose another name (taken: {', '.join(sorted(ROUTERS))})")
+    expect_free("router", ROUTERS, name, router, ConfigError)
     ROUTERS[name] = router
     ROUTER_NAMES.add(name)
-    if isinstance(router, type) and issubclass(router, SoftRouter):
-        SOFT_ROUTERS.add(name)
+    soft = isinstance(router, type) and issubclass(router, SoftRouter)
+    (SOFT_ROUTERS.add if soft else SOFT_ROUTERS.discard)(name)
 
 
 def route(router: nn.Module, x_BLD: Tensor, length_B: Tensor | None, given_BL: Tensor | None = None) -> Routing:

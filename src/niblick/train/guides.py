@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from niblick.data.subwords import SentencePieceTokenizer
-from niblick.errors import ConfigError, nearest
+from niblick.errors import ConfigError, expect_free, nearest
 from niblick.model.model_config import GIVEN, ModelConfig
 from niblick.model.providers import Whitespace
 
@@ -36,8 +36,7 @@ _OTHERS = ("bpe", "entropy")
 
 def register_guide(name: str, guide: Callable[[ModelConfig], Guide]) -> None:
     """Make `name` available as `train.init_from`. Raises ConfigError if it is taken by another guide."""
-    if name in _OTHERS or GUIDES.get(name, guide) is not guide:
-        raise ConfigError(f"guide {name!r} is taken: choose another name (taken: {', '.join((*GUIDES, *_OTHERS))})")
+    expect_free("guide", GUIDES | dict.fromkeys(_OTHERS), name, guide, ConfigError)
     GUIDES[name] = guide
 
 
