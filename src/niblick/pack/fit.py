@@ -86,18 +86,20 @@ def fit(
     hessians: Mapping[str, Tensor] | None = None,
     ladder: tuple[float, ...] = LADDER,
     told: Telling | None = None,
+    probe: Mapping[str, float] | None = None,
 ) -> Fit:
     """Return tensors whose artifact has at most `cap` bytes and at least 99.5% of them, at the least BPB found.
 
     `state` are float weights, tied ones once. If they fit as float32 they are kept so. `evaluate` should see text that
     is neither the validation split nor what the Hessians are of. `hessians` are those that `round_tensor` knows: with
     them each column has its own step, else a tensor has one. `ladder` are shares of the cap that the frontier shows
-    beside it. Raises ArtifactError if the cap is too small for anything.
+    beside it, and `probe` what an earlier fit of the same weights measured. Raises ArtifactError if the cap is too
+    small for anything.
     """
     told = told or Telling()
     plain = {name: quantize(name, tensor, Scheme("fp32")) for name, tensor in state.items()}
     if (size := measure(plain)) <= cap:
-        return Fit(plain, size, {}, {}, (Point(cap, size, evaluate(_weights(plain)), 0),))
+        return Fit(plain, size, {}, {}, (Point(cap, size, evaluate(dequantized(plain)), 0),))
     large = [n for n, t in state.items() if t.ndim >= 2 and t.numel() > SMALL_ELEMENTS]
     small = {name: quantize(name, t, Scheme("fp16")) for name, t in state.items() if name not in large}
     packer = _Packer(state, large, small, measure, round_tensor, hessians)
@@ -107,7 +109,7 @@ def fit(
             f"a cap of {cap:,} bytes is too small: the coarsest weights of this model take {least:,}; "
             "give more bytes or make the model smaller"
         )
-    probe = _probe(state, packer, evaluate, told)
+    probe = dict(probe) if probe else _probe(state, packer, evaluate, told)
     frontier, best, chosen = [], math.inf, None
     for share in (*ladder, 1.0):
         target = int(share * cap)
@@ -116,7 +118,7 @@ def fit(
                 continue
             config = ResidualConfig(int(residual * cap))
             bits, encoded, size = packer.fill(probe, target, config)
-            bpb = evaluate(_weights(encoded))
+            bpb = evaluate(dequantized(encoded))
             frontier.append(Point(target, size, bpb, config.bytes))
             told.say(f"{size:>12,} bytes  {bpb:.4f} BPB  {config.bytes:,} of them for residuals")
             if share == 1.0 and bpb < best:
@@ -197,5 +199,6 @@ class _Packer:
         return found
 
 
-def _weights(encoded: Mapping[str, EncodedTensor]) -> dict[str, Tensor]:
+def dequantized(encoded: Mapping[str, EncodedTensor]) -> dict[str, Tensor]:
+    """Return the weights that a model reads from these tensors."""
     return {name: tensor.dequantize() for name, tensor in encoded.items()}
