@@ -33,6 +33,8 @@ from niblick.run.directory import Run, write_json
 from niblick.run.loading import build_model, load_artifact
 from niblick.score.baselines import compressor_baselines, label
 
+TEXT_PER_SECOND = 25_000
+"""Bytes of training text for the artifact, for each second that it may train: in the usual time, all there are."""
 PROVED = 1
 """Documents whose score is proved by coding and decoding them."""
 
@@ -52,6 +54,8 @@ class Quickstart:
     artifact_bytes: int
     packed_text: int
     """Of these, bytes that hold training text."""
+    text_bytes: int
+    """What they hold."""
     code_bytes: int | None
     total_bytes: int | None
     cap_bytes: int
@@ -89,7 +93,7 @@ def quickstart(folder: Path, seconds: float) -> Quickstart:
         usual = get_preset("quickstart")
         once = dataset.train.tokens // usual.train.batch_tokens  # tables learn by heart what they see twice
         settings = [f"data.path={folder / 'data' / 'pydocs'}", f"schedule.max_seconds={seconds}"]
-        settings += [f"schedule.steps={once}", *learning(len(training))]
+        settings += [f"schedule.steps={once}", *learning(min(len(training), int(TEXT_PER_SECOND * seconds)))]
         config = override(usual, settings)
         result = pipeline.run(config, folder / "runs", console)
         assert result is not None  # there is one rank
@@ -111,6 +115,7 @@ def quickstart(folder: Path, seconds: float) -> Quickstart:
         bpb_model=alone.bpb,
         artifact_bytes=result.artifact_bytes,
         packed_text=result.packed_text or 0,
+        text_bytes=result.text_bytes or 0,
         code_bytes=result.code_bytes,
         total_bytes=result.total_bytes,
         cap_bytes=rules.CAP_BYTES,
@@ -146,7 +151,7 @@ def _dataset(path: Path, console: RunConsole) -> Dataset:
 
 
 def learning(text_bytes: int) -> list[str]:
-    """What learns from text once it is scored: with numba the mixture, which has all of the training text packed."""
+    """What learns from text once it is scored: with numba the mixture, which has training text packed, too."""
     if importlib.util.find_spec("numba") is None:
         return ["score.sidecar.name=ngram"]
     return ["score.sidecar.name=mixture", f"export.text={text_bytes}"]
@@ -211,7 +216,7 @@ def render(facts: Quickstart) -> str:
         size = f"{facts.artifact_bytes:,} + code {facts.code_bytes or 0:,} = {facts.total_bytes:,} bytes, "
         size += f"{facts.total_bytes / facts.cap_bytes:.1%} of the cap of {facts.cap_bytes:,}"
     if facts.packed_text:
-        size += f"; {facts.packed_text:,} of the artifact hold {facts.training_bytes:,} bytes of training text"
+        size += f"; {facts.packed_text:,} of the artifact hold {facts.text_bytes:,} bytes of training text"
     lines += [
         *textwrap.wrap(f"size      artifact {size}", WIDTH, subsequent_indent=" " * 10),
         *_wrapped(facts.brackets_before, "chunks    before  "),
