@@ -34,7 +34,7 @@ from niblick.errors import ConfigError
 from niblick.model.level import Level
 from niblick.model.lm import LM
 from niblick.model.loss import LOGIT_ELEMENTS
-from niblick.model.routers import Routing, ThresholdRouter
+from niblick.model.plain_routers import Routing, ThresholdRouter
 from niblick.score import sidecars
 from niblick.score.plan import Batch, Windows, batches, document_starts, plan, read_batch
 from niblick.score.score_config import ScoreConfig

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.errors import ConfigError, expect_free, nearest
-from niblick.model.model_config import GIVEN, ModelConfig
+from niblick.model.model_config import UNTAUGHT, ModelConfig
 from niblick.model.providers import Whitespace
 
 Guide = Callable[[Tensor], Tensor]
@@ -50,7 +50,7 @@ def make_guide(name: str, config: ModelConfig, entropy: Guide | None = None) -> 
         raise ConfigError(f"unknown train.init_from {name!r}{nearest(kind, (*GUIDES, *_OTHERS))}")
     if not config.levels:
         raise ConfigError(f"train.init_from={name!r} trains a router, and this model is dense: it has none")
-    if (router := config.levels[0].router) in (*GIVEN, "fixed"):
+    if (router := config.levels[0].router) in UNTAUGHT:
         raise ConfigError(f"train.init_from={name!r} trains a router, and the router {router!r} has nothing to learn")
     if kind == "bpe":
         if not file:
