@@ -249,7 +249,7 @@ class Level(nn.Module):
         p_R, boundary_R = route_step(self.router, encoded_RD, state.router, rows_R, given_R)
         pooled_RD = encoded_RD
         if state.smooth_BD is not None:
-            c_R1 = confidence(p_R, boundary_R).clamp(P_EPS, 1 - P_EPS)[:, None].to(encoded_RD.dtype)
+            c_R1 = confidence(p_R, boundary_R).to(encoded_RD.dtype).clamp(P_EPS, 1 - P_EPS)[:, None]
             c_R1 = torch.where(state.chunks_B[rows_R, None] == 0, 1.0, c_R1)  # every row starts with a chunk
             pooled_RD = c_R1 * encoded_RD + (1 - c_R1) * state.smooth_BD[rows_R]
             state.smooth_BD[rows_R] = pooled_RD

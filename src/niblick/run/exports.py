@@ -31,7 +31,7 @@ from niblick.facts.reading import write_file
 from niblick.facts.record import Record
 from niblick.facts.result import Calibration, ExportFacts, Result
 from niblick.pack.export_config import ExportConfig
-from niblick.pack.fit import LADDER, Fit, Telling, fit
+from niblick.pack.fit import LADDER, Fit, Rounder, Telling, fit
 from niblick.pack.hessians import SEED, Hessians, calibration_batches
 from niblick.pack.quantize import pack, quantize, schemes_of
 from niblick.pack.schemes import Scheme
@@ -215,8 +215,7 @@ def fit_run(
             size,
             evaluate,
             lambda encoded: len(artifact_bytes(header, encoded, codec, text)),
-            round_tensor=round_tensor,
-            hessians=hessians,
+            rounding=Rounder(round_tensor, hessians),
             ladder=ladder,
             told=telling if tell or not probe else None,
             probe=probe,
