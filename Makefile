@@ -7,7 +7,7 @@ PY = $(VENV)/bin/python
 JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help findings quickstart test test-fast fuzz lint bench gpu soak memory tokenizers penalties boundaries readme screenshots package install dev sky clean
+.PHONY: help findings quickstart test test-fast fuzz lint bench gpu soak memory tokenizers penalties boundaries readme screenshots docs package install dev sky clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -61,6 +61,9 @@ findings:  ## surprises in the libraries we stand on, each run again without nib
 	if [ -n "$$untried" ]; then echo "could not be tried:$$untried"; fi; \
 	if [ -n "$$changed" ]; then echo "changed:$$changed"; exit 1; fi; \
 	if [ -n "$$untried" ]; then exit 2; else echo "none has changed"; fi
+
+docs: dev  ## the pages of docs/ as a site that needs no network: build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet && echo build/site/index.html
 
 package: dev  ## wheel and sdist into dist/, and a look at their metadata
 	@$(VENV)/bin/pip install --quiet --constraint constraints.txt "build>=1.2" "twine>=6"

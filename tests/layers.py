@@ -22,6 +22,6 @@ LAYERS = [
     ["studies", "submission"],
     ["audit"],
     ["monitor", "remote"],
-    ["quickstart"],
+    ["quickstart", "api"],
     ["cli"],
 ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from niblick.challenge.tracks import UNWEIGHED
@@ -46,12 +48,54 @@ def human_seconds(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table without rules; columns of numbers stand to the right, the first one is never wrapped."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        numeric = bool(rows) and all(r[i].lstrip("+-").replace(",", "").replace(".", "").isdigit() for r in rows)
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+class NotebookLine:
+    """A live line in a notebook: one output of the cell that is rewritten, and empty in the end. What `Live` is to a
+    terminal; that of rich would need ipywidgets."""
+
+    def __init__(self) -> None:
+        self._output: Any = None
+        self._last = 0.0
+
+    def start(self) -> None:
+        """Put the output into the cell."""
+        from IPython.display import display
+
+        self._output = display(Text(""), display_id=True)
+
+    def update(self, line: Text) -> None:
+        """Show this line; those that come fast are left out."""
+        now = time.monotonic()
+        if self._output is not None and now - self._last >= NOTEBOOK_SECONDS:
+            self._last = now
+            self._output.update(line)
+
+    def stop(self) -> None:
+        """Leave nothing behind."""
+        if self._output is not None:
+            self._output.update(Text(""))
+
+
+NOTEBOOK_SECONDS = 0.25
+"""Seconds between two lines in a notebook."""
+
+
 class RunConsole:
     """Shows the events of a run as one live line, and as plain lines every few seconds where output is no terminal."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self._live: Live | None = None
+        self._live: Live | NotebookLine | None = None
         self._bytes_per_token = 1.0
         self._last_plain = 0.0
         self._smooth: float | None = None
@@ -60,7 +104,10 @@ class RunConsole:
         self._start = Start()
 
     def __enter__(self) -> RunConsole:
-        if self.console.is_terminal:
+        if self.console.is_jupyter:
+            self._live = NotebookLine()
+            self._live.start()
+        elif self.console.is_terminal:
             self._live = Live(Text(""), console=self.console, refresh_per_second=8, transient=True)
             self._live.start()
         return self

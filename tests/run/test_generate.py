@@ -18,12 +18,12 @@ from niblick.config.run_config import to_dict
 from niblick.data.subword_training import train_subwords
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.tokenizers import ByteTokenizer, Tokenizer
-from niblick.errors import ConfigError
+from niblick.errors import ConfigError, DataError
 from niblick.model.lm import LM
 from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.pack.quantize import pack
 from niblick.run import generate
-from niblick.run.generate import GenerateConfig, Loaded, draw, next_bytes
+from niblick.run.generate import GenerateConfig, Loaded, begins_text, draw
 
 LEVEL = LevelConfig(StageConfig("T1"), StageConfig("T1"))
 CONFIG = ModelConfig(width=32, heads=2, kv_heads=1, levels=(LEVEL,), main=StageConfig("T1"))
@@ -54,7 +54,7 @@ def test_streams_valid_text_within_bounds(loaded: Loaded, seed: int) -> None:
     text = "".join(p.text for p in pieces)
     assert "\ufffd" not in text and len(text.encode()) <= 60
     assert all(len(p.text) == 1 for p in pieces)
-    assert text == loaded.generate("Grüße ", GenerateConfig(max_bytes=60, temperature=3.0, seed=seed))
+    assert text == loaded.generate("Grüße ", max_bytes=60, temperature=3.0, seed=seed)
 
 
 def test_follows_the_whole_model(loaded: Loaded) -> None:
@@ -85,13 +85,13 @@ def test_bits_and_chunks(loaded: Loaded) -> None:
         (lambda m: m.generate("x" * 127), "127 tokens long"),
         (lambda m: m.stream("x" * 127, GenerateConfig()), "127 tokens long"),  # before a piece is asked for
         (lambda m: m.generate("ab\udcff"), r"character 3 of the prompt is '\\udcff'"),
-        (lambda m: m.bits_per_byte(""), "empty text"),
+        (lambda m: m.bits_per_byte(""), "text is empty"),
         (lambda m: GenerateConfig(top_p=0), "top_p=0"),
         (lambda m: GenerateConfig(temperature=-1), "temperature=-1"),
     ],
 )
 def test_refusals(loaded: Loaded, ask: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, DataError), match=message):
         ask(loaded)
 
 
@@ -112,9 +112,9 @@ def test_draw() -> None:
 def test_every_character_can_be_written() -> None:
     for character in ("a", "\x7f", "\x80", "߿", "ࠀ", "퟿", "\ue000", "￿", "\U00010000", "\U0010ffff"):
         data = character.encode()
-        for i, byte in enumerate(data):
-            assert any(low <= byte <= high for low, high in next_bytes(data[:i])), (character, i)
-    assert not any(low <= 0xA0 <= high for low, high in next_bytes(b"\xed"))  # a surrogate
+        assert all(begins_text(data[:count]) for count in range(len(data) + 1)), character
+    for wrong in (b"\xed\xa0", b"\xc0", b"\xe0\x80", b"\xf0\x80", b"\xf4\x90", b"\xf5", b"\x80", b"a\xff"):
+        assert not begins_text(wrong), wrong  # surrogates, long forms, what is past the end, what begins nothing
 
 
 def subwords(name: str, request: pytest.FixtureRequest) -> Tokenizer:
@@ -157,7 +157,7 @@ def test_subwords_stream_what_the_whole_decodes_to(
         assert before.decode() + text == codecs.getincrementaldecoder("utf-8")().decode(whole)
         assert processor.decode(tokens + drawn).rstrip("\ufffd") == before.decode() + text
         for most in (0, 1, 2, 3, 7, 20, 21, 22, 23) if seed == 0 else ():
-            less = of_subwords.generate(prompt, GenerateConfig(max_bytes=most, temperature=50.0, seed=seed))
+            less = of_subwords.generate(prompt, max_bytes=most, temperature=50.0, seed=seed)
             assert less == text.encode()[:most].decode(errors="ignore")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from niblick.artifact.foreign.paper_config import read_paper_config
 from niblick.data.prepare import prepare
 from niblick.errors import ArtifactError, ConfigError, NiblickError
-from niblick.run.generate import GenerateConfig, load
+from niblick.run.generate import load
 from niblick.run.loading import load_artifact
 from niblick.run.paper_import import import_hnet, model_shapes, paper_run_config
 from niblick.train.checkpoint import read_tensors
@@ -294,9 +294,9 @@ def test_generation_ends_at_both_ends_of_documents(tmp_path: Path) -> None:
     weights["lm_head.weight"][255] = 0
     run = imported(tmp_path, paper.ONE_LEVEL, weights, overrides=["score.seq_len=64"])
     loaded = load(run / "artifacts/imported/artifact.nib")
-    assert len(loaded.generate("a", GenerateConfig(max_bytes=8, seed=1))) > 0
+    assert len(loaded.generate("a", max_bytes=8, seed=1)) > 0
     head = loaded.model.unembed
     assert head is not None
     head.weight.data[:] = 0
     head.weight.data[255] = 100 * loaded.model.hidden(torch.tensor([[254, 97]]))[0][0, -1].detach()
-    assert loaded.generate("a", GenerateConfig(max_bytes=8, seed=1)) == ""
+    assert loaded.generate("a", max_bytes=8, seed=1) == ""

@@ -14,7 +14,6 @@ from niblick.config.run_config import override
 from niblick.data.prepare import prepare
 from niblick.facts.result import Result
 from niblick.recipes.presets import load_recipe
-from niblick.run.generate import GenerateConfig
 from niblick.run.pipeline import run
 
 RECIPE = """
@@ -72,7 +71,7 @@ def test_scored_afresh_it_is_the_same(result: Result) -> None:
 def test_it_generates(result: Result) -> None:
     model = niblick.load(Path(result.run) / "artifacts" / result.artifact / "artifact.nib")
     assert [level.width for level in model.model.body.levels] == [16, 32]
-    text = model.generate("The quick ", GenerateConfig(max_bytes=20, temperature=1.0, seed=3))
-    assert text == model.generate("The quick ", GenerateConfig(max_bytes=20, temperature=1.0, seed=3))
+    text = model.generate("The quick ", max_bytes=20, temperature=1.0, seed=3)
+    assert text == model.generate("The quick ", max_bytes=20, temperature=1.0, seed=3)
     assert 0 < len(text.encode()) <= 20
     assert "".join(chunk.text for chunk in model.chunks("The quick brown")) == "The quick brown"

@@ -38,6 +38,7 @@ from niblick.config.run_config import score_config
 from niblick.data.corpus import recorded_reading
 from niblick.data.dataset import Dataset, Split
 from niblick.data.documents import read_documents
+from niblick.data.hub import PREFIX as HUB
 from niblick.data.shards import file_hash
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError, NiblickError
@@ -102,7 +103,7 @@ def audit(target: str, runs: Path, data: str = "", options: Options | None = Non
     path = Path(target)
     if path.is_dir() and not (path / "config.json").is_file():
         return audit_folder(path, runs, data, options, say)
-    if found := audit_file(target):
+    if not target.startswith(HUB) and (found := audit_file(target)):
         return found
     module, _, name = target.rpartition(":")
     if module and not path.exists() and _is_function(module, name, runs):
@@ -120,7 +121,8 @@ def audit(target: str, runs: Path, data: str = "", options: Options | None = Non
             score_sha256=scoring.record_digest(audited.record) if audited.record else None,
         )
         found = Audit(target, "artifact", tuple(all_checks(audited)), about)
-    write_json(artifact.parent / "audit.json", plain(found.record()))
+    if not target.startswith(HUB):  # what was fetched lies in a cache, which is not ours
+        write_json(artifact.parent / "audit.json", plain(found.record()))
     return found
 
 

@@ -131,13 +131,7 @@ class Reader:
 
         Raises DataError for an empty text, and for one that the tokenizer cannot read.
         """
-        if not text:
-            raise DataError("the text is empty: give at least one character to cut into chunks")
-        if isinstance(text, bytes) and isinstance(self.tokenizer, ByteTokenizer):
-            tokens = self.tokenizer.encode_bytes(text).astype(np.int64)
-        else:
-            tokens = self.tokenizer.encode_batch([_decoded(text, self.tokenizer.name)])[0].astype(np.int64)
-        return np.concatenate(([self.tokenizer.bos_id], tokens))
+        return encode_text(text, self.tokenizer)
 
     def read(self, rows: Sequence[npt.NDArray[Any]], *, costs: bool = False) -> list[Row]:
         """Read rows of tokens, each by itself; `costs` asks for what each token costs as well."""
@@ -211,6 +205,22 @@ def _spread(routings: list[Routing], length: int) -> list[tuple[Any, ...]]:
 def _starts(boundary_BL: Tensor) -> Tensor:
     """Tokens where chunks start, ascending in each row, in front; what fills up is distinct and of no account."""
     return torch.argsort((~boundary_BL).to(torch.uint8), dim=1, stable=True)
+
+
+def encode_text(text: str | bytes, tokenizer: Tokenizer) -> Integers:
+    """Return BOS and the tokens of a text, int64 (1 + L,). Bytes need not be UTF-8 where tokens are bytes.
+
+    Raises ConfigError for what is no text, DataError for an empty one and for one that the tokenizer cannot read.
+    """
+    if not isinstance(text, str | bytes):
+        raise ConfigError(f"{type(text).__name__} is no text: give str or bytes")
+    if not text:
+        raise DataError("the text is empty: give at least one character")
+    if isinstance(text, bytes) and isinstance(tokenizer, ByteTokenizer):
+        tokens = tokenizer.encode_bytes(text).astype(np.int64)
+    else:
+        tokens = tokenizer.encode_batch([_decoded(text, tokenizer.name)])[0].astype(np.int64)
+    return np.concatenate(([tokenizer.bos_id], tokens))
 
 
 def _decoded(text: str | bytes, name: str) -> str:

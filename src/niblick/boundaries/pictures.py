@@ -37,6 +37,31 @@ def visible(text: str) -> str:
     return _HIDDEN.sub(shown, text)
 
 
+class Chunks(list[Chunk]):
+    """The chunks of a text, a list: printed as `[The ][quick ]`, in a notebook as coloured boxes with p on hover."""
+
+    def __str__(self) -> str:
+        return "\n".join(brackets(level) for level in self._levels())
+
+    def _repr_html_(self) -> str:
+        lines = []
+        for level in self._levels():
+            boxes = "".join(
+                f'<span style="background:{TINTS[i % 2]};color:#111;border-radius:3px;margin-right:1px" '
+                f'title="bytes {chunk.start} to {chunk.end}, p = {chunk.p:.3f}">{escape(visible(chunk.text))}</span>'
+                for i, chunk in enumerate(level)
+            )
+            lines.append(f'<p style="font-family:monospace;white-space:pre-wrap;line-height:1.7">{boxes}</p>')
+        return "".join(lines)
+
+    def _levels(self) -> list[list[Chunk]]:
+        return [[chunk for chunk in self if chunk.level == level] for level in sorted({c.level for c in self})]
+
+
+TINTS = ("#cfe3f7", "#f5e3c3")
+"""Colours of boxes in turns."""
+
+
 def brackets(pieces: Sequence[Chunk]) -> str:
     """Write chunks as `[The ][quick ]`, as in study 1."""
     return "".join(f"[{visible(chunk.text)}]" for chunk in pieces)

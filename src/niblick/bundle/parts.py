@@ -93,6 +93,7 @@ NEVER = (
     "run.entropy resolve_entropy",
     "data.foreign_shards foreign_kind",
     "data.vocabularies Vocabulary decodes_only other_tokenizer",
+    "data.json_tokenizers JsonTokenizer",
     *(
         f"model.{module} {STEPS}"
         for module in [

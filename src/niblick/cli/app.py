@@ -91,32 +91,10 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for i, column in enumerate(columns):
-        numeric = bool(rows) and all(r[i].lstrip("+-").replace(",", "").replace(".", "").isdigit() for r in rows)
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=i == 0)
-    for row in rows:
-        table.add_row(*row)
-    Console(highlight=False).print(table)
+    from niblick.console import plain_table
 
-
-def resolve(target: str, overrides: list[str], env: str = "") -> tuple[Any, Path | None]:
-    """Return the config of a preset or recipe file, and the recipe's path if it is one.
-
-    The environment names are applied before the overrides. Raises ConfigError for a recipe that came with a run and is
-    not trusted.
-    """
-    from niblick.config.run_config import apply_environment, override
-    from niblick.recipes.presets import get_preset, load_recipe
-    from niblick.recipes.trust import expect_trusted, in_run
-
-    recipe = Path(target) if target.endswith(".py") else None
-    if recipe and in_run(recipe):
-        expect_trusted(recipe)
-    config = load_recipe(recipe) if recipe else get_preset(target)
-    return override(apply_environment(config, env), overrides), recipe
+    Console(highlight=False).print(plain_table(columns, rows))
 
 
 def unknown_target(target: str, runs: Path) -> ConfigError:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from niblick.cli.app import RUNS, Data, Json, Runs, app, print_json, print_table
+from niblick.cli.app import RUNS, Data, Json, Runs, app, print_json
 from niblick.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from niblick.audit.checks import Audit
 
 Model = Annotated[str, typer.Option("--model", help="RUN, RUN:NAME or the path of an artifact.")]
 
@@ -35,7 +32,10 @@ def audit(
     json_: Json = False,
 ) -> None:
     """Is the score honest? Exit code 1: a check failed; 2: nothing read. Example: `niblick audit latest --prove 3`"""
+    from rich.console import Console
+
     from niblick.audit.file_checks import audit_file
+    from niblick.audit.printed import print_audit
 
     if prove < 0:
         raise ConfigError(f"--prove {prove} is no number of documents: give at least 1")
@@ -53,7 +53,7 @@ def audit(
     if json_:
         print_json(found.record())
     elif found.outcome != "nothing read":
-        print_audit(found)
+        print_audit(found, Console(highlight=False))
     if found.outcome == "nothing read":
         raise DataError(f"{target}: {found.sentence()}")
     if code := found.exit_code(strict):
@@ -62,26 +62,6 @@ def audit(
 
 def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
-
-
-def print_audit(found: Audit) -> None:
-    """A line or more for each check, and the verdict."""
-    import textwrap
-
-    plain = [check for check in found.checks if "evidence" not in check.facts]
-    width = max((len(check.name) for check in plain), default=0) + 2
-    marks = {"pass": "pass", "fail": "FAIL", "look": "look", "not applicable": "n/a "}
-    for check in plain:
-        head = f"{marks[check.status]}  {check.name:<{width}}"
-        print(textwrap.fill(check.detail, 110, initial_indent=head, subsequent_indent=" " * len(head)))
-    if compared := [check for check in found.checks if "evidence" in check.facts]:
-        print()
-        columns = ["what", "claim", "evidence", "verdict"]
-        cells = [
-            [c.name.removeprefix("claim: "), *(str(c.facts[key]) for key in ("claim", "evidence"))] for c in compared
-        ]
-        print_table(columns, [[*cell, marks[c.status]] for cell, c in zip(cells, compared, strict=True)])
-    print(f"\n{found.subject}: {found.sentence()}")
 
 
 @app.command()

@@ -17,7 +17,10 @@ Normalization = Annotated[
 ]
 ShardTokens = Annotated[int, typer.Option(help="Tokens per shard.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; by default one per core, at most 6.")]
-TOKENIZERS = "byte260, byte256, FILE.model (SentencePiece), or sp:VOCAB, which trains one on this text."
+TOKENIZERS = (
+    "byte260, byte256, FILE.model (SentencePiece), a byte-level tokenizer.json, or sp:VOCAB, which trains one "
+    "on this text."
+)
 
 
 @data_app.command("prepare")
@@ -26,7 +29,8 @@ def data_prepare(
         str,
         typer.Option(
             help="pydocs, pysource, FILE.jsonl, FILE.csv, FILE.txt (also .zst, .gz, .xz, .bz2), FILE.parquet, "
-            "FILE.arrow, a folder of such, challenge:docs or challenge:sp1024."
+            "FILE.arrow, a folder of such, challenge:docs, challenge:sp1024, or "
+            "hf:REPO[@REVISION][:CONFIG][:SPLIT][#COLUMN]."
         ),
     ],
     out: Out,
@@ -61,6 +65,7 @@ def data_prepare(
     skip_empty: Annotated[
         bool, typer.Option("--skip-empty", help="Leave out documents whose text is null, absent or empty; count them.")
     ] = False,
+    shuffle_seed: Annotated[int | None, typer.Option(help="Shuffle a dataset of the hub, with this seed.")] = None,
     shard_tokens: ShardTokens = 100_000_000,
     workers: Workers = None,
     json_: Json = False,
@@ -84,6 +89,7 @@ def data_prepare(
             workers=workers,
             normalization=_normalization(normalization),
             train_shards=train_shards,
+            shuffle_seed=shuffle_seed,
             reading=Reading(text_key, separator, max_window << 20, tuple(files or ()), skip_empty=skip_empty),
             progress=lambda count, size: console.preparing(what, count, size),
         )

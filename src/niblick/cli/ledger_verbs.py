@@ -60,11 +60,9 @@ def remove_runs(
     json_: Json = False,
 ) -> None:
     """Move runs out of the way, to the folder .trash among the runs. Example: `niblick rm hnet-small-3`"""
-    from niblick.ledger.trash import throw_away
+    from niblick.ledger.trash import remove_named
 
-    if "latest" in targets:
-        raise ConfigError("`latest` changes with every run: name the runs to move away (`niblick runs` lists them)")
-    moved = throw_away(_rows(targets, runs), runs)
+    moved = remove_named(targets, runs)
     if json_:
         print_json({"moved": {id: str(path) for id, path in moved.items()}})
         return

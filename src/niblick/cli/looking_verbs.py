@@ -20,7 +20,6 @@ from niblick.cli.app import (
     print_config,
     print_json,
     print_table,
-    resolve,
     unknown_target,
 )
 
@@ -62,6 +61,7 @@ def show(
     from niblick.config.run_config import to_dict
     from niblick.model.counting import parameter_count
     from niblick.recipes.presets import PRESETS
+    from niblick.recipes.targets import resolve
 
     if target not in PRESETS and not target.endswith(".py"):
         _show(target, runs, all_, json_)
@@ -78,10 +78,10 @@ def show(
 def _show(target: str, runs: Path, all_: bool, json_: bool) -> None:
     """Show a run or an artifact; only for these torch is imported."""
     from niblick.facts.reading import plain
-    from niblick.run.artifacts import describe_artifact, find_artifact
+    from niblick.run.artifacts import HUB_ARTIFACT, describe_artifact, find_artifact
     from niblick.run.directory import is_run, open_run
 
-    if target.endswith(".nib") or ":" in target:
+    if target.endswith(".nib") or ":" in target or (Path(target) / HUB_ARTIFACT).is_file():
         artifact = describe_artifact(find_artifact(target, runs)[0])
         if json_:
             print_json(plain(artifact))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from niblick.challenge.tracks import UNWEIGHED
-from niblick.cli.app import RUNS, Json, Runs, app, print_json, print_table, resolve
+from niblick.cli.app import RUNS, Json, Runs, app, print_json, print_table
 from niblick.errors import ConfigError
 from niblick.facts.result import Result
 
@@ -164,6 +164,7 @@ def size(
     """Predict an artifact's bytes before training. Example: `niblick size hnet-byte260 scheme=int6 codec=range`"""
     from dataclasses import asdict
 
+    from niblick.recipes.targets import resolve
     from niblick.run.exports import fill_cap, predict_size, with_export
 
     given = assignments or []

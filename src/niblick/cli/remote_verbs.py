@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from niblick.challenge.tracks import UNWEIGHED
-from niblick.cli.app import RUNS, Data, Env, Json, Runs, app, print_json, print_table, resolve
+from niblick.cli.app import RUNS, Data, Env, Json, Runs, app, print_json, print_table
 from niblick.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -206,18 +206,15 @@ def launch(
 
 
 def _config(target: str, overrides: list[str], env: str, track: str, data: str) -> tuple[RunConfig, Path | None]:
-    import json
-
-    from niblick.challenge.tracks import check_track, get_track
-    from niblick.config.run_config import dotted, override, to_dict
+    from niblick.challenge.tracks import check_track
+    from niblick.config.run_config import dotted, to_dict
+    from niblick.recipes.targets import resolve
     from niblick.recipes.trust import trust
 
-    rules = get_track(track).assignments if track else []
-    config, recipe = resolve(target, [*rules, *overrides], env)
+    config, recipe = resolve(target, overrides, env, track=track, data=data)
     if recipe:
         with contextlib.suppress(OSError):  # of the list: who cannot write it is asked again when the run is home
             trust(recipe)  # it is run, though elsewhere, and comes home with its run
-    config = override(config, [f"data.path={json.dumps(data)}"]) if data else config
     check_track(config.track, dotted(to_dict(config)))
     return config, recipe
 

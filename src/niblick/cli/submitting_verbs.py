@@ -1,4 +1,4 @@
-"""The verb that makes a submission of runs."""
+"""Verbs that hand runs on: as a submission, as a model on the hub."""
 
 from __future__ import annotations
 
@@ -52,6 +52,29 @@ def submit(
     for reason in facts.reasons:
         print(f"forced    {reason}")
     print(f"folder    {out}   check it by   niblick audit {out}")
+
+
+@app.command()
+def push(
+    target: Annotated[str, typer.Argument(metavar="RUN", help="A finished run: path, id or `latest`.")],
+    to: Annotated[str, typer.Argument(metavar="hf:OWNER/NAME|DIR", help="A model on the hub, or a new folder.")],
+    private: Annotated[bool, typer.Option("--private", help="A repository that is made for it is private.")] = False,
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Write weights, artifact and model card for others. Example: `niblick push latest hf:me/tiny`"""
+    from niblick.facts.reading import plain
+    from niblick.run.directory import open_run
+    from niblick.submission.pushing import push as make
+
+    pushed = make(open_run(target, runs), to, private)
+    if json_:
+        print_json(plain(pushed))
+        return
+    for name, size in pushed.files.items():
+        print(f"{size:>12,}  {name}")
+    where = f"{pushed.where}@{pushed.revision}" if pushed.revision else pushed.where
+    print(f"pushed    {where}   try it by   niblick generate {pushed.where}")
 
 
 def _scores(text: str, runs: Path) -> list[float]:

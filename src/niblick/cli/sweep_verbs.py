@@ -119,34 +119,22 @@ def status(file: File, runs: Runs = RUNS, json_: Json = False) -> None:
 
 
 def _show(sweep: Any, states: list[Any], json_: bool, running: bool | None = None) -> None:
-    from niblick.console import weighed
-    from niblick.facts.reading import plain
-    from niblick.sweeps.results import by_point
-    from niblick.sweeps.running import as_facts, tally
+    from rich.console import Console
 
-    points = by_point(states)
+    from niblick.facts.reading import plain
+    from niblick.reports.tables import print_sweep
+    from niblick.sweeps.results import by_point
+    from niblick.sweeps.running import as_facts
+
     if json_:
         facts = {
             "sweep": sweep.name,
-            "points": [plain(each) for each in points],
+            "points": [plain(each) for each in by_point(states)],
             "runs": [plain(as_facts(state)) for state in states],
         }
         print_json(facts | ({} if running is None else {"running": running}))
         return
-    rows = []
-    for point in points:
-        spread = "" if point.deviation is None else f" ± {point.deviation:.4f}"
-        bpb = "" if point.bpb is None else f"{point.bpb:.4f}{spread}"
-        size = weighed(point.total_bytes) if point.done else ""
-        rows.append([point.name, point.branch, f"{point.done}/{point.seeds}", bpb, size, point.note])
-    print_table(["point", "branch", "done", "BPB", "bytes", ""], rows)
-    print(f"\n{tally(states)}")
-    for state in states:
-        if state.kind == "failed":
-            print(f"\n{state.member.id} failed; the last it said (all of it in jobs/{state.member.id}.log):")
-            print("\n".join(f"  {line}" for line in state.lines))
-        elif state.kind == "changed":
-            print(f"\n{state.member.id} does not count: {', '.join(state.lines)} changed after it was finished")
+    print_sweep(states, Console(highlight=False))
     if any(state.kind == "failed" for state in states):
         print("\n`niblick sweep run FILE --retry` tries failed runs again")
 

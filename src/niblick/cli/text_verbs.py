@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,19 +24,12 @@ def generate(
     json_: Json = False,
 ) -> None:
     """Continue a text. Example: `niblick generate latest --prompt "The quick " --show-chunks`"""
-    from niblick.run.artifacts import find_artifact
     from niblick.run.generate import GenerateConfig, load
-    from niblick.run.prepared import config_of
 
-    path, run = find_artifact(target, runs)
-    if run:
-        trained_on = config_of(run).data.path
-        # Text of a byte model needs no data, which may be gone by now.
-        data = data or (trained_on if Path(trained_on).is_dir() else "")
     config = GenerateConfig(max_bytes, temperature, top_k, top_p, seed)
     pieces, number = [], 0
     colours = ("\033[7m", "\033[0m") if show_chunks and not json_ else ("", "")
-    loaded = load(path, data or None)
+    loaded = load(target, data, runs=runs)
     stream = loaded.stream(prompt, config)
     if not json_:
         print(loaded.read_back(prompt), end="")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from niblick.cli.app import RUNS, Data, Env, Json, Runs, app, import_app, print_json, print_score, resolve
+from niblick.cli.app import RUNS, Data, Env, Json, Runs, app, import_app, print_json, print_score
 from niblick.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,9 +38,8 @@ def train(
         from niblick.run.torchrun import launch
 
         sys.exit(launch(devices, sys.argv[1:], runs))
-    from niblick.challenge.tracks import get_track
-    from niblick.config.run_config import override
     from niblick.console import RunConsole
+    from niblick.recipes.targets import resolve
     from niblick.run import pipeline
     from niblick.run.directory import open_run
     from niblick.run.loggers import Loggers
@@ -61,10 +59,7 @@ def train(
         elif not target:
             raise ConfigError("name a preset or a recipe file: `niblick presets` lists the presets")
         else:
-            rules = get_track(track).assignments if track else []
-            config, recipe = resolve(target, [*rules, *(overrides or [])], env)
-            if data:
-                config = override(config, [f"data.path={json.dumps(data)}"])
+            config, recipe = resolve(target, overrides or [], env, track=track, data=data)
             if dry_run:
                 if ranks.main:
                     _foresee(config, recipe, json_)
@@ -115,12 +110,10 @@ def import_challenge(
     json_: Json = False,
 ) -> None:
     """Make a run of a published checkpoint. Example: `niblick import challenge final_model.pt --preset hnet-byte260`"""
-    from niblick.config.run_config import override
+    from niblick.recipes.targets import resolve
     from niblick.run.published_import import import_published
 
-    config, recipe = resolve(preset, overrides or [], env)
-    if data:
-        config = override(config, [f"data.path={json.dumps(data)}"])
+    config, recipe = resolve(preset, overrides or [], env, data=data)
     result = import_published(file, config, runs, recipe=recipe)
     if json_:
         print_json(result)

@@ -13,6 +13,7 @@ from typing import Any
 from niblick.data.dataset import Dataset
 from niblick.data.documents import Reading
 from niblick.data.embedded import EMBEDDED
+from niblick.data.hub import PREFIX
 from niblick.data.shards import file_hash
 from niblick.data.text_folders import shown
 from niblick.errors import DataError
@@ -29,6 +30,8 @@ class Asked(Record):
     """What Python brings, or the name of a file or folder, not where it lay."""
     contents: str = ""
     """SHA-256 of the source's files and of the tokenizer's, or the version of Python."""
+    revision: str = ""
+    """The commit of a dataset on the hub."""
     tokenizer: str
     normalization: str
     val_docs: int | None
@@ -42,19 +45,19 @@ class Asked(Record):
 def asked(source: str, tokenizer: str, reading: Reading, **options: Any) -> Asked:
     """The arguments of `prepare`, without what the source holds; the `options` are called as there."""
     return Asked(
-        source=shown(Path(source).name),
+        source=source if source.startswith(PREFIX) else shown(Path(source).name),
         tokenizer=shown(Path(tokenizer).name),
         reading={name: value for name, value in reading.record().items() if name != "max_window"},
         **options,
     )
 
 
-def with_contents(wanted: Asked, source: str, tokenizer: str) -> Asked:
-    """The same with what source and tokenizer hold now."""
+def with_contents(wanted: Asked, source: str | None, tokenizer: str) -> Asked:
+    """The same with what source and tokenizer hold now; without a `source`, the revision says what it holds."""
     found = hashlib.sha256()
     if source in EMBEDDED:
         found.update(platform.python_version().encode())
-    for root in (Path(source), Path(tokenizer)):
+    for root in map(Path, [tokenizer] if source is None else [source, tokenizer]):
         paths = sorted(root.rglob("*")) if root.is_dir() else [root]
         for path in (path for path in paths if path.is_file()):
             inside = path.relative_to(root)
@@ -63,7 +66,7 @@ def with_contents(wanted: Asked, source: str, tokenizer: str) -> Asked:
     return replace(wanted, contents=found.hexdigest())
 
 
-def already_there(out: Path, wanted: Asked, source: str, tokenizer: str) -> dict[str, Any] | None:
+def already_there(out: Path, wanted: Asked, source: str | None, tokenizer: str) -> dict[str, Any] | None:
     """The manifest of a whole dataset in `out` that was asked for in the same way; None if there is none.
 
     Raises DataError if it was asked for otherwise, and says what differs.
@@ -83,6 +86,8 @@ def already_there(out: Path, wanted: Asked, source: str, tokenizer: str) -> dict
             else "the text is not the same any more"
             for name in other
         )
+        if "revision" in other:
+            words += f"; hf:REPO@{before.revision} names the one of before"
         raise DataError(f"{out} holds data that were prepared otherwise ({words}): remove it, or give another --out")
     Dataset.open(out)
     return manifest

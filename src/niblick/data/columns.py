@@ -6,7 +6,7 @@ inside a struct is named with dots, as in `meta.text`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,55 @@ def table_texts(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
     columns, kind = (_arrow_columns, "Arrow") if arrow else (_parquet_columns, "Parquet")
     _check_beginning(path, arrow)
     try:
-        for texts, sources in columns(path, key):
-            for row in range(len(texts)):
-                source = sources[row].as_py() if sources is not None else None
-                yield texts[row].as_py(), source
+        yield from _rows(columns(path, key))
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk, and not of what stands in the file
         if "decrypt" in str(error).lower():
             raise _encrypted(path) from error
         raise DataError(f"{path} is no readable {kind} file ({error}); write or fetch it again") from error
+
+
+def arrow_rows(tables: Iterable[Any], key: str, where: str) -> Iterator[tuple[object, object]]:
+    """Give text and `source` of each row of Arrow tables or batches that have one schema, as `table_texts` does.
+
+    Raises DataError if there is no such text column; `where` names what is read.
+    """
+    return _rows(_table_columns(tables, key, where))
+
+
+def arrow_tables(source: Any, key: str) -> Iterator[Any]:
+    """A table, or a column called `key`, of whatever speaks the Arrow C interface, as Arrow tables."""
+    try:
+        import pyarrow
+    except ImportError as error:
+        kind = type(source).__name__
+        raise DataError(f"reading a {kind} needs pyarrow; run `pip install niblick[parquet]`") from error
+    try:
+        if not hasattr(source, "columns") and not hasattr(source, "schema"):
+            yield pyarrow.table({key: pyarrow.chunked_array(source)})
+        elif hasattr(source, "__arrow_c_stream__"):
+            yield from pyarrow.RecordBatchReader.from_stream(source)
+        else:
+            yield pyarrow.record_batch(source)
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
+        raise DataError(f"a {type(source).__name__} is no table and no column that Arrow reads ({error})") from error
+
+
+def _table_columns(tables: Iterable[Any], key: str, where: str) -> Iterator[tuple[Any, Any]]:
+    steps: list[str] = []
+    sourced = False
+    for table in tables:
+        if not steps:
+            steps = _steps(table.schema, key, where)
+            sourced = key != "source" and _is_label(_field(table.schema, ["source"]))
+        yield _column(table, steps), _column(table, ["source"]) if sourced else None
+
+
+def _rows(columns: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    for texts, sources in columns:
+        for row in range(len(texts)):
+            yield texts[row].as_py(), sources[row].as_py() if sources is not None else None
 
 
 def _parquet_columns(path: Path, key: str) -> Iterator[tuple[Any, Any]]:
@@ -117,12 +156,12 @@ def _check_beginning(path: Path, arrow: bool) -> None:
         raise DataError(f"{path} is no {kind} file: it begins with {begin[:4]!r}; {todo}")
 
 
-def _steps(schema: Any, key: str, path: Path) -> list[str]:
+def _steps(schema: Any, key: str, where: Path | str) -> list[str]:
     """The names that lead to the text column; a column that has a dot in its own name comes first."""
     steps = [key] if key in schema.names else key.split(".")
     kind = _field(schema, steps)
     if schema.names.count(steps[0]) > 1:
-        raise DataError(f"{path} has {schema.names.count(steps[0])} columns called `{steps[0]}`; rename one of them")
+        raise DataError(f"{where} has {schema.names.count(steps[0])} columns called `{steps[0]}`; rename one of them")
     if not _is_text(kind):
         leaves = _leaves(schema)
         found = listed([name if text else f"{name} ({kind})" for name, kind, text in leaves], str)
@@ -132,7 +171,7 @@ def _steps(schema: Any, key: str, path: Path) -> list[str]:
             if any(text for _, _, text in leaves)
             else "none of them is text: write one string a row first"
         )
-        raise DataError(f"{path} {wrong} `{key}`; found the columns {found}: {how}")
+        raise DataError(f"{where} {wrong} `{key}`; found the columns {found}: {how}")
     return steps
 
 

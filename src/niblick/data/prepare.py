@@ -13,19 +13,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from niblick.challenge import rules
-from niblick.data.asked import already_there, asked, with_contents
+from niblick.data.asked import Asked, already_there, asked, with_contents
 from niblick.data.corpus import Corpus, corpus_of_foreign, corpus_of_shards, open_corpus
 from niblick.data.dataset import Dataset
 from niblick.data.documents import AS_IT_IS, Reading, no_documents, refuse_unused
 from niblick.data.download import PREFIX, Files, challenge_documents, fetch_shards
 from niblick.data.encode import Encoded, encode_blocks
+from niblick.data.hub import PREFIX as HUB
+from niblick.data.hub_text import hub_rows
+from niblick.data.json_tokenizers import JsonTokenizer
+from niblick.data.row_sources import Rows, python_rows, written_down
 from niblick.data.subword_training import Normalization, train_subwords
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.tokenizers import Tokenizer, make_tokenizer
@@ -37,12 +42,14 @@ from niblick.facts.reading import plain
 MAX_WORKERS = 6
 """Processes by default at most: each takes 70 MB, and preparation stays under a gigabyte (`make memory`)."""
 
+Manifest = dict[str, Any]
+"""Of a dataset, as JSON: the challenge's form, and what we add."""
 Progress = Callable[[int, int], None]
 """Told after every few megabytes: documents and UTF-8 bytes so far."""
 
 
 def prepare(
-    source: str,
+    source: str | Path | Iterable[object],
     tokenizer: str | None,
     out: str | Path,
     *,
@@ -53,41 +60,60 @@ def prepare(
     workers: int | None = None,
     normalization: Normalization = "identity",
     train_shards: int | None = None,
+    shuffle_seed: int | None = None,
     hub: Files | None = None,
     reading: Reading = AS_IT_IS,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Make a dataset of `source` in `out` and return its manifest.
 
-    `tokenizer` is `byte260` (the default), FILE.model, or `sp:VOCAB`, trained on the training documents with
+    `source` is a file, a folder, Python's own text by name, a dataset on the hub (`hf:REPO`, see `hub`), or what a
+    program has at hand: strings, mappings, a table or a column of pyarrow, pandas or polars.
+
+    `tokenizer` is `byte260` (the default), FILE.model, FILE.json, or `sp:VOCAB`, trained on the training documents with
     `normalization`. `val_docs` first documents become the validation split, or `val_share` of them (0.05 is one in
     twenty); one text alone is cut for that at the ends of its paragraphs. `max_docs` are read in all, `workers`
     processes encode (default: one per core, at most 6; for bytes none but this one). The source `challenge:docs`
     streams the challenge's documents; `challenge:sp1024` and its like fetch `train_shards` finished shards, tokenizer
-    included (`hub` is where from). `reading` is how files are read. An `out` that was made by the same arguments of the
-    same text stays as it is. Raises DataError for bad input and for an `out` that is in use otherwise; then nothing is
-    left in it.
+    included (`hub` is where from). `shuffle_seed` shuffles a dataset of the hub. `reading` is how files are read. An
+    `out` that was made by the same arguments of the same text stays as it is. Raises DataError for bad input and for an
+    `out` that is in use otherwise; then nothing is left in it.
     """
-    out = Path(out)
+    out, known = Path(out), tokenizer or "byte260"
+    _check_numbers(val_docs=(val_docs, 0), max_docs=(max_docs, 1), shard_tokens=(shard_tokens, 1))
+    if val_share is not None and not 0 < val_share < 1:
+        raise DataError(f"--val-share is {val_share}; give a share between 0 and 1, as 0.05 for one in twenty")
+    if val_share is not None and val_docs is not None:
+        raise DataError("--val-docs and --val-share both say what is held out; give one of them")
+    rows = _rows(source, reading, shuffle_seed)
     wanted = asked(
-        source,
-        tokenizer or "byte260",
+        rows.source if rows else str(source),
+        known,
         reading,
+        revision=rows.revision if rows else "",
         normalization=normalization,
         val_docs=val_docs,
         val_share=val_share,
         max_docs=max_docs,
         shard_tokens=shard_tokens,
     )
-    there = already_there(out, wanted, source, tokenizer or "byte260")
+    build = partial(
+        _build,
+        tokenizer=known,
+        out=out,
+        max_docs=max_docs,
+        shard_tokens=shard_tokens,
+        workers=workers,
+        normalization=normalization,
+        progress=progress,
+    )
+    if rows:
+        return _of_rows(rows, wanted, known, out, reading, build, progress)
+    source = str(source)
+    there = already_there(out, wanted, source, known)
     if there is not None:
         return there
     refuse_used(out)
-    _check_numbers(val_docs=(val_docs, 0), max_docs=(max_docs, 1), shard_tokens=(shard_tokens, 1))
-    if val_share is not None and not 0 < val_share < 1:
-        raise DataError(f"--val-share is {val_share}; give a share between 0 and 1, as 0.05 for one in twenty")
-    if val_share is not None and val_docs is not None:
-        raise DataError("--val-docs and --val-share both say what is held out; give one of them")
     variant = source.removeprefix(PREFIX) if source.startswith(PREFIX) else None
     if variant is not None:
         refuse_unused(source, reading)
@@ -105,15 +131,67 @@ def prepare(
         return fetch_shards(variant, out, train_shards=train_shards, files=hub, progress=progress)
     if train_shards is not None:
         raise DataError(f"{source} is text, which has no shards yet; leave --train-shards out, or say --max-docs")
-    tokenizer = tokenizer or "byte260"
-    if not re.fullmatch(r"sp:\d+", tokenizer):
-        make_tokenizer(tokenizer)  # a wrong name is better found before the text is read
+    _refuse_wrong(known)
     corpus = (
         challenge_documents(val_docs, hub) if variant else open_corpus(source, val_docs, max_docs, reading, val_share)
     )
-    facts = corpus.facts | {"asked": plain(with_contents(wanted, source, tokenizer))}
-    corpus = replace(corpus, facts=facts)
-    return _build(corpus, tokenizer, out, max_docs, shard_tokens, workers, normalization, progress)
+    return build(_with_facts(corpus, wanted, source, known))
+
+
+def _refuse_wrong(tokenizer: str) -> None:
+    """Raise DataError for a tokenizer that is none: that is better found before the text is read."""
+    if not re.fullmatch(r"sp:\d+", tokenizer):
+        make_tokenizer(tokenizer)
+
+
+def _with_facts(corpus: Corpus, wanted: Asked, contents: str | None, tokenizer: str) -> Corpus:
+    facts = corpus.facts | {"asked": plain(with_contents(wanted, contents, tokenizer))}
+    return replace(corpus, facts=facts)
+
+
+def _rows(source: str | Path | Iterable[object], reading: Reading, shuffle_seed: int | None) -> Rows | None:
+    """The rows of a source that is no file and no name of text. Raises DataError for what would do nothing there."""
+    on_hub = isinstance(source, str) and source.startswith(HUB)
+    if shuffle_seed is not None and not on_hub:
+        raise DataError(f"--shuffle-seed is for datasets of the hub, {HUB}REPO; leave it out")
+    if isinstance(source, str | Path) and not on_hub:
+        return None
+    for flag, given in (("--separator", reading.separator), ("--files", reading.files)):
+        if given:
+            raise DataError(f"rows are read from no text files, so {flag} would do nothing; leave it out")
+    if isinstance(source, str):
+        return hub_rows(source, reading.text_key, shuffle_seed)
+    assert not isinstance(source, Path)
+    return python_rows(source, reading.text_key)
+
+
+def _of_rows(
+    rows: Rows,
+    wanted: Asked,
+    tokenizer: str,
+    out: Path,
+    reading: Reading,
+    build: Callable[[Corpus], Manifest],
+    progress: Progress | None,
+) -> Manifest:
+    """Write the rows down, and make a dataset of that file; a commit that is there already is not fetched again."""
+    contents = str(rows.folder) if rows.folder else None
+    if (contents or rows.revision) and (there := already_there(out, wanted, contents, tokenizer)) is not None:
+        return there
+    _refuse_wrong(tokenizer)
+    with written_down(rows, out, wanted.max_docs, reading.skip_empty, progress) as path:
+        if not (contents or rows.revision):
+            contents = str(path)
+            if (there := already_there(out, wanted, contents, tokenizer)) is not None:
+                return there
+        refuse_used(out)
+        try:
+            as_lines = Reading(skip_empty=reading.skip_empty)
+            corpus = open_corpus(str(path), wanted.val_docs, wanted.max_docs, as_lines, wanted.val_share)
+            corpus = replace(corpus, name=rows.name, source=rows.source, facts=corpus.facts | dict(rows.facts))
+            return build(_with_facts(corpus, wanted, contents, tokenizer))
+        except DataError as error:  # which names the file that was written
+            raise DataError(str(error).replace(str(path), rows.called)) from error
 
 
 def _check_numbers(**numbers: tuple[int | None, int]) -> None:
@@ -133,7 +211,7 @@ def convert(
     workers: int | None = None,
     normalization: Normalization = "identity",
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Decode the shards in `directory` to documents and make a dataset of them with another tokenizer.
 
     The shards need BOS tokens, but no index; `given` is their tokenizer where no manifest names it. They may be other
@@ -163,7 +241,7 @@ def _build(
     workers: int | None,
     normalization: Normalization,
     progress: Progress | None,
-) -> dict[str, Any]:
+) -> Manifest:
     built = _tokenizer(tokenizer, normalization, corpus, max_docs)
     with appearing_whole(out) as partial:
         writer = DatasetWriter(partial, corpus, built, shard_tokens)
@@ -179,7 +257,7 @@ def _build(
             writer.abandon()
             raise
         _check_counts(corpus, writer, max_docs)
-        if isinstance(built, SentencePieceTokenizer):
+        if isinstance(built, SentencePieceTokenizer | JsonTokenizer):
             path = partial / built.spec()["model_path"]
             path.parent.mkdir()
             path.write_bytes(built.model)

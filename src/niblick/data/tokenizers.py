@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from niblick.data.json_tokenizers import JsonTokenizer
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.vocabularies import ENCODES, SUFFIXES, Vocabulary, decodes_only, other_tokenizer
 from niblick.errors import DataError, nearest
@@ -144,7 +145,7 @@ class Byte256Tokenizer(ByteTokenizer):
 
 BYTE_TOKENIZERS: dict[str, type[ByteTokenizer]] = {"byte260": ByteTokenizer, "byte256": Byte256Tokenizer}
 """Tokenizers whose name is all it takes to make them."""
-KNOWN = (*BYTE_TOKENIZERS, "FILE.model", "sp:1024")
+KNOWN = (*BYTE_TOKENIZERS, "FILE.model", "tokenizer.json", "sp:1024")
 
 
 def given_tokenizer(name: str) -> Tokenizer:
@@ -162,7 +163,7 @@ def given_tokenizer(name: str) -> Tokenizer:
 
 
 def make_tokenizer(name_or_spec: str | Mapping[str, Any], directory: Path | None = None) -> Tokenizer:
-    """Build a tokenizer from its name (`byte260`, `byte256`, `FILE.model`) or from the `spec()` in a manifest.
+    """Build a tokenizer from its name (`byte260`, `byte256`, `FILE.model`, `FILE.json`) or from a manifest's `spec()`.
 
     `directory` is where paths in a spec count from: that of the manifest. Raises DataError for unknown tokenizers and
     for model files that are missing or wrong.
@@ -172,6 +173,8 @@ def make_tokenizer(name_or_spec: str | Mapping[str, Any], directory: Path | None
             return BYTE_TOKENIZERS[name_or_spec]()
         if name_or_spec.endswith(".model"):
             return SentencePieceTokenizer.read(Path(name_or_spec))
+        if name_or_spec.endswith(".json"):
+            return JsonTokenizer.read(Path(name_or_spec))
         if name_or_spec.endswith(SUFFIXES):
             Vocabulary.read(Path(name_or_spec))  # one that decodes, or the reason why it does not
             raise decodes_only(name_or_spec)
@@ -183,9 +186,10 @@ def make_tokenizer(name_or_spec: str | Mapping[str, Any], directory: Path | None
         return ByteTokenizer()
     if kind == Byte256Tokenizer.kind:
         return Byte256Tokenizer()
-    if kind.startswith("sentencepiece"):
+    if kind.startswith("sentencepiece") or kind == JsonTokenizer.kind:
         if directory is None:
             raise DataError(f"the tokenizer {name} needs its model file; open the data that it came with")
         path = directory / str(name_or_spec.get("model_path"))
-        return SentencePieceTokenizer.read(path, name, name_or_spec.get("model_sha256"))
+        reader = JsonTokenizer if kind == JsonTokenizer.kind else SentencePieceTokenizer
+        return reader.read(path, name, name_or_spec.get("model_sha256"))
     raise DataError(f"the tokenizer {name} is of a kind that niblick does not know ({kind})")

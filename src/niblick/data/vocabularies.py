@@ -30,7 +30,7 @@ it is the one after the ranks."""
 _MOST = 1 << 20
 _FILE_MOST = 64 << 20
 """Bytes of a file that are read at most."""
-ENCODES = "byte260, byte256, a SentencePiece FILE.model, or sp:VOCAB, which trains one"
+ENCODES = "byte260, byte256, a SentencePiece FILE.model, a byte-level tokenizer.json, or sp:VOCAB, which trains one"
 
 
 class Vocabulary:
@@ -52,13 +52,11 @@ class Vocabulary:
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
         """Read a file of others. Raises DataError for one that is missing or of another kind."""
-        try:
-            data = read_small(path, _FILE_MOST)
-        except OSError as error:
-            raise DataError(f"the vocabulary {path} cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise DataError(f"the vocabulary {path} cannot be read: {error}") from error
-        refuse_pointer(data, str(path))
+        return cls.parse(path, read_vocabulary_file(path))
+
+    @classmethod
+    def parse(cls, path: Path, data: bytes) -> Vocabulary:
+        """Read the content of a file that is called `path`. Raises DataError for another kind."""
         if path.suffix == ".tiktoken":
             known, controls = _ranks(path, data), set[int]()
         else:
@@ -103,6 +101,18 @@ class Vocabulary:
     def spec(self) -> dict[str, Any]:
         """Raise DataError: no dataset is made with it."""
         raise decodes_only(self.name)
+
+
+def read_vocabulary_file(path: Path) -> bytes:
+    """The content of a file of a vocabulary. Raises DataError if it cannot be read, or is no such file."""
+    try:
+        data = read_small(path, _FILE_MOST)
+    except OSError as error:
+        raise DataError(f"the vocabulary {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"the vocabulary {path} cannot be read: {error}") from error
+    refuse_pointer(data, str(path))
+    return data
 
 
 def decodes_only(name: str) -> DataError:

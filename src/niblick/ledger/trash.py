@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from niblick.errors import ConfigError, StorageError
 from niblick.files import locked
+from niblick.ledger.ledger import Ledger, find_rows
 from niblick.ledger.rows import Row
 
 TRASH = ".trash"
+
+
+def remove_named(targets: Sequence[str], folder: Path) -> dict[str, Path]:
+    """Move runs away by their names; a sweep stands for its runs. Raises as `throw_away`, and for `latest`."""
+    if "latest" in targets:
+        raise ConfigError("`latest` changes with every run: name the runs to move away (`niblick runs` lists them)")
+    return throw_away(find_rows(Ledger(folder), targets), folder)
 
 
 def throw_away(rows: list[Row], folder: Path) -> dict[str, Path]:

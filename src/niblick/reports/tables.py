@@ -11,7 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from niblick.compare.groups import Compared, Comparison, DocumentTest, GroupFacts, NoDocuments, SeedTest, Spread
+from niblick.console import plain_table, weighed
 from niblick.reports.breakdown import Breakdown
+from niblick.sweeps.results import by_point
+from niblick.sweeps.running import State, tally
 
 SHOWN_DOCUMENTS = 10
 SHOWN_SOURCES = 12
@@ -131,6 +134,26 @@ def _p(p: float) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+
+
+def print_sweep(states: Sequence[State], console: Console) -> None:
+    """Show the points of a sweep with the mean of their seeds, how far it is, and what failed."""
+    rows = []
+    for point in by_point(states):
+        spread = "" if point.deviation is None else f" ± {point.deviation:.4f}"
+        bpb = "" if point.bpb is None else f"{point.bpb:.4f}{spread}"
+        size = weighed(point.total_bytes) if point.done else ""
+        rows.append([point.name, point.branch, f"{point.done}/{point.seeds}", bpb, size, point.note])
+    console.print(plain_table(["point", "branch", "done", "BPB", "bytes", ""], rows))
+    said = [f"\n{tally(list(states))}"]
+    for state in states:
+        if state.kind == "failed":
+            said.append(f"\n{state.member.id} failed; the last it said (all of it in jobs/{state.member.id}.log):")
+            said += [f"  {line}" for line in state.lines]
+        elif state.kind == "changed":
+            said.append(f"\n{state.member.id} does not count: {', '.join(state.lines)} changed after it was finished")
+    for line in said:
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def print_breakdown(facts: Breakdown, console: Console) -> None:

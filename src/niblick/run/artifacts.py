@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from niblick.artifact.container import read_artifact
+from niblick.artifact.container import MAX_FILE_BYTES, read_artifact
 from niblick.challenge.rules import Config
+from niblick.data.hub import PREFIX, fetched_model
 from niblick.data.shards import file_hash
 from niblick.errors import ArtifactError
 from niblick.facts.record import Record
 from niblick.files import imported_beside
 from niblick.run.directory import Run, open_run
+
+HUB_ARTIFACT = "artifact.nib"
+"""The artifact of a run that was pushed, at the top of its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +108,15 @@ def digests(run: Run) -> dict[str, str]:
 
 
 def find_artifact(target: str, runs: Path) -> tuple[Path, Run | None]:
-    """Resolve RUN, RUN:NAME or the path of an artifact. Raises ConfigError or ArtifactError if it is not there."""
+    """Resolve RUN, RUN:NAME, the path of an artifact, a folder that was pushed, or a model on the hub (`hf:REPO`).
+
+    Raises ConfigError, ArtifactError or, of the hub, DataError if it is not there.
+    """
     path = Path(target)
+    if target.startswith(PREFIX):
+        return fetched_model(target, HUB_ARTIFACT, MAX_FILE_BYTES), None
+    if (path / HUB_ARTIFACT).is_file():
+        return path / HUB_ARTIFACT, None
     if path.is_file():
         owner = path.resolve().parents[2] if len(path.resolve().parents) > 2 else path
         return path, Run(owner) if (owner / "config.json").is_file() else None

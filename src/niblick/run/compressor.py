@@ -7,8 +7,8 @@ from pathlib import Path
 from niblick.artifact.container import read_artifact
 from niblick.config.run_config import score_config
 from niblick.data.shards import file_hash
-from niblick.run import artifacts, prepared
-from niblick.run.generate import load
+from niblick.run import artifacts
+from niblick.run.generate import data_of, load_file
 from niblick.run.loading import known_text
 from niblick.score.coded_file import Model
 from niblick.score.score_config import ScoreConfig
@@ -21,10 +21,7 @@ def open_model(target: str, runs: Path, data: str = "") -> tuple[Model, ScoreCon
     ArtifactError if it is not there, DataError if its tokenizer is not.
     """
     path, run = artifacts.find_artifact(target, runs)
-    if run is not None:
-        trained_on = prepared.config_of(run).data.path
-        data = data or (trained_on if Path(trained_on).is_dir() else "")
-    loaded = load(path, data or None)
+    loaded = load_file(path, data or data_of(run))
     artifact = read_artifact(path)
     config = score_config({key: value for key, value in artifact.config["score"].items() if key != "dtype"})
     text = known_text(artifact.text, loaded.model.config.vocab_size) if config.sidecar.name else None

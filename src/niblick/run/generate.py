@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from niblick.boundaries.cuts import Chunk
+from niblick.boundaries.cuts import Floats, encode_text
 from niblick.boundaries.cuts import chunks as cut
+from niblick.boundaries.pictures import Chunks
 from niblick.data.dataset import Dataset
-from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.data.hub import TOKENIZER_FILE
+from niblick.data.tokenizers import BYTE_TOKENIZERS, Tokenizer, make_tokenizer
 from niblick.errors import ConfigError
 from niblick.model.lm import LM
+from niblick.run.artifacts import find_artifact
+from niblick.run.directory import Run
 from niblick.run.loading import expect_tokenizer, load_artifact
+from niblick.run.prepared import config_of
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,38 @@ class Piece:
 
 
 class Loaded:
-    """A model with its tokenizer. `context` is the window length it was scored with, in tokens."""
+    """A trained model with its tokenizer, as it comes out of an artifact file: what `niblick.load` returns.
 
-    def __init__(self, model: LM, tokenizer: Tokenizer, context: int) -> None:
-        self.model, self.tokenizer, self.context = model.eval(), tokenizer, context
+    `model` is the torch module, in evaluation mode; `tokenizer` makes its tokens; `context` is the window length, in
+    tokens, that it was scored with; `source` is the file it came out of.
+    """
 
-    def generate(self, prompt: str = "", config: GenerateConfig | None = None) -> str:
-        """Return a continuation of `prompt`, without it. Raises ConfigError as `stream` does."""
-        return "".join(piece.text for piece in self.stream(prompt, config or GenerateConfig()))
+    def __init__(self, model: LM, tokenizer: Tokenizer, context: int, source: str = "") -> None:
+        self.model, self.tokenizer, self.context, self.source = model.eval(), tokenizer, context, source
+
+    def __repr__(self) -> str:
+        weights = sum(p.numel() for p in self.model.parameters())
+        about = f"{weights:,} parameters, {self.tokenizer.name}, context {self.context:,} tokens"
+        return f"<Loaded model: {about}{f', from {self.source}' if self.source else ''}>"
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_bytes: int = 400,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> str:
+        """Return a continuation of `prompt`, without it.
+
+        `max_bytes` bounds its UTF-8 bytes. Temperature 0 takes the likeliest token each time; `top_k` draws among so
+        many likeliest tokens (0: all), `top_p` among those that hold so much probability. The same seed gives the same
+        text. Raises ConfigError for a value that does not fit, and for a prompt that `stream` refuses.
+        """
+        config = GenerateConfig(max_bytes, temperature, top_k, top_p, seed)
+        return "".join(piece.text for piece in self.stream(prompt, config))
 
     def read_back(self, prompt: str) -> str:
         """Return `prompt` as the model reads it: without what its tokenizer loses. Raises ConfigError as `stream`."""
@@ -92,6 +122,8 @@ class Loaded:
         return self._continue(tokens, config)
 
     def _tokens(self, prompt: str) -> list[int]:
+        if not isinstance(prompt, str):
+            raise ConfigError(f"the prompt is {type(prompt).__name__}: give a str")
         try:
             prompt.encode()
         except UnicodeEncodeError as error:
@@ -125,49 +157,100 @@ class Loaded:
                 return
 
     @torch.no_grad()
-    def bits_per_byte(self, text: str) -> float:
+    def logits(self, text: str | bytes) -> Tensor:
+        """Return the logits of every token of `text`, float32 (L, V) on the CPU.
+
+        Row t is asked with BOS and the tokens before t, as far as they lie in its window: text longer than the context
+        is cut into windows that start afresh. Raises as `bits`.
+        """
+        return torch.cat([self.model(ids_1L)[0].float().cpu() for ids_1L, _ in self._windows(text)])
+
+    @torch.no_grad()
+    def bits(self, text: str | bytes) -> Floats:
+        """Return what each token of `text` costs, in bits, float64 (L,): its own `-log2 p` in its window.
+
+        Of a byte model tokens are bytes, so these are bits of each byte. Raises ConfigError for what is no text,
+        DataError for an empty text and for one that the tokenizer cannot read.
+        """
+        nats = []
+        for ids_1L, targets_1L in self._windows(text):
+            hidden_1LD, _ = self.model.hidden(ids_1L)
+            nats.append(self.model.token_losses(hidden_1LD, targets_1L)[0].double().cpu().numpy())
+        return np.concatenate(nats) / math.log(2)
+
+    def bits_per_byte(self, text: str | bytes) -> float:
         """Return what `text` costs as a document of its own, in bits per UTF-8 byte of it; BOS is free.
 
-        Cut into windows of the context, each starting afresh. Raises ConfigError for an empty text.
+        Raises as `bits`.
         """
-        if not text:
-            raise ConfigError("an empty text has no bits per byte: give at least one character")
-        ids = np.concatenate(([self.tokenizer.bos_id], self.tokenizer.encode_batch([text])[0])).astype(np.int64)
-        stream = torch.from_numpy(ids).to(next(self.model.parameters()).device)
-        nats = 0.0
-        for start in range(0, len(ids) - 1, self.context):
+        return float(self.bits(text).sum()) / len(text.encode() if isinstance(text, str) else text)
+
+    def _windows(self, text: str | bytes) -> Iterator[tuple[Tensor, Tensor]]:
+        """Windows of a text: what the model reads, and what it is to tell, each (1, L)."""
+        stream = torch.from_numpy(encode_text(text, self.tokenizer)).to(next(self.model.parameters()).device)
+        for start in range(0, len(stream) - 1, self.context):
             window_1L = stream[None, start : start + self.context + 1]
-            hidden_1LD, _ = self.model.hidden(window_1L[:, :-1])
-            nats += float(self.model.token_losses(hidden_1LD, window_1L[:, 1:]).double().sum())
-        return nats / math.log(2) / len(text.encode())
+            yield window_1L[:, :-1], window_1L[:, 1:]
 
-    def chunks(self, text: str | bytes) -> list[Chunk]:
+    def chunks(self, text: str | bytes) -> Chunks:
         """Cut `text` as the outermost router does. Raises as `niblick.chunks`."""
-        return [chunk for chunk in chunks(self, text) if chunk.level == 0]
+        return Chunks(chunk for chunk in chunks(self, text) if chunk.level == 0)
 
 
-def chunks(model: Loaded, text: str | bytes) -> list[Chunk]:
+def chunks(model: Loaded, text: str | bytes) -> Chunks:
     """Cut `text` as the routers of a loaded model do: the outermost level's chunks first, then those inside it.
 
     Text longer than the model's context is read in windows that overlap by half. Raises ConfigError for a model
     without a router, DataError for a text that is empty or that the tokenizer cannot read.
     """
-    return cut(model.model, model.tokenizer, text, model.context)
+    return Chunks(cut(model.model, model.tokenizer, text, model.context))
 
 
-def load(path: str | Path, data: str | Path | None = None) -> Loaded:
-    """Load a model from an artifact file. A subword tokenizer comes from `data`, a folder of its training's data.
+def load(
+    target: str | os.PathLike[str] = "latest",
+    data: str | os.PathLike[str] = "",
+    *,
+    runs: str | os.PathLike[str] = "runs",
+) -> Loaded:
+    """Load the model of an artifact file, of a run (its path, id or `latest`), or of `RUN:NAME`, one of its artifacts.
+
+    Or of a folder that `niblick push` wrote, here or on the hub (`hf:REPO[@REVISION]`). `runs` is the folder in which
+    ids are looked up. A subword tokenizer comes from `data`, a folder of its training's data; by default from the one
+    that the run was trained on, or from beside what was pushed. Raises ConfigError or ArtifactError for what is not
+    there or holds no model, ConfigError or DataError if its tokenizer is not at hand; DataError as the hub does.
+    """
+    path, run = find_artifact(os.fspath(target), Path(runs))
+    return load_file(path, os.fspath(data) or data_of(run))
+
+
+def data_of(run: Run | None) -> str:
+    """The folder of the data that a run was trained on, where its tokenizer lies there and it is there still.
+
+    The run's recipe is loaded first: its model may have parts of its own. Raises ConfigError as `config_of`.
+    """
+    if run is None:
+        return ""
+    config = config_of(run)
+    there = config.tokenizer not in BYTE_TOKENIZERS and Path(config.data.path).is_dir()
+    return config.data.path if there else ""
+
+
+def load_file(path: Path, data: str | Path = "") -> Loaded:
+    """Load a model from an artifact file alone. A subword tokenizer comes from `data`, or lies beside it.
 
     Raises ArtifactError if the file does not hold a model, ConfigError or DataError if its tokenizer is not at hand.
     """
-    model, artifact = load_artifact(Path(path))
+    model, artifact = load_artifact(path)
     if data:
         dataset = Dataset.open(data)
-        expect_tokenizer(artifact, dataset, Path(path))
+        expect_tokenizer(artifact, dataset, path)
         tokenizer = dataset.tokenizer
     else:
-        tokenizer = make_tokenizer(artifact.config["tokenizer"])
-    return Loaded(model, tokenizer, int(artifact.config["score"]["seq_len"]))
+        spec = artifact.config["tokenizer"]
+        name = str(spec.get("model_path", ""))
+        beside = TOKENIZER_FILE.fullmatch(name) and (path.parent / name).is_file()
+        tokenizer = make_tokenizer(spec, path.parent if beside else None)
+    return Loaded(model, tokenizer, int(artifact.config["score"]["seq_len"]), str(path))
 
 
 def draw(logits_V: Tensor, allowed_V: Tensor, config: GenerateConfig, random: torch.Generator) -> int:
@@ -193,11 +276,9 @@ class _Text:
         self.bytes = [decode(np.array([i, i]))[len(self.first[i]) :] for i in ids]
         """Bytes of each token anywhere else; none for control tokens."""
         self.last, self.decoder = last, codecs.getincrementaldecoder("utf-8")()
-        self.value_V = torch.tensor([data[0] if len(data) == 1 else -1 for data in self.bytes])
-        """The byte of tokens of one byte, else -1."""
-        self.starting_V = _within(self.value_V, next_bytes(b""))
-        self.starting_V |= torch.tensor([len(data) > 1 for data in self.bytes])
-        self.starting_V[list(tokenizer.end_ids)] = True
+        self.ending = list(tokenizer.end_ids)
+        self.fitting: dict[bytes, Tensor] = {}
+        """Tokens that may come next, by the first bytes of a character that stand before."""
 
     def add(self, token: int) -> str:
         """Take in a token. Returns the characters that are whole now."""
@@ -206,13 +287,27 @@ class _Text:
         return self.decoder.decode(data)
 
     def allowed(self) -> Tensor:
-        """Tokens that may come next: inside a character its bytes alone, else all that start one or end the text."""
+        """Tokens that may come next: those that go on with a character as it was begun; between two, ends as well."""
         pending = self.decoder.getstate()[0]
-        return _within(self.value_V, next_bytes(pending)) if pending else self.starting_V
+        if pending not in self.fitting:
+            fits_V = torch.tensor([bool(data) and begins_text(pending + data) for data in self.bytes])
+            if not pending:
+                fits_V[self.ending] = True
+            self.fitting[pending] = fits_V
+        return self.fitting[pending]
 
 
-def _within(value_V: Tensor, ranges: list[tuple[int, int]]) -> Tensor:
-    return torch.stack([(value_V >= low) & (value_V <= high) for low, high in ranges]).any(0)
+def begins_text(data: bytes) -> bool:
+    """Whether `data` is UTF-8, or the beginning of UTF-8 that is cut inside a character."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        rest = data[error.start :]
+        cut = error.reason == "unexpected end of data"
+        return cut and all(
+            any(low <= byte <= high for low, high in next_bytes(rest[:i])) for i, byte in enumerate(rest)
+        )
+    return True
 
 
 def next_bytes(pending: bytes) -> list[tuple[int, int]]:

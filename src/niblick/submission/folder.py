@@ -114,7 +114,7 @@ def submit(
     """
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise ConfigError(f"{out} is there already: name a new folder")
-    entries = [_entry(run) for run in runs]
+    entries = [read_entry(run) for run in runs]
     first = entries[0]
     _, artifact = load_artifact(first.artifact)
     config = scored_config(artifact, first.config.score, artifact.config["score"]["dtype"], first.run, first.artifact)
@@ -126,7 +126,7 @@ def submit(
         first.config.track if claim is None else claim,
         [],
         about or About(),
-        _audit(first),
+        read_audit(first),
     )
     found.reasons = reasons(found)
     if found.reasons and not force:
@@ -135,13 +135,13 @@ def submit(
         )
     if against:
         found.verdict = _verdict(found, against)
-    found.pictures = _pictures(first)
+    found.pictures = chunk_pictures(first)
     facts = submission_facts(found)
     _write(found, facts, out, config)
     return facts
 
 
-def _entry(run: Run) -> Entry:
+def read_entry(run: Run) -> Entry:
     """Read a run. Raises ConfigError if there is nothing of it to submit."""
     config = config_of(run)
     result = run.result()
@@ -175,7 +175,8 @@ def _official(run: Run, artifact: Path, result: Result) -> ScoreRecord:
     return same[-1]
 
 
-def _audit(entry: Entry) -> ArtifactAudit | None:
+def read_audit(entry: Entry) -> ArtifactAudit | None:
+    """The audit that lies beside an artifact, if there is one."""
     path = entry.artifact.parent / "audit.json"
     return read_file(ArtifactAudit, path) if path.is_file() else None
 
@@ -188,7 +189,7 @@ def reasons(found: Submission) -> list[str]:
         name = entry.run.path.name
         if changed := entry.run.changed():
             said.append(f"{name} was changed after it finished ({', '.join(changed)})")
-        said += _audited(name, entry, _audit(entry))
+        said += _audited(name, entry, read_audit(entry))
         if entry is not first and (difference := _differs(first.config, entry.config)):
             said.append(f"{name} has another config than {first.run.path.name} ({difference}): only seeds may differ")
         if entry is not first and _recipe(first.run) != _recipe(entry.run):
@@ -259,7 +260,7 @@ def _verdict(found: Submission, against: list[float]) -> RecordRuling:
     return RecordRuling(**vars(rule) | {"better": mine}, record=tuple(against), record_mean=mean)
 
 
-def _pictures(entry: Entry) -> list[str]:
+def chunk_pictures(entry: Entry) -> list[str]:
     """The published sentence as each level cuts it; none for models without levels."""
     from niblick.reports.boundary_report import open_subject, sentence_facts
 

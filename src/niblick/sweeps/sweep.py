@@ -31,6 +31,7 @@ from niblick.config.run_config import RunConfig, dotted, override, to_dict
 from niblick.errors import ConfigError, NiblickError
 from niblick.model.counting import parameter_count
 from niblick.recipes.presets import get_preset, load_recipe
+from niblick.recipes.targets import as_text
 from niblick.run.entropy import load_small
 from niblick.run.prepared import open_data
 from niblick.sweeps.stopping import EarlyStop, Halving, KeepUp
@@ -97,19 +98,12 @@ def _expect_values(kind: str, values: Mapping[str, Sequence[Any]]) -> None:
 
 def _choice(keys: Mapping[str, Any], row: tuple[Any, ...]) -> Choice:
     pairs = list(zip(keys, row, strict=True))
-    label = "+".join(f"{_last_word(key)}={_text(value)}" for key, value in pairs)
-    return Choice(label, tuple(f"{key}={_text(value)}" for key, value in pairs))
+    label = "+".join(f"{_last_word(key)}={as_text(value)}" for key, value in pairs)
+    return Choice(label, tuple(f"{key}={as_text(value)}" for key, value in pairs))
 
 
 def _last_word(key: str) -> str:
     return next(word for word in reversed(key.split(".")) if not word.isdigit() or word == key)
-
-
-def _text(value: Any) -> str:
-    try:
-        return value if isinstance(value, str) else json.dumps(value)
-    except TypeError as error:
-        raise ConfigError(f"{value!r} is no value of a config: give numbers, words, true/false, null, lists") from error
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,9 @@ def _level(pieces: list[Any]) -> str:
 @lru_cache(maxsize=2)
 def _loaded(path: Path, data: Path | None, changed: int) -> Any:
     """The model of an artifact; `changed` makes a new file another one."""
-    from niblick.run.generate import load
+    from niblick.run.generate import load_file
 
-    return load(path, data)
+    return load_file(path, data or "")
 
 
 def _chunk(piece: Any) -> str:

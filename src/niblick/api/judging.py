@@ -1,0 +1,82 @@
+"""Judging runs: compare them with each other, audit one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from niblick.api.own_runs import PathLike
+from niblick.api.shown import Shown
+from niblick.api.wording import worded
+from niblick.audit import auditor
+from niblick.audit.checks import Audit, Check
+from niblick.audit.file_checks import audit_file
+from niblick.audit.printed import print_audit
+from niblick.compare import groups
+from niblick.console import RunConsole
+from niblick.errors import ConfigError
+from niblick.reports.tables import print_comparison
+
+
+class Comparison(Shown):
+    """Runs by config, and every further group of seeds against the first: `facts` has all numbers."""
+
+    def __init__(self, facts: groups.Compared) -> None:
+        self.facts = facts
+
+    def paint(self, console: Console) -> None:
+        """Show groups, differences and verdicts."""
+        print_comparison(self.facts, console)
+
+
+@worded
+def compare(*targets: PathLike, scorer: str = "", runs: PathLike = "runs") -> Comparison:
+    """Which of two or more runs is better, and is it luck? Runs that differ in their seeds alone are one group.
+
+    Each target is a run, `RUN:NAME` or an artifact. `facts.groups` has means and deviations in bits per byte,
+    `facts.comparisons` every further group against the first: the difference (second minus first, BPB), a paired
+    bootstrap over documents, Welch's test over seeds, the challenge's verdict, what differs in the configs. Raises
+    ConfigError for fewer than two targets, one without a score, and scores of different texts.
+    """
+    return Comparison(groups.compare([os.fspath(target) for target in targets], Path(runs), scorer))
+
+
+class AuditResult(Shown):
+    """What an audit found: `honest` in one word, `checks` one by one."""
+
+    def __init__(self, found: Audit) -> None:
+        self.found = found
+
+    @property
+    def honest(self) -> bool:
+        """Whether something was checked and nothing failed."""
+        return self.found.outcome in ("pass", "look")
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Each check: name, status, a sentence, and the facts behind it."""
+        return self.found.checks
+
+    def paint(self, console: Console) -> None:
+        """Show a line or more for each check, and the verdict."""
+        print_audit(self.found, console)
+
+
+@worded
+def audit(target: PathLike = "latest", *, prove: int = 0, data: PathLike = "", runs: PathLike = "runs") -> AuditResult:
+    """Is a score honest? Asks the model about changed and shuffled text, counts bytes again, scores it again, and more.
+
+    `target` is a run, an artifact, a log, a script, `module:function` or the folder of a submission. `prove` so many
+    documents by coding and decoding them. Raises a NiblickError for what is not there; a failed check is no error.
+    """
+    if prove < 0:
+        raise ConfigError(f"prove={prove} is no number of documents: give at least 1")
+    named = os.fspath(target)
+    found = audit_file(named)
+    if found is None:
+        with RunConsole() as console:
+            options = auditor.Options(prove=prove)
+            found = auditor.audit(named, Path(runs), os.fspath(data), options, console.say)
+    return AuditResult(found)
