@@ -7,7 +7,8 @@ run = nb.train("hnet-small", "data/book", schedule__max_seconds=60)
 run.score, run.curve, run.result                      bits per byte; columns; everything that made the score
 model = nb.load(run)                                  or nb.load("artifact.nib"), nb.load("latest")
 model.bits(text), model.logits(text), model.chunks(text), model.generate("The quick ", temperature=0.7)
-nb.compare(run, other), nb.audit(run), nb.export(run, scheme="int6", codec="range"), nb.fit(run, cap=16_000_000)
+nb.compare(run, other), nb.plot(run, other), nb.audit(run)
+nb.export(run, scheme="int6", codec="range"), nb.fit(run, cap=16_000_000)
 nb.push(run, "hf:me/tiny")                            or to a folder; nb.load takes either
 nb.decompress(nb.compress(text, run), run)
 nb.sweep("hnet-small", {"model.width": [64, 96]}, "data/book", name="widths")
@@ -25,7 +26,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from niblick.api.judging import audit, compare
+    from niblick.api.judging import audit, compare, plot
     from niblick.api.making import Data, prepare, resume, sweep, train
     from niblick.api.own_runs import Artifact, Run, open_run, presets, remove, runs, show
     from niblick.api.reworking import compress, decompress, export, fit, push
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from niblick.sweeps.sweep import Sweep, grid, listed, zipped
 
 _HOMES = {
-    "api.judging": ("audit", "compare"),
+    "api.judging": ("audit", "compare", "plot"),
     "api.making": ("Data", "prepare", "resume", "sweep", "train"),
     "api.own_runs": ("Artifact", "Run", "open_run", "presets", "remove", "runs", "show"),
     "api.reworking": ("compress", "decompress", "export", "fit", "push"),
@@ -78,6 +79,7 @@ __all__ = [
     "load",
     "open_run",
     "pack",
+    "plot",
     "prepare",
     "presets",
     "push",

@@ -1,4 +1,4 @@
-"""Judging runs: compare them with each other, audit one."""
+"""Judging runs: compare them with each other, draw them, audit one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from niblick.audit.printed import print_audit
 from niblick.compare import groups
 from niblick.console import RunConsole
 from niblick.errors import ConfigError
+from niblick.reports.plots import Pictures, figures
 from niblick.reports.tables import print_comparison
 
 
@@ -41,6 +42,18 @@ def compare(*targets: PathLike, scorer: str = "", runs: PathLike = "runs") -> Co
     ConfigError for fewer than two targets, one without a score, and scores of different texts.
     """
     return Comparison(groups.compare([os.fspath(target) for target in targets], Path(runs), scorer))
+
+
+@worded
+def plot(*targets: PathLike, over: str = "time", compressors: bool = False, runs: PathLike = "runs") -> Pictures:
+    """Draw runs or sweeps, by default the newest run: a notebook shows it, `.save(folder, "png")` writes files.
+
+    The figures are `curves` (bits per byte `over` time, step or bytes), `boundaries` (share of positions where routers
+    cut), `bytes` (of artifact and code, by part) and `cap` (bits per byte against bytes, with the cap; `compressors`
+    draws what xz and others need for the same text). Raises ConfigError for a target that is not there, or if none has
+    anything to draw.
+    """
+    return Pictures(figures([os.fspath(each) for each in targets], Path(runs), x=over, compressors=compressors))
 
 
 class AuditResult(Shown):

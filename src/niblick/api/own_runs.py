@@ -225,7 +225,7 @@ def remove(*targets: PathLike, runs: PathLike = "runs") -> list[Path]:
 
 @worded
 def presets() -> dict[str, str]:
-    """Return the presets by name, each with a sentence on it."""
+    """Return the presets by name, each with a sentence on it: names that `train` and `show` take."""
     return {name: (recipe.__doc__ or "").strip().splitlines()[0] for name, recipe in PRESETS.items()}
 
 

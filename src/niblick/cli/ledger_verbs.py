@@ -187,6 +187,30 @@ def report(
         print(f"pictures  {found.folder}: {', '.join(found.pictures) or 'none'}")
 
 
+@app.command()
+def plot(
+    targets: Annotated[list[str] | None, typer.Argument(help="Runs and sweeps; by default `latest`.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("plots"),
+    kind: Annotated[str, typer.Option(help="png, svg or html.")] = "svg",
+    over: Annotated[str, typer.Option(help="What curves run over: step, time or bytes.")] = "time",
+    compressors: Annotated[
+        bool,
+        typer.Option("--compressors", help="Draw what xz and others need for the text of the first run."),
+    ] = False,
+    runs: Runs = RUNS,
+    json_: Json = False,
+) -> None:
+    """Draw curves, boundaries, bytes by part and bytes against BPB. Example: `niblick plot latest --kind png`"""
+    from niblick.reports.plots import figures, write_figures
+
+    files = write_figures(figures(targets or [], runs, x=over, compressors=compressors), out, kind)
+    if json_:
+        print_json({"pictures": [str(file) for file in files]})
+    else:
+        for file in files:
+            print(f"picture   {file}")
+
+
 def _filter(values: list[str] | None, preset: str, branch: str, track: str, sweep: str, tag: str, status: str) -> Any:
     from niblick.ledger.ledger import Filter
 

@@ -174,10 +174,13 @@ def gradient_norms(runs: Sequence[History], x: Axis = "step") -> Figure:
     return figure
 
 
-def bytes_against_bpb(rows: Iterable[Mapping[str, Any]], cap: int) -> Figure:
+def bytes_against_bpb(
+    rows: Iterable[Mapping[str, Any]], cap: int, compressors: Mapping[str, float] | None = None
+) -> Figure:
     """Every artifact by its bytes (code and weights) and its BPB, with the cap as a line.
 
     A row has `name`, `total_bytes`, `bpb` and `standing` (a key of STANDINGS); rows without bytes or BPB are left out.
+    `compressors` are drawn as lines across, at the bits per byte that each needs.
     """
     known = [row for row in rows if row.get("total_bytes") and row.get("bpb") is not None]
     traces = []
@@ -201,9 +204,11 @@ def bytes_against_bpb(rows: Iterable[Mapping[str, Any]], cap: int) -> Figure:
     highest = max((row["total_bytes"] for row in known), default=cap)
     lowest = min((row["total_bytes"] for row in known), default=0)
     figure["layout"]["xaxis"] |= {"range": [0.9 * min(cap, lowest) / 1e6, 1.05 * max(cap, highest) / 1e6]}
-    figure["layout"]["shapes"] = [_upright(cap / 1e6)]
+    lines = {} if not known else compressors or {}
+    figure["layout"]["shapes"] = [_upright(cap / 1e6), *(_across(bpb, INK) for bpb in lines.values())]
     note = {"x": cap / 1e6, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "top", "text": f"cap {cap:,}"}
     figure["layout"]["annotations"] = [note | {"showarrow": False, "font": {"color": INK}, "xshift": -4}]
+    figure["layout"]["annotations"] += [_note(f"{name}: {bpb:.3f}", y=bpb) | _LEFT for name, bpb in lines.items()]
     return figure
 
 
@@ -270,21 +275,33 @@ def timings(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """
     longest = max((sum(row["phases"].values()) for row in rows), default=0.0)
     scale, unit = _unit_of(longest)
-    names = list(dict.fromkeys(phase for row in rows for phase in row["phases"]))
+    scaled = [
+        {"name": row["name"], "parts": {phase: seconds / scale for phase, seconds in row["phases"].items()}}
+        for row in rows
+    ]
+    return stacked(scaled, "time" + unit, f"%{{x:.3g}} {unit.strip(', ')}")
+
+
+def stacked(rows: Sequence[Mapping[str, Any]], title: str, hover: str) -> Figure:
+    """What each row is made of, as stacked bars. A row has `name` and `parts`, a mapping of names to sizes.
+
+    Parts come in the order in which they first appear.
+    """
+    names = list(dict.fromkeys(part for row in rows for part in row["parts"]))
     patterns = ("", "/", "x", ".", "\\", "+", "-", "|")
     traces = [
         {
             "type": "bar",
             "orientation": "h",
-            "name": phase,
-            "x": [row["phases"].get(phase, 0.0) / scale for row in rows],
+            "name": part,
+            "x": [row["parts"].get(part, 0.0) for row in rows],
             "y": list(range(len(rows))),
             "marker": {"color": COLORS[i % len(COLORS)], "pattern": {"shape": patterns[i % len(patterns)], "size": 6}},
-            "hovertemplate": f"%{{x:.3g}} {unit.strip(', ')}<extra>{phase}</extra>",
+            "hovertemplate": f"{hover}<extra>{part}</extra>",
         }
-        for i, phase in enumerate(names)
+        for i, part in enumerate(names)
     ]
-    figure = _rows_down(_figure(traces, "time" + unit, ""), [row["name"] for row in rows])
+    figure = _rows_down(_figure(traces, title, ""), [row["name"] for row in rows])
     figure["layout"] |= {"barmode": "stack", "bargap": 0.35}
     return figure
 
@@ -410,6 +427,9 @@ def _note(text: str, *, y: float) -> Part:
     }
 
 
+_LEFT = {"x": 0, "xanchor": "left"}
+
+
 def _known(xs: Sequence[float | None], ys: Sequence[float | None]) -> tuple[list[float], list[float]]:
     """The points of which both are known and finite: JSON has no NaN, and no axis a place for it."""
     pairs = [(a, b) for a, b in zip(xs, ys, strict=True) if a is not None and b is not None]
@@ -446,13 +466,22 @@ def _smoothed(values: list[float]) -> list[float]:
 
 
 def _range_of_curves(runs: Sequence[History]) -> list[float] | None:
-    """Leave the first steps above the picture: a loss of eight bits would flatten all that follows."""
-    values = [b for run in runs for b in run.bpb if b is not None and math.isfinite(b)]
-    values += [v.bpb for run in runs for v in run.validations if math.isfinite(v.bpb)]
-    finals = [run.final for run in runs if run.final is not None]
-    values += finals
-    if not values or min(values) <= 0:
+    """Leave the first steps above the picture: a loss of eight bits would flatten all that follows.
+
+    What follows is every run's curve after a tenth of its steps, however much better another run is.
+    """
+    lows, tops = [], []
+    for run in runs:
+        points = [(s, b) for s, b in zip(run.step, run.bpb, strict=True) if b is not None and math.isfinite(b)]
+        other = [v.bpb for v in run.validations if math.isfinite(v.bpb)]
+        other += [run.final] if run.final is not None else []
+        if not points and not other:
+            continue
+        after = [b for s, b in points if s > points[-1][0] / 10] + other
+        every = [b for _, b in points] + other
+        lows.append(min(every))
+        tops.append(max(min(max(every), 2.2 * min(every)), *after))
+    if not lows or min(lows) <= 0:
         return None
-    low, high = min(values), max(values)
-    top = max(min(high, 2.2 * low), *finals, low)
+    low, top = min(lows), max(tops)
     return [low - 0.12 * (top - low), top + 0.04 * (top - low)] if top > low else None

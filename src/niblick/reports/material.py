@@ -73,7 +73,7 @@ def gather(ledger: Ledger, rows: list[Row], targets: list[str], runs: Path) -> M
         rows=rows,
         board=leaderboard(ledger, only={row.id for row in rows}),
         ablation=ablation(rows, configs, control),
-        histories=[_history(row) for row in drawn],
+        histories=[history_of(row) for row in drawn],
         pictures=pictures,
         events={row.id: _warnings(row) for row in drawn},
         failures={row.id: lines for row in rows if (lines := _last_lines(row))},
@@ -118,7 +118,8 @@ def phases(row: Row) -> dict[str, float]:
     return {name: seconds for name, seconds in known.items() if seconds and seconds > 0}
 
 
-def _history(row: Row) -> History:
+def history_of(row: Row) -> History:
+    """What a run told while it trained, under its id, with its official score."""
     group = f"{row.sweep}/{row.name}" if row.name else ""
     return read_history(Path(row.path), row.id, row.score.bpb if row.score else None, group)
 
