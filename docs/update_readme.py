@@ -1,4 +1,4 @@
-"""`make readme`: run the quickstart and put its real output and picture into README.md."""
+"""`make readme`: run the quickstart and put its real output and pictures into README.md."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ def main() -> None:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
         [run] = Path(folder, "runs").glob("*-1")
         shutil.copy(run / "bpb.png", ROOT / "docs" / "images" / "quickstart.png")
+        words = ("plot", run.name, "--compressors", "--kind", "png")
+        subprocess.run([sys.executable, "-m", "niblick", *words], cwd=folder, check=True)
+        shutil.copy(Path(folder, "plots", "cap.png"), ROOT / "docs" / "images" / "cap.png")
         facts = json.loads((run / "quickstart.json").read_text())
     shown = done.stderr.rstrip().splitlines() + done.stdout.rstrip().splitlines()
     shown = [line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in shown]

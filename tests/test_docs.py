@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-
-
-def commands(document: str) -> list[str]:
-    blocks = re.findall(r"```console\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
-    return [line for block in blocks for line in block.splitlines()]
 
 
 TOY = ["model.width=16", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1", "train.seq_len=32"]
@@ -25,56 +18,17 @@ TOY_RUN = [
 ]
 
 
-@pytest.mark.slow
-def test_commands_of_the_data_document(tmp_path: Path) -> None:
-    """Every command of docs/data.md, in its order, in one folder; models at toy size."""
-    write_checkpoint(tmp_path / "final_model.int8.ptz")
-    (tmp_path / "book.txt").write_text("A paragraph of a book.\n\n" * 200)
-    ran = commands("docs/data.md")
-    assert len(ran) > 8
-    for line in ran:
-        program, *arguments = shlex.split(line)
-        assert program == "niblick"
-        if arguments[0] == "train":
-            arguments += TOY + TOY_RUN
-        if arguments[0] == "import":
-            arguments += TOY[:4]
-        command = [sys.executable, "-m", "niblick", *arguments]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
+def test_one_version() -> None:
+    """What the package says, what is cited, what is written of, and what the tag of a release is held against."""
+    import niblick
 
-
-def test_pages_ask_for_one_folder_in_one_way() -> None:
-    """So each page's data can be prepared after every other's, and after `niblick quickstart`."""
-    asked: dict[str, dict[tuple[str, ...], str]] = {"data/pydocs": {("--source", "pydocs"): "niblick quickstart"}}
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        for line in re.findall(r"^(?:    )?niblick data prepare (.+?)(?: +#.*)?$", page.read_text("utf-8"), re.M):
-            words = shlex.split(line)
-            if "--out" in words:
-                place = words.index("--out")
-                rest = (*words[:place], *words[place + 2 :])
-                asked.setdefault(words[place + 1], {})[rest] = f"{page.name}: {line}"
-    assert len(asked) > 4
-    assert {out: list(ways.values()) for out, ways in asked.items() if len(ways) > 1} == {}
-
-
-def write_checkpoint(path: Path) -> None:
-    """What a published script would save of the document's model, at toy size."""
-    import io
-    import zlib
-
-    import torch
-
-    from niblick.artifact.foreign.names import to_published
-    from niblick.config.run_config import override
-    from niblick.model.lm import LM
-    from niblick.recipes.presets import get_preset
-
-    state = to_published(LM(override(get_preset("hnet-byte260"), TOY[:4]).model).state_dict())
-    form = {"quantized": {}, "scales": {}, "dtypes": {}, "passthrough": state}
-    buffer = io.BytesIO()
-    torch.save(form, buffer)
-    path.write_bytes(zlib.compress(buffer.getvalue()))
+    line = f'__version__ = "{niblick.__version__}"'
+    assert line in (ROOT / "src" / "niblick" / "__init__.py").read_text().splitlines()
+    assert f"version: {niblick.__version__}" in (ROOT / "CITATION.cff").read_text().splitlines()
+    newest = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## "))
+    assert newest.split()[1] == niblick.__version__
+    release = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    assert r"""grep -qx "__version__ = \"${GITHUB_REF_NAME#v}\"" src/niblick/__init__.py""" in release
 
 
 @pytest.mark.slow

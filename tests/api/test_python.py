@@ -27,7 +27,19 @@ from niblick.run import exports, pipeline
 
 TOY = dict(assignment.split("=", 1) for assignment in TINY)
 TEXT = "".join(f"Paragraph {i} of a small book, which says that {i} is {i * i} squared.\n\n" for i in range(400))
-FUNCTIONS = ("audit", "chunks", "compare", "compress", "decompress", "export", "fit", "load", "open_run", "pack")
+FUNCTIONS = (
+    "audit",
+    "chunks",
+    "compare",
+    "compress",
+    "decompress",
+    "export",
+    "fit",
+    "load",
+    "open_run",
+    "pack",
+    "plot",
+)
 FUNCTIONS += ("prepare", "presets", "push", "remove", "resume", "runs", "score", "show", "sweep", "train")
 
 
@@ -144,6 +156,26 @@ def test_compare_two_seeds(folder: Path) -> None:
     found = nb.compare("toy-1", nb.open_run("toy-2"))
     assert [group.label for group in found.facts.groups] == ["A", "B"]
     assert "seeds" in repr(found) and "<pre" in found._repr_html_() and "toy-1" in found._repr_html_()
+
+
+def test_pictures(folder: Path, run: nb.Run) -> None:
+    shown = nb.plot("toy-1", "toy-2", over="step", compressors=True)
+    assert list(shown) == ["curves", "boundaries", "bytes", "cap"]
+    assert shown._repr_html_().count("<svg") == 4
+    parts = {trace["name"]: sum(trace["x"]) for trace in shown["bytes"]["data"]}
+    assert {"code", "header", "embed", "main", "encoder 0", "router 0"} <= set(parts)
+    assert sum(parts.values()) == pytest.approx(2 * run.result.total_bytes, abs=100)
+    assert any("xz" in note["text"] for note in shown["cap"]["layout"]["annotations"])
+    assert [path.name for path in shown.save("pictures", "png")] == [f"{name}.png" for name in shown]
+    assert b"<script" in nb.plot(run).save("pictures", "html")[0].read_bytes()
+    for call, sentence in (
+        (lambda: nb.plot("toy-9"), "no run or sweep 'toy-9'"),
+        (lambda: nb.plot("toy-1", over="miles"), "choose step, time or bytes"),
+        (lambda: shown.save("pictures", "gif"), "choose png, svg, html"),
+        (lambda: shown.save("book.txt"), "book.txt is a file"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            call()
 
 
 def test_rework_and_audit(run: nb.Run) -> None:

@@ -136,3 +136,37 @@ def test_what_a_log_does_not_say_is_left_out() -> None:
     found = history(map(read_event, events), "foreign")
     assert (found.bpb, found.seconds, found.bytes, found.final) == ([None], [None], [None], 1.5)
     assert read_history(Path("nowhere")).step == []
+
+
+def curve(name: str, bpb: list[float], final: float | None = None) -> History:
+    steps = list(range(1, len(bpb) + 1))
+    return History(name, steps, [float(s) for s in steps], [1e3 * s for s in steps], bpb, final=final)
+
+
+def test_a_good_run_hides_no_weak_one() -> None:
+    """The range holds every run's curve after a tenth of its steps; what lies before may lie above."""
+    weak, good = curve("weak", [8.0, 7.6, 7.2, 6.9], 6.8), curve("good", [8.0] * 4 + [2.0] * 96, 1.9)
+    for x in ("step", "time", "bytes"):
+        low, high = charts.learning_curves([weak, good], x)["layout"]["yaxis"]["range"]
+        assert low < 1.9 and 8.0 < high < 8.5
+    low, high = charts.learning_curves([good])["layout"]["yaxis"]["range"]
+    assert low < 1.9 < 2.0 < high < 5.0
+
+
+def test_compressors_stand_as_lines_beside_artifacts() -> None:
+    figure = charts.bytes_against_bpb(ROWS, 16_000_000, {"zstd -22": 2.13, "xz -9e": 2.125, "ppmd": 1.5})
+    assert [shape["y0"] for shape in figure["layout"]["shapes"] if shape.get("xref") == "paper"] == [1.5, 2.125, 2.13]
+    words = [note["text"] for note in figure["layout"]["annotations"]]
+    assert "ppmd: 1.500" in words and "xz -9e: 2.125, zstd -22: 2.130" in words, "near each other, so put in one"
+    assert draw(figure).startswith(b"\x89PNG")
+    assert not charts.bytes_against_bpb([], 16_000_000, {"xz -9e": 2.125})["data"]
+
+
+def test_bars_are_made_of_parts() -> None:
+    rows = [{"name": "a", "parts": {"main": 3, "code": 1}}, {"name": "b", "parts": {"embed": 2}}]
+    figure = charts.stacked(rows, "bytes", "%{x:,} bytes")
+    assert {trace["name"]: trace["x"] for trace in figure["data"]} == {
+        "main": [3, 0.0],
+        "code": [1, 0.0],
+        "embed": [0.0, 2],
+    }

@@ -163,6 +163,22 @@ def test_a_typed_sentence_is_chunked(page: Any, place: Path) -> None:
     assert shown and all(0 <= float(p) <= 1 for p in shown)
 
 
+def test_what_is_waited_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from niblick.monitor.web import chunks
+
+    clock = [100.0]
+    monkeypatch.setattr(chunks.time, "monotonic", lambda: clock[0])
+    work = chunks.Work()
+    assert work.told() == ""
+    work.begin()
+    work.say("reading <the> model")
+    assert work.told() == "", "nobody waits yet"
+    clock[0] += 12
+    assert "reading &lt;the&gt; model, 12 s" in work.told()
+    work.end()
+    assert work.told() == ""
+
+
 def test_the_leaderboard_shows_the_run(page: Any, place: Path) -> None:
     page.goto("/board")
     page.get_by_text("hnet-small-1:").first.wait_for()
@@ -239,6 +255,8 @@ def test_keyboard_themes_and_phones(chromium: Any, app: str, place: Path) -> Non
             page.locator("h1", has_text=title).wait_for()
             page.wait_for_timeout(800)
             assert not page.evaluate(WIDER), f"{title} is wider than a phone"
+            tabs = "(e => e.scrollWidth <= e.clientWidth)(document.querySelector('nav.tabs'))"
+            assert page.evaluate(tabs), "every page's link is seen whole"
         page.goto("/")
         page.locator(".run-row").first.wait_for()
         assert page.evaluate("document.body.classList.contains('body--dark')")

@@ -204,11 +204,15 @@ def bytes_against_bpb(
     highest = max((row["total_bytes"] for row in known), default=cap)
     lowest = min((row["total_bytes"] for row in known), default=0)
     figure["layout"]["xaxis"] |= {"range": [0.9 * min(cap, lowest) / 1e6, 1.05 * max(cap, highest) / 1e6]}
-    lines = {} if not known else compressors or {}
+    lines = dict(sorted((compressors or {}).items(), key=lambda item: item[1])) if known else {}
     figure["layout"]["shapes"] = [_upright(cap / 1e6), *(_across(bpb, INK) for bpb in lines.values())]
     note = {"x": cap / 1e6, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "top", "text": f"cap {cap:,}"}
     figure["layout"]["annotations"] = [note | {"showarrow": False, "font": {"color": INK}, "xshift": -4}]
-    figure["layout"]["annotations"] += [_note(f"{name}: {bpb:.3f}", y=bpb) | _LEFT for name, bpb in lines.items()]
+    if lines:
+        every = [*lines.values(), *(row["bpb"] for row in known)]
+        span = max(every) - min(every) or 0.1
+        figure["layout"]["yaxis"]["range"] = [min(every) - 0.08 * span, max(every) + 0.12 * span]
+        figure["layout"]["annotations"] += [_note(text, y=y) | _LEFT for text, y in _side_by_side(lines, 0.08 * span)]
     return figure
 
 
@@ -289,6 +293,7 @@ def stacked(rows: Sequence[Mapping[str, Any]], title: str, hover: str) -> Figure
     """
     names = list(dict.fromkeys(part for row in rows for part in row["parts"]))
     patterns = ("", "/", "x", ".", "\\", "+", "-", "|")
+    shapes = [patterns[(i + i // len(COLORS)) % len(patterns)] for i in range(len(names))]  # no colour twice with one
     traces = [
         {
             "type": "bar",
@@ -296,7 +301,7 @@ def stacked(rows: Sequence[Mapping[str, Any]], title: str, hover: str) -> Figure
             "name": part,
             "x": [row["parts"].get(part, 0.0) for row in rows],
             "y": list(range(len(rows))),
-            "marker": {"color": COLORS[i % len(COLORS)], "pattern": {"shape": patterns[i % len(patterns)], "size": 6}},
+            "marker": {"color": COLORS[i % len(COLORS)], "pattern": {"shape": shapes[i], "size": 6}},
             "hovertemplate": f"{hover}<extra>{part}</extra>",
         }
         for i, part in enumerate(names)
@@ -428,6 +433,20 @@ def _note(text: str, *, y: float) -> Part:
 
 
 _LEFT = {"x": 0, "xanchor": "left"}
+
+
+def _side_by_side(lines: Mapping[str, float], near: float) -> list[tuple[str, float]]:
+    """Words for lines in ascending order, each with its height; those of lines near each other are put in one."""
+    found: list[tuple[str, float]] = []
+    begun = -math.inf
+    for name, y in lines.items():
+        text = f"{name}: {y:.3f}"
+        if y - begun < near:
+            found[-1] = (f"{found[-1][0]}, {text}", y)
+        else:
+            found.append((text, y))
+            begun = y
+    return found
 
 
 def _known(xs: Sequence[float | None], ys: Sequence[float | None]) -> tuple[list[float], list[float]]:

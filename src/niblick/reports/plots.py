@@ -47,9 +47,7 @@ def figures(targets: Sequence[str], runs: Path, *, x: str = "time", compressors:
         "bytes": charts.stacked(
             [{"name": row.id, "parts": parts} for row in rows if (parts := bytes_by_part(row))], "bytes", "%{x:,} bytes"
         ),
-        "cap": charts.bytes_against_bpb(
-            [row.facts() | {"name": row.id} for row in rows], rules.CAP_BYTES, compressors=lines
-        ),
+        "cap": charts.bytes_against_bpb(_scores(rows), rules.CAP_BYTES, compressors=lines),
     }
     found = {name: chart for name, chart in drawn.items() if any(len(trace["x"]) for trace in chart["data"])}
     if not found:
@@ -78,6 +76,11 @@ def _file(name: str, figure: Figure, kind: str) -> bytes:
         return draw(figure, kind)
     section = page.section(name, page.chart(name, figure, name))
     return page.page(name, "niblick plot", [section], script=plotly_script() + page.CHART_SCRIPT).encode()
+
+
+def _scores(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """Every scored artifact of these runs, as the figure of the cap takes them."""
+    return [vars(score) | {"name": f"{row.id}:{score.artifact}"} for row in rows for score in row.scores]
 
 
 def bytes_by_part(row: Row) -> dict[str, int]:

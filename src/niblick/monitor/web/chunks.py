@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
+import time
+from collections.abc import Callable
 from functools import lru_cache
 from html import escape
 from itertools import groupby
@@ -11,6 +14,7 @@ from typing import Any
 
 from nicegui import run, ui
 
+from niblick.console import human_bytes
 from niblick.errors import NiblickError
 from niblick.monitor.watcher import Watcher
 from niblick.monitor.web.frame import Live, empty, page
@@ -39,19 +43,57 @@ def build(watcher: Watcher, artifact: str) -> None:
         text.classes("find w-full").mark("text")
         facts, shown = Live("soft"), Live("panel")
         newest = {"number": 0}
+        work = Work()
 
         async def update() -> None:
             newest["number"] += 1
             number = newest["number"]
-            html = await run.io_bound(_cut, known[pick.value], texts[pick.value], text.value or "")
+            work.begin()
+            html = await run.io_bound(_cut, known[pick.value], texts[pick.value], text.value or "", work.say)
             if number == newest["number"] and html is not None:  # else the text has changed meanwhile
+                work.end()
                 facts.show(html[0])
                 shown.show(html[1])
 
-        shown.show("<p class=soft>loading the model…</p>")
+        def tick() -> None:
+            if told := work.told():
+                shown.show(told)
+
         pick.on_value_change(update)
         text.on_value_change(update)
         ui.timer(0.05, update, once=True)
+        ui.timer(TICK_SECONDS, tick)
+
+
+TICK_SECONDS = 0.5
+"""How often it is said how far the work is."""
+
+
+class Work:
+    """What the page waits for, and since when: it is told where that takes longer than a moment."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._what = ""
+
+    def begin(self) -> None:
+        """Begin anew."""
+        self._since = time.monotonic()
+
+    def say(self, what: str) -> None:
+        """Name the step that is under way now."""
+        self._what = what
+
+    def end(self) -> None:
+        """Have nothing to wait for."""
+        self._since = None
+
+    def told(self) -> str:
+        """The step and its seconds as HTML, empty where there is nothing to wait for."""
+        seconds = 0.0 if self._since is None else time.monotonic() - self._since
+        if seconds < TICK_SECONDS:
+            return ""
+        return f'<p class=soft role="status">{escape(self._what)}, {seconds:.0f} s <progress></progress></p>'
 
 
 def artifacts(watcher: Watcher) -> dict[str, Path]:
@@ -74,12 +116,15 @@ def data_of(watcher: Watcher, id: str) -> Path | None:
     return None
 
 
-def _cut(path: Path, data: Path | None, text: str) -> tuple[str, str]:
-    """Facts and chunks as HTML, or what is wrong."""
+def _cut(path: Path, data: Path | None, text: str, say: Callable[[str], None]) -> tuple[str, str]:
+    """Facts and chunks as HTML, or what is wrong; `say` hears of the steps that may take long."""
     if not text:
         return "", "<p class=soft>type something above</p>"
     try:
+        what = f"the model of {human_bytes(path.stat().st_size)}"
+        say(f"reading {what}" if "torch" in sys.modules else f"starting PyTorch, to read {what}")
         model = _loaded(path, data, path.stat().st_mtime_ns)
+        say("cutting the text")
         pieces = _chunks(model, text[:CHARACTERS_MOST])
     except NiblickError as error:
         wanted = not data and "tokenizer" in str(error)
