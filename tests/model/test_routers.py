@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from niblick.audit.model_checks import audit_model
+from niblick.boundaries.cuts import Reader
 from niblick.config.run_config import RunConfig, override
+from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError
 from niblick.model.chunking import binomial_loss, confidence
 from niblick.model.level import Level, inner_costs
@@ -272,6 +274,18 @@ def test_costs_of_chunks_are_sums_of_their_tokens() -> None:
     cost = torch.arange(10.0).view(2, 5)
     found = inner_costs(level, Routing(boundary.float(), boundary), cost, 4)
     assert found.tolist() == [[1, 2, 7, 0], [26, 9, 0, 0]]
+
+
+def test_words_then_two_then_four() -> None:
+    """The levels of an autoregressive U-Net: a chunk of the third level starts with every fourth word."""
+    text = b"one two three four five six seven eight nine ten"
+    rules = (("whitespace", 6.0), ("fixed", 2.0), ("fixed", 2.0))
+    levels = tuple(LevelConfig(None, None, router, target_length=length) for router, length in rules)
+    model = LM(ModelConfig(width=16, heads=2, kv_heads=1, levels=levels, main=StageConfig("t1")))
+    words = [0, *(i for i, byte in enumerate(text) if byte == 32)]
+    row = Reader(model, ByteTokenizer()).read([torch.tensor([b + 4 for b in text]).numpy()])[0]
+    found = [decisions.boundary_L.nonzero()[0].tolist() for decisions in row.levels]
+    assert found == [words, words[::2], words[::4]]
 
 
 def test_a_target_moves_over_the_budget() -> None:

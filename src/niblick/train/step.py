@@ -65,11 +65,11 @@ class Rig:
         return self.config.passes(self.ranks.size)
 
     def draw(self) -> int:
-        """The seed of what the next pass draws: of the data's seed and the rank's next window alone.
+        """The seed of what the next pass draws: of the data's seed and the pass's first window alone.
 
-        So a run that was resumed draws as one that was not, and no two passes draw alike.
+        So a run that was resumed draws as one that was not, several ranks as one, and no two passes alike.
         """
-        window = self.batches.position + self.ranks.rank
+        window = self.batches.position + self.ranks.rank * self.batches.rows
         return (self.batches.seed * 0x9E3779B97F4A7C15 + window * 0xBF58476D1CE4E5B9) % 2**63
 
 
@@ -95,9 +95,19 @@ def gradients(rig: Rig, guide: Guide | None = None) -> tuple[dict[str, float], l
                 )
             (total / (passes * rig.ranks.size)).backward()
         sums.append(terms)
+    share_edges(rig.model, rig.ranks)
     means = torch.stack(sums).mean(0).tolist()
     lm, total_mean, *ratio = [value / rig.ranks.size for value in rig.ranks.sum(means)]
     return {"loss": lm, "total": total_mean} | {f"ratio_loss_{i}": r for i, r in enumerate(ratio)}, routings
+
+
+def share_edges(model: LM, ranks: Ranks) -> None:
+    """Give the running quantiles of routers the mean of all ranks."""
+    routers: list[Any] = [level.router for level in model.body.each_level()]
+    edges: list[Tensor] = [router.edge for router in routers if hasattr(router, "edge")]
+    if edges and ranks.size > 1:
+        for edge, total in zip(edges, ranks.sum([float(edge) for edge in edges]), strict=True):
+            edge.fill_(total / ranks.size)
 
 
 def synchronize(device: torch.device) -> None:
