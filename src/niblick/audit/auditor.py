@@ -359,7 +359,7 @@ def _claims(audited: Audited) -> list[Check]:
 def _proof(audited: Audited) -> list[Check]:
     if not (count := audited.options.prove):
         return []
-    audited.say(f"coding and decoding {count} documents")
+    audited.say(f"coding and decoding {count} document{'s' if count > 1 else ''}")
     return [prove(audited.model, audited.dataset, audited.config, count, audited.text)]
 
 
@@ -569,9 +569,8 @@ def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int, know
     off = (bits - opening) / score.bits - 1
     facts = {"documents": count, "bytes": score.bytes, "payload_bits": bits, "opening_bits": opening}
     facts |= {"score_bits": score.bits, "off": off, "payload_bpb": bits / score.bytes, "score_bpb": score.bpb}
-    said = (
-        f"{count} documents of {score.bytes:,} bytes became {bits // 8:,} bytes, {bits / score.bytes:.4f} bits per byte"
-    )
+    several = f"{count} documents" if count > 1 else "1 document"
+    said = f"{several} of {score.bytes:,} bytes became {bits // 8:,} bytes, {bits / score.bytes:.4f} bits per byte"
     share = f"{off:+.2%} of the score's {score.bpb:.4f}, {opening / 8:,.0f} bytes that open lanes apart"
     if not np.array_equal(back, tokens):
         return failed(name, f"{said}, but decode to something else", **facts)
