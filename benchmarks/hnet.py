@@ -21,7 +21,7 @@ from niblick.model.chunking import P_EPS
 from niblick.model.level import Level
 from niblick.model.lm import LM
 from niblick.model.model_config import ModelConfig, StageConfig
-from niblick.model.routers import Routing
+from niblick.model.plain_routers import Routing
 from niblick.recipes.presets import get_preset
 from niblick.train.precision import DTYPES, autocast, pick_dtype
 
@@ -70,9 +70,10 @@ def training_pass(model: LM, ids_BL: Tensor, targets_BL: Tensor, smooth: object 
     try:
         with autocast(CPU, DTYPE):
             hidden_BLD, routings = model.hidden(ids_BL)
-            loss = model.token_losses(hidden_BLD, targets_BL).mean()
-            for routing, level in zip(routings, model.config.levels, strict=False):
-                loss = loss + level_module.level_loss(level, routing)[1]
+            nats_BL = model.token_losses(hidden_BLD, targets_BL)
+            loss = nats_BL.mean()
+            for routing, level in zip(routings, model.body.each_level() if routings else (), strict=True):
+                loss = loss + level_module.level_loss(level, routing, level.config.target_length, nats_BL.detach())[1]
         loss.backward()
     finally:
         level_module.smooth = own  # type: ignore[assignment]

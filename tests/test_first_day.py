@@ -109,6 +109,10 @@ def walked(arguments: list[str]) -> list[str]:
     """A command at toy size: what a page sets of sizes gives way, what it sets of parts stays."""
     if arguments == ["compare", "latest", "latest"]:
         return ["compare", "bytes-1", "words-1"]
+    if arguments[:4] == ["data", "prepare", "--source", "pydocs"]:
+        return [*arguments, "--max-docs", "60"]
+    if arguments[0] in ("fit", "sensitivity"):
+        return [*arguments, "--tokens", "1024"]
     if arguments[0] != "train":
         return arguments
     mine = [word for word in arguments if "=" not in word or " " in word or word.startswith(KEPT)]

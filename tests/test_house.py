@@ -13,6 +13,7 @@ EXCEPTIONS = {
     ("cli/data_verbs.py", "data_prepare"): FLAGS,
     ("cli/ledger_verbs.py", "list_runs"): FLAGS,
     ("cli/ledger_verbs.py", "leaderboard"): FLAGS,
+    ("cli/packing_verbs.py", "fit_"): FLAGS,
     ("cli/remote_verbs.py", "up"): FLAGS,
     ("cli/remote_verbs.py", "launch"): FLAGS,
     ("cli/scoring_verbs.py", "evaluate"): FLAGS,

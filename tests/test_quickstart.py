@@ -52,17 +52,17 @@ def expect_smallest(arrays: list[np.ndarray]) -> list[int]:
 def test_the_verdict_names_the_strongest_peer_first() -> None:
     empty = dict.fromkeys((field.name for field in fields(Quickstart)), None)
     peers = {"xz": 2.0, "bzip2": 2.2, "ppmd": 1.8, "xz_prefixed": 1.6, "ppmd_prefixed": 1.4}
-    facts = Quickstart(**empty | {"bpb": 1.9, "bpb_sidecar": 1.35, "baselines": peers, "training_bytes": 3_000_000})
+    facts = Quickstart(**empty | {"bpb": 1.35, "bpb_model": 1.9, "baselines": peers, "training_bytes": 3_000_000})
     assert verdict(facts) == (
-        "The model needs 5.6% more bits than ppmd, order 16, the strongest compressor alone. "
-        "Mixed with contexts of what it has scored, it needs 25.0% fewer. By itself it beats xz -9e and bzip2 -9. "
-        "The model needs 35.7% more bits than ppmd, order 16, the strongest compressor with all 3.00 MB of training "
-        "text at hand. Mixed with contexts of what it has scored, it needs 3.6% fewer."
+        "The artifact needs 25.0% fewer bits than ppmd, order 16, the strongest compressor alone. "
+        "Its model alone needs 5.6% more. By itself it beats xz -9e and bzip2 -9. "
+        "The artifact needs 3.6% fewer bits than ppmd, order 16, the strongest compressor with all 3.00 MB of training "
+        "text at hand. Its model alone needs 35.7% more."
     )
-    weak = verdict(replace(facts, bpb=3.9, bpb_sidecar=3.5)).split(". ")[0]
-    assert weak == "The model needs 116.7% more bits than ppmd, order 16, the strongest compressor alone"
-    ahead = verdict(replace(facts, bpb=1.3, bpb_sidecar=1.2))
-    assert "needs 27.8% fewer bits than ppmd" in ahead and "it needs 33.3% fewer." in ahead
+    weak = verdict(replace(facts, bpb=3.5, bpb_model=3.9)).split(". ")[0]
+    assert weak == "The artifact needs 94.4% more bits than ppmd, order 16, the strongest compressor alone"
+    ahead = verdict(replace(facts, bpb=1.2, bpb_model=1.3))
+    assert "needs 33.3% fewer bits than ppmd" in ahead and "Its model alone needs 27.8% fewer." in ahead
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +94,11 @@ def test_quickstart(installed: Path, tmp_path: Path) -> None:
     command = [installed, "quickstart", "--seconds", "12", "--folder", tmp_path, "--json"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
     facts = json.loads(done.stdout)
-    assert facts["bpb"] == pytest.approx(facts["bpb_float"], abs=0.01)
-    assert facts["bpb"] < 6  # 8.02 is what an untrained model costs; how far 12 s lead depends on the machine
-    assert facts["bpb_sidecar"] < facts["bpb"]
+    assert facts["bpb_model"] == pytest.approx(facts["bpb_float"], abs=0.01)
+    assert facts["bpb_model"] < 6  # 8.02 is what an untrained model costs; how far 12 s lead depends on the machine
+    alone = [bpb for name, bpb in facts["baselines"].items() if not name.endswith("_prefixed")]
+    assert facts["bpb"] < min(alone) and facts["bpb"] < facts["bpb_model"]
+    assert abs(facts["text_bytes"] - 12 * 25_000) < 16 and 30_000 < facts["packed_text"] < facts["text_bytes"] / 4
     assert 1.2 < facts["baselines"]["ppmd_prefixed"] < facts["baselines"]["ppmd"] < facts["baselines"]["xz"] < 2.6
     assert "".join(facts["chunks_after"]) == "".join(facts["chunks_before"])
     assert facts["brackets_after"].startswith("[T")  # where "The" is cut after 12 s depends on the machine

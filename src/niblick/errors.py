@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -71,3 +71,14 @@ def nearest_key(key: str, known: Iterable[str], count: int = 3) -> str:
     ]
     found = list(dict.fromkeys(close))[:count]
     return f" (nearest: {', '.join(found)})" if found else ": `niblick show PRESET` lists all keys"
+
+
+def expect_free(what: str, known: Mapping[str, object], name: str, value: object, raised: type[NiblickError]) -> None:
+    """Raise `raised` if `name` stands for something else than `value` in `known`.
+
+    Code outside niblick may define again what it defined: a notebook's cell runs twice, a process reads two recipes.
+    """
+    old, home = known.get(name, value), getattr(value, "__module__", "")
+    again = home == getattr(old, "__module__", None) and home.partition(".")[0] not in ("niblick", "functools")
+    if not again and old is not value and old != value:
+        raise raised(f"{what} {name!r} is taken: choose another name (taken: {', '.join(sorted(known))})")

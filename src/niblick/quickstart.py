@@ -33,10 +33,9 @@ from niblick.run.directory import Run, write_json
 from niblick.run.loading import build_model, load_artifact
 from niblick.score.baselines import compressor_baselines, label
 
-SIDECARS = {True: "mixture", False: "ngram"}
-"""What learns from text once it is scored, with numba and without."""
-
-PROVED = 8
+TEXT_PER_SECOND = 25_000
+"""Bytes of training text for the artifact, for each second that it may train: in the usual time, all there are."""
+PROVED = 1
 """Documents whose score is proved by coding and decoding them."""
 
 WIDTH = 100
@@ -49,10 +48,14 @@ class Quickstart:
 
     bpb_float: float
     bpb: float
-    """From the artifact."""
-    bpb_sidecar: float
-    """The same, mixed with contexts of what has been scored."""
+    """From the artifact, as it is scored: its model and what learns from text, which has read the artifact's text."""
+    bpb_model: float
+    """Of the artifact's model alone."""
     artifact_bytes: int
+    packed_text: int
+    """Of these, bytes that hold training text."""
+    text_bytes: int
+    """What they hold."""
     code_bytes: int | None
     total_bytes: int | None
     cap_bytes: int
@@ -89,25 +92,30 @@ def quickstart(folder: Path, seconds: float) -> Quickstart:
         baselines = compressor_baselines(held_out, training, workers=2)
         usual = get_preset("quickstart")
         once = dataset.train.tokens // usual.train.batch_tokens  # tables learn by heart what they see twice
-        config = override(
-            usual,
-            [f"data.path={folder / 'data' / 'pydocs'}", f"schedule.max_seconds={seconds}", f"schedule.steps={once}"],
-        )
+        settings = [f"data.path={folder / 'data' / 'pydocs'}", f"schedule.max_seconds={seconds}"]
+        settings += [f"schedule.steps={once}", *learning(min(len(training), int(TEXT_PER_SECOND * seconds)))]
+        config = override(usual, settings)
         result = pipeline.run(config, folder / "runs", console)
         assert result is not None  # there is one rank
         run = Run(Path(result.run))
         before = chunks(build_model(config.model, config.seed), dataset.tokenizer, PUBLISHED_SENTENCE)
         model, _ = load_artifact(run.artifact(result.artifact))
         after = chunks(model, dataset.tokenizer, PUBLISHED_SENTENCE)
-        helped = _score_learning(run, run.artifact(result.artifact), config.data.path, console)
+        console.say("scoring its model alone, for comparison")
+        plain_scorer = ["score.sidecar.name="]
+        alone = scoring.score_artifact(
+            run.artifact(result.artifact), config.data.path, run=run, overrides=plain_scorer, keep=False
+        )
         options = Options(Effort(tokens=1 << 15), prove=PROVED)
         audited = audit(str(run.path), folder / "runs", options=options, say=console.say)
     events = list(run.events())
     facts = Quickstart(
         bpb_float=[e.bpb for e in events if isinstance(e, Validation)][-1],
         bpb=result.bpb,
-        bpb_sidecar=helped,
+        bpb_model=alone.bpb,
         artifact_bytes=result.artifact_bytes,
+        packed_text=result.packed_text or 0,
+        text_bytes=result.text_bytes or 0,
         code_bytes=result.code_bytes,
         total_bytes=result.total_bytes,
         cap_bytes=rules.CAP_BYTES,
@@ -142,12 +150,11 @@ def _dataset(path: Path, console: RunConsole) -> Dataset:
     return dataset
 
 
-def _score_learning(run: Run, artifact: Path, data: str, console: RunConsole) -> float:
-    """Return the bits per byte of the artifact with what learns from text once it is scored."""
-    learner = SIDECARS[importlib.util.find_spec("numba") is not None]
-    console.say(f"scoring it with contexts of what it has scored ({learner}), for comparison")
-    overrides = [f"score.sidecar.name={learner}"]
-    return scoring.score_artifact(artifact, data, run=run, overrides=overrides, keep=False).bpb
+def learning(text_bytes: int) -> list[str]:
+    """What learns from text once it is scored: with numba the mixture, which has training text packed, too."""
+    if importlib.util.find_spec("numba") is None:
+        return ["score.sidecar.name=ngram"]
+    return ["score.sidecar.name=mixture", f"export.text={text_bytes}"]
 
 
 def _curve(events: list[Event]) -> list[tuple[float, float]]:
@@ -157,8 +164,8 @@ def _curve(events: list[Event]) -> list[tuple[float, float]]:
 
 
 def _rows(facts: Quickstart) -> list[tuple[str, float]]:
-    own = [("niblick, float weights", facts.bpb_float), ("niblick, from the artifact", facts.bpb)]
-    own += [("niblick, learning as it goes", facts.bpb_sidecar)]
+    own = [("niblick, float weights", facts.bpb_float), ("niblick, model from the artifact", facts.bpb_model)]
+    own += [("niblick, the whole artifact", facts.bpb)]
     return own + [
         (label(name), facts.baselines[name]) for prefixed in (False, True) for name in _peers(facts, prefixed)
     ]
@@ -180,12 +187,12 @@ def verdict(facts: Quickstart) -> str:
 
 def _standing(facts: Quickstart, peers: list[str], how: str) -> str:
     """How the model does against these peers, by itself and mixed: a plain sentence each."""
-    bpb, helped, strongest = facts.bpb, facts.bpb_sidecar, facts.baselines[peers[0]]
+    strongest = facts.baselines[peers[0]]
     names = {peer: label(peer).removesuffix(", training text as prefix") for peer in peers}
-    told = f"The model needs {_against(bpb, strongest)} bits than {names[peers[0]]}, the strongest compressor {how}."
-    told += f" Mixed with contexts of what it has scored, it needs {_against(helped, strongest)}."
-    ahead = [name for peer, name in names.items() if bpb < facts.baselines[peer]]
-    return f"{told} By itself it beats {_and(ahead)}." if ahead and bpb >= strongest else told
+    told = f"The artifact needs {_against(facts.bpb, strongest)} bits than {names[peers[0]]}, the strongest compressor"
+    told += f" {how}. Its model alone needs {_against(facts.bpb_model, strongest)}."
+    ahead = [name for peer, name in names.items() if facts.bpb_model < facts.baselines[peer]]
+    return f"{told} By itself it beats {_and(ahead)}." if ahead and facts.bpb_model >= strongest else told
 
 
 def _against(bpb: float, other: float) -> str:
@@ -208,8 +215,10 @@ def render(facts: Quickstart) -> str:
     else:
         size = f"{facts.artifact_bytes:,} + code {facts.code_bytes or 0:,} = {facts.total_bytes:,} bytes, "
         size += f"{facts.total_bytes / facts.cap_bytes:.1%} of the cap of {facts.cap_bytes:,}"
+    if facts.packed_text:
+        size += f"; {facts.packed_text:,} of the artifact hold {facts.text_bytes:,} bytes of training text"
     lines += [
-        f"size      artifact {size}",
+        *textwrap.wrap(f"size      artifact {size}", WIDTH, subsequent_indent=" " * 10),
         *_wrapped(facts.brackets_before, "chunks    before  "),
         *_wrapped(facts.brackets_after, "          after   "),
         *textwrap.wrap(audit_line(facts), WIDTH, initial_indent="audit     ", subsequent_indent=" " * 10),
@@ -252,7 +261,7 @@ def _write_report(run: Run, facts: Quickstart, curve: list[tuple[float, float]])
         report.section("Against compressors", report.svg(figures.bars(bar_rows), "bits per byte of each")),
         report.section(
             "Training",
-            report.svg(figures.training_curve(curve, facts.bpb), "bits per byte over seconds of training"),
+            report.svg(figures.training_curve(curve, facts.bpb_model), "bits per byte over seconds of training"),
         ),
         report.section(
             "Chunks",
@@ -267,7 +276,8 @@ def _write_report(run: Run, facts: Quickstart, curve: list[tuple[float, float]])
             + report.table(
                 ["", "bytes"],
                 [
-                    ["artifact", f"{facts.artifact_bytes:,}"],
+                    ["weights", f"{facts.artifact_bytes - facts.packed_text:,}"],
+                    ["training text", f"{facts.packed_text:,}"],
                     ["code", weighed(facts.code_bytes)],
                     ["together", weighed(facts.total_bytes)],
                     ["cap", f"{facts.cap_bytes:,}"],

@@ -247,6 +247,11 @@ def test_sentences_in_python() -> None:
     assert said == "give val_share=: `nb.resume('runs/a')`, `nb.remove('a')` or `niblick eval b --x`"
 
 
+def test_a_stopped_run_goes_on_by_a_call() -> None:
+    said = in_python("stopped by SIGINT after step 3; resume with: niblick train --resume runs/a")
+    assert said == "stopped by SIGINT after step 3; resume with: `nb.resume('runs/a')`"
+
+
 def test_sweeps(folder: Path) -> None:
     """Processes of their own, started from a process whose main module is no file."""
     settings = {key.replace(".", "__"): json.loads(v) if v[0].isdigit() else v for key, v in TOY.items()}

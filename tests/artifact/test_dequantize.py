@@ -37,8 +37,8 @@ def test_registered_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dequantize, "_DEQUANTIZERS", dict(dequantize._DEQUANTIZERS))  # forgotten after the test
     register_dequantizer("double", lambda shape, parts: (parts["values"] * np.float32(2)).reshape(shape))
     assert EncodedTensor("double", (2,), {"values": np.ones(2, np.float32)}).dequantize().tolist() == [2, 2]
-    with pytest.raises(ArtifactError, match="registered already"):
-        register_dequantizer("double", lambda shape, parts: parts["values"])
+    with pytest.raises(ArtifactError, match="scheme 'int8' is taken"):
+        register_dequantizer("int8", lambda shape, parts: parts["values"])
     register_dequantizer("wrong", lambda shape, parts: parts["values"])
     with pytest.raises(ArtifactError, match=r"made float64 \[3\] where float32 \[2\] was stored"):
         EncodedTensor("wrong", (2,), {"values": np.ones(3)}).dequantize()

@@ -31,7 +31,8 @@ from niblick.model.layers import BLOCKS, ConvBlock, TransformerBlock, register_b
 from niblick.model.level import Level
 from niblick.model.lm import LM
 from niblick.model.model_config import BLOCK_LETTERS, ROUTER_NAMES, BlockConfig, LevelConfig, ModelConfig, StageConfig
-from niblick.model.routers import ROUTERS, CosineRouter, register_router
+from niblick.model.plain_routers import CosineRouter
+from niblick.model.routers import ROUTERS, register_router
 from niblick.score import mixing_kernels
 from niblick.score.known_text import KnownText, pack_text
 from niblick.score.mixture import FAST, Mixture

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from niblick.boundaries import robustness, stability
-from niblick.boundaries.cuts import Reader
+from niblick.boundaries.cuts import Decisions, Reader, Row
 from niblick.boundaries.measure import measure
 from niblick.boundaries.references import word_ends, word_starts
 from niblick.boundaries.sample import make_sample, window_starts
+from niblick.boundaries.surprisal import surprisal
 from niblick.data.dataset import Dataset
 from niblick.data.prepare import prepare
 from niblick.data.tokenizers import ByteTokenizer
@@ -96,8 +97,39 @@ def test_known_boundaries_are_measured(dataset: Dataset) -> None:
     cost = facts.surprisal
     assert cost.boundary.tokens + cost.inside.tokens == 3 * 36
     assert 0 < cost.share_of_bits < 1
+    mean = (cost.boundary.bits + cost.inside.bits) / (3 * 36)
+    assert cost.enrichment == pytest.approx(cost.boundary.bits_per_token / mean)
+    [spaces] = cost.classes  # every chunk but a window's first starts with a space
+    assert (spaces.name, spaces.boundaries, spaces.bits) == ("space", 1, 1)
+    assert spaces.enrichment == pytest.approx(cost.enrichment)
     assert facts.caps["L//4"].boundaries == pytest.approx(4 / 13)
     assert facts.scripts[0].name == "Latin"
+
+
+def test_enrichment_counts_the_dear_bytes() -> None:
+    """Bytes that cost 4 bits start chunks, those after them cost 2, all others 1: B is 4 and 2 over the mean."""
+    data = "a1 é,a1 é,".encode()
+    start = np.array([True, False, False, True, False, False] * 2)
+    bits = np.where(start, 4.0, np.where(np.roll(start, 1), 2.0, 1.0))
+    size = len(data)
+    row = Row(
+        np.zeros(size, np.int64),
+        data,
+        np.arange(size),
+        np.ones(size, np.int64),
+        (Decisions(start, start.astype(float), 4, size),),
+        np.where(np.arange(size) == 0, np.nan, bits * np.log(2)),
+    )
+    found = surprisal([row], 0)
+    assert found is not None
+    mean = bits[1:].mean()
+    assert found.enrichment == pytest.approx(4 / mean)
+    assert found.enrichment_next == pytest.approx(2 / mean)
+    assert [(c.name, c.boundaries) for c in found.classes] == [
+        ("start of a character", pytest.approx(2 / 3)),
+        ("letter", pytest.approx(1 / 3)),
+    ]
+    assert sum(c.bits for c in found.classes) == pytest.approx(1)
 
 
 def test_flips_between_windows(dataset: Dataset) -> None:

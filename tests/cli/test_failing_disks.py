@@ -67,7 +67,7 @@ def script() -> Script:
 def quick(monkeypatch: pytest.MonkeyPatch, script: Script, score_here: None) -> None:
     """What takes long and writes nothing is left out: audits, pictures, other processes."""
     monkeypatch.setattr(exports, "official_score", pipeline.official_score)
-    monkeypatch.setattr(auditor, "open_audited", lambda *given: SimpleNamespace(record=None))
+    monkeypatch.setattr(auditor, "opened", lambda *given: contextlib.nullcontext(SimpleNamespace(record=None)))
     monkeypatch.setattr(auditor, "all_checks", lambda audited: [Check("causality", "pass", "")])
     monkeypatch.setattr(run_report, "draw", lambda chart: b"<svg/>")
     for drawing in ("chunk_lengths", "sensitivity_bars"):

@@ -27,7 +27,8 @@ from niblick.model.model_config import (
     StageConfig,
     is_soft,
 )
-from niblick.model.routers import ROUTERS, CosineRouter, SoftRouter, register_router
+from niblick.model.plain_routers import CosineRouter, SoftRouter
+from niblick.model.routers import ROUTERS, register_router
 from niblick.recipes.presets import PRESETS, get_preset
 from niblick.score.score_config import SIDECARS
 from niblick.score.sidecars import ADJUSTERS
@@ -36,7 +37,10 @@ from niblick.train.optim import OPTIMIZERS
 from niblick.train.precision import DTYPES
 from niblick.train.regularizers import PENALTIES
 
-SHIPPED = ("cosine", "cosine-threshold", "cosine-bias", "soft", "fixed", "whitespace", "entropy", "given")
+SHIPPED = (
+    *("cosine", "cosine-threshold", "cosine-bias", "soft", "fixed", "whitespace", "entropy", "given"),
+    *("score-function", "gumbel", "sombrero", "coding-rate", "delayed"),
+)
 """Routers, without those that other tests register."""
 
 

@@ -85,9 +85,23 @@ def test_two_levels() -> None:
     assert_steps_equal(rough(two_levels(capacity="packed")), text(3, 128))
 
 
-@pytest.mark.parametrize("router", ["fixed", "whitespace", "cosine-threshold", "cosine-bias"])
+STEPPING = [
+    "fixed",
+    "cosine-threshold",
+    "cosine-bias",
+    "score-function",
+    "gumbel",
+    "sombrero",
+    "coding-rate",
+    "delayed",
+]
+DECHUNKS = ["smooth", "decay", "input", "plain"]
+
+
+@pytest.mark.parametrize("router", ["whitespace", *STEPPING])
 def test_routers(router: str) -> None:
-    config = ModelConfig(width=16, heads=2, kv_heads=1, levels=(LevelConfig(router=router, target_length=3.0),))
+    level = LevelConfig(router=router, target_length=3.0, dechunk="input" if router == "sombrero" else "smooth")
+    config = ModelConfig(width=16, heads=2, kv_heads=1, levels=(level,))
     assert_steps_equal(rough(config), text(3, 96))
 
 
@@ -139,7 +153,7 @@ def configs(draw: Any) -> ModelConfig:
     levels, width = [], 16
     for i in range(draw(st.integers(0, 3))):
         width += draw(st.sampled_from([0, 0, 8])) if i else 0
-        routers = ["cosine", "cosine-threshold", "cosine-bias", "fixed"] + ["whitespace"] * (i == 0)
+        routers = ["cosine", *STEPPING] + ["whitespace"] * (i == 0)
         levels.append(
             LevelConfig(
                 stages(draw) if draw(st.booleans()) else None,
@@ -147,7 +161,7 @@ def configs(draw: Any) -> ModelConfig:
                 router=draw(st.sampled_from(routers)),
                 width=width,
                 target_length=draw(st.sampled_from([2.0, 3.4])),
-                dechunk=draw(st.sampled_from(["smooth", "decay"])),
+                dechunk=draw(st.sampled_from(DECHUNKS)),
                 confidence=draw(st.booleans()),
                 bucket=draw(st.sampled_from([1, 16])),
             )

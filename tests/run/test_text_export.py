@@ -13,12 +13,12 @@ import pytest
 from niblick import cli
 from niblick.artifact.container import read_artifact, write_artifact
 from niblick.audit import auditor
-from niblick.data.dataset import Split
+from niblick.data.dataset import Dataset, Split
 from niblick.data.prepare import prepare
-from niblick.errors import ConfigError
+from niblick.errors import ArtifactError, ConfigError
 from niblick.facts.reading import plain, read
 from niblick.facts.scores import ScoreRecord
-from niblick.run import exports, packing, pipeline
+from niblick.run import division, exports, packing, pipeline
 from niblick.run.directory import Run
 from niblick.run.exports import export_run
 from niblick.score import mixing_kernels
@@ -176,10 +176,31 @@ def test_text_that_nobody_would_read_is_refused(
     assert code == 2 and words in err and not runs.exists()
 
 
-def test_a_fit_leaves_room_for_the_text(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = 24_000
+def test_a_fit_takes_as_much_text_as_pays(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of four steps are worth nothing, so all of the text; and none where packing it left them no bytes."""
     monkeypatch.setattr(exports, "_scored", lambda run, name, facts, listen: facts)
-    fitted: Any = exports.fit_run(run, lambda event: None, artifact=room, gptq=False, tokens=512, ladder=(1.0,))
-    artifact = read_artifact(run.artifact(f"fit-{room}"))
+
+    def fitted(room: int) -> Any:
+        return exports.fit_run(run, lambda event: None, artifact=room, gptq=False, tokens=512, ladder=())
+
+    found = fitted(24_000)
+    artifact = read_artifact(run.artifact("fit-24000"))
     assert artifact.text is not None and artifact.text.bytes == 9000
-    assert fitted.result.artifact_bytes == artifact.bytes.file <= room
+    assert found.result.artifact_bytes == artifact.bytes.file <= 24_000
+    tried = found.details.divisions
+    assert [t["share"] for t in sorted(tried, key=lambda t: -t["share"])] == [1.0, 0.5, 0.25, 0.0]
+    assert [t["bpb"] for t in tried] == sorted(t["bpb"] for t in tried) and tried[0]["share"] == 1.0
+    assert all(t["packed_text"] + t["weights"] <= 24_000 for t in tried)
+    with pytest.raises(ArtifactError, match="a cap of 1,000 bytes is too small: the coarsest weights"):
+        fitted(1000)
+
+
+def test_what_is_held_back_of_a_split_is_not_in_the_rest(folder: Path) -> None:
+    dataset = Dataset.open(folder / "data")
+    held, rest = division.hold_back(dataset.train, dataset.tokenizer.bos_id)
+    both = [bytes(dataset.tokenizer.decode(part.slice(0, part.tokens))) for part in (held, rest)]
+    assert 0 < held.tokens < rest.tokens and held.tokens + rest.tokens == dataset.train.tokens
+    assert both[0][:200] not in both[1]
+    one = Split("train", [], [dataset.train.slice(0, 900)])  # a single document
+    held, rest = division.hold_back(one, dataset.tokenizer.bos_id)
+    assert (held.tokens, rest.tokens) == (0, 900)

@@ -389,6 +389,28 @@ def test_every_option_stands_in_the_cover() -> None:
         assert {row[name] for row in COVER.values()} == set(values), name
 
 
+LEARNING = [("score-function", "coding-rate"), ("gumbel", "delayed"), ("sombrero", "fixed")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("routers", LEARNING)
+def test_routers_that_learn_otherwise(routers: tuple[str, str], texts: dict[str, str], tmp_path: Path) -> None:
+    """Two levels each, with the smoothing and the prior that go with the outer one, and a curriculum."""
+    config = built({"outer": "two"})
+    levels = [
+        replace(level, router=router, target_start=1.5, dechunk="input" if router == "sombrero" else "plain")
+        for level, router in zip(config.model.levels, routers, strict=True)
+    ]
+    levels[0] = replace(levels[0], ratio="binomial" if routers[0] == "gumbel" else "paper")
+    config = replace(config, model=replace(config.model, levels=tuple(levels)), data=DataConfig(texts["bytes"]))
+    expect_the_same(both(config, tmp_path))
+    script = (make_script(config).readable.split("# module niblick.model.taught_routers")[1:] or [""])[0]
+    for name in ("ScoreRouter", "GumbelRouter", "SombreroRouter", "RateRouter", "DelayedRouter"):
+        kinds = {"score-function": "ScoreRouter", "coding-rate": "RateRouter"}
+        wanted = {kinds.get(router, f"{router.title()}Router") for router in routers}
+        assert (f"class {name}(" in script.partition("# module")[0]) == (name in wanted), name
+
+
 @pytest.mark.slow
 def test_range_coding_of_matrices_that_it_has_models_for(texts: dict[str, str], tmp_path: Path) -> None:
     config = built({"scheme": "ecsq4", "codec": "range"})

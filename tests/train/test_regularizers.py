@@ -230,8 +230,8 @@ def test_a_penalty_of_one_s_own() -> None:
     register_penalty("small", small)
     register_penalty("small", small)
     try:
-        with pytest.raises(ConfigError, match="'small' is taken"):
-            register_penalty("small", lambda w, s: w.sum())
+        with pytest.raises(ConfigError, match="'entropy' is taken"):
+            register_penalty("entropy", small)
         model = LM(ModelConfig(width=64, heads=2, kv_heads=2, main=StageConfig("T1")))
         assert "penalty_0_small" in Penalties(model, (PenaltyConfig("small", 1.0),), INT4).add_gradients(0)
     finally:

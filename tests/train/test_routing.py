@@ -10,7 +10,7 @@ import torch
 from niblick.model.hnet import COMPILED_SHARES
 from niblick.model.lm import LM
 from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
-from niblick.model.routers import Routing
+from niblick.model.plain_routers import Routing
 from niblick.model.stage import Stage
 from niblick.train.guides import make_guide
 from niblick.train.optim import Optimizers
@@ -37,7 +37,7 @@ def model(*levels: LevelConfig) -> LM:
     ],
 )
 def test_collapse_is_seen_once_it_lasts(p: torch.Tensor, says: str | None) -> None:
-    watch, facts = CollapseWatch(), routing_facts(Routing(p, p >= 0.5))
+    watch, facts = CollapseWatch(), routing_facts(Routing(p, p >= 0.5), p.numel())
     told = [watch.warnings([facts], step) for step in range(2 * PATIENCE)]
     assert [bool(t) for t in told] == [says is not None and i == PATIENCE - 1 for i in range(2 * PATIENCE)]
     if says:
@@ -47,7 +47,8 @@ def test_collapse_is_seen_once_it_lasts(p: torch.Tensor, says: str | None) -> No
 def test_facts_leave_padding_out() -> None:
     p = torch.tensor([[1.0, 0.99, 0.0, 0.7], [1.0, 0.9, 0.5, 0.5]])
     boundary = torch.tensor([[True, True, False, True], [True, True, False, False]])
-    facts = routing_facts(Routing(p, boundary, torch.tensor([4, 2]), capacity=2))
+    facts = routing_facts(Routing(p, boundary, torch.tensor([4, 2]), capacity=2), 6)
+    assert facts["tokens_per_chunk"] == pytest.approx(6 / 4)
     assert facts["boundary_rate"] == pytest.approx(3 / 4)
     assert facts["mean_p"] == pytest.approx((0.99 + 0.0 + 0.7 + 0.9) / 4)
     assert facts["near_certain"] == pytest.approx(0.5)

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,35 @@ def test_resume_is_exact(tmp_path: Path) -> None:
         assert events[0] == {"event": "resume", "step": kept, "checkpoint": f"step_{kept:08d}.safetensors"}
         assert same(resumed, whole)
         list_checkpoints(tmp_path / "b")[-1].unlink()
+
+
+LEARNING = [("score-function", "coding-rate"), ("gumbel", "delayed"), ("sombrero", "fixed")]
+"""Two levels each: what draws, counts and looks at costs stands in one of them."""
+
+
+@pytest.mark.parametrize("routers", LEARNING)
+def test_what_routers_draw_and_remember_resumes_exactly(routers: tuple[str, str], tmp_path: Path) -> None:
+    def model() -> LM:
+        torch.manual_seed(5)
+        outer, inner = (
+            LevelConfig(StageConfig("c1"), StageConfig("c1"), router, target_length=3.0, target_start=2.0)
+            for router in routers
+        )
+        outer = replace(outer, dechunk="input" if routers[0] == "sombrero" else "plain", ratio="binomial")
+        return LM(ModelConfig(width=16, heads=2, kv_heads=1, levels=(outer, inner), main=StageConfig("T1")))
+
+    start = [name for name, tensor in model().state_dict().items() if tensor.numel() == 1]
+    whole, events, _ = go(tmp_path / "a", 12, model=model(), rows=2)
+    torch.rand(7)  # what others draw is of no account
+    again, _, _ = go(tmp_path / "b", 12, model=model(), rows=2, checkpoint_every=5)
+    assert same(whole, again)
+    resumed, _, _ = go(tmp_path / "b", 12, model=model(), rows=2, resume=True)
+    assert same(whole, resumed)
+    assert all(math.isfinite(loss) for loss in losses_of(events))
+    moved = [name for name in start if not torch.equal(model().state_dict()[name], whole.state_dict()[name])]
+    assert len([name for name in moved if name.endswith("edge")]) == sum(
+        router in ("score-function", "gumbel", "coding-rate") for router in routers
+    )
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path) -> None:

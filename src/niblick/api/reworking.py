@@ -42,12 +42,15 @@ def fit(
     gptq: bool = True,
     tokens: int = exports.MEASURE_TOKENS,
     runs: PathLike = "runs",
+    **settings: object,
 ) -> Artifact:
     """Find the best weights of a finished run that fill a cap, score them, and return the artifact.
 
     `cap` counts bytes of code and artifact together (16,000,000 by default); `artifact_bytes` the artifact alone,
-    instead. `tokens` of training text are what candidates are scored on; `gptq` rounds by what layers see of it. Raises
-    ConfigError for a cap that nothing fits.
+    instead. `tokens` of training text are what candidates are scored on; `gptq` rounds by what layers see of it.
+    `settings` are keys of the export and its score, as `text=1_000_000, score__sidecar__name="mixture"`: as much text
+    is packed as pays. Raises ConfigError for a key or value that does not fit, ArtifactError for a cap that nothing
+    fits.
     """
     if cap is not None and artifact_bytes is not None:
         raise ConfigError("cap counts code and artifact, artifact_bytes the artifact alone: give one of them")
@@ -55,7 +58,15 @@ def fit(
         run = open_run(os.fspath(target), Path(runs))
         telling = Telling(console.say, console.counting("tensor"))
         fitted = exports.fit_run(
-            run, console, cap=cap, artifact=artifact_bytes, codec=codec, gptq=gptq, tokens=tokens, telling=telling
+            run,
+            console,
+            assignments(settings),
+            cap=cap,
+            artifact=artifact_bytes,
+            codec=codec,
+            gptq=gptq,
+            tokens=tokens,
+            telling=telling,
         )
     return Artifact(run.artifact(fitted.result.artifact))
 

@@ -41,6 +41,7 @@ def python_call(found: re.Match[str]) -> str:
 
 def in_python(sentence: str) -> str:
     """Return a sentence with calls in place of commands, and arguments in place of flags."""
+    sentence = re.sub(r"(?<=with: )(niblick train --resume \S+)", r"`\1`", sentence)
     sentence = re.sub(r"`(niblick [^`]+)`", python_call, sentence)
     quoted = re.split(r"(`[^`]*`)", sentence)
     for i in range(0, len(quoted), 2):

@@ -16,7 +16,7 @@ import zstandard
 
 from niblick.artifact.codec import Codec, Spec, spec_bytes
 from niblick.artifact.range_coding import RangeCodec
-from niblick.errors import ArtifactError, nearest
+from niblick.errors import ArtifactError, expect_free, nearest
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ _CODECS: dict[str, Codec] = {
 
 def register_codec(name: str, codec: Codec) -> None:
     """Make `codec` known by `name`; raise ArtifactError if another one has that name."""
-    if _CODECS.setdefault(name, codec) is not codec:
-        raise ArtifactError(f"a codec {name!r} is registered already; give yours another name")
+    expect_free("codec", _CODECS, name, codec, ArtifactError)
+    _CODECS[name] = codec
 
 
 def get_codec(name: str) -> Codec:

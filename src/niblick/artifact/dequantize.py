@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from niblick.errors import ArtifactError, nearest
+from niblick.errors import ArtifactError, expect_free, nearest
 
 Shape = tuple[int, ...]
 Dequantizer = Callable[[Shape, Mapping[str, np.ndarray]], np.ndarray]
@@ -181,8 +181,8 @@ _DEQUANTIZERS: dict[str, Dequantizer] = {
 
 def register_dequantizer(scheme: str, dequantizer: Dequantizer) -> None:
     """Make tensors of `scheme` readable; raise ArtifactError if another function already has that name."""
-    if _DEQUANTIZERS.setdefault(scheme, dequantizer) is not dequantizer:
-        raise ArtifactError(f"a scheme {scheme!r} is registered already; give yours another name")
+    expect_free("scheme", _DEQUANTIZERS, scheme, dequantizer, ArtifactError)
+    _DEQUANTIZERS[scheme] = dequantizer
 
 
 def get_dequantizer(scheme: str) -> Dequantizer:

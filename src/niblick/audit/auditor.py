@@ -11,8 +11,9 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from niblick.audit import text_checks as text
 from niblick.audit.checks import Audit, Check, failed, look, not_applicable, passed
 from niblick.audit.file_checks import audit_file
 from niblick.audit.folders import folder_checks, read_folder
-from niblick.audit.fresh import Fresh, constants, score_fresh
+from niblick.audit.fresh import Fresh, constants, scored_beside
 from niblick.audit.function_checks import Effort
 from niblick.audit.functions import function_checks, sample_rows
 from niblick.audit.model_checks import audit_model, cannot_step, exact
@@ -112,14 +113,14 @@ def audit(target: str, runs: Path, data: str = "", options: Options | None = Non
         data = prepared.config_of(run).data.path
     if not data:
         raise ConfigError(f"{target} names no text: pass --data DIR")
-    audited = open_audited(artifact, run, data, options, say)
-    about = Subject(
-        artifact_sha256=file_hash(artifact),
-        data=data,
-        machine=machine(),
-        score_sha256=scoring.record_digest(audited.record) if audited.record else None,
-    )
-    found = Audit(target, "artifact", tuple(all_checks(audited)), about)
+    with opened(artifact, run, data, options, say) as audited:
+        about = Subject(
+            artifact_sha256=file_hash(artifact),
+            data=data,
+            machine=machine(),
+            score_sha256=scoring.record_digest(audited.record) if audited.record else None,
+        )
+        found = Audit(target, "artifact", tuple(all_checks(audited)), about)
     if not target.startswith(HUB):  # what was fetched lies in a cache, which is not ours
         write_json(artifact.parent / "audit.json", plain(found.record()))
     return found
@@ -138,11 +139,11 @@ def audit_folder(folder: Path, runs: Path, data: str, options: Options, say: Say
     checks.append(again := rerun(folder, found.form, data, options.handling, say))
     artifact = folder / "final_model.nib"
     if artifact.is_file() and data:
-        audited = open_audited(artifact, None, data, options, say)
-        checks += all_checks(audited)
+        with opened(artifact, None, data, options, say) as audited:
+            checks += all_checks(audited)
+            own = None if audited.fresh.failure else audited.fresh.bpb
         stated = found.form.bpb.value if found.form and found.form.bpb else None
         printed = again.facts.get("bpb")
-        own = None if audited.fresh.failure else audited.fresh.bpb
         checks.append(claims.stated_score(stated, own, printed if isinstance(printed, float) else None))
     return Audit(str(folder), "submission", tuple(checks))
 
@@ -221,24 +222,33 @@ class Audited:
     """The newest score of this text; None if there is none."""
     options: Options
     say: Say
-    text: KnownText | None = None
+    recipe: Path | None
+    """The user's code that the model is made of."""
+    text: KnownText | None
     """What is packed in the artifact."""
+    scored: Future[Fresh] = field(default_factory=Future)
 
     @property
-    def recipe(self) -> Path | None:
-        """The user's code that the model is made of."""
-        return self.run.recipe if self.run is not None and self.run.recipe.is_file() else None
-
-    @cached_property
     def fresh(self) -> Fresh:
-        """What a fresh process finds, see `score_fresh`; made once, for all checks that ask for it."""
-        self.say("scoring the artifact again in a fresh process without network")
-        return score_fresh(self.path, self.recipe, self.data, self.options.effort.tokens)
+        """What a fresh process finds, see `score_fresh`: it has been at work beside the checks."""
+        if not self.scored.done():
+            self.say("waiting for the fresh process's score")
+        return self.scored.result()
 
 
 def artifact_checks(path: Path, run: Run | None, data: str, options: Options, say: Say) -> list[Check]:
     """All checks of an artifact on a text."""
-    return all_checks(open_audited(path, run, data, options, say))
+    with opened(path, run, data, options, say) as audited:
+        return all_checks(audited)
+
+
+@contextmanager
+def opened(path: Path, run: Run | None, data: str, options: Options, say: Say) -> Iterator[Audited]:
+    """Open an artifact as `open_audited` does, and have a fresh process score it while checks go on."""
+    audited = open_audited(path, run, data, options, say)
+    say("scoring the artifact again in a fresh process without network, while other checks go on")
+    with scored_beside(path, audited.recipe, data, options.effort.tokens) as scored:
+        yield replace(audited, scored=scored)
 
 
 def open_audited(path: Path, run: Run | None, data: str, options: Options, say: Say) -> Audited:
@@ -254,7 +264,9 @@ def open_audited(path: Path, run: Run | None, data: str, options: Options, say: 
     dataset = prepared.scored_slice(whole, config)
     record = claims.last_score(path, dataset.val, config)
     text = known_text(artifact.text, model.config.vocab_size)
-    return Audited(path, run, data, artifact, model, whole, dataset, config, dtype, record, options, say, text)
+    recipe = run.recipe if run is not None and run.recipe.is_file() else None
+    found = (artifact, model, whole, dataset, config, dtype, record, options, say, recipe, text)
+    return Audited(path, run, data, *found)
 
 
 def all_checks(audited: Audited) -> list[Check]:
@@ -347,7 +359,7 @@ def _claims(audited: Audited) -> list[Check]:
 def _proof(audited: Audited) -> list[Check]:
     if not (count := audited.options.prove):
         return []
-    audited.say(f"coding and decoding {count} documents")
+    audited.say(f"coding and decoding {count} document{'s' if count > 1 else ''}")
     return [prove(audited.model, audited.dataset, audited.config, count, audited.text)]
 
 
@@ -557,9 +569,8 @@ def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int, know
     off = (bits - opening) / score.bits - 1
     facts = {"documents": count, "bytes": score.bytes, "payload_bits": bits, "opening_bits": opening}
     facts |= {"score_bits": score.bits, "off": off, "payload_bpb": bits / score.bytes, "score_bpb": score.bpb}
-    said = (
-        f"{count} documents of {score.bytes:,} bytes became {bits // 8:,} bytes, {bits / score.bytes:.4f} bits per byte"
-    )
+    several = f"{count} documents" if count > 1 else "1 document"
+    said = f"{several} of {score.bytes:,} bytes became {bits // 8:,} bytes, {bits / score.bytes:.4f} bits per byte"
     share = f"{off:+.2%} of the score's {score.bpb:.4f}, {opening / 8:,.0f} bytes that open lanes apart"
     if not np.array_equal(back, tokens):
         return failed(name, f"{said}, but decode to something else", **facts)

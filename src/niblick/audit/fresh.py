@@ -14,7 +14,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,11 +83,28 @@ class Fresh:
     """The last line of what it said when it broke off."""
 
 
-def score_fresh(path: Path, recipe: Path | None, data: str, tokens: int) -> Fresh:
+Running = list[subprocess.Popen[str]]
+
+
+@contextmanager
+def scored_beside(path: Path, recipe: Path | None, data: str, tokens: int) -> Iterator[Future[Fresh]]:
+    """Go on with other things while `score_fresh` runs; it is stopped if nobody waits for what it finds."""
+    running: Running = []
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            yield thread.submit(score_fresh, path, recipe, data, tokens, running)
+        finally:
+            for process in running:
+                process.kill()
+
+
+def score_fresh(path: Path, recipe: Path | None, data: str, tokens: int, running: Running | None = None) -> Fresh:
     """Score an artifact in a process that has the file, its code and the text; hold `tokens` of it against rows alone.
 
-    Raises ArtifactError if it cannot be scored, and nothing that it wanted in vain says why.
+    Its processes are added to `running`. Raises ArtifactError if the artifact cannot be scored, and nothing that it
+    wanted in vain says why.
     """
+    running = [] if running is None else running
     with tempfile.TemporaryDirectory() as name:
         place = Path(os.path.realpath(name))
         folder = place / "artifact"
@@ -93,12 +112,12 @@ def score_fresh(path: Path, recipe: Path | None, data: str, tokens: int) -> Fres
         (folder / "artifact.nib").write_bytes(path.read_bytes())
         if recipe is not None:
             copy_recipe(recipe, folder)
-        failure, seen = _process("score_here", folder, data, place, tokens)
+        failure, seen = _process("score_here", folder, data, place, tokens, running)
         windows = not_applicable("scored windows", "the artifact was not scored")
         score: dict[str, Any] = {"bpb": float("nan"), "knife_edges": 0, "decisions": 0}
         if not failure:
             score = read_json(place / "score.json", lenient=True)
-            failure, other = _process("ask_here", folder, data, place, tokens)
+            failure, other = _process("ask_here", folder, data, place, tokens, running)
             seen = {key: [*seen[key], *other[key]] for key in seen}
         if not failure:
             windows = compared(place)
@@ -124,7 +143,9 @@ def _asked(files: list[str], folder: Path) -> list[str]:
     return [path for path in files if not path.startswith(str(folder) + os.sep)]
 
 
-def _process(what: str, folder: Path, data: str, place: Path, tokens: int) -> tuple[str, dict[str, list[str]]]:
+def _process(
+    what: str, folder: Path, data: str, place: Path, tokens: int, running: Running
+) -> tuple[str, dict[str, list[str]]]:
     """Run a function of this module in a fresh process. Returns why it failed ("" if not) and what was seen."""
     report = place / f"{what}.report.json"
     home = place / "home"
@@ -143,8 +164,11 @@ def _process(what: str, folder: Path, data: str, place: Path, tokens: int) -> tu
     environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": os.defpath, "PYTHONDONTWRITEBYTECODE": "1"}
     environment |= {"HOME": str(home), "XDG_CACHE_HOME": str(home)}  # no file of an earlier process is read
-    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
-    last = (done.stderr.strip().splitlines() or ["nothing"])[-1] if done.returncode else ""
+    silent, said_by = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(command, cwd=home, env=environment, text=True, stdout=silent, stderr=said_by) as process:
+        running.append(process)
+        said = process.communicate()[1].strip().splitlines()
+    last = (said or ["nothing"])[-1] if process.returncode else ""
     nothing: dict[str, list[str]] = {key: [] for key in ("files", "asked", "network", "processes", "modules")}
     return last, read_json(report) if report.is_file() else nothing
 

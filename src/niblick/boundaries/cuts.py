@@ -19,7 +19,7 @@ from niblick.data.tokenizers import ByteTokenizer, Tokenizer
 from niblick.errors import ConfigError, DataError
 from niblick.model.level import kept
 from niblick.model.lm import LM
-from niblick.model.routers import Routing
+from niblick.model.plain_routers import Routing
 
 Bools = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]

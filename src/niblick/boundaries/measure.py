@@ -5,7 +5,6 @@ Shapes: L tokens of a row, N bytes of a document's part of one, C chunks.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from niblick.boundaries.metrics import (
 )
 from niblick.boundaries.references import Bools
 from niblick.boundaries.sample import Piece, Sample
+from niblick.boundaries.surprisal import Surprisal, surprisal
 from niblick.facts.record import Record
 
 DIVISORS = (2, 4, 8)
@@ -79,26 +79,6 @@ class Group(Record):
     inside_characters: Inside
     f1: Mapping[str, float | None]
     excess: Mapping[str, float | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost(Record):
-    """What some tokens cost; None where there are none."""
-
-    bits: float
-    tokens: int
-    bits_per_token: float | None
-    bits_per_byte: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surprisal(Record):
-    """What tokens cost that start a chunk, and those inside one."""
-
-    boundary: Cost
-    inside: Cost
-    share_of_bits: float | None
-    """The share of all bits that boundaries take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,30 +212,3 @@ def _groups(parts: list[Part], sample: Sample, key: Callable[[Piece, bytes], str
             )
         )
     return tuple(sorted(result, key=lambda group: -group.bytes))
-
-
-def surprisal(rows: Sequence[Row], level: int) -> Surprisal | None:
-    """Return what tokens cost that start a chunk and those inside one, in bits; None where costs were not asked for.
-
-    Only tokens that stand for bytes count, and no window's first.
-    """
-    if any(row.nats_L is None for row in rows):
-        return None
-    boundary, inside = _cost(rows, level, True), _cost(rows, level, False)
-    total = boundary.bits + inside.bits
-    return Surprisal(boundary=boundary, inside=inside, share_of_bits=boundary.bits / total if total else None)
-
-
-def _cost(rows: Sequence[Row], level: int, wanted: bool) -> Cost:
-    bits, tokens, size = 0.0, 0, 0
-    for row in rows:
-        assert row.nats_L is not None
-        mask_L = (row.levels[level].boundary_L == wanted) & (row.size_L > 0) & ~np.isnan(row.nats_L)
-        bits += float(row.nats_L[mask_L].sum()) / math.log(2)
-        tokens, size = tokens + int(mask_L.sum()), size + int(row.size_L[mask_L].sum())
-    return Cost(
-        bits=bits,
-        tokens=tokens,
-        bits_per_token=bits / tokens if tokens else None,
-        bits_per_byte=bits / size if size else None,
-    )

@@ -85,6 +85,7 @@ def left_out(config: RunConfig) -> Names:
     return {module: frozenset(names) for module, names in found.items()}
 
 
+ROUTING = ("routers", "plain_routers", "taught_routers")
 STEPS = "new_state step step_hidden step_down step_up"
 """A submission trains and scores the text that it is given; it never generates token by token."""
 NEVER = (
@@ -95,7 +96,19 @@ NEVER = (
     "data.json_tokenizers JsonTokenizer",
     *(
         f"model.{module} {STEPS}"
-        for module in ["lm", "hnet", "level", "stage", "layers", "conv", "mamba", "routers", "ngrams", "providers"]
+        for module in [
+            "lm",
+            "hnet",
+            "level",
+            "stage",
+            "layers",
+            "plain_routers",
+            "routers",
+            "conv",
+            "mamba",
+            "ngrams",
+            "providers",
+        ]
     ),
 )
 """What no script does: checkpoints are for runs at home, its config is settled, and its text is no other project's."""

@@ -101,6 +101,9 @@ def sensitivity(
 @app.command("fit")
 def fit_(
     target: Annotated[str, typer.Argument(help="A finished run: path, id or `latest`.")],
+    assignments: Annotated[
+        list[str] | None, typer.Argument(help="Keys of the export and of its score, such as text=1000000.")
+    ] = None,
     cap: Annotated[int | None, typer.Option(help="Bytes for code and artifact: by default 16,000,000.")] = None,
     artifact_bytes: Annotated[int | None, typer.Option(help="Bytes for the artifact alone, instead.")] = None,
     codec: Annotated[str, typer.Option(help="Codec of the artifact.")] = "range",
@@ -122,6 +125,7 @@ def fit_(
         fitted = fit_run(
             open_run(target, runs),
             console,
+            assignments or [],
             cap=cap,
             artifact=artifact_bytes,
             codec=codec,
@@ -138,6 +142,12 @@ def fit_(
         columns,
         [[f"{p['cap']:,}", f"{p['bytes']:,}", f"{p['bpb']:.4f}", f"{p['residual_bytes']:,}"] for p in points],
     )
+    if divisions := fitted.details.divisions:
+        told = [
+            [f"{d['text_bytes']:,}", f"{d['packed_text']:,}", f"{d['weights']:,}", f"{d['bpb']:.4f}"] for d in divisions
+        ]
+        print()
+        print_table(["text", "packed", "all else", "BPB (text held back)"], told)
     _print_export(fitted.result)
 
 

@@ -204,13 +204,15 @@ def transfer(
 @app.command()
 def study(
     name: Annotated[
-        str, typer.Argument(help="study1, study2, softchunk, routers, outer, sprint, rescue or repeatability.")
+        str,
+        typer.Argument(help="study1, study2, softchunk, routers, routers2026, outer, sprint, rescue …"),
     ],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value … for all its runs.")] = None,
     toy: Annotated[bool, typer.Option("--toy", help="Small models and text, minutes on two cores.")] = False,
     data: Annotated[list[str] | None, typer.Option(help="NAME=DIR, as in byte260=data/web; repeat it.")] = None,
     source: Annotated[list[str] | None, typer.Option(help="--toy: DOMAIN=FILE, as in prose=docs.jsonl.")] = None,
     folder: Annotated[Path, typer.Option(help="--toy: where data is prepared.")] = Path("data"),
+    seeds: Annotated[int, typer.Option(help="routers2026: seeds of each point; 0: as the study says.")] = 0,
     runs: Runs = RUNS,
     workers: Workers = None,
     json_: Json = False,
@@ -224,6 +226,8 @@ def study(
 
     if name not in STUDIES:
         raise ConfigError(f"there is no study {name!r}{nearest(name, STUDIES)}")
+    if seeds < 0 or (seeds and name != "routers2026"):
+        raise ConfigError(f"--seeds {seeds}: of the studies only routers2026 takes a number of seeds, at least 1")
     lab = Lab(
         study=name,
         toy=toy,
@@ -233,6 +237,7 @@ def study(
         data_given=_named(data or [], "--data"),
         sources=_named(source or [], "--source"),
         overrides=overrides or [],
+        seeds=seeds,
         say=RunConsole().say,
     )
     found = run_study(STUDIES[name], lab)

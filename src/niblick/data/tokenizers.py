@@ -186,10 +186,16 @@ def make_tokenizer(name_or_spec: str | Mapping[str, Any], directory: Path | None
         return ByteTokenizer()
     if kind == Byte256Tokenizer.kind:
         return Byte256Tokenizer()
-    if kind.startswith("sentencepiece") or kind == JsonTokenizer.kind:
-        if directory is None:
-            raise DataError(f"the tokenizer {name} needs its model file; open the data that it came with")
-        path = directory / str(name_or_spec.get("model_path"))
-        reader = JsonTokenizer if kind == JsonTokenizer.kind else SentencePieceTokenizer
-        return reader.read(path, name, name_or_spec.get("model_sha256"))
+    if kind.startswith("sentencepiece"):
+        return SentencePieceTokenizer.read(*_file(name_or_spec, directory))
+    if kind == JsonTokenizer.kind:
+        return JsonTokenizer.read(*_file(name_or_spec, directory))
     raise DataError(f"the tokenizer {name} is of a kind that niblick does not know ({kind})")
+
+
+def _file(spec: Mapping[str, Any], directory: Path | None) -> tuple[Path, str, str | None]:
+    """Return the model file of a spec, the tokenizer's name and the file's digest."""
+    name = str(spec.get("name"))
+    if directory is None:
+        raise DataError(f"the tokenizer {name} needs its model file; open the data that it came with")
+    return directory / str(spec.get("model_path")), name, spec.get("model_sha256")

@@ -8,6 +8,7 @@ Shapes: B batch, L positions, C chunks, D width; in the scan N blocks (of one ro
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -212,6 +213,21 @@ def square_ratio_loss(
     """(F − 1/N)², F the batch's share of boundaries, with the gradient of p straight through (TinyHNet); a scalar."""
     share_BL = boundary_BL.to(p_BL.dtype) + (p_BL - p_BL.detach())
     return (mean_over(share_BL, length_B) - 1 / target_length).square()
+
+
+def binomial_loss(p_BL: Tensor, boundary_BL: Tensor, target_length: float, length_B: Tensor | None = None) -> Tensor:
+    """−log Binomial(K; L, 1/N) / L, K a row's boundaries with the gradient of p straight through; mean over rows.
+
+    The prior of dynamic pooling (Nawrot 2023, arXiv:2211.09761), in nats for each position.
+    """
+    share_BL = boundary_BL.to(p_BL.dtype) + (p_BL - p_BL.detach())
+    size_B = torch.full_like(share_BL[:, 0], p_BL.shape[1]) if length_B is None else length_B.to(p_BL.dtype)
+    if length_B is not None:
+        share_BL = share_BL * (torch.arange(p_BL.shape[1], device=p_BL.device) < length_B[:, None])
+    count_B, rest_B = share_BL.sum(1), size_B - share_BL.sum(1)
+    ways_B = (size_B + 1).lgamma() - (count_B + 1).lgamma() - (rest_B + 1).lgamma()
+    n = target_length
+    return -((ways_B - count_B * math.log(n) + rest_B * math.log1p(-1 / n)) / size_B).mean()
 
 
 def entropy(p_BL: Tensor, length_B: Tensor | None = None) -> Tensor:

@@ -133,4 +133,9 @@ _ROUTERS: dict[str, Callable[[int], int]] = {
     "whitespace": lambda width: 0,
     "entropy": lambda width: 0,
     "given": lambda width: 0,
+    "score-function": lambda width: _linear(width, 1, bias=True),
+    "gumbel": lambda width: _linear(width, 1, bias=True),
+    "sombrero": lambda width: 2 * width * width,
+    "coding-rate": lambda width: 0,
+    "delayed": lambda width: 3 * width * width,
 }

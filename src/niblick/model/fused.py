@@ -35,14 +35,18 @@ def relu_squared(x: Tensor) -> Tensor:
     return F.relu(x).square() if _leave(x) else _ReluSquared.apply(x)
 
 
+def _normed(x_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    wide_D = x_D.to(torch.promote_types(x_D.dtype, torch.float32))
+    scale_1 = torch.linalg.vecdot(wide_D, wide_D)[..., None].div_(x_D.shape[-1]).add_(eps).rsqrt_()
+    return (wide_D * scale_1).to(x_D.dtype), scale_1
+
+
 class _RMSNorm(torch.autograd.Function):
     """y = x·r with r = (mean x² + ε)^−½; ∂x = r·(∂y − y·mean(∂y·y)). In float32 or wider inside."""
 
     @staticmethod
     def forward(ctx: Any, x_D: Tensor, eps: float) -> Tensor:
-        wide_D = x_D.to(torch.promote_types(x_D.dtype, torch.float32))
-        scale_1 = torch.linalg.vecdot(wide_D, wide_D)[..., None].div_(x_D.shape[-1]).add_(eps).rsqrt_()
-        y_D = (wide_D * scale_1).to(x_D.dtype)
+        y_D, scale_1 = _normed(x_D, eps)
         ctx.save_for_backward(y_D, scale_1)
         return y_D
 
@@ -63,7 +67,8 @@ def rms_norm(x_D: Tensor, eps: float | None = None) -> Tensor:
     if _leave(x_D):
         return F.rms_norm(x_D, (x_D.shape[-1],), eps=eps)
     wide = torch.promote_types(x_D.dtype, torch.float32)
-    return _RMSNorm.apply(x_D, torch.finfo(wide).eps if eps is None else eps)
+    eps = torch.finfo(wide).eps if eps is None else eps
+    return _RMSNorm.apply(x_D, eps) if torch.is_grad_enabled() else _normed(x_D, eps)[0]
 
 
 def _leave(x: Tensor) -> bool:

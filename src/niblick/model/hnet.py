@@ -8,7 +8,8 @@ Shapes: B batch, L positions, D width; in steps R rows that take part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from niblick.errors import ConfigError
 from niblick.model.level import Level, LevelState, Passage, SoftLevel
 from niblick.model.model_config import BlockConfig, LevelConfig, StageConfig, is_soft, level_widths
-from niblick.model.routers import Routing
+from niblick.model.plain_routers import Routing
 from niblick.model.stage import Packing, Stage, StageState
 
 COMPILED_SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
@@ -54,34 +55,37 @@ class HNet(nn.Module):
         given_BL: Tensor | None = None,
         length_B: Tensor | None = None,
         last: int | None = None,
+        aims: Sequence[float] = (),
     ) -> tuple[Tensor, list[Routing]]:
         """Return hidden states (B, L, D) and the routing of each level, outermost first.
 
         `given_BL` are the boundaries for an outermost router that takes them from outside; `length_B` counts the
-        valid positions of rows that are filled up; with `last`, only so many states at the end are computed.
+        valid positions of rows that are filled up; with `last`, only so many states at the end are computed. In
+        training `aims` are the chunk lengths that are asked for now, level by level.
         """
         packing: Packing | None = None
         passages: list[Passage] = []
         sizes = [max(1, round(share * x_BLD.shape[1])) for share in COMPILED_SHARES] if self.few_shapes else None
-        for level in self._levels():
-            x_BLD, packing, passage = level.down(x_BLD, length_B, given_BL, sizes)
+        for level, aim in itertools.zip_longest(self.each_level(), aims):
+            x_BLD, packing, passage = level.down(x_BLD, length_B, given_BL, sizes, aim)
             passages.append(passage)
             if not isinstance(level, SoftLevel):
                 length_B = passage.routing.chunks_B()
         wanted = None if last is None else self._wanted(passages, last)
         x_BLD = self.main(x_BLD, packing, last=wanted.pop() if wanted else None)
-        for level, passage in zip(reversed(list(self._levels())), reversed(passages), strict=True):
+        for level, passage in zip(reversed(list(self.each_level())), reversed(passages), strict=True):
             x_BLD = level.up(x_BLD, passage, wanted.pop() if wanted else None)
         return x_BLD, [passage.routing for passage in passages]
 
     def _wanted(self, passages: list[Passage], last: int | None) -> list[int | None]:
         """Positions at the end that are needed of each level's output, and of the main stage's; None: all."""
         wanted = [last]
-        for level, passage in zip(self._levels(), passages, strict=True):
+        for level, passage in zip(self.each_level(), passages, strict=True):
             wanted.append(level.inner_last(passage, wanted[-1]))
         return wanted
 
-    def _levels(self) -> Iterator[Level | SoftLevel]:
+    def each_level(self) -> Iterator[Level | SoftLevel]:
+        """The levels, outermost first."""
         for level in self.levels:
             assert isinstance(level, Level | SoftLevel)
             yield level
@@ -92,7 +96,7 @@ class HNet(nn.Module):
         `context` is the number of positions that capacities with a divisor refer to; None leaves them without bound.
         """
         states = []
-        for level in self._levels():
+        for level in self.each_level():
             states.append(level.new_state(rows, like, context))
             context = states[-1].capacity if states[-1].capacity is not None else context
         return HNetState(states, self.main.new_state(rows, like))
@@ -107,7 +111,7 @@ class HNet(nn.Module):
         """
         rows_R = torch.arange(len(x_BD), device=x_BD.device)
         x_RD, way = x_BD, []
-        for level, own in zip(self._levels(), state.levels, strict=True):
+        for level, own in zip(self.each_level(), state.levels, strict=True):
             encoded_RD, p_R, boundary_R, x_RD = level.step_down(x_RD, own, rows_R, given_B)
             way.append((level, own, rows_R, encoded_RD, p_R, boundary_R))
             rows_R, given_B = rows_R[boundary_R], None

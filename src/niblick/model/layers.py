@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from niblick.errors import ConfigError
+from niblick.errors import ConfigError, expect_free
 from niblick.model.context import Context, Rope, StepContext, rotate
 from niblick.model.conv import CausalConv, ConvState
 from niblick.model.fused import rms_norm
@@ -234,7 +234,6 @@ def register_block(letter: str, block: Callable[[BlockConfig], nn.Module]) -> No
     """
     if len(letter) != 1 or not letter.isalpha():
         raise ConfigError(f"a block is named by one letter, not {letter!r}")
-    if BLOCKS.get(letter, block) is not block:
-        raise ConfigError(f"layout letter {letter!r} is taken: choose another (taken: {''.join(sorted(BLOCKS))})")
+    expect_free("layout letter", BLOCKS, letter, block, ConfigError)
     BLOCKS[letter] = block
     BLOCK_LETTERS.add(letter)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from niblick.errors import ConfigError
 from niblick.model.chunking import (
     P_EPS,
+    binomial_loss,
     confidence,
     decay,
     entropy,
@@ -34,23 +35,40 @@ from niblick.model.chunking import (
     straight_through,
 )
 from niblick.model.model_config import BlockConfig, LevelConfig, StageConfig
-from niblick.model.routers import ROUTERS, Routing, SoftRouter, before, blend, route, route_step
+from niblick.model.plain_routers import Routing, SoftRouter, before, blend
+from niblick.model.routers import ROUTERS, route, route_step
 from niblick.model.stage import Packing, Passthrough, Stage, StageState
 from niblick.model.varlen import available, make_segments
 
 RATIO_LOSSES: dict[str, Callable[..., Tensor]] = {
     "paper": ratio_loss,
     "square": square_ratio_loss,
+    "binomial": binomial_loss,
 }
 
 
-def level_loss(config: LevelConfig, routing: Routing) -> tuple[Tensor, Tensor]:
-    """Return a level's ratio loss, unweighted, and all that it adds to the training loss."""
-    ratio = RATIO_LOSSES[config.ratio](routing.p_BL, routing.boundary_BL, config.target_length, routing.length_B)
+def level_loss(level: Level | SoftLevel, routing: Routing, aim: float, cost_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a level's ratio loss, unweighted, and all that it adds to the training loss.
+
+    `aim` is the chunk length that is asked for now; `cost_BL` is each position's part of the model's loss.
+    """
+    config = level.config
+    router: Any = level.router
+    ratio = RATIO_LOSSES[config.ratio](routing.p_BL, routing.boundary_BL, aim, routing.length_B)
     total = config.ratio_weight * ratio
     if config.entropy_weight:
         total = total - config.entropy_weight * entropy(routing.p_BL, routing.length_B)
+    if hasattr(router, "loss"):
+        total = total + config.router_weight * router.loss(routing, cost_BL, aim)
     return ratio, total
+
+
+def inner_costs(level: Level | SoftLevel, routing: Routing, cost_BL: Tensor, inside: int) -> Tensor:
+    """Return what the positions that a level's inside sees cost: the sum over each chunk, (B, inside)."""
+    if isinstance(level, SoftLevel):
+        return cost_BL
+    chunk_BL = (kept(routing).cumsum(1) - 1).clamp_max(inside - 1)
+    return cost_BL.new_zeros(len(cost_BL), inside).scatter_add(1, chunk_BL, cost_BL)
 
 
 class Passage(NamedTuple):
@@ -77,6 +95,8 @@ class LevelState:
     """Chunks started so far."""
     capacity: int | None
     """Chunks that a row may have."""
+    smooth_BD: Tensor | None = None
+    """The moving average over the level's own positions, where it runs over them."""
 
 
 def _stage(config: StageConfig | None, block: BlockConfig) -> Stage | Passthrough:
@@ -107,13 +127,15 @@ class Level(nn.Module):
         length_B: Tensor | None,
         given_BL: Tensor | None = None,
         sizes: list[int] | None = None,
+        aim: float | None = None,
     ) -> tuple[Tensor, Packing | None, Passage]:
         """Encode and chunk. Returns the chunks (B, C, D), or (1, S, D) with how they are packed, and the passage.
 
         `sizes`, ascending, are the numbers of chunks a row may be given room for; None for multiples of the bucket.
+        In training `aim` is the chunk length that is asked for now.
         """
         encoded_BLD = self.encoder(x_BLD)
-        routing = route(self.router, encoded_BLD, length_B, given_BL)
+        routing = route(self.router, encoded_BLD, length_B, given_BL, aim)
         L, divisor = x_BLD.shape[1], self.config.divisor
         if divisor is not None:
             chunks = max(1, L // divisor)
@@ -124,9 +146,15 @@ class Level(nn.Module):
         if self.config.capacity == "packed":
             chunks_BCD, packing, passage = self._pack(encoded_BLD, routing, chunks, sizes)
         else:
-            chunks_BCD, start_BC = select(encoded_BLD, routing.boundary_BL, chunks)
+            chunks_BCD, start_BC = select(self._pooled(encoded_BLD, routing), routing.boundary_BL, chunks)
             passage = Passage(encoded_BLD, routing, start_BC)
         return self._widen(scale_gradient(chunks_BCD, 1 / self.config.lr_diff)), packing, passage
+
+    def _pooled(self, encoded_BLD: Tensor, routing: Routing) -> Tensor:
+        """Return what chunks are selected from: states as they are, or their average weighed by confidence."""
+        if self.config.dechunk != "input":
+            return encoded_BLD
+        return smooth(encoded_BLD, confidence(routing.p_BL, routing.boundary_BL)).to(encoded_BLD.dtype)
 
     def _rounded(self, chunks: int, most: int, sizes: list[int] | None) -> int:
         bucket = self.config.bucket
@@ -147,7 +175,8 @@ class Level(nn.Module):
         count_B = routing.chunks_B()
         end_B = count_B.cumsum(0)
         size = self._rounded(int(end_B[-1]), B * L, [size * B for size in sizes] if sizes else None)
-        packed_1SD, start_1S = select(encoded_BLD.reshape(1, B * L, D), routing.boundary_BL.reshape(1, -1), size)
+        pooled_BLD = self._pooled(encoded_BLD, routing)
+        packed_1SD, start_1S = select(pooled_BLD.reshape(1, B * L, D), routing.boundary_BL.reshape(1, -1), size)
         index_S = torch.arange(size, device=encoded_BLD.device)
         row_S = torch.searchsorted(end_B, index_S, right=True)  # what fills up the bucket is a row B of its own
         first_B = F.pad(end_B, (1, 0))
@@ -184,19 +213,20 @@ class Level(nn.Module):
         The moving average takes in every chunk before a position; without it a position has its own chunk alone.
         """
         length = passage.encoded_BLD.shape[1]
-        if last is None or self.decay is None or passage.packed_BC is not None:
+        if last is None or self.config.dechunk == "smooth" or passage.packed_BC is not None:
             return None
         needed = self.decoder.needs(length, last)
         first_B = kept(passage.routing).cumsum(1)[:, length - needed] - 1
         return passage.start_BC.shape[1] - int(first_B.min())
 
     def dechunk(self, chunks_BCD: Tensor, start_BC: Tensor, routing: Routing, last: int | None = None) -> Tensor:
-        """Give each position, or the last `last`, its chunk's state, smoothed or fading: (B, C, D) to (B, L, D)."""
-        if self.decay is not None:
-            kept_BL, left_out = kept(routing), start_BC.shape[1] - chunks_BCD.shape[1]
-            return decay(expand(chunks_BCD, kept_BL, last, left_out), kept_BL, F.logsigmoid(self.decay))
-        p_BC = routing.p_BL.gather(1, start_BC)
-        return expand(smooth(chunks_BCD, p_BC), routing.boundary_BL, last)
+        """Give each position, or the last `last`, its chunk's state, as `dechunk` says: (B, C, D) to (B, L, D)."""
+        if self.config.dechunk == "smooth":
+            p_BC = routing.p_BL.gather(1, start_BC)
+            return expand(smooth(chunks_BCD, p_BC), routing.boundary_BL, last)
+        kept_BL, left_out = kept(routing), start_BC.shape[1] - chunks_BCD.shape[1]
+        spread_BLD = expand(chunks_BCD, kept_BL, last, left_out)
+        return spread_BLD if self.decay is None else decay(spread_BLD, kept_BL, F.logsigmoid(self.decay))
 
     def new_state(self, rows: int, like: Tensor, context: int | None) -> LevelState:
         """Return the state before the first position; `context` is the L that a divisor's capacity is taken from."""
@@ -208,6 +238,7 @@ class Level(nn.Module):
             like.new_zeros(rows, self.width),
             torch.zeros(rows, dtype=torch.long, device=like.device),
             None if divisor is None or context is None else max(1, context // divisor),
+            like.new_zeros(rows, self.width) if self.config.dechunk == "input" else None,
         )
 
     def step_down(
@@ -216,9 +247,15 @@ class Level(nn.Module):
         """One position down. Returns the encoder's output, p and boundary of each row, and the new chunks (S, D)."""
         encoded_RD = self.encoder.step(x_RD, state.encoder, rows_R)
         p_R, boundary_R = route_step(self.router, encoded_RD, state.router, rows_R, given_R)
+        pooled_RD = encoded_RD
+        if state.smooth_BD is not None:
+            c_R1 = confidence(p_R, boundary_R).to(encoded_RD.dtype).clamp(P_EPS, 1 - P_EPS)[:, None]
+            c_R1 = torch.where(state.chunks_B[rows_R, None] == 0, 1.0, c_R1)  # every row starts with a chunk
+            pooled_RD = c_R1 * encoded_RD + (1 - c_R1) * state.smooth_BD[rows_R]
+            state.smooth_BD[rows_R] = pooled_RD
         if state.capacity is not None:
             boundary_R = boundary_R & (state.chunks_B[rows_R] < state.capacity)
-        return encoded_RD, p_R, boundary_R, self._widen(encoded_RD[boundary_R])
+        return encoded_RD, p_R, boundary_R, self._widen(pooled_RD[boundary_R])
 
     def step_up(
         self, chunks_SD: Tensor, state: LevelState, rows_R: Tensor, encoded_RD: Tensor, p_R: Tensor, boundary_R: Tensor
@@ -228,7 +265,7 @@ class Level(nn.Module):
         chunks_SD = chunks_SD[:, : self.width].to(state.chunk_BD.dtype)
         if self.decay is not None:
             state.chunk_BD[rows_R] *= torch.sigmoid(self.decay)
-        else:
+        elif self.config.dechunk == "smooth":
             p_S1 = p_R[boundary_R].to(chunks_SD.dtype).clamp(P_EPS, 1 - P_EPS)[:, None]
             p_S1 = torch.where(state.chunks_B[new_S, None] == 0, 1.0, p_S1)
             chunks_SD = p_S1 * chunks_SD + (1 - p_S1) * state.chunk_BD[new_S]
@@ -273,6 +310,7 @@ class SoftLevel(nn.Module):
         length_B: Tensor | None,
         given_BL: Tensor | None = None,
         sizes: list[int] | None = None,
+        aim: float | None = None,
     ) -> tuple[Tensor, Packing | None, Passage]:
         """Encode, blend, mix. Returns what the inside sees, no packing, and the passage."""
         x_BLD = self.encoder(x_BLD)
@@ -307,8 +345,8 @@ class SoftLevel(nn.Module):
         """One position down; every row goes on to the inside."""
         x_RD = self.encoder.step(x_RD, state.encoder, rows_R)
         first_R1 = state.router.place_B[rows_R, None] == 0
-        before_RD = torch.where(first_R1, x_RD, state.router.last_BD[rows_R])
-        state.router.last_BD[rows_R] = x_RD
+        before_RD = torch.where(first_R1, x_RD, state.router.past_BKD[rows_R, 0])
+        state.router.past_BKD[rows_R, 0] = x_RD
         state.router.place_B[rows_R] += 1
         b_R = self.router.probability(before_RD, x_RD)
         return x_RD, b_R, torch.ones_like(rows_R, dtype=torch.bool), self.mixer(blend(x_RD, before_RD, b_R))

@@ -5,6 +5,7 @@ Shapes: B batch, L positions, D width, E embedding width, V vocabulary, N rows (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 from niblick.model.chunking import guide_loss
 from niblick.model.fused import rms_norm
 from niblick.model.hnet import HNet, HNetState
-from niblick.model.level import level_loss
+from niblick.model.level import inner_costs, level_loss
 from niblick.model.loss import PLAIN, logits, softcapped_nats
 from niblick.model.model_config import ModelConfig
 from niblick.model.ngrams import NgramState, WordState, hashed_table
+from niblick.model.plain_routers import Routing
 from niblick.model.providers import Entropy, Provider, Whitespace
-from niblick.model.routers import Routing
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class LM(nn.Module):
         self.config = config
         self.halves = PLAIN
         """The element-wise parts of the loss."""
+        self.progress = 1.0
+        """Share of the training budget that is used up: whoever trains sets it, and curricula go by it."""
         narrow = config.embed_width or config.width
         self.embed = nn.Embedding(config.vocab_size, narrow)
         nn.init.normal_(self.embed.weight, std=config.embed_std)
@@ -80,19 +83,21 @@ class LM(nn.Module):
         *,
         length_B: Tensor | None = None,
         last: int | None = None,
+        aims: Sequence[float] = (),
     ) -> tuple[Tensor, list[Routing]]:
         """Return the states that the head reads, (B, L, D), and the routing of each level.
 
         `given_BL` are boundaries for an outermost router that takes them from outside; without them `provider` is
         asked. `length_B` counts the valid positions of rows that are filled up at their end: what stands there starts
         no chunks. With `last`, only so many states at the end are returned, (B, last, D), and whatever they do not
-        depend on is left out: the last blocks' queries and MLPs, and more where blocks see few positions. Raises
-        ConfigError for a router of that kind without either.
+        depend on is left out: the last blocks' queries and MLPs, and more where blocks see few positions. With `aims`,
+        a chunk length for each level, routers decide as in training. Raises ConfigError for a router of that kind
+        without either.
         """
         x_BLD = self._enter(ids_BL, [ngram(ids_BL) for ngram in self.ngrams])
         if given_BL is None and self.provider is not None:
             given_BL = self.provider(ids_BL)
-        return self.body(x_BLD, given_BL=given_BL, length_B=length_B, last=last)
+        return self.body(x_BLD, given_BL=given_BL, length_B=length_B, last=last, aims=aims)
 
     def _enter(self, ids: Tensor, ngrams: list[Tensor]) -> Tensor:
         """Embed tokens, in the autocast dtype where one is set, normalized as the first stage wants them."""
@@ -171,13 +176,18 @@ class LM(nn.Module):
 
         `guide_BL` are boundaries that the outermost router is to be trained towards, in place of its own loss.
         """
-        hidden_BLD, routings = self.hidden(ids_BL, given_BL)
         if targets_BL is None:
-            return self.head(hidden_BLD)
-        total = lm = self.token_losses(hidden_BLD, targets_BL).mean()
+            return self.head(self.hidden(ids_BL, given_BL)[0])
+        aims = [level.target_at(self.progress) for level in self.config.levels]
+        hidden_BLD, routings = self.hidden(ids_BL, given_BL, aims=aims)
+        nats_BL = self.token_losses(hidden_BLD, targets_BL)
+        total = lm = nats_BL.mean()
+        cost_BL = nats_BL.detach() / nats_BL.numel()
         ratios = []
-        for i, (routing, level) in enumerate(zip(routings, self.config.levels, strict=True)):
-            ratio, weighted = level_loss(level, routing)
+        for i, (level, routing, aim) in enumerate(zip(self.body.each_level(), routings, aims, strict=True)):
+            ratio, weighted = level_loss(level, routing, aim, cost_BL)
             ratios.append(ratio)
             total = total + (weighted if i or guide_BL is None else guide_loss(routing.p_BL, guide_BL))
+            if i + 1 < len(routings):
+                cost_BL = inner_costs(level, routing, cost_BL, routings[i + 1].p_BL.shape[1])
         return Losses(lm, tuple(ratios), total), routings

@@ -17,7 +17,10 @@ from niblick.errors import ConfigError, nearest
 
 BLOCK_LETTERS = set("TtCcMm")
 """Letters of layouts; `layers.register_block` adds to them."""
-ROUTER_NAMES = {"cosine", "cosine-threshold", "cosine-bias", "soft", "fixed", "whitespace", "entropy", "given"}
+ROUTER_NAMES = {
+    *("cosine", "cosine-threshold", "cosine-bias", "soft", "fixed", "whitespace", "entropy", "given"),
+    *("score-function", "gumbel", "sombrero", "coding-rate", "delayed"),
+}
 """Names of routers; `routers.register_router` adds to them."""
 SOFT_ROUTERS = {"soft"}
 """Those that blend instead of cutting."""
@@ -25,8 +28,12 @@ GIVEN = ("whitespace", "entropy", "given")
 """Routers whose boundaries come from outside the stream; they can only stand at the outermost level."""
 MLP_KINDS = ("relu2", "leaky_relu2", "swiglu")
 """Kinds of MLP, see `mlp.MLPS`."""
-DECHUNKS = ("smooth", "decay")
-RATIOS = ("paper", "square")
+UNTAUGHT = (*GIVEN, "fixed", "coding-rate")
+"""Routers that have nothing to learn."""
+RATE_WINDOW = 8
+"""Positions that the router `coding-rate` compares; a state must be at least as wide."""
+DECHUNKS = ("smooth", "decay", "input", "plain")
+RATIOS = ("paper", "square", "binomial")
 """Forms of the ratio loss, see `level.RATIO_LOSSES`."""
 FACTORS = (1, 36_313, 27_191, 50_021, 61_027, 15_511, 44_203, 58_031)
 """One odd factor for each token of an n-gram, newest first; their sum of products is the hash, modulo the rows."""
@@ -231,14 +238,23 @@ class LevelConfig:
     """Width of encoder, router and decoder; None for the model's."""
     target_length: float = 6.0
     """N of the ratio loss: positions per chunk that training aims at."""
+    target_start: float | None = None
+    """Where N begins in training, to rise (or fall) to `target_length` (ATDC); null: it is that from the start on."""
+    target_share: float = 0.5
+    """Share of the budget after which N has come to `target_length`."""
+    target_shape: str = "linear"
+    """How N goes there: linear or cosine."""
     ratio_weight: float = 0.03
     """λ: weight of the ratio loss in the training loss."""
     ratio: str = "paper"
-    """Form of the ratio loss: paper (Eq. 10) or square (TinyHNet)."""
+    """Form of the ratio loss: paper (Eq. 10), square (TinyHNet) or binomial (the prior of dynamic pooling)."""
+    router_weight: float = 1.0
+    """Weight of the loss that a router has of its own (`score-function`, `sombrero`)."""
     entropy_weight: float = 0.0
     """Weight of a reward for undecided routers: this much entropy of p is taken off the loss (TinyHNet)."""
     dechunk: str = "smooth"
-    """How positions get their chunk's state: smooth (moving average, Eq. 5) or decay (it fades, TinyHNet)."""
+    """How positions get their chunk's state: smooth (moving average, Eq. 5), decay (it fades, TinyHNet), plain (as it
+    is), or input (as it is; the moving average runs over positions, before chunks are selected: Sombrero)."""
     confidence: bool = True
     """Whether the router's confidence multiplies the dechunked state, with value 1 and its own gradient (Eq. 7)."""
     residual_bias: bool = False
@@ -262,13 +278,37 @@ class LevelConfig:
         for name in ("lr_diff", "lr_mult"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be positive")
+        self._check_curriculum()
+        if self.router_weight < 0:
+            raise ConfigError(f"router_weight={self.router_weight} must not be negative: 0 leaves the loss away")
         if self.bucket < 1:
             raise ConfigError(f"bucket={self.bucket} must be at least 1")
-        for name, known in (("dechunk", DECHUNKS), ("ratio", RATIOS)):
+        for name, known in (("dechunk", DECHUNKS), ("ratio", RATIOS), ("target_shape", ("linear", "cosine"))):
             if getattr(self, name) not in known:
                 raise ConfigError(f"unknown {name} {getattr(self, name)!r}{nearest(getattr(self, name), known)}")
         if self.capacity not in ("bucketed", "packed") and not re.fullmatch(r"divisor:[1-9]\d*", self.capacity):
             raise ConfigError(f"capacity={self.capacity!r} must be bucketed, packed or divisor:k, as in divisor:4")
+
+    def _check_curriculum(self) -> None:
+        if not 0 < self.target_share <= 1:
+            raise ConfigError(f"target_share={self.target_share} must be a share of the budget: above 0, at most 1")
+        if self.target_start is None:
+            return
+        if self.target_start <= 1:
+            raise ConfigError(f"target_start={self.target_start} must be above 1: a chunk of 1 position is no chunk")
+        if self.router in GIVEN:
+            raise ConfigError(
+                f"target_start={self.target_start} moves the target of a router, and {self.router!r} has none: "
+                "leave target_start away, or choose a router that cuts by itself"
+            )
+
+    def target_at(self, progress: float) -> float:
+        """Return N when a share `progress` of the training budget is used up."""
+        if self.target_start is None or progress >= self.target_share:
+            return self.target_length
+        part = progress / self.target_share
+        part = part if self.target_shape == "linear" else (1 - math.cos(math.pi * part)) / 2
+        return self.target_start + part * (self.target_length - self.target_start)
 
     @property
     def divisor(self) -> int | None:
@@ -406,6 +446,11 @@ def level_widths(levels: tuple[LevelConfig, ...], main: StageConfig, model: Bloc
                 raise ConfigError(
                     f"levels.{i}.{name}.width={stage.width} differs from its level's {widths[i]}: set levels.{i}.width"
                 )
+        if level.router == "coding-rate" and widths[i] < RATE_WINDOW:
+            raise ConfigError(
+                f"levels.{i}.router='coding-rate' compares the last {RATE_WINDOW} states, which says nothing at width "
+                f"{widths[i]}: give the level a width of {RATE_WINDOW} or more, or choose another router"
+            )
         if level.router in GIVEN and i:
             raise ConfigError(f"levels.{i}.router={level.router!r} can only stand at the outermost level, levels.0")
         if level.divisor and any(outer.divisor is None for outer in levels[:i]):

@@ -62,6 +62,11 @@ class HashedTable(nn.Module):
 class NgramEmbedding(HashedTable):
     """Of the last n tokens."""
 
+    def __init__(self, config: NgramConfig, width: int, bos_id: int) -> None:
+        super().__init__(config, width, bos_id)
+        self.factors_N = torch.tensor(FACTORS[: config.n][::-1])
+        """What tokens count in a hash, the oldest first."""
+
     def forward(self, ids_BL: Tensor) -> Tensor:
         """Return what to add to the embeddings, (B, L, D)."""
         past = [ids_BL]
@@ -87,7 +92,8 @@ class NgramEmbedding(HashedTable):
         """Return what to add to the embedding of one more token of every row, (B, D); updates `state` in place."""
         window_BN = torch.cat((state.last_BN, token_B[:, None]), 1)
         state.last_BN = window_BN[:, 1:]
-        return self._lookup(list(window_BN.flip(1).unbind(1)))
+        whole_B = (window_BN[:, 0] >= 0) & (state.last_BN != self.bos_id).all(1)
+        return self.added((window_BN * self.factors_N.to(token_B.device)).sum(1), whole_B)
 
 
 class WordEmbedding(HashedTable):

@@ -1,6 +1,6 @@
 """The best weights that a number of bytes can hold: bits go where they save most, until the cap is full.
 
-Rounding a tensor of n weights to an even grid of step s costs about c·s² of BPB, and its codes take about b − log2(s)
+Rounder a tensor of n weights to an even grid of step s costs about c·s² of BPB, and its codes take about b − log2(s)
 bits each: halving the step quarters the loss for one bit a weight. For a given sum of bits the least loss is reached
 where the next bit buys the same everywhere (reverse water-filling), that is, with c measured at b0 bits,
 
@@ -67,6 +67,14 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Rounder:
+    """How tensors are rounded: by `round_tensor`, which knows these Hessians."""
+
+    round_tensor: Round = quantize
+    hessians: Mapping[str, Tensor] | None = None
+
+
+@dataclass(frozen=True)
 class Telling:
     """Who hears how far a fit is."""
 
@@ -82,32 +90,33 @@ def fit(
     evaluate: Evaluate,
     measure: Measure,
     *,
-    round_tensor: Round = quantize,
-    hessians: Mapping[str, Tensor] | None = None,
+    rounding: Rounder | None = None,
     ladder: tuple[float, ...] = LADDER,
     told: Telling | None = None,
+    probe: Mapping[str, float] | None = None,
 ) -> Fit:
     """Return tensors whose artifact has at most `cap` bytes and at least 99.5% of them, at the least BPB found.
 
     `state` are float weights, tied ones once. If they fit as float32 they are kept so. `evaluate` should see text that
-    is neither the validation split nor what the Hessians are of. `hessians` are those that `round_tensor` knows: with
-    them each column has its own step, else a tensor has one. `ladder` are shares of the cap that the frontier shows
-    beside it. Raises ArtifactError if the cap is too small for anything.
+    is neither the validation split nor what the Hessians of `rounding` are of: with these each column has its own step,
+    else a tensor has one. `ladder` are shares of the cap that the frontier shows
+    beside it, and `probe` what an earlier fit of the same weights measured. Raises ArtifactError if the cap is too
+    small for anything.
     """
     told = told or Telling()
     plain = {name: quantize(name, tensor, Scheme("fp32")) for name, tensor in state.items()}
     if (size := measure(plain)) <= cap:
-        return Fit(plain, size, {}, {}, (Point(cap, size, evaluate(_weights(plain)), 0),))
+        return Fit(plain, size, {}, {}, (Point(cap, size, evaluate(dequantized(plain)), 0),))
     large = [n for n, t in state.items() if t.ndim >= 2 and t.numel() > SMALL_ELEMENTS]
     small = {name: quantize(name, t, Scheme("fp16")) for name, t in state.items() if name not in large}
-    packer = _Packer(state, large, small, measure, round_tensor, hessians)
+    packer = _Packer(state, large, small, measure, rounding or Rounder())
     least = packer.size(packer.at(dict.fromkeys(large, LEAST_BITS), ResidualConfig()))
     if least > cap:
         raise ArtifactError(
             f"a cap of {cap:,} bytes is too small: the coarsest weights of this model take {least:,}; "
             "give more bytes or make the model smaller"
         )
-    probe = _probe(state, packer, evaluate, told)
+    probe = dict(probe) if probe else _probe(state, packer, evaluate, told)
     frontier, best, chosen = [], math.inf, None
     for share in (*ladder, 1.0):
         target = int(share * cap)
@@ -116,7 +125,7 @@ def fit(
                 continue
             config = ResidualConfig(int(residual * cap))
             bits, encoded, size = packer.fill(probe, target, config)
-            bpb = evaluate(_weights(encoded))
+            bpb = evaluate(dequantized(encoded))
             frontier.append(Point(target, size, bpb, config.bytes))
             told.say(f"{size:>12,} bytes  {bpb:.4f} BPB  {config.bytes:,} of them for residuals")
             if share == 1.0 and bpb < best:
@@ -156,19 +165,18 @@ class _Packer:
     large: list[str]
     small: dict[str, EncodedTensor]
     size: Measure
-    round_tensor: Round
-    hessians: Mapping[str, Tensor] | None
+    rounding: Rounder
 
     def round(self, name: str, bits: float) -> EncodedTensor:
         """Pack one tensor at its bits, with a step for each column where a Hessian says what columns are worth."""
-        axis = "column" if self.hessians and name in self.hessians else "tensor"
-        return self.round_tensor(name, self.state[name], Scheme("ecsq", bits, axis))
+        axis = "column" if name in (self.rounding.hessians or {}) else "tensor"
+        return self.rounding.round_tensor(name, self.state[name], Scheme("ecsq", bits, axis))
 
     def at(self, bits: Mapping[str, float], residual: ResidualConfig) -> dict[str, EncodedTensor]:
         """Pack every large tensor at its bits."""
         packed = {name: self.round(name, bits[name]) for name in self.large}
         encoded = {name: packed.get(name) or self.small[name] for name in self.state}
-        return add_residuals(encoded, self.state, residual, self.hessians)
+        return add_residuals(encoded, self.state, residual, self.rounding.hessians)
 
     def fill(
         self, cost: Mapping[str, float], cap: int, residual: ResidualConfig
@@ -197,5 +205,6 @@ class _Packer:
         return found
 
 
-def _weights(encoded: Mapping[str, EncodedTensor]) -> dict[str, Tensor]:
+def dequantized(encoded: Mapping[str, EncodedTensor]) -> dict[str, Tensor]:
+    """Return the weights that a model reads from these tensors."""
     return {name: tensor.dequantize() for name, tensor in encoded.items()}

@@ -26,7 +26,7 @@ from niblick.data.loader import Batches
 from niblick.errors import ConfigError
 from niblick.model.level import SoftLevel
 from niblick.model.lm import LM
-from niblick.model.routers import Routing
+from niblick.model.plain_routers import Routing
 from niblick.pack.export_config import ExportConfig
 from niblick.pack.quantize import quantize, schemes_of
 

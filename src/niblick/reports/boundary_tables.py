@@ -56,6 +56,8 @@ def main_rows(level: Level) -> list[tuple[str, str]]:
             ("bits a token at boundaries", number(cost.boundary.bits_per_token, 2)),
             ("bits a token inside", number(cost.inside.bits_per_token, 2)),
             ("share of bits at boundaries", percent(cost.share_of_bits)),
+            ("enrichment B at first tokens", number(cost.enrichment, 2)),
+            ("enrichment B at the tokens after", number(cost.enrichment_next, 2)),
         ]
     rows += [(f"cut off by {name}", percent(cap.boundaries)) for name, cap in level.caps.items()]
     return [*rows, ("cut off by its own capacity", percent(level.dropped))]
@@ -64,6 +66,7 @@ def main_rows(level: Level) -> list[tuple[str, str]]:
 def print_study(facts: Studied, table: Print) -> None:
     """Show what `study` returns."""
     print(f"{facts.model}: {facts.windows} windows of {facts.window} tokens of {facts.tokenizer}")
+    print(f"{facts.levels[-1].mean_length.bytes:.2f} bytes per innermost chunk")
     first = facts.before
     for i, level in enumerate(facts.levels):
         print(f"\nlevel {level.level}, router {facts.routers[level.level]}\n")
@@ -106,6 +109,15 @@ def _print_level(level: Level, was: Level | None, table: Print) -> None:
             for name, each in level.references.items()
         ],
     )
+    if level.surprisal and level.surprisal.classes:
+        print()
+        table(
+            ["chunks that start with", "of chunks", "of their bits", "enrichment B"],
+            [
+                [each.name, percent(each.boundaries), percent(each.bits), number(each.enrichment, 2)]
+                for each in level.surprisal.classes
+            ],
+        )
     print("\ncommonest chunks  " + "  ".join(f"[{visible(c.text)}] {c.share:.1%}" for c in level.common[:SHOWN_CHUNKS]))
     for kind, groups in (("source", level.sources), ("script", level.scripts)):
         if len(groups) > 1:

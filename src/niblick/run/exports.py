@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from niblick.artifact.codecs import get_codec
 from niblick.artifact.container import artifact_bytes
 from niblick.artifact.dequantize import EncodedTensor
+from niblick.artifact.packed_text import PackedText
 from niblick.challenge import rules
 from niblick.config.run_config import RunConfig, override
 from niblick.data.dataset import Dataset
@@ -30,12 +31,13 @@ from niblick.facts.reading import write_file
 from niblick.facts.record import Record
 from niblick.facts.result import Calibration, ExportFacts, Result
 from niblick.pack.export_config import ExportConfig
-from niblick.pack.fit import LADDER, Telling, fit
+from niblick.pack.fit import LADDER, Fit, Rounder, Telling, fit
 from niblick.pack.hessians import SEED, Hessians, calibration_batches
 from niblick.pack.quantize import pack, quantize, schemes_of
 from niblick.pack.schemes import Scheme
 from niblick.pack.sensitivity import Evaluate, Sensitivities, sensitivities
 from niblick.run.directory import Run, check_name
+from niblick.run.division import divide
 from niblick.run.loading import build_model
 from niblick.run.packing import (
     artifact_header,
@@ -152,6 +154,8 @@ class FitFacts(Record):
     """Of each tensor."""
     probe: Mapping[str, float]
     frontier: tuple[Mapping[str, object], ...] = ()
+    divisions: tuple[Mapping[str, object], ...] = ()
+    """Between text and weights, see `division`; the best first."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,7 @@ class Fitted:
 def fit_run(
     run: Run,
     listen: Emit,
+    assignments: Sequence[str] = (),
     *,
     cap: int | None = None,
     artifact: int | None = None,
@@ -176,9 +181,10 @@ def fit_run(
 ) -> Fitted:
     """Find the best weights for a cap on code and artifact together, or on the `artifact` alone, and score them.
 
-    Writes the artifact `fit-<bytes>` and, beside it, fit.json: bits of each tensor and the frontier.
+    Where `export.text` wants text in the artifact, as much of it is taken as pays: see `division`. Writes the artifact
+    `fit-<bytes>` and, beside it, fit.json: bits of each tensor, the frontier, and what else was tried.
     """
-    config = finished(run)
+    config = with_export(finished(run), list(assignments))
     if artifact is None:
         code = closure_bytes(config, run.recipe if run.recipe.is_file() else None)
         artifact = (cap if cap is not None else rules.CAP_BYTES) - code
@@ -189,28 +195,39 @@ def fit_run(
     dataset = open_data(config)
     state, _ = read_tensors(run.weights)
     header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)
-    started = time.perf_counter()
+    started, telling = time.perf_counter(), telling or Telling()
     hessians: Hessians | None = None
     calibration = Calibration()
     if gptq:
-        (telling or Telling()).say(f"calibrating on {config.export.calibration_tokens:,} tokens of training text")
+        telling.say(f"calibrating on {config.export.calibration_tokens:,} tokens of training text")
         hessians, calibration = calibrated(config, state, dataset)
 
     def round_tensor(name: str, weights: Tensor, scheme: Scheme) -> EncodedTensor:
         hessian = (hessians or {}).get(name)
         return quantize(name, weights, scheme, hessian=hessian, damping=config.export.damping)
 
+    evaluate = evaluator(config, dataset, tokens)
+    probe: dict[str, float] = {}
+
+    def fitted(size: int, text: PackedText | None = None, ladder: tuple[float, ...] = (), tell: bool = False) -> Fit:
+        found = fit(
+            _once(state),
+            size,
+            evaluate,
+            lambda encoded: len(artifact_bytes(header, encoded, codec, text)),
+            rounding=Rounder(round_tensor, hessians),
+            ladder=ladder,
+            told=telling if tell or not probe else None,
+            probe=probe,
+        )
+        probe.update(found.probe)
+        return found
+
+    divisions = divide(config, dataset, room, fitted, telling) if config.export.text else ()
+    if divisions and divisions[0].share < 1:
+        config = override(config, [f"export.text={divisions[0].text_bytes}"])
     text, calibration = with_text(config, dataset, calibration)
-    found = fit(
-        _once(state),
-        room,
-        evaluator(config, dataset, tokens),
-        lambda encoded: len(artifact_bytes(header, encoded, codec, text)),
-        round_tensor=round_tensor,
-        hessians=hessians,
-        ladder=ladder,
-        told=telling,
-    )
+    found = fitted(room, text, ladder, tell=True)
     name = f"fit-{room}"
     seconds = time.perf_counter() - started  # all of it learns from training text
     calibration = replace(calibration, calibration_seconds=seconds)
@@ -226,6 +243,7 @@ def fit_run(
         bits=found.bits,
         probe=found.probe,
         frontier=tuple(asdict(point) for point in found.frontier),
+        divisions=tuple(asdict(division) for division in divisions),
     )
     result = _scored(run, name, facts, listen)
     write_file(run.artifact(name).parent / "fit.json", details)

@@ -129,11 +129,11 @@ def packed_text(config: RunConfig, dataset: Dataset) -> PackedText | None:
     if not config.export.text:
         return None
     from niblick.pack.chosen_text import chosen_text  # which compile: only where they are used
-    from niblick.score.known_text import pack_text
+    from niblick.score.known_text import KnownText
 
     expect_reader(config)
     tokens_N, count, documents = chosen_text(dataset.train, dataset.tokenizer, config.export.text)
-    return pack_text(tokens_N, config.model.vocab_size, config.score.sidecar, count, documents)
+    return KnownText.packing(tokens_N, config.model.vocab_size, config.score.sidecar, count, documents).packed
 
 
 def with_text(config: RunConfig, dataset: Dataset, calibration: Calibration) -> tuple[PackedText | None, Calibration]:

@@ -12,6 +12,7 @@ from niblick.data.dataset import Dataset, Split
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError
 from niblick.model.lm import LM
+from niblick.model.model_config import GIVEN
 from niblick.recipes.presets import load_recipe
 from niblick.recipes.trust import expect_trusted
 from niblick.run.directory import Run
@@ -51,6 +52,7 @@ def prepare(
     """
     check_track(config.track, dotted(to_dict(config)))
     expect_reader(config)
+    expect_room(config)
     dataset = open_data(config, tokenizer)
     device = pick_device(config.train.device)
     ranks.expect_device(device)
@@ -79,6 +81,19 @@ def expect_reader(config: RunConfig) -> None:
             "score.sidecar.reset=document forgets the text of export.text with the first document: set "
             "score.sidecar.reset=carry"
         )
+
+
+def expect_room(config: RunConfig) -> None:
+    """Raise ConfigError for chunks that are to become longer than a window of training."""
+    length = 1.0
+    for i, level in enumerate(config.model.levels):
+        if level.router not in (*GIVEN, "soft"):
+            length *= max(level.target_length, level.target_start or 0.0)
+        if length > config.train.seq_len:
+            raise ConfigError(
+                f"levels.{i} aims at chunks of {length:g} tokens, and train.seq_len={config.train.seq_len} is a whole "
+                "window: lower the target_length (and target_start) of the levels, or train on longer windows"
+            )
 
 
 def parameters(model: LM) -> int:

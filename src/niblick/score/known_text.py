@@ -30,6 +30,17 @@ class KnownText:
             )
         self.packed, self.vocab_size = packed, vocab_size
 
+    @classmethod
+    def packing(
+        cls, tokens_N: Integers, vocab_size: int, config: SidecarConfig, count: int, documents: int
+    ) -> KnownText:
+        """Pack tokens, which stand for `count` bytes of text in so many documents: what packed them has read them."""
+        mixture = Mixture(vocab_size, SETTINGS[config.mix], config.memory)
+        data = pack(tokens_N, mixture)
+        known = cls(PackedText(data, len(tokens_N), count, documents, config.mix, config.memory), vocab_size)
+        known.__dict__["_unpacked"] = tokens_N, mixture
+        return known
+
     @cached_property
     def _unpacked(self) -> tuple[Integers, Mixture]:
         mixture = Mixture(self.vocab_size, SETTINGS[self.packed.mix], self.packed.memory)
@@ -70,10 +81,4 @@ class KnownText:
     def beginning(self, tokens: int, config: SidecarConfig) -> KnownText:
         """Return the first tokens as a text of their own, for checks that cannot wait for all of it."""
         part_N = self.tokens_N[:tokens]
-        return KnownText(pack_text(part_N, self.vocab_size, config, 0, 0), self.vocab_size)
-
-
-def pack_text(tokens_N: Integers, vocab_size: int, config: SidecarConfig, count: int, documents: int) -> PackedText:
-    """Return tokens packed with a sidecar's mixture; they stand for `count` bytes of text in so many documents."""
-    data = pack(tokens_N, Mixture(vocab_size, SETTINGS[config.mix], config.memory))
-    return PackedText(data, len(tokens_N), count, documents, config.mix, config.memory)
+        return KnownText.packing(part_N, self.vocab_size, config, 0, 0)

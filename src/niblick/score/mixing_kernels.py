@@ -119,6 +119,8 @@ MODEL_INPUTS = 3
 """Two of the model, and one that is always the same."""
 WIDE = np.int64(0)
 """Added to a small integer, it makes a large one of it, whoever runs the function."""
+ONE, TWO, THREE, FOUR = (np.uint64(n) for n in range(1, 5))
+"""With numbers that cannot be negative nobody asks whether an index counts from the end: the mixer's sums take half."""
 CONTROL = 32
 """A vocabulary of bytes has at most so many tokens besides."""
 BINS = 33
@@ -367,11 +369,12 @@ def mix(m: Mind, node: int) -> float:
     for s in range(len(m.set_S)):
         w = m.weights_SRX[s, m.set_S[s]]
         a, b, c, d = 0.0, 0.0, 0.0, 0.0
-        for i in range(0, len(x), 4):
+        for k in range(ONE * (len(x) // 4)):
+            i = FOUR * k
             a += w[i] * x[i]
-            b += w[i + 1] * x[i + 1]
-            c += w[i + 2] * x[i + 2]
-            d += w[i + 3] * x[i + 3]
+            b += w[i + ONE] * x[i + ONE]
+            c += w[i + TWO] * x[i + TWO]
+            d += w[i + THREE] * x[i + THREE]
         m.out_S[s] = min(12.0, max(-12.0, (a + b) + (c + d)))
         total += m.final_RS[node % len(m.final_RS), s] * m.out_S[s]
     m.out_S[-1] = min(12.0, max(-12.0, total))
@@ -447,7 +450,7 @@ def learn_mixer(m: Mind, bit: int, node: int) -> None:
         m.final_RS[node % len(m.final_RS), s] += step * m.out_S[s]
         w = m.weights_SRX[s, m.set_S[s]]
         push = (bit - squash(m.out_S[s])) * rate
-        for i in range(len(x)):
+        for i in range(ONE * len(x)):
             w[i] += push * x[i]
     for t in range(len(m.stages_TRB)):
         row = m.stages_TRB[t, m.stage_T[t]]

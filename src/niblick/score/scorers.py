@@ -34,7 +34,7 @@ from niblick.errors import ConfigError
 from niblick.model.level import Level
 from niblick.model.lm import LM
 from niblick.model.loss import LOGIT_ELEMENTS
-from niblick.model.routers import Routing, ThresholdRouter
+from niblick.model.plain_routers import Routing, ThresholdRouter
 from niblick.score import sidecars
 from niblick.score.plan import Batch, Windows, batches, document_starts, plan, read_batch
 from niblick.score.score_config import ScoreConfig
@@ -280,6 +280,7 @@ def score_losses(
     """
     clock, tally = _Clock(config), _Tally(split)
     total, done = split.tokens - 1, 0
+    begun: tuple[int, float] | None = None
     windows = plan(config, split, tokenizer.bos_id)
     log: list[Stretch] = []
     for part in _parts(windows, config, split, tokenizer.bos_id):
@@ -303,8 +304,9 @@ def score_losses(
         tally.add(first, nats_N, int(split.target_bytes(first, span, tokenizer).sum()))
         if observe is not None:
             observe(first, nats_N)
-        if progress is not None and tally.bytes:
-            progress(tally.progress(done, total, clock.now()))
+        if progress is not None and tally.bytes and (begun or done == total):
+            progress(tally.progress(done, total, clock.now(), begun))
+        begun = begun or (done, clock.now())
         if adapter is not None:
             scored_at, trained_at = clock.now(), None
             if part.learn and clock.may_learn(done, total):
@@ -437,10 +439,10 @@ class _Tally:
             sums = np.bincount(document_N - low, nats_N)
             self._document_nats[low : low + len(sums)] += sums
 
-    def progress(self, done: int, total: int, seconds: float) -> Progress:
-        """How far this is."""
-        bpb = self.nats / math.log(2) / self.bytes
-        return Progress(done, total, bpb, seconds, seconds * (total - done) / done)
+    def progress(self, done: int, total: int, seconds: float, begun: tuple[int, float] | None) -> Progress:
+        """How far this is; `begun` are the targets and the seconds of the first part, which may have read a text."""
+        bpb, (before, since) = self.nats / math.log(2) / self.bytes, begun or (0, 0.0)
+        return Progress(done, total, bpb, seconds, (seconds - since) * (total - done) / (done - before))
 
     def score(self, tokens: int, seconds: float, log: list[Stretch]) -> Score:
         """The score, when all targets are in."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from niblick.errors import ConfigError
+from niblick.errors import ConfigError, expect_free
 from niblick.score.ngram_mixture import Floats, Integers, NgramMixture, log_softmax
 from niblick.score.score_config import SIDECARS, SidecarConfig
 
@@ -117,8 +117,8 @@ ADJUSTERS: dict[str, MakeAdjuster] = {
 
 def register_sidecar(name: str, make: MakeAdjuster) -> None:
     """Make `name` available as `score.sidecar.name`. Raises ConfigError if it is taken by another sidecar."""
-    if ADJUSTERS.setdefault(name, make) is not make:
-        raise ConfigError(f"sidecar {name!r} is taken: choose another name (taken: {', '.join(sorted(ADJUSTERS))})")
+    expect_free("sidecar", ADJUSTERS, name, make, ConfigError)
+    ADJUSTERS[name] = make
     SIDECARS.add(name)
 
 

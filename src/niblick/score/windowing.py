@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from niblick.errors import ConfigError
+from niblick.errors import ConfigError, expect_free
 
 
 @dataclass(frozen=True)
@@ -28,5 +28,5 @@ SCORERS: dict[str, Scorer] = {
 
 def register_scorer(name: str, scorer: Scorer) -> None:
     """Make `name` available as `score.scorer`. Raises ConfigError if it is taken by another way to lay windows."""
-    if SCORERS.setdefault(name, scorer) != scorer:
-        raise ConfigError(f"scorer {name!r} is taken: choose another name (taken: {', '.join(sorted(SCORERS))})")
+    expect_free("scorer", SCORERS, name, scorer, ConfigError)
+    SCORERS[name] = scorer

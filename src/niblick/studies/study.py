@@ -114,6 +114,8 @@ class Lab:
     data_given: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
+    seeds: int = 0
+    """How many seeds a study takes that can take any number; 0: as many as it says."""
     say: Callable[[str], None] = print
     used: dict[str, str] = field(default_factory=dict)
     """Datasets that were asked for, by name."""
@@ -293,6 +295,7 @@ def run_study(study: Study, lab: Lab) -> Studied:
     sections = [
         report.section(t.title, report.table(t.columns, t.rows) + f'<p class="soft">{t.note}</p>') for t in tables
     ]
+    folder.mkdir(parents=True, exist_ok=True)
     write_together(
         {
             folder / "tables.md": (text + "\n").encode(),
@@ -306,7 +309,8 @@ def run_study(study: Study, lab: Lab) -> Studied:
 def standing(lab: Lab, best: Done, xz: float) -> list[str]:
     """What must be said before any table: its size, and how its best stands against xz."""
     size = "Toy size: these figures show that the study runs, and rank nothing. " if lab.toy else ""
-    made = f"`niblick study {lab.study}{' --toy' if lab.toy else ''}{''.join(f' {o}' for o in lab.overrides)}`"
+    options = [*["--toy"][: lab.toy], *[f"--seeds {lab.seeds}"][: bool(lab.seeds)], *lab.overrides]
+    made = f"`niblick study {' '.join([lab.study, *options])}`"
     behind = "behind it" if best.bpb >= xz else "ahead of it"
     against = f"{best.bpb:.4f} BPB ({best.run.id}) against {xz:.4f} of `xz -9e` on the same text: {behind}"
     return [f"{size}Made by {made}; the best run has {against}."]

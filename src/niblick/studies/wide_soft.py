@@ -7,7 +7,8 @@ from dataclasses import replace
 from torch import nn
 
 from niblick.config.run_config import RunConfig
-from niblick.model.routers import SoftRouter, register_router
+from niblick.model.plain_routers import SoftRouter
+from niblick.model.routers import register_router
 from niblick.recipes.presets import get_preset
 
 WIDE = 256

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from niblick.data.subwords import SentencePieceTokenizer
-from niblick.errors import ConfigError, nearest
-from niblick.model.model_config import GIVEN, ModelConfig
+from niblick.errors import ConfigError, expect_free, nearest
+from niblick.model.model_config import UNTAUGHT, ModelConfig
 from niblick.model.providers import Whitespace
 
 Guide = Callable[[Tensor], Tensor]
@@ -36,8 +36,7 @@ _OTHERS = ("bpe", "entropy")
 
 def register_guide(name: str, guide: Callable[[ModelConfig], Guide]) -> None:
     """Make `name` available as `train.init_from`. Raises ConfigError if it is taken by another guide."""
-    if name in _OTHERS or GUIDES.get(name, guide) is not guide:
-        raise ConfigError(f"guide {name!r} is taken: choose another name (taken: {', '.join((*GUIDES, *_OTHERS))})")
+    expect_free("guide", GUIDES | dict.fromkeys(_OTHERS), name, guide, ConfigError)
     GUIDES[name] = guide
 
 
@@ -51,7 +50,7 @@ def make_guide(name: str, config: ModelConfig, entropy: Guide | None = None) -> 
         raise ConfigError(f"unknown train.init_from {name!r}{nearest(kind, (*GUIDES, *_OTHERS))}")
     if not config.levels:
         raise ConfigError(f"train.init_from={name!r} trains a router, and this model is dense: it has none")
-    if (router := config.levels[0].router) in (*GIVEN, "fixed"):
+    if (router := config.levels[0].router) in UNTAUGHT:
         raise ConfigError(f"train.init_from={name!r} trains a router, and the router {router!r} has nothing to learn")
     if kind == "bpe":
         if not file:

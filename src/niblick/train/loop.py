@@ -18,7 +18,7 @@ from niblick.data.loader import Batches
 from niblick.errors import TrainingError
 from niblick.facts.events import Average, Emit, Reserve, Resume, Rollback, Rounding, Step, Trouble, Validation
 from niblick.model.lm import LM
-from niblick.model.routers import Routing
+from niblick.model.plain_routers import Routing
 from niblick.score.contiguous import PlainScore
 from niblick.train.averaging import Averages
 from niblick.train.checkpoint import (
@@ -247,7 +247,8 @@ class _Training:
         started = self.clock.read()
         lr_scale = schedule.lr_scale(progress.step, progress.train_seconds)
         guide = self.aids.guide if progress.step < self.config.init_steps else None
-        left = 1 - schedule.progress(progress.step, progress.train_seconds)
+        self.model.progress = schedule.progress(progress.step, progress.train_seconds)
+        left = 1 - self.model.progress
         if qat and qat.prepare(progress.step, lr_scale, left):
             self.emit(Rounding(step=progress.step + 1, tensors=len(qat.weights)))
         losses, routings = gradients(self.rig, guide)
@@ -303,7 +304,7 @@ class _Training:
         """Tell of a step, and warn of routers that died and steps that are slow."""
         progress, watch, config = self.progress, self.watch, self.config
         logged = watch and self.log_times.due(progress.step, progress.train_seconds)
-        levels = [routing_facts(r) for r in routings] if logged else []
+        levels = [routing_facts(r, routings[0].p_BL.numel()) for r in routings] if logged else []
         judged = progress.step % config.log_every == 0 or progress.step == 1  # by steps: a collapse often passes
         facts |= {"loss": losses.pop("loss"), "total": losses.pop("total")}
         facts["tokens_per_second"] = config.batch_tokens / seconds

@@ -13,7 +13,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from niblick.errors import ArtifactError, ConfigError, TrainingError
+from niblick.errors import ArtifactError, ConfigError, TrainingError, expect_free
 from niblick.model.level import Level, SoftLevel
 from niblick.train.distributed import SINGLE, Ranks
 from niblick.train.settings import OPTIMIZER_NAMES, OptimConfig
@@ -226,8 +226,7 @@ def register_optimizer(name: str, builder: Builder) -> None:
 
     Raises ConfigError if the name is taken by another optimizer.
     """
-    if OPTIMIZERS.get(name, builder) is not builder:
-        raise ConfigError(f"optimizer {name!r} is taken: choose another name (taken: {', '.join(sorted(OPTIMIZERS))})")
+    expect_free("optimizer", OPTIMIZERS, name, builder, ConfigError)
     OPTIMIZERS[name] = builder
     OPTIMIZER_NAMES.add(name)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from niblick.artifact.dequantize import matrix_shape
-from niblick.errors import ConfigError, nearest
+from niblick.errors import ConfigError, expect_free, nearest
 from niblick.pack.export_config import ExportConfig
 from niblick.pack.rounding import rounding_of
 from niblick.pack.schemes import Scheme, fits, parse_scheme
@@ -178,7 +178,6 @@ PENALTIES: dict[str, Penalty] = {
 
 def register_penalty(name: str, penalty: Penalty) -> None:
     """Make `name` available in `train.penalties`. Raises ConfigError if it is taken by another penalty."""
-    if PENALTIES.get(name, penalty) is not penalty:
-        raise ConfigError(f"penalty {name!r} is taken: choose another name (taken: {', '.join(sorted(PENALTIES))})")
+    expect_free("penalty", PENALTIES, name, penalty, ConfigError)
     PENALTIES[name] = penalty
     PENALTY_NAMES.add(name)

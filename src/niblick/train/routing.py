@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from niblick.facts.events import Trouble
-from niblick.model.routers import Routing
+from niblick.model.plain_routers import Routing
 
 CERTAIN = 0.02
 """A decision is near-certain where p is so close to 0 or 1."""
@@ -22,10 +22,18 @@ PATIENCE = 3
 """Logged steps that a collapse must last before it is worth a warning: early in training it often passes."""
 
 
-def routing_facts(routing: Routing) -> dict[str, float]:
-    """Boundary rate, mean and spread of p, share of near-certain decisions, boundaries without room in a row.
+ADVICE = {
+    "all": "raise the level's ratio_weight, or begin with train.init_from=whitespace",
+    "none": "raise the level's ratio_weight, or let the target rise to it (target_start)",
+    "same": "lower its learning rate (lr_mult), or begin with train.init_from=whitespace",
+}
 
-    The first position of a row, a boundary in any case, does not count.
+
+def routing_facts(routing: Routing, tokens: int) -> dict[str, float]:
+    """Boundary rate, mean and spread of p, share of near-certain decisions, boundaries without room in a row; and
+    how many of `tokens`, those of all rows, a chunk has (of the innermost level over bytes: BPIC).
+
+    But for the last, the first position of a row, a boundary in any case, does not count.
     """
     p_BL, boundary_BL = routing.p_BL.detach()[:, 1:].float(), routing.boundary_BL[:, 1:]
     valid_BL = torch.ones_like(boundary_BL)
@@ -40,20 +48,21 @@ def routing_facts(routing: Routing) -> dict[str, float]:
         p_N.std(correction=0),
         ((p_N - 0.5).abs() > 0.5 - CERTAIN).float().mean(),
         routing.dropped_B().float().mean(),
+        tokens / routing.chunks_B().sum(),
     )
-    names = ("boundary_rate", "mean_p", "spread_p", "near_certain", "truncated")
+    names = ("boundary_rate", "mean_p", "spread_p", "near_certain", "truncated", "tokens_per_chunk")
     return dict(zip(names, torch.stack(facts).tolist(), strict=True))
 
 
 def collapse(facts: dict[str, float]) -> str | None:
-    """Say in which way decisions have stopped to depend on the input; None while they do."""
+    """Say in which way decisions have stopped to depend on the input, and what may help; None while they do."""
     rate = facts["boundary_rate"]
     if rate > 1 - SAME_RATE:
-        return "every position is a boundary: the level cuts nothing any more"
+        return f"every position is a boundary: the level cuts nothing any more; {ADVICE['all']}"
     if rate < SAME_RATE:
-        return "no position is a boundary any more: each row is one chunk"
+        return f"no position is a boundary any more: each row is one chunk; {ADVICE['none']}"
     if facts["spread_p"] < SAME_P:
-        return f"p is {facts['mean_p']:.2f} everywhere: decisions no longer depend on the input"
+        return f"p is {facts['mean_p']:.2f} everywhere: decisions no longer depend on the input; {ADVICE['same']}"
     return None
 
 

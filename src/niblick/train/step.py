@@ -19,7 +19,7 @@ from niblick.data.loader import Batches
 from niblick.facts.events import Compile, Emit, Warmup
 from niblick.model.lm import LM, Losses
 from niblick.model.loss import Halves
-from niblick.model.routers import Routing
+from niblick.model.plain_routers import Routing
 from niblick.model.stage import Stage
 from niblick.train.distributed import Ranks, local_gradients
 from niblick.train.guides import Guide
@@ -64,6 +64,14 @@ class Rig:
         """Micro-batches of this rank in a step."""
         return self.config.passes(self.ranks.size)
 
+    def draw(self) -> int:
+        """The seed of what the next pass draws: of the data's seed and the pass's first window alone.
+
+        So a run that was resumed draws as one that was not, several ranks as one, and no two passes alike.
+        """
+        window = self.batches.position + self.ranks.rank * self.batches.rows
+        return (self.batches.seed * 0x9E3779B97F4A7C15 + window * 0xBF58476D1CE4E5B9) % 2**63
+
 
 def gradients(rig: Rig, guide: Guide | None = None) -> tuple[dict[str, float], list[Routing]]:
     """Forward and backward over the micro-batches of one step. Returns mean loss terms and the last routings.
@@ -74,6 +82,7 @@ def gradients(rig: Rig, guide: Guide | None = None) -> tuple[dict[str, float], l
     routings: list[Routing] = []
     forward, device, qat, passes = rig.forward, rig.device, rig.qat, rig.passes
     for i in range(passes):
+        torch.manual_seed(rig.draw())
         ids_BL, targets_BL = (t.to(device, non_blocking=True) for t in rig.batches.next())
         more = i + 1 < passes
         with (
@@ -86,9 +95,19 @@ def gradients(rig: Rig, guide: Guide | None = None) -> tuple[dict[str, float], l
                 )
             (total / (passes * rig.ranks.size)).backward()
         sums.append(terms)
+    share_edges(rig.model, rig.ranks)
     means = torch.stack(sums).mean(0).tolist()
     lm, total_mean, *ratio = [value / rig.ranks.size for value in rig.ranks.sum(means)]
     return {"loss": lm, "total": total_mean} | {f"ratio_loss_{i}": r for i, r in enumerate(ratio)}, routings
+
+
+def share_edges(model: LM, ranks: Ranks) -> None:
+    """Give the running quantiles of routers the mean of all ranks."""
+    routers: list[Any] = [level.router for level in model.body.each_level()]
+    edges: list[Tensor] = [router.edge for router in routers if hasattr(router, "edge")]
+    if edges and ranks.size > 1:
+        for edge, total in zip(edges, ranks.sum([float(edge) for edge in edges]), strict=True):
+            edge.fill_(total / ranks.size)
 
 
 def synchronize(device: torch.device) -> None:
@@ -99,6 +118,7 @@ def synchronize(device: torch.device) -> None:
 
 def has_unused(model: LM, config: TrainConfig, device: torch.device, guide: Guide | None) -> bool:
     """Whether some weight gets no gradient, by trying it on one row: DistributedDataParallel must know."""
+    torch.manual_seed(0)
     ids_BL = (torch.arange(config.seq_len, device=device) % model.config.vocab_size)[None]
     for target_BL in (None, guide(ids_BL)) if guide else (None,):
         with autocast(device, config.dtype):
