@@ -26,7 +26,8 @@ from torch import nn
 
 from niblick.config.run_config import RunConfig
 from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
-from niblick.model.routers import Router, register_router
+from niblick.model.plain_routers import Router
+from niblick.model.routers import register_router
 
 
 class Step(Router):

@@ -65,3 +65,14 @@ def test_names_of_modules(document: Path) -> None:
     assert not [
         file for file in sorted(files) if not any((ROOT / base / file).exists() for base in (".", "src/niblick"))
     ]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "reference").glob("*.md")), ids=lambda p: p.name)
+def test_names_of_the_reference(page: Path) -> None:
+    """What the reference describes is defined where it says: a name that is only imported there has no text."""
+    names = re.findall(r"^::: (\S+)$", page.read_text(), flags=re.MULTILINE)
+    assert names
+    for name in names:
+        module, _, member = name.rpartition(".")
+        found = getattr(importlib.import_module(module), member, None) or importlib.import_module(name)
+        assert getattr(found, "__module__", module) == module, f"{name} is defined in {found.__module__}"
