@@ -311,7 +311,7 @@ class SlowBatches:
 
     def __init__(self, clock: Time, longest: float) -> None:
         self.batches, self.clock, self.draw, self.longest = batches(), clock, random.Random(3), longest
-        self.position = 0
+        self.position, self.seed, self.rows = 0, self.batches.seed, self.batches.rows
 
     def next(self) -> Any:
         self.clock.wait(self.longest * self.draw.uniform(0.9, 1.0))
