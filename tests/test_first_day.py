@@ -96,7 +96,8 @@ def words(line: str) -> list[str]:
     return [FILLED.get(word, word).replace("NONE", "[]") for word in shlex.split(line)]
 
 
-KEPT = ("model.levels", "model.vocab_size", "model.main.layout", "train.average", "seed=", "data.seed", "export.", "score.")
+KEPT = ("model.levels", "model.vocab_size", "model.main.layout", "train.average", "seed=", "data.seed")
+KEPT += ("export.", "score.")
 
 
 def walked(arguments: list[str]) -> list[str]:
