@@ -102,7 +102,8 @@ def words(line: str) -> list[str]:
     return [FILLED.get(word, word).replace("NONE", "[]") for word in shlex.split(line)]
 
 
-KEPT = ("model.levels", "model.main.layout", "train.average", "seed=", "data.seed", "export.", "score.")
+KEPT = ("model.levels", "model.vocab_size", "model.main.layout", "train.average", "seed=", "data.seed")
+KEPT += ("export.", "score.")
 
 
 def walked(arguments: list[str]) -> list[str]:
@@ -111,6 +112,8 @@ def walked(arguments: list[str]) -> list[str]:
         return ["compare", "bytes-1", "words-1"]
     if arguments[:4] == ["data", "prepare", "--source", "pydocs"]:
         return [*arguments, "--max-docs", "60"]
+    if arguments[0] == "import":
+        return [*arguments, *TINY[:4]]
     if arguments[0] in ("fit", "sensitivity"):
         return [*arguments, "--tokens", "1024"]
     if arguments[0] != "train":
