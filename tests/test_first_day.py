@@ -42,6 +42,7 @@ ELSEWHERE = {
     "niblick watch": "follows until Ctrl-C; tests/monitor",
     "niblick runs --watch": "follows until Ctrl-C; tests/ledger",
     "niblick import hnet": "needs the checkpoint of the paper's authors; tests/run/test_paper_import.py",
+    "niblick size PRESET": "a minute for each width that it tries; tests/run/test_exports.py",
     "niblick sweep": "processes of their own; tests/sweeps",
     "niblick transfer": "two sweeps; tests/sweeps",
     "niblick study": "hours; tests/studies",
