@@ -21,6 +21,7 @@ Each name is documented: help(nb.train). Errors are NiblickError, with one sente
 """
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from niblick.run.generate import Loaded, chunks, load
     from niblick.score.any_function import score_function as score
     from niblick.sweeps.sweep import Sweep, grid, listed, zipped
+
+# OpenMP threads wait for each other in a busy loop; beside any other process that costs ten times the work itself.
+# A short loop loses nothing on an idle machine (docs/performance.md). torch looks at this once, when it is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _HOMES = {
     "api.judging": ("audit", "compare", "plot"),

@@ -284,3 +284,13 @@ def test_progress_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
         console.say("a line that stays")
     assert len(_Output.shown) == 2
     assert "50%" in _Output.shown[0] and _Output.shown[-1] == ""
+
+
+@pytest.mark.parametrize("own", ["", "7"])
+def test_threads_wait_shortly_whoever_imports_niblick(own: str) -> None:
+    """In a notebook as on the command line: a busy loop beside other work costs ten times the work itself."""
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    environment |= {"GOMP_SPINCOUNT": own} if own else {}
+    program = "import sys, os, niblick; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [own or "20000", "False"]

@@ -39,9 +39,6 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the command line; a NiblickError becomes one sentence on stderr and its exit code."""
-    # OpenMP threads wait for each other in a busy loop; beside any other process that costs ten times the work
-    # itself. A short loop loses nothing on an idle machine (docs/performance.md).
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
         try:
             app()
