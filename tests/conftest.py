@@ -18,7 +18,6 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="niblick-state-")  # tests trust recipes of their own
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line does; before torch is imported
 
 for ignored in (signal.SIGINT, signal.SIGHUP):  # as under nohup or behind `&`
     if signal.getsignal(ignored) == signal.SIG_IGN:

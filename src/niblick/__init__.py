@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _HOMES = {
-    "api.judging": ("audit", "compare", "plot"),
-    "api.making": ("Data", "prepare", "resume", "sweep", "train"),
+    "api.judging": ("plot",),
+    "api.making": ("Data", "prepare", "resume", "sweep"),
     "api.own_runs": ("Artifact", "Run", "open_run", "presets", "remove", "runs", "show"),
     "api.reworking": ("compress", "decompress", "export", "fit", "push"),
     "errors": ("NiblickError",),

@@ -29,7 +29,7 @@ from niblick.model.taught_routers import (
     decided,
 )
 from niblick.recipes.presets import get_preset
-from niblick.run.prepared import expect_room
+from niblick.run.prepared import expect_chunks_fit
 
 NEW = ("score-function", "gumbel", "sombrero", "coding-rate", "delayed")
 D = torch.float64
@@ -334,7 +334,7 @@ def test_what_a_level_cannot_serve(assignment: str, words: str) -> None:
 
 def test_chunks_have_room_in_a_window() -> None:
     config = override(get_preset("hnet-small"), ["train.seq_len=128", "train.micro_batch_tokens=8192"])
-    expect_room(config)
+    expect_chunks_fit(config)
     for assignment in ("target_length=200", "target_start=200"):
         with pytest.raises(ConfigError, match=r"levels.0 aims at chunks of 200 tokens, and train.seq_len=128"):
-            expect_room(override(config, [f"model.levels.0.{assignment}"]))
+            expect_chunks_fit(override(config, [f"model.levels.0.{assignment}"]))

@@ -41,9 +41,10 @@ class Data:
         return Dataset.open(self.path)
 
     def __repr__(self) -> str:
-        splits = self.dataset.manifest.get("niblick", {}).get("splits", {})
+        dataset = self.dataset
+        splits = dataset.manifest.get("niblick", {}).get("splits", {})
         counts = (f"{name} {s['documents']:,} documents, {s['bytes']:,} bytes" for name, s in splits.items())
-        return f"<Data {self.path}: {self.dataset.tokenizer.name}; {'; '.join(counts) or 'shards'}>"
+        return f"<Data {self.path}: {dataset.tokenizer.name}; {'; '.join(counts) or 'shards'}>"
 
 
 @worded

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from niblick.audit import text_checks as text
 from niblick.audit.checks import Audit, Check, failed, look, not_applicable, passed
 from niblick.audit.file_checks import audit_file
 from niblick.audit.folders import folder_checks, read_folder
-from niblick.audit.fresh import Fresh, constants, scored_beside
+from niblick.audit.fresh import Fresh, constants, score_fresh, scored_beside
 from niblick.audit.function_checks import Effort
 from niblick.audit.functions import function_checks, sample_rows
 from niblick.audit.model_checks import audit_model, cannot_step, exact
@@ -226,11 +227,14 @@ class Audited:
     """The user's code that the model is made of."""
     text: KnownText | None
     """What is packed in the artifact."""
-    scored: Future[Fresh] = field(default_factory=Future)
+    scored: Future[Fresh] | None = None
+    """What the fresh process that is at work beside the checks will have found."""
 
-    @property
+    @cached_property
     def fresh(self) -> Fresh:
-        """What a fresh process finds, see `score_fresh`: it has been at work beside the checks."""
+        """What a fresh process finds, see `score_fresh`; one is asked now where none is at work."""
+        if self.scored is None:
+            return score_fresh(self.path, self.recipe, self.data, self.options.effort.tokens)
         if not self.scored.done():
             self.say("waiting for the fresh process's score")
         return self.scored.result()

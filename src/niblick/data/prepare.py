@@ -29,11 +29,10 @@ from niblick.data.download import PREFIX, Files, challenge_documents, fetch_shar
 from niblick.data.encode import Encoded, encode_blocks
 from niblick.data.hub import PREFIX as HUB
 from niblick.data.hub_text import hub_rows
-from niblick.data.json_tokenizers import JsonTokenizer
 from niblick.data.row_sources import Rows, python_rows, written_down
 from niblick.data.subword_training import Normalization, train_subwords
 from niblick.data.subwords import SentencePieceTokenizer
-from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.data.tokenizers import Tokenizer, make_tokenizer, write_model_file
 from niblick.data.vocabularies import Vocabulary
 from niblick.data.writing import DatasetWriter, appearing_whole, refuse_used
 from niblick.errors import DataError
@@ -257,10 +256,7 @@ def _build(
             writer.abandon()
             raise
         _check_counts(corpus, writer, max_docs)
-        if isinstance(built, SentencePieceTokenizer | JsonTokenizer):
-            path = partial / built.spec()["model_path"]
-            path.parent.mkdir()
-            path.write_bytes(built.model)
+        write_model_file(built, partial)
         return writer.manifest()
 
 

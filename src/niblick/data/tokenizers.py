@@ -193,6 +193,14 @@ def make_tokenizer(name_or_spec: str | Mapping[str, Any], directory: Path | None
     raise DataError(f"the tokenizer {name} is of a kind that niblick does not know ({kind})")
 
 
+def write_model_file(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the model file of a tokenizer that has one, where its `spec()` says from `folder`."""
+    if isinstance(tokenizer, SentencePieceTokenizer | JsonTokenizer):
+        path = folder / tokenizer.spec()["model_path"]
+        path.parent.mkdir()
+        path.write_bytes(tokenizer.model)
+
+
 def _file(spec: Mapping[str, Any], directory: Path | None) -> tuple[Path, str, str | None]:
     """Return the model file of a spec, the tokenizer's name and the file's digest."""
     name = str(spec.get("name"))

@@ -100,8 +100,8 @@ def hold_back(split: Split, bos_id: int) -> tuple[Split, Split]:
         room -= int(end_D[d] - begin_D[d])
 
     def part(keep: bool) -> Split:
-        spans = [split.slice(int(begin_D[d]), int(end_D[d] - begin_D[d])) for d in range(len(begin_D))]
-        chosen = [np.asarray(span, np.uint16) for d, span in enumerate(spans) if (d in held) is keep]
-        return Split("held back" if keep else "train", [], chosen)
+        chosen = [d for d in range(len(begin_D)) if (d in held) is keep]
+        spans = [split.slice(int(begin_D[d]), int(end_D[d] - begin_D[d])) for d in chosen]
+        return Split("held back" if keep else "train", [], spans)
 
     return part(True), part(False)

@@ -52,7 +52,7 @@ def prepare(
     """
     check_track(config.track, dotted(to_dict(config)))
     expect_reader(config)
-    expect_room(config)
+    expect_chunks_fit(config)
     dataset = open_data(config, tokenizer)
     device = pick_device(config.train.device)
     ranks.expect_device(device)
@@ -83,7 +83,7 @@ def expect_reader(config: RunConfig) -> None:
         )
 
 
-def expect_room(config: RunConfig) -> None:
+def expect_chunks_fit(config: RunConfig) -> None:
     """Raise ConfigError for chunks that are to become longer than a window of training."""
     length = 1.0
     for i, level in enumerate(config.model.levels):

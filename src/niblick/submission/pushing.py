@@ -17,6 +17,7 @@ from niblick.config.run_config import to_dict
 from niblick.data.dataset import Dataset
 from niblick.data.hub import PREFIX, HubAddress, hub_library, in_sentences
 from niblick.data.shards import file_hash
+from niblick.data.tokenizers import write_model_file
 from niblick.errors import ConfigError, DataError, StorageError
 from niblick.facts.reading import plain
 from niblick.facts.record import Record
@@ -115,9 +116,7 @@ def _write_tokenizer(entry: Entry, folder: Path) -> None:
         raise ConfigError(
             f"the tokenizer of {entry.run.path} comes with its data, which are not there any more ({error})"
         ) from error
-    path = folder / str(tokenizer.spec().get("model_path", ""))
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(getattr(tokenizer, "model", b""))
+    write_model_file(tokenizer, folder)
 
 
 def _sizes(folder: Path) -> dict[str, int]:
