@@ -34,7 +34,7 @@ from niblick.model.model_config import BLOCK_LETTERS, ROUTER_NAMES, BlockConfig,
 from niblick.model.plain_routers import CosineRouter
 from niblick.model.routers import ROUTERS, register_router
 from niblick.score import mixing_kernels
-from niblick.score.known_text import KnownText, pack_text
+from niblick.score.known_text import KnownText
 from niblick.score.mixture import FAST, Mixture
 from niblick.score.score_config import SidecarConfig
 
@@ -527,7 +527,7 @@ def in_an_artifact(texts: list[bytes], **header: int) -> Check:
         for name, part in (("train", PROSE[:6]), ("val", PROSE[6:]))
     )
     config, size = SidecarConfig("mixture", mix="fast", memory=1), sum(map(len, texts))
-    packed = replace(pack_text(documents_of(texts), 260, config, size, len(texts)), **header)
+    packed = replace(KnownText.packing(documents_of(texts), 260, config, size, len(texts)).packed, **header)
     return artifact_text(KnownText(packed, 260), Dataset(Path("data"), {}, ByteTokenizer(), train, val))
 
 

@@ -23,7 +23,7 @@ from niblick.model.model_config import EntropyConfig, LevelConfig, ModelConfig, 
 from niblick.score import coded_file, coding, mixing_kernels
 from niblick.score.coded_file import MAGIC, STORED, Model, compress, decompress, model_stream
 from niblick.score.coding import Layout, decode, encode
-from niblick.score.known_text import KnownText, pack_text
+from niblick.score.known_text import KnownText
 from niblick.score.score_config import ScoreConfig, SidecarConfig, TTTConfig
 from niblick.score.scorers import score_split
 
@@ -126,7 +126,7 @@ compiled = pytest.mark.skipif(not mixing_kernels.COMPILED, reason="numba is not 
 
 def a_text() -> KnownText:
     tokens = np.array(a_split([700], seed=5).slice(0, 701)).astype(np.int64)
-    return KnownText(pack_text(tokens, 260, MIXTURE, 700, 1), 260)
+    return KnownText(KnownText.packing(tokens, 260, MIXTURE, 700, 1).packed, 260)
 
 
 @compiled

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from niblick.errors import ArtifactError, ConfigError
 from niblick.score import mixing_coder, mixing_kernels, mixture
-from niblick.score.known_text import KnownText, pack_text
+from niblick.score.known_text import KnownText
 from niblick.score.score_config import SidecarConfig
 from niblick.score.sidecars import ADJUSTERS, Sidecar
 
@@ -24,7 +24,7 @@ TOKENS = np.random.default_rng(0).integers(0, V, 60).repeat(2)
 
 
 def packed(config: SidecarConfig = MIXTURE, tokens_N: Any = TOKENS) -> KnownText:
-    return KnownText(pack_text(tokens_N, V, config, 0, 0), V)
+    return KnownText(KnownText.packing(tokens_N, V, config, 0, 0).packed, V)
 
 
 def scored(config: SidecarConfig, tokens_N: Any, text: KnownText | None) -> np.ndarray:
@@ -112,12 +112,12 @@ def test_without_numba_the_speed_is_named_before_the_work(monkeypatch: pytest.Mo
     """Packing and unpacking in plain Python say so at once, and give what numba gives."""
     from test_mixture import plain_kernels
 
-    quick = pack_text(TOKENS, V, MIXTURE, 0, 0).data if mixing_kernels.COMPILED else None
+    quick = KnownText.packing(TOKENS, V, MIXTURE, 0, 0).packed.data if mixing_kernels.COMPILED else None
     plain = plain_kernels(monkeypatch)
     for module in (mixture, mixing_coder):
         monkeypatch.setattr(module, "kernels", plain)
     with pytest.warns(UserWarning, match=r"numba is not installed: the mixture reads [\d,]+ tokens a second"):
-        slow = pack_text(TOKENS, V, MIXTURE, 0, 0)
+        slow = KnownText.packing(TOKENS, V, MIXTURE, 0, 0).packed
     assert quick is None or slow.data == quick
     with pytest.warns(UserWarning, match="numba is not installed"):
         np.testing.assert_array_equal(KnownText(slow, V).tokens_N, TOKENS)

@@ -177,7 +177,7 @@ def _pictures(rows: list[Row], configs: dict[str, dict[str, object]]) -> tuple[l
         run = Run(Path(row.path))
         try:
             config = config_of(run)
-            loaded = load_file(run.artifact(row.score.artifact if row.score else ""), data_of(run))
+            loaded = load_file(run.artifact(row.score.artifact if row.score else ""), trained_on=data_of(run))
             if len(rows) == 1:
                 before = chunks(build_model(config.model, config.seed), loaded.tokenizer, PUBLISHED_SENTENCE)
                 pictures.append(Picture(row.id, "before training", [(c.text, c.p) for c in before]))

@@ -21,7 +21,7 @@ def open_model(target: str, runs: Path, data: str = "") -> tuple[Model, ScoreCon
     ArtifactError if it is not there, DataError if its tokenizer is not.
     """
     path, run = artifacts.find_artifact(target, runs)
-    loaded = load_file(path, data or data_of(run))
+    loaded = load_file(path, data, data_of(run))
     artifact = read_artifact(path)
     config = score_config({key: value for key, value in artifact.config["score"].items() if key != "dtype"})
     text = known_text(artifact.text, loaded.model.config.vocab_size) if config.sidecar.name else None

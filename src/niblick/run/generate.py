@@ -25,7 +25,7 @@ from niblick.boundaries.cuts import chunks as cut
 from niblick.boundaries.pictures import Chunks
 from niblick.data.dataset import Dataset
 from niblick.data.hub import TOKENIZER_FILE
-from niblick.data.tokenizers import BYTE_TOKENIZERS, Tokenizer, make_tokenizer
+from niblick.data.tokenizers import Tokenizer, make_tokenizer
 from niblick.errors import ConfigError
 from niblick.model.lm import LM
 from niblick.run.artifacts import find_artifact
@@ -220,35 +220,33 @@ def load(
     there or holds no model, ConfigError or DataError if its tokenizer is not at hand; DataError as the hub does.
     """
     path, run = find_artifact(os.fspath(target), Path(runs))
-    return load_file(path, os.fspath(data) or data_of(run))
+    return load_file(path, os.fspath(data), data_of(run))
 
 
 def data_of(run: Run | None) -> str:
-    """The folder of the data that a run was trained on, where its tokenizer lies there and it is there still.
+    """The folder of the data that a run was trained on, where it is there still.
 
     The run's recipe is loaded first: its model may have parts of its own. Raises ConfigError as `config_of`.
     """
-    if run is None:
-        return ""
-    config = config_of(run)
-    there = config.tokenizer not in BYTE_TOKENIZERS and Path(config.data.path).is_dir()
-    return config.data.path if there else ""
+    path = config_of(run).data.path if run is not None else ""
+    return path if Path(path).is_dir() else ""
 
 
-def load_file(path: Path, data: str | Path = "") -> Loaded:
+def load_file(path: Path, data: str | Path = "", trained_on: str | Path = "") -> Loaded:
     """Load a model from an artifact file alone. A subword tokenizer comes from `data`, or lies beside it.
 
-    Raises ArtifactError if the file does not hold a model, ConfigError or DataError if its tokenizer is not at hand.
+    Or else it comes from `trained_on`, which is not opened for a tokenizer that needs no file. Raises ArtifactError
+    if the file does not hold a model, ConfigError or DataError if its tokenizer is not at hand.
     """
     model, artifact = load_artifact(path)
-    if data:
+    spec = artifact.config["tokenizer"]
+    name = str(spec.get("model_path", ""))
+    beside = TOKENIZER_FILE.fullmatch(name) and (path.parent / name).is_file()
+    if data := data or (trained_on if name and not beside else ""):
         dataset = Dataset.open(data)
         expect_tokenizer(artifact, dataset, path)
         tokenizer = dataset.tokenizer
     else:
-        spec = artifact.config["tokenizer"]
-        name = str(spec.get("model_path", ""))
-        beside = TOKENIZER_FILE.fullmatch(name) and (path.parent / name).is_file()
         tokenizer = make_tokenizer(spec, path.parent if beside else None)
     return Loaded(model, tokenizer, int(artifact.config["score"]["seq_len"]), str(path))
 

@@ -154,7 +154,7 @@ def _loaded(path: Path, data: Path | None, changed: int) -> Any:
     """The model of an artifact; `changed` makes a new file another one."""
     from niblick.run.generate import load_file
 
-    return load_file(path, data or "")
+    return load_file(path, trained_on=data or "")
 
 
 def _chunk(piece: Any) -> str:
