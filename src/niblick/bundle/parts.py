@@ -66,6 +66,7 @@ def left_out(config: RunConfig) -> Names:
         (config.train.average == "raw", "train.averaging Averages"),
         (config.data.packing == "stream", "data.loader document_windows"),
         (score.is_plain, "score.scorers score_split"),
+        (not score.documents, "data.dataset first_documents"),
         (not score.ttt.optimizer, "score.ttt Adapter"),
         (not score.sidecar.name, "score.sidecars Sidecar"),
         (not model.ngrams, "model.ngrams hashed_table"),
@@ -89,7 +90,9 @@ ROUTING = ("routers", "plain_routers", "taught_routers")
 STEPS = "new_state step step_hidden step_down step_up"
 """A submission trains and scores the text that it is given; it never generates token by token."""
 NEVER = (
-    "train.checkpoint save_checkpoint load_checkpoint",
+    "train.checkpoint save_checkpoint load_checkpoint list_checkpoints",
+    "train.loop _save _roll_back _not_finite",
+    "train.watch Watch",
     "run.entropy resolve_entropy",
     "data.foreign_shards foreign_kind",
     "data.vocabularies Vocabulary decodes_only other_tokenizer",
@@ -111,6 +114,7 @@ NEVER = (
         ]
     ),
 )
-"""What no script does: checkpoints are for runs at home, its config is settled, and its text is no other project's."""
+"""What no script does: checkpoints and the watch are for runs at home, its config is settled, and its text is no other
+project's."""
 FASTER_WITH = {"niblick.score.mixing_kernels": "numba"}
 """Packages that a module could do without, but no run has the time for that."""
