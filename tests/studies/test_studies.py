@@ -21,7 +21,7 @@ TABLES = {
     "study2": {"Room for chunks": 5},
     "softchunk": {"On prose": 16, "On code": 6, "On multilingual": 6},
     "routers": {"Routers in one backbone": 7},
-    "routers2026": {f"{text}, target 4": 10 for text in ("English", "without spaces")},
+    "routers2026": {f"{text}, target 4": 11 for text in ("English", "without spaces")},
     "outer": {"At equal parameters and steps": 3, "At equal parameters and time": 3},
     "sprint": {"By branch": 8, "Ideas": 18},
     "rescue": {"Under the cap": 4},

@@ -14,7 +14,7 @@ from niblick.model.counting import parameter_count
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import read_json, write_json
 from niblick.run.prepared import config_of
-from niblick.studies.study import FULL_STEPS, TOY, Done, Lab, Table
+from niblick.studies.study import FULL_STEPS, TOY, Done, Lab, Parts, Table
 from niblick.train.optim import Optimizers
 from niblick.train.precision import DTYPES, autocast, pick_device, pick_dtype
 
@@ -27,7 +27,7 @@ STAGES = ("encoder", "decoder")
 ROUNDS = 10
 
 
-def outer(lab: Lab) -> tuple[list[Table], list[Done]]:
+def outer(lab: Lab) -> Parts:
     """Convolution, attention and Mamba-2 before and after the same main stage, at equal parameters and equal time."""
     sets = [f"data.path={lab.data('byte260')}"]
     points = {kind: _stages(lab, letter) for kind, letter in LETTERS.items()}
@@ -59,7 +59,7 @@ def outer(lab: Lab) -> tuple[list[Table], list[Done]]:
         Table("At equal parameters and steps", columns, rows[0], note),
         Table("At equal parameters and time", columns, rows[1], f"Time: what {REFERENCE} takes for its steps."),
     ]
-    return tables, [*equal.values(), *(done for those in found.values() for done in those)]
+    yield tables, [*equal.values(), *(done for those in found.values() for done in those)]
 
 
 def _stages(lab: Lab, letter: str) -> list[str]:

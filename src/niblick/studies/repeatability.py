@@ -10,13 +10,13 @@ from niblick.facts.events import Validation
 from niblick.ledger.seeds import deviation
 from niblick.run.directory import write_json
 from niblick.run.prepared import config_of
-from niblick.studies.study import FULL_STEPS, Done, Lab, Table
+from niblick.studies.study import FULL_STEPS, Done, Lab, Parts, Table
 
 REPEATS = 3
 SEEDS = [1337, 1234, 2026, 7]
 
 
-def repeatability(lab: Lab) -> tuple[list[Table], list[Done]]:
+def repeatability(lab: Lab) -> Parts:
     """The same run again and again, then with other seeds: the noise floor, and the curve for early stops."""
     data = f"data.path={lab.data('byte260')}"
     outer = [*(f"model.levels.0.{stage}.layout=T1" for stage in ("encoder", "decoder")), "model.main.layout=T2"]
@@ -52,7 +52,7 @@ def repeatability(lab: Lab) -> tuple[list[Table], list[Done]]:
             f"Validation as floats over {len(SEEDS)} seeds; `KeepUp` reads it from reference.json.",
         ),
     ]
-    return tables, [*repeats, *seeds]
+    yield tables, [*repeats, *seeds]
 
 
 def _apart(runs: Sequence[Done]) -> list[float]:

@@ -8,7 +8,7 @@ from niblick.facts.events import Validation
 from niblick.facts.scores import ScoreRecord
 from niblick.run.exports import export_run, fit_run
 from niblick.run.packing import closure_bytes
-from niblick.studies.study import Done, Lab, Table
+from niblick.studies.study import Done, Lab, Parts, Table
 
 EXPORTS = {
     "int8 per row, zlib (as published)": ["scheme=int8-published", "codec=zlib"],
@@ -19,7 +19,7 @@ TOY_SHARE = 0.52
 """At toy size the cap is so much of the published export: as 16 MB are of the sprint's 30.9."""
 
 
-def rescue(lab: Lab) -> tuple[list[Table], list[Done]]:
+def rescue(lab: Lab) -> Parts:
     """`sp1024-14x576` brought under the cap by `fit`."""
     point = ["sp1024-14x576", f"data.path={lab.data('sp1024')}"]
     toy = ["model.main.layout=T4", "model.width=48"]
@@ -43,7 +43,7 @@ def rescue(lab: Lab) -> tuple[list[Table], list[Done]]:
     columns = ["export", "bytes", "of the room", "BPB", "above float", "fits"]
     note = f"{floats:.4f} BPB as floats. The room for the artifact is {room:,} bytes"
     note += f", {TOY_SHARE:.0%} of the published export." if lab.toy else ": the cap without the code."
-    return [Table("Under the cap", columns, rows, note)], [done]
+    yield [Table("Under the cap", columns, rows, note)], [done]
 
 
 def _exported(lab: Lab, done: Done, assignments: list[str]) -> ScoreRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from niblick.model.counting import parameter_count
-from niblick.studies.study import Done, Lab, Table
+from niblick.studies.study import Lab, Parts, Table
 
 LENGTH = 6
 ROUTERS = ("cosine", "cosine-threshold", "cosine-bias", "soft", "fixed", "whitespace", "entropy")
@@ -13,7 +13,7 @@ SMALL_TOY = ["model.width=16", "model.main.layout=T1"]
 SMALL = ["model.width=128", "model.heads=2", "model.kv_heads=2", "model.main.layout=T2", "schedule.max_seconds=120"]
 
 
-def routers(lab: Lab) -> tuple[list[Table], list[Done]]:
+def routers(lab: Lab) -> Parts:
     """Each router in the same H-Net over bytes, at matched chunk length and budget."""
     data = f"data.path={lab.data('byte260')}"
     dense = ["model.levels=[]", data, *lab.size(SMALL_TOY, SMALL)]
@@ -42,4 +42,4 @@ def routers(lab: Lab) -> tuple[list[Table], list[Done]]:
         )
     columns = ["router", "BPB", "mean chunk", "boundaries per 256", "whitespace", "CV", "parameters", "bytes"]
     note = f"All aim at chunks of {LENGTH} bytes. `soft` blends and cuts nothing."
-    return [Table("Routers in one backbone", columns, rows, note)], [those[0] for those in found.values()]
+    yield [Table("Routers in one backbone", columns, rows, note)], [those[0] for those in found.values()]

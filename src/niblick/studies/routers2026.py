@@ -20,7 +20,7 @@ from niblick.ledger.seeds import deviation
 from niblick.model.counting import parameter_count
 from niblick.recipes.presets import get_preset
 from niblick.run.prepared import config_of
-from niblick.studies.study import TOY, WINDOWS, Done, Lab, Table
+from niblick.studies.study import TOY, WINDOWS, Done, Lab, Parts, Table
 
 BASE, REFERENCE = "hnet-small", "cosine"
 PLAIN = ["dechunk=plain", "confidence=false"]
@@ -29,6 +29,7 @@ METHODS = {
     "cosine": ["router=cosine"],
     "cosine, target from 2": ["router=cosine", "target_start=2"],
     "cosine-bias": ["router=cosine-bias"],
+    "cosine-threshold": ["router=cosine-threshold"],
     "delayed": ["router=delayed"],
     "score-function": ["router=score-function", *PLAIN],
     "gumbel": ["router=gumbel", "ratio=binomial", "ratio_weight=1"],
@@ -59,22 +60,19 @@ class Cut:
     """At those after them."""
 
 
-def routers2026(lab: Lab) -> tuple[list[Table], list[Done]]:
+def routers2026(lab: Lab) -> Parts:
     """Every way to learn where a chunk ends, on one backbone."""
     if lab.toy:
         lab.sources.setdefault("spaceless", spaceless_text(lab))
-    found, tables = [], []
-    for domain in lab.size(TOY_TEXTS, tuple(TEXTS)):
-        text = TEXTS[domain]
-        if not lab.has(domain):
-            lab.say(f"no text for {domain}: give --source {domain}=FILE, or --data byte260-{domain}=DIR")
-            continue
-        for length in lab.size(LENGTHS[:1], LENGTHS):
+    domains = [d for d in lab.size(TOY_TEXTS, tuple(TEXTS)) if lab.has(d)]
+    for domain in [d for d in TEXTS if not lab.has(d)]:
+        lab.say(f"no text for {domain}: give --source {domain}=FILE, or --data byte260-{domain}=DIR")
+    for length in lab.size(LENGTHS[:1], LENGTHS):
+        for domain in domains:
             done = _runs(lab, domain, int(length))
             cuts = {name: [_cut(lab, each) for each in those] for name, those in done.items()}
-            tables += [_figures(f"{text}, target {length}", done, cuts), _agreement(f"{text}, target {length}", cuts)]
-            found += [each for those in done.values() for each in those]
-    return tables, found
+            title = f"{TEXTS[domain]}, target {length}"
+            yield [_figures(title, done, cuts), _agreement(title, cuts)], [e for those in done.values() for e in those]
 
 
 def spaceless_text(lab: Lab) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from niblick.data.dataset import Dataset
 from niblick.data.subwords import SentencePieceTokenizer
-from niblick.studies.study import Done, Lab, Table
+from niblick.studies.study import Done, Lab, Parts, Table
 
 WIDE = str(Path(__file__).with_name("wide_soft.py"))
 VARIANTS = {
@@ -24,7 +24,7 @@ VOCABULARIES = {"byte260": 260, "sp1024": 1024, "sp4096": 4096}
 DOMAINS = ("prose", "code", "multilingual")
 
 
-def softchunk(lab: Lab) -> tuple[list[Table], list[Done]]:
+def softchunk(lab: Lab) -> Parts:
     """The soft chunker on bytes and subwords, on prose, code and many languages."""
     places = {
         (variant, tokenizer, domain): f"{variant}-{tokenizer}-{domain}"
@@ -45,7 +45,7 @@ def softchunk(lab: Lab) -> tuple[list[Table], list[Done]]:
             tables[-1].rows,
             f"{tables[-1].note} No text was given for: {', '.join(left_out)} (--source {left_out[0]}=FILE).",
         )
-    return tables, [done[0] for done in found.values()]
+    yield tables, [done[0] for done in found.values()]
 
 
 def _wanted(lab: Lab, variant: str, tokenizer: str, domain: str) -> bool:

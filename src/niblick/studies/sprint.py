@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from niblick.challenge.tracks import UNWEIGHED
-from niblick.studies.study import Done, Lab, Table
+from niblick.studies.study import Done, Lab, Parts, Table
 
 CONTROL = "sp1024-dense"
 TOY = ["model.main.layout=T2", "model.width=48", "export.scheme=int8"]
@@ -49,7 +49,7 @@ def branches(lab: Lab) -> dict[str, dict[str, list[str]]]:
     }
 
 
-def sprint(lab: Lab) -> tuple[list[Table], list[Done]]:
+def sprint(lab: Lab) -> Parts:
     """The sprint's six branches and its ideas, against the dense model over 1,024 subwords."""
     found_in = branches(lab)
     points = {idea: sets for ideas in found_in.values() for idea, sets in ideas.items()}
@@ -78,7 +78,7 @@ def sprint(lab: Lab) -> tuple[list[Table], list[Done]]:
         Table("By branch", ["branch", "best idea", "BPB", "bytes"], best),
         Table("Ideas", ["branch", "idea", "BPB", "gain", "bytes", "size"], rows, note),
     ]
-    return tables, list(found.values())
+    yield tables, list(found.values())
 
 
 def _legal(done: Done) -> str:

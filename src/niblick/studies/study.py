@@ -8,8 +8,8 @@ on the fixed-step track: minutes on two cores, and no figure of it means anythin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from niblick.boundaries.cuts import Reader
@@ -239,8 +239,9 @@ class Lab:
         return 8 * xz_size(text) / len(text)
 
 
-Study = Callable[[Lab], tuple[list[Table], list[Done]]]
-"""Makes its tables, and names runs whose best is set against xz."""
+Parts = Iterator[tuple[list[Table], list[Done]]]
+"""Tables as they come, and the runs of each part: the best of all is set against xz."""
+Study = Callable[[Lab], Parts]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,9 +276,22 @@ class Studied(StudyRecord):
 
 
 def run_study(study: Study, lab: Lab) -> Studied:
-    """Run a study to its end; write tables.md, tables.json, report.html into its directory. Returns what they say."""
-    started = time.perf_counter()
-    tables, runs = study(lab)
+    """Run a study; after each part write tables.md, tables.json, report.html into its directory. Returns what they say.
+
+    Raises ConfigError if it has no text to run on.
+    """
+    started, tables, runs, found = time.perf_counter(), [], [], None
+    title = f"{lab.study}: {(study.__doc__ or '').strip().splitlines()[0]}"
+    for more, done in study(lab):
+        tables += more
+        runs += done
+        found = _write(lab, title, tables, runs)
+    if found is None:
+        raise ConfigError(f"the study {lab.study} has no text to run on: give --data or --source")
+    return replace(found, seconds=time.perf_counter() - started)
+
+
+def _write(lab: Lab, title: str, tables: list[Table], runs: list[Done]) -> Studied:
     best = min(runs, key=lambda done: done.bpb)
     xz = lab.xz(best)
     lines = standing(lab, best, xz)
@@ -290,7 +304,6 @@ def run_study(study: Study, lab: Lab) -> Studied:
         tables=tuple(asdict(table) for table in tables),
     )
     folder = lab.runs / lab.name
-    title = f"{lab.study}: {(study.__doc__ or '').strip().splitlines()[0]}"
     text = "\n".join([f"## {title}\n", *(f"{line}\n" for line in lines), *(table.markdown() for table in tables)])
     sections = [
         report.section(t.title, report.table(t.columns, t.rows) + f'<p class="soft">{t.note}</p>') for t in tables
@@ -303,7 +316,7 @@ def run_study(study: Study, lab: Lab) -> Studied:
             folder / "report.html": report.page(title, " ".join(lines), sections).encode(),
         }
     )
-    return merged(Studied, facts, markdown=text, folder=str(folder), seconds=time.perf_counter() - started)
+    return merged(Studied, facts, markdown=text, folder=str(folder), seconds=0.0)
 
 
 def standing(lab: Lab, best: Done, xz: float) -> list[str]:

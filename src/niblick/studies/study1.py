@@ -9,7 +9,7 @@ from niblick.boundaries.pictures import brackets
 from niblick.ledger.seeds import deviation
 from niblick.run.loading import build_model
 from niblick.run.prepared import config_of
-from niblick.studies.study import Done, Lab, Table
+from niblick.studies.study import Done, Lab, Parts, Table
 
 Shape = tuple[int, int, float, float]
 """N, E, λ, d."""
@@ -41,7 +41,7 @@ def _name(tokenizer: str, shape: Shape) -> str:
     return f"{tokenizer}-N{shape[0]}-E{shape[1]}-l{shape[2]}-d{shape[3]}"
 
 
-def study1(lab: Lab) -> tuple[list[Table], list[Done]]:
+def study1(lab: Lab) -> Parts:
     """Bytes against subwords in an H-Net: 20 matched runs, and the best of bytes with three seeds."""
     shapes = {_name(t, s): (t, s) for t in BASES for s in SHAPES}
     branch = {name: f"hnet-{tokenizer}" for name, (tokenizer, _) in shapes.items()}
@@ -76,7 +76,7 @@ def study1(lab: Lab) -> tuple[list[Table], list[Done]]:
         ),
         _pictures(lab, seeds[0]),
     ]
-    return tables, [*runs, *seeds]
+    yield tables, [*runs, *seeds]
 
 
 def _pictures(lab: Lab, done: Done) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from niblick.studies.study import Done, Lab, Table
+from niblick.studies.study import Lab, Parts, Table
 
 POINTS = {
     "byte260-divisor2": ("byte260", "hnet-byte260-12l", 2),
@@ -14,7 +14,7 @@ POINTS = {
 TOY = [*(f"model.levels.0.{stage}.layout=T1" for stage in ("encoder", "decoder")), "model.main.layout=T2"]
 
 
-def study2(lab: Lab) -> tuple[list[Table], list[Done]]:
+def study2(lab: Lab) -> Parts:
     """Chunk capacity by divisor: byte against subword, capped against dynamic at scoring."""
     points = {
         name: [base, f"data.path={lab.data(tokenizer)}", f"model.levels.0.capacity=divisor:{divisor}"]
@@ -41,4 +41,4 @@ def study2(lab: Lab) -> tuple[list[Table], list[Done]]:
         )
     columns = ["tokenizer", "divisor", "BPB capped", "BPB dynamic", "difference", "boundaries per 256", "room per 256"]
     note = "Capped: room for chunks as in training. Dynamic: room for all. Dropped: boundaries past the cap."
-    return [Table("Room for chunks", [*columns, "dropped"], rows, note)], list(found.values())
+    yield [Table("Room for chunks", [*columns, "dropped"], rows, note)], list(found.values())
