@@ -96,7 +96,9 @@ def test_a_study_that_was_killed_gives_the_same_tables(folder: Path, tmp_path: P
 def test_a_full_study_needs_data(tmp_path: Path) -> None:
     bench = Lab("study1", toy=False, runs=tmp_path, folder=tmp_path, executor=lambda threads: Here())
     with pytest.raises(ConfigError, match="needs data of byte260: give --data byte260=DIR"):
-        STUDIES["study1"](bench)
+        next(STUDIES["study1"](bench))
+    bench.data_given["byte260-spaceless"] = str(tmp_path)
+    assert [domain for domain in ("prose", "code", "spaceless") if bench.has(domain)] == ["prose", "spaceless"]
     bench.toy = True
     with pytest.raises(ConfigError, match="no text for multilingual: give --source multilingual=FILE"):
         bench.data("byte260", "multilingual")

@@ -66,7 +66,7 @@ def routers2026(lab: Lab) -> Parts:
         lab.sources.setdefault("spaceless", spaceless_text(lab))
     domains = [d for d in lab.size(TOY_TEXTS, tuple(TEXTS)) if lab.has(d)]
     for domain in [d for d in TEXTS if not lab.has(d)]:
-        lab.say(f"no text for {domain}: give --source {domain}=FILE, or --data byte260-{domain}=DIR")
+        lab.say(f"no text for {domain}: give --data byte260-{domain}=DIR" + f", or --source {domain}=FILE" * lab.toy)
     for length in lab.size(LENGTHS[:1], LENGTHS):
         for domain in domains:
             done = _runs(lab, domain, int(length))
