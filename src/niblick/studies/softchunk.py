@@ -43,7 +43,7 @@ def softchunk(lab: Lab) -> Parts:
             tables[-1].title,
             tables[-1].columns,
             tables[-1].rows,
-            f"{tables[-1].note} No text was given for: {', '.join(left_out)} ({'--source ' if lab.toy else '--data byte260-'}{left_out[0]}=…).",
+            f"{tables[-1].note} No text was given for: {', '.join(left_out)}.",
         )
     yield tables, [done[0] for done in found.values()]
 

@@ -277,7 +277,10 @@ class Studied(StudyRecord):
 
 
 def run_study(study: Study, lab: Lab) -> Studied:
-    """Run a study; after each part write tables.md, tables.json, report.html into its directory. Returns what they say."""
+    """Run a study; after each part write tables.md, tables.json, report.html into its directory.
+
+    Returns what they say.
+    """
     started, tables, runs = time.perf_counter(), [], []
     title = f"{lab.study}: {(study.__doc__ or '').strip().splitlines()[0]}"
     for more, done in study(lab):
