@@ -29,11 +29,14 @@ NEEDED = (
 """What training, packing, scoring, auditing and the tests import; scipy and matplotlib are for studies and pages."""
 CARRIED = ("benchmarks", "tests/cuda", "tests/reference/hnet_byte260.npz", "pyproject.toml", "constraints.txt")
 BEGIN = """#!/bin/sh
-# Unpacks what was carried into the folder $1, and makes an environment there that sees the machine's own torch.
+# Unpacks what was carried into the folder $1, and makes an environment there that sees the torch of this python3,
+# be it the system's or an environment's own.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1" && cd "$1"
-python3 -m venv --system-site-packages env
+python3 -m venv env
+python3 -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))' > torch.pth
+mv torch.pth "$(env/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 env/bin/pip install --quiet --no-index --no-deps "$here"/wheels/*.whl
 for packed in "$here"/*.tar.xz; do
   env/bin/python -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(filter="data")' "$packed"

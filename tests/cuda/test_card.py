@@ -23,6 +23,7 @@ from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.recipes.presets import get_preset
 from niblick.run import pipeline
 from niblick.run.directory import Run
+from niblick.run.ends import Interrupted
 from niblick.run.loading import load_artifact
 from niblick.run.scoring import score_model
 from niblick.train.optim import orthogonalize
@@ -170,7 +171,7 @@ def test_resume_is_exact(config: RunConfig, tmp_path: Path) -> None:
     """A run that was cut off after its checkpoint ends with the weights of one that was not."""
     config = replace(config, train=replace(config.train, log_every=1))
     whole = pipeline.run(config, tmp_path / "whole", lambda event: None)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         pipeline.run(config, tmp_path / "cut", cut_off)
     [path] = (tmp_path / "cut").iterdir()
     resumed = pipeline.resume(Run(path), lambda event: None)
