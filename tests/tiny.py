@@ -18,6 +18,7 @@ TINY = [
     *("model.width=16", "model.heads=2", "model.kv_heads=1", "model.main.layout=T1", "train.device=cpu"),
     *("train.dtype=float32", "train.seq_len=32", "train.batch_tokens=128", "train.micro_batch_tokens=128"),
     *("train.warmup_steps=0", "score.seq_len=64", "score.documents=1", "schedule.steps=8"),
+    "train.sample_bytes=0",
 ]
 
 

@@ -144,6 +144,8 @@ class RunConsole:
                 self._warmup(event)
             case Validation():
                 self.say(f"step {event.step}  validation {event.bpb:.4f} BPB (float weights)")
+                if event.sample:
+                    self.say(f"step {event.step}  writes {event.sample!r}")
             case Compile():
                 self.say(f"compiling {event.stages} stages (first steps are slow)")
             case Rounding():

@@ -468,3 +468,35 @@ def test_all_checkpoints_may_be_kept(tmp_path: Path) -> None:
     assert [path.stem[-1] for path in list_checkpoints(tmp_path / "all")] == ["2", "4", "6", "8"]
     with pytest.raises(ConfigError, match=r"train\.checkpoints_kept=-1 must not be negative"):
         TrainConfig(checkpoints_kept=-1)
+
+
+def test_checkpoints_by_time_where_no_steps_are_given(tmp_path: Path) -> None:
+    """Every ten minutes of the train clock; none where 0 is asked for."""
+    clock = iter(range(0, 10**9, 100))  # each look at it is 100 s later
+    _, events, _ = go(tmp_path / "a", 30, now=lambda: float(next(clock)), schedule=ScheduleConfig(steps=30))
+    written = [e["step"] for e in events if e["event"] == "checkpoint"]
+    times = {e["step"]: e["train_seconds"] for e in events if e["event"] == "step"}
+    assert len(written) >= 2
+    gaps = np.diff([0.0, *(times[step] for step in written)])
+    assert all(
+        loop.CHECKPOINT_SECONDS <= gap < loop.CHECKPOINT_SECONDS + 2 * max(np.diff([0.0, *times.values()]))
+        for gap in gaps
+    )
+    clock = iter(range(0, 10**9, 100))
+    _, events, _ = go(tmp_path / "b", 30, now=lambda: float(next(clock)), checkpoint_every=0)
+    assert not [e for e in events if e["event"] == "checkpoint"]
+    assert not list_checkpoints(tmp_path / "b")
+
+
+def test_samples_stand_beside_validations(tmp_path: Path) -> None:
+    """And change nothing of the training."""
+    heard: list[bool] = []
+
+    def sample(model: LM) -> str:
+        heard.append(model.training)
+        return f"text {len(heard)}"
+
+    told, events, _ = go(tmp_path / "a", 12, val_every=5, options={"sample": sample})
+    assert [e["sample"] for e in events if e["event"] == "validation"] == ["text 1", "text 2", "text 3"]
+    assert heard == [True] * 3
+    assert same(told, go(tmp_path / "b", 12, val_every=5)[0])

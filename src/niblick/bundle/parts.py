@@ -94,6 +94,7 @@ NEVER = (
     "train.loop _save _roll_back _not_finite",
     "train.watch Watch",
     "run.entropy resolve_entropy",
+    "run.generate written",
     "data.foreign_shards foreign_kind",
     "data.vocabularies Vocabulary decodes_only other_tokenizer",
     "data.json_tokenizers JsonTokenizer",

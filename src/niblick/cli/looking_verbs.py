@@ -50,7 +50,7 @@ All = Annotated[bool, typer.Option("--all", help="Of a run or artifact: every ke
 
 @app.command()
 def show(
-    target: Annotated[str, typer.Argument(help="A preset, a recipe file, a run, RUN:NAME or an artifact.")],
+    target: Annotated[str, typer.Argument(help="A preset, a recipe or settings file, a run, RUN:NAME or an artifact.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, for a preset or recipe.")] = None,
     env: Env = "",
     all_: All = False,
@@ -61,9 +61,9 @@ def show(
     from niblick.config.run_config import to_dict
     from niblick.model.counting import parameter_count
     from niblick.recipes.presets import PRESETS
-    from niblick.recipes.targets import resolve
+    from niblick.recipes.targets import SETTINGS, resolve
 
-    if target not in PRESETS and not target.endswith(".py"):
+    if target not in PRESETS and not target.endswith((".py", *SETTINGS)):
         _show(target, runs, all_, json_)
         return
     config, _ = resolve(target, overrides or [], env)

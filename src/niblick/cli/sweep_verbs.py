@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from niblick.cli.app import RUNS, Json, Runs, app, print_json, print_table
+from niblick.cli.app import RUNS, Data, Json, Runs, app, print_json, print_table
 from niblick.errors import ConfigError
 
 sweep_app = typer.Typer(
@@ -23,6 +23,28 @@ ExecutorName = Annotated[str, typer.Option("--executor", help="local or ray.")]
 Address = Annotated[str, typer.Option(help="HOST:PORT of a Ray cluster; empty: one on this machine.")]
 BringBack = Annotated[bool, typer.Option("--bring-back", help="Ray: use no shared folder, even where there is one.")]
 Retry = Annotated[bool, typer.Option("--retry", help="Try failed runs again.")]
+
+
+@sweep_app.command()
+def write(
+    file: Annotated[Path, typer.Argument(help="The sweep file to write, such as widths.py.")],
+    target: Annotated[str, typer.Argument(help="A preset, or a file: my_recipe.py, my.yaml.")],
+    overrides: Annotated[list[str], typer.Argument(help="key=value for all runs, key=a,b for a grid.")],
+    data: Data = "",
+    seeds: Annotated[int, typer.Option(help="Seeds of each point.")] = 1,
+    json_: Json = False,
+) -> None:
+    """Write a sweep file. Example: `niblick sweep write widths.py hnet-small model.width=64,96 --data data/pydocs`"""
+    import json
+
+    from niblick.sweeps.sweep_files import write_sweep
+
+    named = [f"data.path={json.dumps(data)}"] if data else []
+    count = len(write_sweep(file, target, [*overrides, *named], seeds).members())
+    if json_:
+        print_json({"file": str(file), "runs": count})
+    else:
+        print(f"{file}: {count} runs; `niblick sweep plan {file}` says how long, `niblick sweep run {file}` runs them")
 
 
 @sweep_app.command("run")

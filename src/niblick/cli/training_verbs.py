@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def train(
-    target: Annotated[str | None, typer.Argument(help="A preset, or a recipe file such as my_recipe.py.")] = None,
+    target: Annotated[str | None, typer.Argument(help="A preset, or a file: my_recipe.py, my.yaml.")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value …, such as model.width=128.")] = None,
     data: Data = "",
     env: Env = "",

@@ -84,8 +84,8 @@ def for_submission(config: RunConfig) -> RunConfig:
             "leave it out, or start from train.init_from=whitespace"
         )
     entropy = replace(config.entropy, artifact="entropy.nib") if config.entropy.artifact else config.entropy
-    # Checkpoints, and watching over them, are for runs at home.
-    train = replace(config.train, checkpoint_every=0, rollback=False, device="auto")
+    # Checkpoints, watching over them and samples are for runs at home.
+    train = replace(config.train, checkpoint_every=0, rollback=False, sample_bytes=0, device="auto")
     return replace(config, track="", entropy=entropy, train=train, data=replace(config.data, path="data"))
 
 

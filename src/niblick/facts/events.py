@@ -119,10 +119,13 @@ class Step(Moment):
 class Validation(Moment):
     """A score of float weights; the `final` one is of those that are packed."""
 
+    SELDOM: ClassVar[tuple[str, ...]] = ("sample",)
     event = "validation"
     loss: float | None = None
     bpb: float
     final: bool = False
+    sample: str = ""
+    """What the model wrote then."""
 
 
 @dataclass(frozen=True, kw_only=True)

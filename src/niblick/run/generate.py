@@ -23,6 +23,7 @@ from torch import Tensor
 from niblick.boundaries.cuts import Floats, encode_text
 from niblick.boundaries.cuts import chunks as cut
 from niblick.boundaries.pictures import Chunks
+from niblick.config.run_config import RunConfig
 from niblick.data.dataset import Dataset
 from niblick.data.hub import TOKENIZER_FILE
 from niblick.data.tokenizers import Tokenizer, make_tokenizer
@@ -249,6 +250,16 @@ def load_file(path: Path, data: str | Path = "", trained_on: str | Path = "") ->
     else:
         tokenizer = make_tokenizer(spec, path.parent if beside else None)
     return Loaded(model, tokenizer, int(artifact.config["score"]["seq_len"]), str(path))
+
+
+def written(model: LM, tokenizer: Tokenizer, config: RunConfig) -> str:
+    """Return what a model writes as it is now, `train.sample_bytes` of it: to be looked at while it trains."""
+    training = model.training
+    try:
+        loaded = Loaded(model, tokenizer, config.score.seq_len)
+        return loaded.generate(max_bytes=config.train.sample_bytes, seed=config.seed)
+    finally:
+        model.train(training)
 
 
 def draw(logits_V: Tensor, allowed_V: Tensor, config: GenerateConfig, random: torch.Generator) -> int:

@@ -33,6 +33,7 @@ from niblick.files import parse_json
 from niblick.model.lm import LM
 from niblick.pack.export_config import ExportConfig
 from niblick.run.directory import Run, machine
+from niblick.run.generate import written
 from niblick.run.loading import build_model, expect_tokenizer, known_text, load_artifact
 from niblick.run.packing import clocks_of, exported, train_clock, weighed
 from niblick.run.prepared import config_of, in_dtype, scored_slice
@@ -63,10 +64,11 @@ def validate_weights(run: Run, config: RunConfig, dataset: Dataset, emit: Emit) 
     model = model.to(pick_device(config.train.device))
     with alone():  # the other ranks have nothing to do any more
         score = score_model(model, dataset, config.score.plain(), config.train.dtype)
+    sample = written(model, dataset.tokenizer, config) if config.train.sample_bytes else ""
     if step < config.schedule.steps:
         emit(merged(Stop, clocks, reason="wallclock_cap"))
     progress = Progress(step, train_seconds=seconds)
-    emit(moment(Validation, progress, config.schedule, loss=score.loss, bpb=score.bpb, final=True))
+    emit(moment(Validation, progress, config.schedule, loss=score.loss, bpb=score.bpb, final=True, sample=sample))
 
 
 def plain_score(model: LM, dataset: Dataset, split: Split, config: RunConfig) -> PlainScore:

@@ -20,6 +20,7 @@ from niblick.model.providers import Entropy
 from niblick.run.directory import Run
 from niblick.run.ends import Stopped
 from niblick.run.entropy import load_small
+from niblick.run.generate import written
 from niblick.run.loading import build_model
 from niblick.run.packing import artifact_header, packed
 from niblick.run.prepared import Prepared, bytes_per_token, compression_aware, parameters
@@ -74,6 +75,7 @@ def fit(prepared: Prepared, emit: Emit, ranks: Ranks, checkpoints: Path | None =
     hooks = Hooks(
         emit=emit,
         validate=lambda model: plain_score(model, dataset, dataset.val, config),
+        sample=(lambda model: written(model, dataset.tokenizer, config)) if config.train.sample_bytes else None,
         held_back=(lambda: plain_score(model, dataset, holdout, config).loss) if holdout else None,
         rehearse=lambda: rehearse_export(model, prepared),
     )

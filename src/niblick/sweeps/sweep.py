@@ -30,8 +30,7 @@ from niblick.challenge.tracks import check_track, get_track
 from niblick.config.run_config import RunConfig, dotted, override, to_dict
 from niblick.errors import ConfigError, NiblickError
 from niblick.model.counting import parameter_count
-from niblick.recipes.presets import get_preset, load_recipe
-from niblick.recipes.targets import as_text
+from niblick.recipes.targets import as_text, named
 from niblick.run.entropy import load_small
 from niblick.run.prepared import open_data
 from niblick.sweeps.stopping import EarlyStop, Halving, KeepUp
@@ -216,8 +215,7 @@ class Sweep:
         return [member for point in self.points() for member in self._members(point)]
 
     def _members(self, point: Point) -> Iterator[Member]:
-        recipe = Path(point.base) if point.base.endswith(".py") else None
-        config = load_recipe(recipe) if recipe else get_preset(point.base)
+        config, recipe = named(point.base)
         rules = get_track(self.track).assignments if self.track else []
         stop = self.early_stop.sets if self.early_stop else []
         try:

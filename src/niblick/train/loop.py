@@ -43,6 +43,9 @@ from niblick.train.step import Rig, TrainingLoss, compile_stages, gradients, has
 from niblick.train.telling import LogTimes, checkpoint_event, moment
 from niblick.train.watch import Watch
 
+CHECKPOINT_SECONDS = 600.0
+"""Seconds of training between checkpoints where no number of steps is given."""
+
 
 @dataclass(frozen=True)
 class Hooks:
@@ -53,6 +56,8 @@ class Hooks:
     validate: Callable[[LM], PlainScore]
     held_back: Callable[[], float] | None = None
     """The model's loss on training text held back for `train.average=best`."""
+    sample: Callable[[LM], str] | None = None
+    """Lets the model write a text, on the first rank alone."""
     rehearse: Callable[[], None] | None = None
     """Does what follows training, for the time that takes."""
     now: Callable[[], float] = time.perf_counter
@@ -157,6 +162,7 @@ class _Training:
         if self.schedule.max_seconds is not None and measured and not self._stopped():
             self.schedule = replace(self.schedule, reserve_seconds=self._reserve(self.schedule.max_seconds))
         self.clock, self.pace = Clock(self.progress.train_seconds, hooks.now), Pace()
+        self.kept_at = self.progress.train_seconds
         self.watch = Watch(self.progress.watch) if keeping else None
         self.log_times = LogTimes(config.log_every)
 
@@ -224,12 +230,17 @@ class _Training:
             return None, stopped
         if self.config.val_every and progress.step % self.config.val_every == 0:
             self._validate()
+        due = self.config.checkpoint_every is None and progress.train_seconds - self.kept_at >= CHECKPOINT_SECONDS
+        if self.keeping and due:
+            self._save(self.keeping.folder)
+            self.kept_at = progress.train_seconds
         return None
 
     def _validate(self) -> None:
         with self.clock.paused():
             score = self.hooks.validate(self.model)
-        self.emit(moment(Validation, self.progress, self.schedule, loss=score.loss, bpb=score.bpb))
+            sample = self.hooks.sample(self.model) if self.hooks.sample and self.ranks.main else ""
+        self.emit(moment(Validation, self.progress, self.schedule, loss=score.loss, bpb=score.bpb, sample=sample))
 
     def _save(self, folder: Path) -> Path:
         progress = self.progress

@@ -134,8 +134,10 @@ class TrainConfig:
     """Steps that prime compilation and are then undone: weights, optimizers and data go back to the start."""
     val_every: int = 1_000
     """Steps between validations; 0 for one at the end alone."""
-    checkpoint_every: int = 0
-    """Steps between checkpoints; 0 for one only when the run is stopped."""
+    sample_bytes: int = 80
+    """Bytes of text that the model writes at each validation, to be looked at; 0: none."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints; 0 for one only when the run is stopped, null for one every ten minutes of training."""
     checkpoints_kept: int = 2
     """So many of the newest are kept; 0: all, to see how a model came to be."""
     rollback: bool = False
@@ -176,6 +178,8 @@ class TrainConfig:
             raise ConfigError(f"train.average={self.average!r} must be one of {', '.join(AVERAGES)}")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"train.ema_decay={self.ema_decay} must be at least 0 and less than 1")
+        if self.sample_bytes < 0:
+            raise ConfigError(f"train.sample_bytes={self.sample_bytes} must be at least 0")
         if self.rollback and not self.checkpoint_every:
             raise ConfigError("train.rollback goes back to a checkpoint: set train.checkpoint_every, such as to 500")
         if self.checkpoints_kept < 0:
