@@ -163,6 +163,31 @@ def test_a_typed_sentence_is_chunked(page: Any, place: Path) -> None:
     assert shown and all(0 <= float(p) <= 1 for p in shown)
 
 
+def test_two_models_cut_one_text_beside_each_other(page: Any, place: Path) -> None:
+    [one] = (place / "runs" / "hnet-small-1" / "artifacts").iterdir()
+    page.goto("/chunks")
+    page.locator(".chunk").first.wait_for()
+    assert page.locator(".sides section").count() == 1, "there is no second one to choose"
+    copy = shutil.copytree(one, one.parent / "copy")
+    try:
+        page.goto("/chunks")
+        sides = page.locator(".sides section")
+        sides.nth(0).locator(".chunk").first.wait_for()
+        assert sides.nth(1).locator(".chunk").count() == 0
+        sides.nth(1).locator(".q-select").click()
+        page.locator(".q-menu .q-item", has_text="hnet-small-1:copy").click()
+        sides.nth(1).locator(".chunk").first.wait_for()
+        page.locator("textarea").fill("One text for both.")
+        for side in range(2):
+            cut = f"[...document.querySelectorAll('.sides section:nth-child({side + 1}) .chunk b')]"
+            page.wait_for_function(f"{cut}.map(b => b.textContent).join('') === 'One␣text␣for␣both.'")
+        sides.nth(1).locator(".q-select").click()
+        page.locator(".q-menu .q-item", has_text="none").click()
+        sides.nth(1).locator(".chunk").first.wait_for(state="detached")
+    finally:
+        shutil.rmtree(copy)
+
+
 def test_what_is_waited_for_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from niblick.monitor.web import chunks
 

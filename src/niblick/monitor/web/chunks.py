@@ -26,43 +26,69 @@ SENTENCE = (
 CHARACTERS_MOST = 4000
 
 
+NONE = "none"
+
+
 def build(watcher: Watcher, artifact: str) -> None:
-    """Build the page; `artifact` is the one to begin with."""
+    """Build the page; `artifact` is the one to begin with. A second one may cut the same text beside it."""
     known = artifacts(watcher)
-    texts = {id: data_of(watcher, id.rpartition(":")[0]) for id in known}
     with page("Chunks", "/chunks"):
         ui.html("Chunks", tag="h1", sanitize=False)
         if not known:
             empty("No run has an artifact yet: <code>niblick quickstart</code> makes one in three minutes.")
             return
-        pick = ui.select(list(known), value=artifact if artifact in known else next(iter(known)))
-        pick.props('outlined dense label="artifact"').classes("w-full").mark("artifact")
         text = ui.textarea(value=SENTENCE).props(
             f'outlined autogrow debounce=150 maxlength={CHARACTERS_MOST} label="text"'
         )
         text.classes("find w-full").mark("text")
-        facts, shown = Live("soft"), Live("panel")
-        newest = {"number": 0}
-        work = Work()
+        places = {id: (path, data_of(watcher, id.rpartition(":")[0])) for id, path in known.items()}
+        first = artifact if artifact in known else next(iter(known))
+        with ui.element("div").classes("sides"):
+            Side("artifact", list(known), first, places, text)
+            if len(known) > 1:
+                Side("beside it", [NONE, *known], NONE, places, text)
 
-        async def update() -> None:
-            newest["number"] += 1
-            number = newest["number"]
-            work.begin()
-            html = await run.io_bound(_cut, known[pick.value], texts[pick.value], text.value or "", work.say)
-            if number == newest["number"] and html is not None:  # else the text has changed meanwhile
-                work.end()
-                facts.show(html[0])
-                shown.show(html[1])
 
-        def tick() -> None:
-            if told := work.told():
-                shown.show(told)
+class Side:
+    """One artifact's cuts of the text that is typed."""
 
-        pick.on_value_change(update)
-        text.on_value_change(update)
-        ui.timer(0.05, update, once=True)
-        ui.timer(TICK_SECONDS, tick)
+    def __init__(
+        self, label: str, choices: list[str], value: str, places: dict[str, tuple[Path, Path | None]], text: Any
+    ) -> None:
+        self.places, self.text, self.work, self.number = places, text, Work(), 0
+        with ui.element("section"):
+            self.pick = ui.select(choices, value=value).props(f'outlined dense label="{label}"')
+            self.pick.classes("w-full").mark(label)
+            self.facts, self.shown = Live("soft"), Live("panel" if value != NONE else "")
+        for source in (self.pick, text):
+            source.on_value_change(self.update)
+        ui.timer(0.05, self.update, once=True)
+        ui.timer(TICK_SECONDS, self.tick)
+
+    async def update(self) -> None:
+        """Cut the text, and show that unless it has changed meanwhile."""
+        self.number += 1
+        number = self.number
+        if self.pick.value == NONE:
+            self.work.end()
+            self.show("", "")
+            return
+        self.work.begin()
+        html = await run.io_bound(_cut, *self.places[self.pick.value], self.text.value or "", self.work.say)
+        if number == self.number and html is not None:
+            self.work.end()
+            self.show(*html)
+
+    def show(self, facts: str, chunks: str) -> None:
+        """Show facts and chunks."""
+        self.facts.show(facts)
+        self.shown.show(chunks)
+        self.shown.element.classes(add="panel" if chunks else "", remove="" if chunks else "panel")
+
+    def tick(self) -> None:
+        """Tell what is waited for."""
+        if told := self.work.told():
+            self.shown.show(told)
 
 
 TICK_SECONDS = 0.5
