@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from niblick.api.shown import Columns
-from niblick.api.wording import worded
+from niblick.api.wording import edged
+from niblick.arguments import Folder, PathLike
 from niblick.config.run_config import RunConfig, to_dict
 from niblick.drawing import page
 from niblick.errors import ConfigError
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
 
     from niblick.run.generate import Loaded
 
-PathLike = str | os.PathLike[str]
 
-
+@edged
 class Artifact:
     """One artifact of a run: a file that holds the packed weights. Every function that takes an artifact takes it."""
 
@@ -75,6 +75,7 @@ class Artifact:
         return f"<Artifact {self.path}: {self.bytes:,} bytes>"
 
 
+@edged
 class Run:
     """One run directory. Every function that takes a run takes it; nothing of it is kept in memory."""
 
@@ -198,8 +199,7 @@ class Run:
         return page.svg(training_curve(points, told.final), "bits per byte over seconds of training")
 
 
-@worded
-def open_run(target: PathLike = "latest", *, runs: PathLike = "runs") -> Run:
+def open_run(target: PathLike = "latest", *, runs: Folder = "runs") -> Run:
     """Return a run by path, by id below the folder `runs`, or `latest`, the newest one that has something to show.
 
     Raises ConfigError if there is none of this name, with the nearest ones.
@@ -207,15 +207,13 @@ def open_run(target: PathLike = "latest", *, runs: PathLike = "runs") -> Run:
     return Run(directory.open_run(os.fspath(target), Path(runs)).path)
 
 
-@worded
-def runs(folder: PathLike = "runs") -> list[Run]:
+def runs(folder: Folder = "runs") -> list[Run]:
     """Return all runs below a folder, newest first, those of sweeps too. Raises ConfigError if there is no folder."""
     rows = Ledger(Path(folder)).rows()
     return [Run(row.path) for row in sorted(rows, key=lambda row: row.started, reverse=True)]
 
 
-@worded
-def remove(*targets: PathLike, runs: PathLike = "runs") -> list[Path]:
+def remove(*targets: PathLike, runs: Folder = "runs") -> list[Path]:
     """Move runs out of the way, to `.trash` in the folder of runs, and return where they are; nothing is deleted.
 
     Raises ConfigError for a name that is not there, and for a run that is being written.
@@ -223,13 +221,11 @@ def remove(*targets: PathLike, runs: PathLike = "runs") -> list[Path]:
     return list(remove_named([os.fspath(target) for target in targets], Path(runs)).values())
 
 
-@worded
 def presets() -> dict[str, str]:
     """Return the presets by name, each with a sentence on it: names that `train` and `show` take."""
     return {name: (recipe.__doc__ or "").strip().splitlines()[0] for name, recipe in PRESETS.items()}
 
 
-@worded
 def show(target: PathLike, *, overrides: Mapping[str, object] | None = None, **settings: object) -> dict[str, object]:
     """Return the config of a preset or recipe file, nested: the keys that `train` overrides.
 

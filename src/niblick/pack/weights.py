@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from niblick.arguments import Count
 from niblick.artifact.container import artifact_bytes, parse_artifact
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ArtifactError
@@ -42,7 +43,7 @@ class Packed:
 def pack_weights(
     state: Mapping[str, Tensor],
     scheme: str | None = None,
-    cap: int | None = None,
+    cap: Count | None = None,
     *,
     codec: str = "range",
     evaluate: Evaluate | None = None,

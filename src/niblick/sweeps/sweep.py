@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from niblick.arguments import check_fields, checked
 from niblick.challenge.tracks import check_track, get_track
 from niblick.config.run_config import RunConfig, dotted, override, to_dict
 from niblick.errors import ConfigError, NiblickError
@@ -58,13 +59,15 @@ class Axis:
     choices: tuple[Choice, ...]
 
 
-def grid(values: Mapping[str, Sequence[Any]]) -> Axis:
+@checked
+def grid(values: Mapping[str, Any]) -> Axis:
     """Every combination of the keys' values."""
     _expect_values("grid", values)
     return Axis(tuple(_choice(values, row) for row in itertools.product(*values.values())))
 
 
-def zipped(values: Mapping[str, Sequence[Any]]) -> Axis:
+@checked
+def zipped(values: Mapping[str, Any]) -> Axis:
     """The keys' values side by side: the first of each, the second of each, …"""
     _expect_values("zipped", values)
     if len({len(those) for those in values.values()}) > 1:
@@ -73,6 +76,7 @@ def zipped(values: Mapping[str, Sequence[Any]]) -> Axis:
     return Axis(tuple(_choice(values, row) for row in zip(*values.values(), strict=True)))
 
 
+@checked
 def listed(points: Mapping[str, Sequence[str]]) -> Axis:
     """Named choices, each a list of `key=value`; a first entry without = is a preset or recipe to start from."""
     if not points:
@@ -86,7 +90,7 @@ def listed(points: Mapping[str, Sequence[str]]) -> Axis:
     return Axis(tuple(choices))
 
 
-def _expect_values(kind: str, values: Mapping[str, Sequence[Any]]) -> None:
+def _expect_values(kind: str, values: Mapping[str, Any]) -> None:
     if not values:
         raise ConfigError(f"an empty axis has no points: {kind}({{key: [values], …}}) needs at least one key")
     for key, those in values.items():
@@ -172,6 +176,7 @@ class Sweep:
     """One line on what it asks; empty: the first of its file's docstring."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.seeds:
             raise ConfigError("the sweep has no seeds, so it has no runs: give at least one, as in seeds=[1337]")
         if len(set(self.seeds)) < len(self.seeds):
