@@ -136,6 +136,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+def plain_number(value: object) -> object:
+    """The number that a scalar of numpy or torch is; everything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
 def check_fields(instance: object) -> None:
     """The same for the fields of a dataclass, to be called in its `__post_init__`."""
     owner: Callable[..., object] = type(instance)
@@ -172,9 +177,7 @@ def _fitting(name: str, value: object, adapter: Any, several: bool = False) -> A
     """The value of an argument, as a plain number where it is a scalar. Raises ConfigError if it does not fit."""
     from pydantic import ValidationError
 
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        value = value.item()
-    value = tuple(value) if isinstance(value, range) else value
+    value = tuple(value) if isinstance(value, range) else plain_number(value)
     try:
         adapter.validate_python(value)
     except ValidationError as error:

@@ -16,6 +16,7 @@ from niblick.audit.file_checks import audit_file
 from niblick.audit.printed import print_audit
 from niblick.compare import groups
 from niblick.console import RunConsole
+from niblick.errors import DataError
 from niblick.reports.plots import figures
 from niblick.reports.tables import print_comparison
 
@@ -80,7 +81,8 @@ def audit(target: PathLike = "latest", *, prove: Number = 0, data: PathLike = ""
     """Is a score honest? Asks the model about changed and shuffled text, counts bytes again, scores it again, and more.
 
     `target` is a run, an artifact, a log, a script, `module:function` or the folder of a submission. `prove` so many
-    documents by coding and decoding them. Raises a NiblickError for what is not there; a failed check is no error.
+    documents by coding and decoding them. Raises a NiblickError for what is not there, or says
+    nothing that could be checked; a failed check is no error.
     """
     named = os.fspath(target)
     found = audit_file(named)
@@ -88,4 +90,6 @@ def audit(target: PathLike = "latest", *, prove: Number = 0, data: PathLike = ""
         with RunConsole() as console:
             options = auditor.Options(prove=prove)
             found = auditor.audit(named, Path(runs), os.fspath(data), options, console.say)
+    if found.outcome == "nothing read":
+        raise DataError(f"{named}: {found.sentence()}")
     return AuditResult(found)

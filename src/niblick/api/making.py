@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,13 +169,15 @@ def sweep(
 
     `target` is a preset or recipe file, `axes` a mapping such as `{"model.width": [64, 96]}`, `name` that of the sweep;
     `settings` are for all runs, as in `train`. Or `target` is a whole `niblick.Sweep`, or a sweep file, and says all of
-    that itself. `workers` run at once (default: one for each GPU, or one a core). A failed run is shown and ends no
-    other; calling again tries it again. Raises ConfigError before anything starts if values or data do not fit.
+    that itself; `name` may name it. `workers` run at once (default: one for each GPU, or one a core). A failed run is
+    shown and ends no other; calling again tries it again. Raises ConfigError before anything starts if values or data
+    do not fit.
     """
-    if isinstance(target, Sweep):
-        asked = target
-    elif axes is None and os.fspath(target).endswith(".py"):
-        asked = load_sweep(Path(target))
+    if isinstance(target, Sweep) or (axes is None and os.fspath(target).endswith(".py")):
+        if axes is not None or os.fspath(data) or settings:
+            raise ConfigError("a whole sweep says its axes, data and settings itself: leave them out beside it")
+        whole = target if isinstance(target, Sweep) else load_sweep(Path(target))
+        asked = replace(whole, name=name or whole.name)
     else:
         named = {"data__path": os.fspath(data)} if data else {}
         sets = assignments({**named, **settings})

@@ -84,12 +84,15 @@ def in_python(sentence: str) -> str:
     sentence = re.sub(r"`(niblick [^`]+)`", lambda found: python_call(found[1]), sentence)
     quoted = re.split(r"(`[^`]*`)", sentence)
     for i in range(0, len(quoted), 2):
-        quoted[i] = re.sub(r"(?<![\w-])--([a-z][a-z-]*[a-z])(?: ([A-Z]+\b|\d[\d.]*\b|'[^']*'))?", _argument, quoted[i])
+        quoted[i] = re.sub(
+            r"(?<![\w-])--([a-z][a-z-]*[a-z])(?: ([A-Z]+\b|\d[\d.]*\b|'[^']*'|is\b))?", _argument, quoted[i]
+        )
     return "".join(quoted)
 
 
 def _argument(found: re.Match[str]) -> str:
-    return f"{found[1].replace('-', '_')}={found[2] or ''}"
+    name = found[1].replace("-", "_")
+    return f"{name} is" if found[2] == "is" else f"{name}={found[2] or ''}"
 
 
 def at_edge(function: Callable[P, R]) -> Callable[P, R]:

@@ -57,6 +57,7 @@ class GenerateConfig:
             ("temperature", 0 <= self.temperature < math.inf, "at least 0 and finite"),
             ("top_k", self.top_k >= 0, "at least 0"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("seed", -(1 << 63) <= self.seed < 1 << 64, "a number of 64 bits"),
         ):
             if not fits:
                 raise ConfigError(f"{name}={getattr(self, name)} must be {range_}")

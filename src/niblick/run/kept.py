@@ -43,7 +43,7 @@ def kept_export(run: Run, name: str, own: RunConfig, config: RunConfig) -> Resul
 
 
 def expect_refit(run: Run, name: str, codec: str) -> None:
-    """Raise ConfigError if the artifact `name` is there and is no fit by this codec: a fit takes the place of those alone."""
+    """Raise ConfigError if the artifact `name` is there and no fit by this codec made it."""
     path = run.artifact(name)
     if not path.is_file():
         return

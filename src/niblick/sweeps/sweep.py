@@ -33,6 +33,7 @@ from niblick.errors import ConfigError, NiblickError
 from niblick.model.counting import parameter_count
 from niblick.recipes.presets import get_preset, load_recipe
 from niblick.recipes.targets import as_text
+from niblick.run.directory import check_name
 from niblick.run.entropy import load_small
 from niblick.run.prepared import open_data
 from niblick.sweeps.stopping import EarlyStop, Halving, KeepUp
@@ -177,6 +178,8 @@ class Sweep:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.name:
+            check_name(self.name, "a sweep")
         if not self.seeds:
             raise ConfigError("the sweep has no seeds, so it has no runs: give at least one, as in seeds=[1337]")
         if len(set(self.seeds)) < len(self.seeds):
