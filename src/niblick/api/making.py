@@ -14,7 +14,7 @@ from rich.console import Console
 from niblick.api.own_runs import Run
 from niblick.api.shown import Shown
 from niblick.api.wording import edged
-from niblick.arguments import Count, Folder, NewFolder, PathLike, Source
+from niblick.arguments import Count, Folder, NewFolder, PathLike, Source, checked
 from niblick.config.run_config import RunConfig
 from niblick.console import RunConsole
 from niblick.data import prepare as preparing
@@ -84,7 +84,7 @@ def prepare(
     more = {name: value for name, value in more.items() if value is not None}
     if "reading" in more and (read or text_key != "text" or separator):
         raise ConfigError("reading= says how files are read: leave text_key=, separator= and the like out beside it")
-    more.setdefault("reading", Reading(text_key, separator, **read))
+    more.setdefault("reading", checked(Reading)(text_key, separator, **read))
     with RunConsole() as console:
         more.setdefault("progress", lambda count, size: console.preparing("documents", count, size))
         preparing.prepare(

@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from niblick.arguments import check_fields
 from niblick.data import blocks
 from niblick.data.beginnings import HEAD_BYTES, not_utf8, of_text, refuse_pointer, what_to_do
 from niblick.data.blocks import Document, Texts, grouped, named_source, no_text, too_long
@@ -47,7 +46,6 @@ class Reading:
     """Whether documents without text (null, absent or empty) are left out and counted."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
         if not self.text_key:
             raise ConfigError("the text key is empty; name the key or column of the text, as in --text-key content")
         if not MIN_WINDOW <= self.max_window <= MAX_WINDOW:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from niblick.arguments import Count, NewFolder, Source, checked
+from niblick.arguments import Count, PathLike, Source, checked
 from niblick.challenge import rules
 from niblick.data.asked import Asked, already_there, asked, with_contents
 from niblick.data.corpus import Corpus, corpus_of_foreign, corpus_of_shards, open_corpus
@@ -52,7 +52,7 @@ Progress = Callable[[int, int], None]
 def prepare(
     source: Source,
     tokenizer: str | None,
-    out: NewFolder,
+    out: PathLike,
     *,
     val_docs: int | None = None,
     val_share: float | None = None,

@@ -50,15 +50,11 @@ def python_rows(source: Iterable[object], key: str) -> Rows:
     """The rows of a Python object: strings, bytes that are UTF-8, mappings, or the columns of a table.
 
     Tables and columns are those of pyarrow, pandas, polars and whatever else speaks the Arrow C interface. `key` is the
-    column of tables, and the key of mappings. Raises DataError for what has no rows.
+    column of tables, and the key of mappings.
     """
     kind = type(source).__name__
     if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__"):
         return Rows("python", "python", lambda: arrow_rows(arrow_tables(source, key), key, f"the {kind}"), kind=kind)
-    if isinstance(source, Mapping) or not isinstance(source, Iterable):
-        raise DataError(
-            f"{kind_of(source)} is no source of text; give a path, strings, mappings, or a table with a text column"
-        )
     return Rows("python", "python", lambda: (_of_item(item, key) for item in source), kind=kind)
 
 
