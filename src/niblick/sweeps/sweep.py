@@ -78,13 +78,13 @@ def zipped(values: Mapping[str, Any]) -> Axis:
 
 
 @checked
-def listed(points: Mapping[str, Sequence[str]]) -> Axis:
+def listed(points: Mapping[str, Any]) -> Axis:
     """Named choices, each a list of `key=value`; a first entry without = is a preset or recipe to start from."""
     if not points:
         raise ConfigError("an empty list has no choices: listed({name: [key=value, …], …}) needs at least one")
     choices = []
     for label, sets in points.items():
-        if isinstance(sets, str):
+        if isinstance(sets, str) or not isinstance(sets, Sequence):
             raise ConfigError(f"listed({label!r}: {sets!r}) is no list: write [{sets!r}]")
         base = sets[0] if sets and "=" not in sets[0] else ""
         choices.append(Choice(label, tuple(sets[1:] if base else sets), base))
