@@ -20,10 +20,11 @@ nb.pack(state_dict, "int6")                           any weights in the form of
 Each name is documented: help(nb.train). Errors are NiblickError, with one sentence that says what to do.
 """
 
+import functools
 import importlib
 import os
 import sys
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -109,8 +110,16 @@ def _described(verb: ModuleType) -> str:
 
 
 def _function(verb: ModuleType) -> Any:
-    home, name = _VERBS[verb.__name__.rpartition(".")[2]]
-    return getattr(importlib.import_module(f"niblick.{home}"), name)
+    return _public(*_VERBS[verb.__name__.rpartition(".")[2]])
+
+
+@functools.cache
+def _public(home: str, name: str) -> Any:
+    """A name as people are given it: functions check their arguments, and speak Python."""
+    from niblick.api.wording import at_edge
+
+    found = getattr(importlib.import_module(f"niblick.{home}"), name)
+    return at_edge(found) if isinstance(found, FunctionType) else found
 
 
 class _Verb(ModuleType):
@@ -137,7 +146,7 @@ class _Niblick(ModuleType):
         if name in _VERBS:
             return importlib.import_module(f"niblick.{name}")
         if name in _WHERE:
-            found = getattr(importlib.import_module(f"niblick.{_WHERE[name]}"), name)
+            found = _public(_WHERE[name], name)
             setattr(self, name, found)
             return found
         raise AttributeError(f"module 'niblick' has no attribute {name!r}")

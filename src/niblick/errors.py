@@ -39,6 +39,16 @@ class TrainingError(NiblickError):
     exit_code = 1
 
 
+def with_article(noun: str) -> str:
+    """Return "a list", "an int", for messages."""
+    return f"{'an' if noun[:1] in 'aeiouAEIO' else 'a'} {noun}"
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, with its article, None as it is: for messages."""
+    return "None" if value is None else with_article(type(value).__name__)
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """Return " (nearest: a, b)" for the known names most like `name`, or all of them when few: for messages."""
     names = list(known)

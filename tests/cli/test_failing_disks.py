@@ -102,7 +102,7 @@ class Disk:
 
     def __init__(self, finished: Path, data: Path, place: Path) -> None:
         self.finished, self.place, self.path, self.moved = finished, place, place / "disk", place / "moved"
-        (place / "text.txt").write_text("What is written is written.\n\n" * 3)
+        (place / "text.txt").write_text("What is written is written.\n\n" * 30)
         (place / "lengths.py").write_text(SWEEP.format(sets=[*TINY, "schedule.steps=1", f"data.path={data}"]))
         names = {"text": place / "text.txt", "sweep": place / "lengths.py", "data": data, "out": self.path / "out"}
         self.names = names | {"stream": finished / "coded.nbt"}

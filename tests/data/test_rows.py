@@ -13,7 +13,7 @@ import pytest
 from niblick.data.dataset import Dataset
 from niblick.data.documents import Reading
 from niblick.data.prepare import prepare
-from niblick.errors import DataError
+from niblick.errors import DataError, NiblickError
 
 TEXTS = [f"Document {number}: été, " + "words " * number for number in range(12)]
 
@@ -105,12 +105,16 @@ def test_documents_without_text(tmp_path: Path) -> None:
     ("source", "reading", "sentence"),
     [
         (["a", None], Reading(), "the list, row 2: its text is null; name another key"),
-        (["a", 7], Reading(), "the list, row 2: found a int, where text is expected"),
+        (["a", 7], Reading(), "the list, row 2: found an int, where text is expected"),
         ([b"a", b"\xff"], Reading(), "the list, row 2"),
         (["a", "\ud800"], Reading(), "the list, row 2: character 1 is half a surrogate pair"),
         ([{"body": "a"}], Reading(), "a row has no key `text`; it has 'body'"),
-        ({"text": "a"}, Reading(), "a dict is no source of text"),
-        (7, Reading(), "a int is no source of text"),
+        (
+            {"text": "a"},
+            Reading(),
+            "source={'text': 'a'} does not fit: give a path, strings, mappings",
+        ),
+        (7, Reading(), "source=7 does not fit: give a path, strings, mappings"),
         (
             pyarrow.table({"body": ["a"], "n": [1]}),
             Reading(),
@@ -123,7 +127,7 @@ def test_documents_without_text(tmp_path: Path) -> None:
     ],
 )
 def test_bad_rows(source: Any, reading: Reading, sentence: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError) as raised:
+    with pytest.raises(NiblickError) as raised:
         prepare(source, None, tmp_path / "data", reading=reading)
     assert sentence in str(raised.value)
     assert str(tmp_path) not in str(raised.value)

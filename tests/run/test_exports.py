@@ -121,6 +121,8 @@ def test_the_predicted_size_holds(run: Path, export: list[str]) -> None:
         (["export", "RUN", "schme=int6"], "unknown key 'export.schme' (nearest: export.scheme"),
         (["export", "RUN", "--name", "../x"], "'../x' is no name of an artifact"),
         (["export", "NOWHERE"], "there is no run"),
+        (["export", "RUN", "scheme=int6", "--name", "int8-published+zlib"], "is the official artifact of"),
+        (["fit", "RUN", "--artifact-bytes", 20_000, "--tokens", 0], "nothing can be measured on 0 tokens"),
         (["size", "hnet-small", "scheme=int60"], "no quantization scheme"),
     ],
 )

@@ -161,7 +161,7 @@ def test_a_hub(run: Path, tmp_path: Path) -> None:
         assert not [name for name in there if name.endswith((".pt", ".bin", ".pkl"))]
         assert b'niblick.load("hf:me/tiny")' in there["README.md"]
         assert loaded == own
-        assert "`niblick push` did not write it, and nothing else is read" in other
+        assert "`nb.push(RUN, DIR)` did not write it, and nothing else is read" in other
         fetched = {line.rpartition("/")[2] for line in hub.asked if "/resolve/" in line}
         assert fetched == {"artifact.nib"}
         hub.short = True

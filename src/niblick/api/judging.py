@@ -7,20 +7,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from niblick.api.own_runs import PathLike
-from niblick.api.shown import Shown
-from niblick.api.wording import worded
+from niblick.api.shown import Pictures, Shown
+from niblick.api.wording import edged
+from niblick.arguments import Folder, Number, PathLike
 from niblick.audit import auditor
 from niblick.audit.checks import Audit, Check
 from niblick.audit.file_checks import audit_file
 from niblick.audit.printed import print_audit
 from niblick.compare import groups
 from niblick.console import RunConsole
-from niblick.errors import ConfigError
-from niblick.reports.plots import Pictures, figures
+from niblick.errors import DataError
+from niblick.reports.plots import figures
 from niblick.reports.tables import print_comparison
 
 
+@edged
 class Comparison(Shown):
     """Runs by config, and every further group of seeds against the first: `facts` has all numbers."""
 
@@ -32,8 +33,7 @@ class Comparison(Shown):
         print_comparison(self.facts, console)
 
 
-@worded
-def compare(*targets: PathLike, scorer: str = "", runs: PathLike = "runs") -> Comparison:
+def compare(*targets: PathLike, scorer: str = "", runs: Folder = "runs") -> Comparison:
     """Which of two or more runs is better, and is it luck? Runs that differ in their seeds alone are one group.
 
     Each target is a run, `RUN:NAME` or an artifact. `facts.groups` has means and deviations in bits per byte,
@@ -44,8 +44,7 @@ def compare(*targets: PathLike, scorer: str = "", runs: PathLike = "runs") -> Co
     return Comparison(groups.compare([os.fspath(target) for target in targets], Path(runs), scorer))
 
 
-@worded
-def plot(*targets: PathLike, over: str = "time", compressors: bool = False, runs: PathLike = "runs") -> Pictures:
+def plot(*targets: PathLike, over: str = "time", compressors: bool = False, runs: Folder = "runs") -> Pictures:
     """Draw runs or sweeps, by default the newest run: a notebook shows it, `.save(folder, "png")` writes files.
 
     The figures are `curves` (bits per byte `over` time, step or bytes), `boundaries` (share of positions where routers
@@ -56,6 +55,7 @@ def plot(*targets: PathLike, over: str = "time", compressors: bool = False, runs
     return Pictures(figures([os.fspath(each) for each in targets], Path(runs), x=over, compressors=compressors))
 
 
+@edged
 class AuditResult(Shown):
     """What an audit found: `honest` in one word, `checks` one by one."""
 
@@ -77,19 +77,19 @@ class AuditResult(Shown):
         print_audit(self.found, console)
 
 
-@worded
-def audit(target: PathLike = "latest", *, prove: int = 0, data: PathLike = "", runs: PathLike = "runs") -> AuditResult:
+def audit(target: PathLike = "latest", *, prove: Number = 0, data: PathLike = "", runs: Folder = "runs") -> AuditResult:
     """Is a score honest? Asks the model about changed and shuffled text, counts bytes again, scores it again, and more.
 
     `target` is a run, an artifact, a log, a script, `module:function` or the folder of a submission. `prove` so many
-    documents by coding and decoding them. Raises a NiblickError for what is not there; a failed check is no error.
+    documents by coding and decoding them. Raises a NiblickError for what is not there, or says
+    nothing that could be checked; a failed check is no error.
     """
-    if prove < 0:
-        raise ConfigError(f"prove={prove} is no number of documents: give at least 1")
     named = os.fspath(target)
     found = audit_file(named)
     if found is None:
         with RunConsole() as console:
             options = auditor.Options(prove=prove)
             found = auditor.audit(named, Path(runs), os.fspath(data), options, console.say)
+    if found.outcome == "nothing read":
+        raise DataError(f"{named}: {found.sentence()}")
     return AuditResult(found)

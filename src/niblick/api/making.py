@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from niblick.api.own_runs import PathLike, Run
+from niblick.api.own_runs import Run
 from niblick.api.shown import Shown
-from niblick.api.wording import worded
+from niblick.api.wording import edged
+from niblick.arguments import Count, Folder, NewFolder, PathLike, Source, checked
 from niblick.config.run_config import RunConfig
 from niblick.console import RunConsole
 from niblick.data import prepare as preparing
 from niblick.data.dataset import Dataset
 from niblick.data.documents import Reading
-from niblick.errors import ConfigError
+from niblick.errors import ConfigError, NiblickError, nearest
 from niblick.recipes.targets import assignments, resolve, with_settings
 from niblick.reports.tables import print_sweep
 from niblick.run import directory, pipeline
@@ -26,6 +29,7 @@ from niblick.sweeps.running import State, SweepFolder, run_sweep
 from niblick.sweeps.sweep import Sweep, grid, load_sweep
 
 
+@edged
 class Data:
     """A folder of token shards that `prepare` made. Every function that takes data takes it."""
 
@@ -41,20 +45,22 @@ class Data:
         return Dataset.open(self.path)
 
     def __repr__(self) -> str:
-        dataset = self.dataset
+        try:
+            dataset = self.dataset
+        except NiblickError as error:
+            return f"<Data {self.path}: {error}>"
         splits = dataset.manifest.get("niblick", {}).get("splits", {})
         counts = (f"{name} {s['documents']:,} documents, {s['bytes']:,} bytes" for name, s in splits.items())
         return f"<Data {self.path}: {dataset.tokenizer.name}; {'; '.join(counts) or 'shards'}>"
 
 
-@worded
 def prepare(
-    source: PathLike | Iterable[object],
-    out: PathLike,
+    source: Source,
+    out: NewFolder,
     *,
-    tokenizer: str | None = None,
+    tokenizer: PathLike | None = None,
     val_share: float | None = None,
-    max_docs: int | None = None,
+    max_docs: Count | None = None,
     text_key: str = "text",
     separator: str = "",
     **more: Any,
@@ -65,34 +71,40 @@ def prepare(
     documentation that comes with Python), the challenge's `challenge:docs` and `challenge:sp1024`, a dataset of the hub
     (`hf:REPO[@REVISION][:CONFIG][:SPLIT][#COLUMN]`), or rows at hand: strings, mappings, a table or a column of
     pyarrow, pandas or polars. `tokenizer` is `byte260` (the default), FILE.model, a byte-level `tokenizer.json`, or
-    `sp:VOCAB`, trained on this text. `val_share` of the documents are held out
-    (0.05 by default); one text is cut for that at the ends of paragraphs. `max_docs` are read in all. `text_key` is the
-    key or column of the text; `separator` cuts text files into documents. Further arguments are those of
-    `niblick.data.prepare.prepare`, such as `val_docs` and `workers`. An `out` that was made in the same way stays as it
-    is. Raises DataError for text that is not there, too short or unreadable, and for an `out` in use otherwise.
+    `sp:VOCAB`, trained on this text. `val_share` of the documents are held out (0.05 by default); one text is cut for
+    that at the ends of paragraphs. `max_docs` are read in all. `text_key` is the key or column of the text; `separator`
+    cuts text files into documents. Further arguments are those of `niblick.data.prepare.prepare`, such as `val_docs`
+    and `workers`, and of its `Reading`, such as `skip_empty`. An `out` that was made in the same way stays as it is.
+    Raises DataError for text that is not there, too short or unreadable, and for an `out` in use otherwise.
     """
+    known = {*inspect.signature(preparing.prepare).parameters, *(field.name for field in fields(Reading))}
+    for name in more.keys() - known:
+        raise ConfigError(f"prepare has no argument {name!r}{nearest(name, known)}")
+    read = {name: more.pop(name) for name in more.keys() & {field.name for field in fields(Reading)}}
+    more = {name: value for name, value in more.items() if value is not None}
+    if "reading" in more and (read or text_key != "text" or separator):
+        raise ConfigError("reading= says how files are read: leave text_key=, separator= and the like out beside it")
+    more.setdefault("reading", checked(Reading)(text_key, separator, **read))
     with RunConsole() as console:
+        more.setdefault("progress", lambda count, size: console.preparing("documents", count, size))
         preparing.prepare(
-            os.fspath(source) if isinstance(source, str | os.PathLike) else source,
-            tokenizer,
-            Path(out),
+            source,
+            None if tokenizer is None else os.fspath(tokenizer),
+            out,
             val_share=val_share,
             max_docs=max_docs,
-            reading=Reading(text_key, separator),
-            progress=lambda count, size: console.preparing("documents", count, size),
             **more,
         )
     return Data(out)
 
 
-@worded
 def train(
     target: PathLike | RunConfig,
     data: PathLike = "",
     *,
     name: str = "",
     track: str = "",
-    runs: PathLike = "runs",
+    runs: Folder = "runs",
     overrides: Mapping[str, object] | None = None,
     **settings: object,
 ) -> Run:
@@ -117,8 +129,7 @@ def train(
     return Run(result.run)
 
 
-@worded
-def resume(target: PathLike = "latest", *, runs: PathLike = "runs") -> Run:
+def resume(target: PathLike = "latest", *, runs: Folder = "runs") -> Run:
     """Go on with a run that was stopped, interrupted or killed, to its score. Raises ConfigError if it is finished."""
     run = directory.open_run(os.fspath(target), Path(runs))
     with RunConsole() as console:
@@ -126,6 +137,7 @@ def resume(target: PathLike = "latest", *, runs: PathLike = "runs") -> Run:
     return Run(run.path)
 
 
+@edged
 class SweepResult(Shown):
     """The runs of a sweep after it has come to its end: points with mean and deviation over seeds."""
 
@@ -142,29 +154,30 @@ class SweepResult(Shown):
         print_sweep(self.states, console)
 
 
-@worded
 def sweep(
     target: Sweep | PathLike,
-    axes: Mapping[str, Sequence[object]] | None = None,
+    axes: Mapping[str, Any] | None = None,
     data: PathLike = "",
     *,
     name: str = "",
     seeds: Sequence[int] = (1337,),
-    runs: PathLike = "runs",
-    workers: int | None = None,
+    runs: Folder = "runs",
+    workers: Count | None = None,
     **settings: object,
 ) -> SweepResult:
     """Train every combination of the values of `axes` with every seed, each in a process of its own; done ones stay.
 
     `target` is a preset or recipe file, `axes` a mapping such as `{"model.width": [64, 96]}`, `name` that of the sweep;
     `settings` are for all runs, as in `train`. Or `target` is a whole `niblick.Sweep`, or a sweep file, and says all of
-    that itself. `workers` run at once (default: one for each GPU, or one a core). A failed run is shown and ends no
-    other; calling again tries it again. Raises ConfigError before anything starts if values or data do not fit.
+    that itself; `name` may name it. `workers` run at once (default: one for each GPU, or one a core). A failed run is
+    shown and ends no other; calling again tries it again. Raises ConfigError before anything starts if values or data
+    do not fit.
     """
-    if isinstance(target, Sweep):
-        asked = target
-    elif axes is None and os.fspath(target).endswith(".py"):
-        asked = load_sweep(Path(target))
+    if isinstance(target, Sweep) or (axes is None and os.fspath(target).endswith(".py")):
+        if axes is not None or os.fspath(data) or settings:
+            raise ConfigError("a whole sweep says its axes, data and settings itself: leave them out beside it")
+        whole = target if isinstance(target, Sweep) else load_sweep(Path(target))
+        asked = replace(whole, name=name or whole.name)
     else:
         named = {"data__path": os.fspath(data)} if data else {}
         sets = assignments({**named, **settings})

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from niblick.api.shown import Columns
-from niblick.api.wording import worded
+from niblick.api.wording import edged
+from niblick.arguments import Folder, PathLike
 from niblick.config.run_config import RunConfig, to_dict
 from niblick.drawing import page
-from niblick.errors import ConfigError
+from niblick.errors import ArtifactError, ConfigError
 from niblick.facts.result import Result
 from niblick.facts.scores import ScoreRecord
 from niblick.ledger.ledger import Ledger
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
 
     from niblick.run.generate import Loaded
 
-PathLike = str | os.PathLike[str]
 
-
+@edged
 class Artifact:
     """One artifact of a run: a file that holds the packed weights. Every function that takes an artifact takes it."""
 
@@ -47,15 +47,15 @@ class Artifact:
 
     @property
     def bytes(self) -> int:
-        """Size of the file."""
-        return self.path.stat().st_size
+        """Size of the file. Raises ArtifactError if it is not there."""
+        return self._there().stat().st_size
 
     @property
     def record(self) -> ScoreRecord:
         """Its first score, with all that made it. Raises ConfigError if it was never scored."""
         from niblick.compare.groups import read_records
 
-        records = read_records(self.path.parent / "scores.jsonl")
+        records = read_records(self._there().parent / "scores.jsonl")
         if not records:
             raise ConfigError(f"{self.path} was never scored: `niblick eval {self.path}` does that")
         return records[0]
@@ -69,12 +69,18 @@ class Artifact:
         """Return its model, as `niblick.load`."""
         from niblick.run.generate import load
 
-        return load(self)
+        return load(self._there())
+
+    def _there(self) -> Path:
+        if not self.path.is_file():
+            raise ArtifactError(f"there is no artifact {self.path}: run.artifacts lists those of a run")
+        return self.path
 
     def __repr__(self) -> str:
-        return f"<Artifact {self.path}: {self.bytes:,} bytes>"
+        return f"<Artifact {self.path}: {f'{self.bytes:,} bytes' if self.path.is_file() else 'not there'}>"
 
 
+@edged
 class Run:
     """One run directory. Every function that takes a run takes it; nothing of it is kept in memory."""
 
@@ -89,6 +95,13 @@ class Run:
         """Its name: `<preset>-<n>`, or `<sweep>/<point>-s<seed>`."""
         return directory.Run(self.path).id
 
+    def _there(self) -> directory.Run:
+        """The run directory. Raises ConfigError if there is none."""
+        if not (self.path / "config.json").is_file():
+            named = self.path.name or "latest"
+            raise ConfigError(f"there is no run in {self.path}: nb.open_run({named!r}) looks one up by its name")
+        return directory.Run(self.path)
+
     @property
     def row(self) -> Row:
         """The summary facts of it, as `niblick runs --json` prints them."""
@@ -101,8 +114,8 @@ class Run:
 
     @property
     def config(self) -> RunConfig:
-        """The config it ran with, everything resolved."""
-        return directory.Run(self.path).config()
+        """The config it ran with, everything resolved. Raises ConfigError if there is no such run."""
+        return self._there().config()
 
     @property
     def result(self) -> Result:
@@ -110,7 +123,7 @@ class Run:
 
         Raises ConfigError for a run that has none: it is still running, or ended before.
         """
-        found = directory.Run(self.path).result()
+        found = self._there().result()
         if found is None:
             raise ConfigError(self._no_score())
         return found
@@ -127,7 +140,9 @@ class Run:
             return f"{self.path} has no score yet, it is running{why}: wait for its end"
         if row.status == "imported":
             return f"{self.path} is imported and has no score yet: `niblick eval {self.path}` makes one"
-        return f"{self.path} has no score, it is {row.status}{why}: nb.resume({str(self.path)!r}) goes on with it"
+        if row.status == "broken":
+            return f"{self.path} has no score, it is broken{why}: `niblick rm {self.path.name}` moves it away"
+        return f"{self.path} has no score, it is {row.status}{why}: `niblick train --resume {self.path}` goes on"
 
     @property
     def curve(self) -> Columns:
@@ -137,7 +152,7 @@ class Run:
         smoothed; `validation_bpb` of the float weights; `lr_scale`, the learning rate as a share of its highest;
         `bytes_per_second`; `grad_norm`. None where nothing was told.
         """
-        told = read_history(self.path)
+        told = read_history(self._there().path)
         rows: dict[int, dict[str, float | None]] = {}
         names = ("seconds", "bytes", "bpb", "lr_scale", "bytes_per_second", "grad_norm")
         for i, step in enumerate(told.step):
@@ -163,16 +178,18 @@ class Run:
     @property
     def artifacts(self) -> list[Artifact]:
         """All artifacts that were made of its weights."""
-        run = directory.Run(self.path)
+        run = self._there()
         return [Artifact(run.artifact(name)) for name in run.artifact_names()]
 
     def load(self) -> Loaded:
         """Return the model of its official artifact, as `niblick.load`."""
         from niblick.run.generate import load
 
-        return load(self)
+        return load(self._there().path)
 
     def __repr__(self) -> str:
+        if not self.path.is_dir():
+            return f"<Run {self.path}: not there>"
         row = self.row
         score = f", {row.score.bpb:.4f} BPB" if row.score else f", {row.message}" if row.message else ""
         return f"<Run {self.path}: {row.status}{score}>"
@@ -198,8 +215,7 @@ class Run:
         return page.svg(training_curve(points, told.final), "bits per byte over seconds of training")
 
 
-@worded
-def open_run(target: PathLike = "latest", *, runs: PathLike = "runs") -> Run:
+def open_run(target: PathLike = "latest", *, runs: Folder = "runs") -> Run:
     """Return a run by path, by id below the folder `runs`, or `latest`, the newest one that has something to show.
 
     Raises ConfigError if there is none of this name, with the nearest ones.
@@ -207,15 +223,13 @@ def open_run(target: PathLike = "latest", *, runs: PathLike = "runs") -> Run:
     return Run(directory.open_run(os.fspath(target), Path(runs)).path)
 
 
-@worded
-def runs(folder: PathLike = "runs") -> list[Run]:
+def runs(folder: Folder = "runs") -> list[Run]:
     """Return all runs below a folder, newest first, those of sweeps too. Raises ConfigError if there is no folder."""
     rows = Ledger(Path(folder)).rows()
     return [Run(row.path) for row in sorted(rows, key=lambda row: row.started, reverse=True)]
 
 
-@worded
-def remove(*targets: PathLike, runs: PathLike = "runs") -> list[Path]:
+def remove(*targets: PathLike, runs: Folder = "runs") -> list[Path]:
     """Move runs out of the way, to `.trash` in the folder of runs, and return where they are; nothing is deleted.
 
     Raises ConfigError for a name that is not there, and for a run that is being written.
@@ -223,13 +237,11 @@ def remove(*targets: PathLike, runs: PathLike = "runs") -> list[Path]:
     return list(remove_named([os.fspath(target) for target in targets], Path(runs)).values())
 
 
-@worded
 def presets() -> dict[str, str]:
     """Return the presets by name, each with a sentence on it: names that `train` and `show` take."""
     return {name: (recipe.__doc__ or "").strip().splitlines()[0] for name, recipe in PRESETS.items()}
 
 
-@worded
 def show(target: PathLike, *, overrides: Mapping[str, object] | None = None, **settings: object) -> dict[str, object]:
     """Return the config of a preset or recipe file, nested: the keys that `train` overrides.
 

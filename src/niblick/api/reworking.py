@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from niblick.api.own_runs import Artifact, PathLike
-from niblick.api.wording import worded
+from niblick.api.own_runs import Artifact
+from niblick.arguments import Count, Folder, PathLike, Text
 from niblick.console import RunConsole
 from niblick.errors import ConfigError
 from niblick.pack.fit import Telling
@@ -18,8 +18,7 @@ from niblick.score import coded_file
 from niblick.submission import pushing
 
 
-@worded
-def export(target: PathLike = "latest", *, name: str = "", runs: PathLike = "runs", **settings: object) -> Artifact:
+def export(target: PathLike = "latest", *, name: str = "", runs: Folder = "runs", **settings: object) -> Artifact:
     """Pack the weights of a finished run anew, score the file in a fresh process, and return the artifact.
 
     `settings` are keys of the export, as `scheme="int6", codec="range", gptq="float"`; `name` is what the artifact is
@@ -32,16 +31,15 @@ def export(target: PathLike = "latest", *, name: str = "", runs: PathLike = "run
     return Artifact(run.artifact(result.artifact))
 
 
-@worded
 def fit(
     target: PathLike = "latest",
-    cap: int | None = None,
+    cap: Count | None = None,
     *,
-    artifact_bytes: int | None = None,
+    artifact_bytes: Count | None = None,
     codec: str = "range",
     gptq: bool = True,
-    tokens: int = exports.MEASURE_TOKENS,
-    runs: PathLike = "runs",
+    tokens: Count = exports.MEASURE_TOKENS,
+    runs: Folder = "runs",
     **settings: object,
 ) -> Artifact:
     """Find the best weights of a finished run that fill a cap, score them, and return the artifact.
@@ -71,17 +69,12 @@ def fit(
     return Artifact(run.artifact(fitted.result.artifact))
 
 
-@worded
-def compress(
-    content: bytes | str, model: PathLike = "latest", *, data: PathLike = "", runs: PathLike = "runs"
-) -> bytes:
+def compress(content: Text, model: PathLike = "latest", *, data: PathLike = "", runs: Folder = "runs") -> bytes:
     """Return `content` coded by a model, without loss: `decompress` gives its bytes back. A str is taken as UTF-8.
 
     `model` is a run, `RUN:NAME` or an artifact. What the model makes larger is stored plainly. A subword tokenizer
     comes from `data`, by default from what the run was trained on. Raises ConfigError for what is no text or bytes.
     """
-    if not isinstance(content, bytes | str):
-        raise ConfigError(f"{type(content).__name__} cannot be compressed: give bytes or str, as Path(…).read_bytes()")
     coder, config = open_model(os.fspath(model), Path(runs), os.fspath(data))
     with RunConsole() as console:
         original = content.encode() if isinstance(content, str) else content
@@ -89,19 +82,17 @@ def compress(
     return stream
 
 
-@worded
-def decompress(stream: bytes, model: PathLike = "latest", *, data: PathLike = "", runs: PathLike = "runs") -> bytes:
-    """Return the bytes that `compress` was given, by the same model.
+def decompress(stream: bytes, model: PathLike = "latest", *, data: PathLike = "", runs: Folder = "runs") -> bytes:
+    """Return the bytes that `compress` was given, by the same model; what was stored plainly, any model gives back.
 
-    Raises ArtifactError for anything but a whole stream of that model.
+    Raises ArtifactError for a stream of another model, and for what is no whole stream.
     """
     coder, _ = open_model(os.fspath(model), Path(runs), os.fspath(data))
     with RunConsole() as console:
         return coded_file.decompress(stream, coder, console.counting("decoding token"))
 
 
-@worded
-def push(target: PathLike, to: PathLike, *, private: bool = False, runs: PathLike = "runs") -> str:
+def push(target: PathLike, to: PathLike, *, private: bool = False, runs: Folder = "runs") -> str:
     """Write weights, artifact, config and model card of a finished run for others, and return what `load` takes.
 
     `to` is `hf:OWNER/NAME`, or a new folder; of the hub the commit is told too, as `hf:OWNER/NAME@COMMIT`. `private` is

@@ -5,8 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
 
 from rich.console import Console
+
+from niblick.api.wording import edged
+from niblick.arguments import NewFolder
+from niblick.drawing import page
+from niblick.drawing.charts import Figure
+from niblick.drawing.static import draw
+from niblick.reports.plots import write_figures
 
 WIDTH = 110
 """Columns of what is shown."""
@@ -33,6 +41,24 @@ def _painted(paint: Callable[[Console], None]) -> Console:
     console = Console(record=True, file=io.StringIO(), width=WIDTH, highlight=False, force_jupyter=False)
     paint(console)
     return console
+
+
+@edged
+class Pictures(dict[str, Figure]):
+    """Figures by name: shown in a notebook as SVG; `save` writes files. Each is Plotly's JSON, for other uses."""
+
+    def save(self, out: NewFolder, kind: str = "svg") -> list[Path]:
+        """Write each into the folder `out`, as png, svg or html, and return the files.
+
+        Raises ConfigError for another kind, for an `out` that is a file, and for html where Plotly is missing.
+        """
+        return write_figures(self, Path(out), kind)
+
+    def __repr__(self) -> str:
+        return f"<Pictures {', '.join(self)}: save(folder) writes them>"
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<h4>{escape(name)}</h4>{page.svg(draw(chart, 'svg'), name)}" for name, chart in self.items())
 
 
 class Columns(dict[str, list[float | None]]):

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from niblick.artifact.container import Artifact
+from niblick.artifact.container import Artifact, read_artifact
 from niblick.audit import claims
 from niblick.audit import text_checks as text
 from niblick.audit.checks import Audit, Check, failed, look, not_applicable, passed
@@ -113,7 +113,8 @@ def audit(target: str, runs: Path, data: str = "", options: Options | None = Non
     if not data and run is not None:
         data = prepared.config_of(run).data.path
     if not data:
-        raise ConfigError(f"{target} names no text: pass --data DIR")
+        read_artifact(artifact)  # whether it is one at all
+        raise ConfigError(f"{target} names no text to audit it on: pass --data DIR, the data that it was trained on")
     with opened(artifact, run, data, options, say) as audited:
         about = Subject(
             artifact_sha256=file_hash(artifact),

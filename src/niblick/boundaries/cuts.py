@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from niblick.data.tokenizers import ByteTokenizer, Tokenizer
-from niblick.errors import ConfigError, DataError
+from niblick.errors import ConfigError, DataError, kind_of
 from niblick.model.level import kept
 from niblick.model.lm import LM
 from niblick.model.plain_routers import Routing
@@ -213,7 +213,7 @@ def encode_text(text: str | bytes, tokenizer: Tokenizer) -> Integers:
     Raises ConfigError for what is no text, DataError for an empty one and for one that the tokenizer cannot read.
     """
     if not isinstance(text, str | bytes):
-        raise ConfigError(f"{type(text).__name__} is no text: give str or bytes")
+        raise ConfigError(f"{kind_of(text)} is no text: give str or bytes")
     if not text:
         raise DataError("the text is empty: give at least one character")
     if isinstance(text, bytes) and isinstance(tokenizer, ByteTokenizer):

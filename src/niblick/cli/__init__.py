@@ -6,7 +6,6 @@ One file for each group of verbs; importing it registers them, in the order in w
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import NoReturn
 
 from niblick.cli.app import app
 from niblick.errors import NiblickError
-from niblick.files import named
+from niblick.files import named, storage_trouble
 
 # In the order of --help, which is that of a run's life.
 # isort: off
@@ -59,29 +58,6 @@ def main() -> None:
         sys.exit(141)
     except OSError as error:
         _end(storage_trouble(error), 2)
-
-
-_TROUBLE = {
-    errno.ENOSPC: "the disk is full: make room, and call it again",
-    errno.EDQUOT: "the disk quota is used up: make room, and call it again",
-    errno.EFBIG: "the file would be larger than is allowed here: raise that limit, or write elsewhere",
-    errno.EROFS: "it lies on a file system that is read-only: choose a folder that can be written",
-    errno.EACCES: "you may not: change its permissions, or choose another folder",
-    errno.EPERM: "you may not: change its permissions, or choose another folder",
-    errno.ENOENT: "it is not there, or was moved or removed meanwhile: look where it is, and call it again",
-    errno.ENOTDIR: "a part of that path is a file: name another folder",
-    errno.EIO: "the disk failed: look at it before anything else",
-    errno.EMFILE: "too many files are open: raise `ulimit -n`",
-    errno.ENAMETOOLONG: "the name is too long: give a shorter one",
-}
-"""What to do about what a disk can do to any verb."""
-
-
-def storage_trouble(error: OSError) -> str:
-    """Return a sentence on a file that could not be read or written; what was there before is as it was."""
-    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    where = f"{' → '.join(names)} cannot be read or written" if names else "a file cannot be written"
-    return f"{where}: {_TROUBLE.get(error.errno or 0, error.strerror or str(error))}"
 
 
 def _end(sentence: str, code: int) -> NoReturn:

@@ -75,6 +75,11 @@ class RunConfig:
     export: ExportConfig = field(default_factory=ExportConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
 
+    def __post_init__(self) -> None:
+        for name, seed in (("seed", self.seed), ("data.seed", self.data.seed)):
+            if seed is not None and not -(1 << 63) <= seed < 1 << 63:
+                raise ConfigError(f"{name}={seed} must be a number of 64 bits")
+
 
 def for_submission(config: RunConfig) -> RunConfig:
     """The config without what belongs to one machine. Raises ConfigError where it needs files that no folder has."""

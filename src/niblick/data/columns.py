@@ -12,7 +12,7 @@ from typing import Any
 
 from niblick.data.arrow_batches import check_batches, stream_batches
 from niblick.data.beginnings import HEAD_BYTES, WEB_PAGE, is_web_page, refuse_pointer
-from niblick.errors import DataError, listed
+from niblick.errors import DataError, kind_of, listed
 
 BATCH_BYTES = 2 << 20
 BATCH_ROWS = 256
@@ -68,7 +68,7 @@ def arrow_tables(source: Any, key: str) -> Iterator[Any]:
         else:
             yield pyarrow.record_batch(source)
     except (pyarrow.ArrowException, TypeError, ValueError) as error:
-        raise DataError(f"a {type(source).__name__} is no table and no column that Arrow reads ({error})") from error
+        raise DataError(f"{kind_of(source)} is no table and no column that Arrow reads ({error})") from error
 
 
 def _table_columns(tables: Iterable[Any], key: str, where: str) -> Iterator[tuple[Any, Any]]:

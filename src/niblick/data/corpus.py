@@ -42,6 +42,8 @@ from niblick.data.text_forms import source_name
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import DataError, listed
 
+LEAST_HELD_OUT = 32
+"""Bytes of one text that are held out at least: fewer say nothing about a model."""
 VALIDATION_SHARE = 20
 """One document in so many is held out by default."""
 
@@ -132,10 +134,11 @@ def _cut_one(path: Path, share: float, max_docs: int | None, reading: Reading) -
     val_docs = max(1, min(range(len(ends)), key=lambda number: abs(ends[number] - held_out)))
     if max_docs is not None:
         val_docs = min(val_docs, _share_of(max_docs, share))
-    if ends[val_docs] == total or max_docs == 1:
+    if ends[val_docs] == total or max_docs == 1 or ends[val_docs] < LEAST_HELD_OUT:
         raise DataError(
-            f"{path} is one text of {total:,} bytes, too short to be cut into a validation and a training split; give "
-            "more text, or say with --val-docs 1 or --val-docs 0 which split it is"
+            f"{path} is one text of {total:,} bytes, too short to be cut into a validation and a training split "
+            f"({share:.2g} of it must be {LEAST_HELD_OUT} bytes or more); give more text, or say with --val-docs 1 or "
+            "--val-docs 0 which split it is"
         )
     said = {"val_share": share, "held_out_bytes": ends[val_docs], "bytes": total, "document_bytes": aim}
     return replace(reading, piece=aim), val_docs, {**said, "cut": "at the ends of paragraphs"}

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from niblick.arguments import Count, PathLike, Source, checked
 from niblick.challenge import rules
 from niblick.data.asked import Asked, already_there, asked, with_contents
 from niblick.data.corpus import Corpus, corpus_of_foreign, corpus_of_shards, open_corpus
@@ -47,16 +48,17 @@ Progress = Callable[[int, int], None]
 """Told after every few megabytes: documents and UTF-8 bytes so far."""
 
 
+@checked
 def prepare(
-    source: str | Path | Iterable[object],
+    source: Source,
     tokenizer: str | None,
-    out: str | Path,
+    out: PathLike,
     *,
     val_docs: int | None = None,
     val_share: float | None = None,
     max_docs: int | None = None,
     shard_tokens: int = rules.SHARD_TOKENS,
-    workers: int | None = None,
+    workers: Count | None = None,
     normalization: Normalization = "identity",
     train_shards: int | None = None,
     shuffle_seed: int | None = None,
@@ -79,7 +81,10 @@ def prepare(
     `out` that is in use otherwise; then nothing is left in it.
     """
     out, known = Path(out), tokenizer or "byte260"
-    _check_numbers(val_docs=(val_docs, 0), max_docs=(max_docs, 1), shard_tokens=(shard_tokens, 1))
+    source = os.fspath(source) if isinstance(source, os.PathLike) else source
+    _check_numbers(
+        val_docs=(val_docs, 0), max_docs=(max_docs, 1), shard_tokens=(shard_tokens, 1), train_shards=(train_shards, 0)
+    )
     if val_share is not None and not 0 < val_share < 1:
         raise DataError(f"--val-share is {val_share}; give a share between 0 and 1, as 0.05 for one in twenty")
     if val_share is not None and val_docs is not None:
@@ -108,33 +113,41 @@ def prepare(
     )
     if rows:
         return _of_rows(rows, wanted, known, out, reading, build, progress)
-    source = str(source)
+    assert isinstance(source, str)
+    variant = source.removeprefix(PREFIX) if source.startswith(PREFIX) else None
+    shards = variant is not None and variant != "docs"
+    refuse_unused(source, reading)
+    if variant is not None and val_share is not None:
+        raise DataError(f"the validation documents of {source} are fixed by the challenge; leave --val-share out")
+    if shards:
+        _refuse_for_shards(source, tokenizer, val_docs, max_docs)
+    elif train_shards is not None:
+        raise DataError(f"{source} is text, which has no shards yet; leave --train-shards out, or say --max-docs")
+    else:
+        _refuse_wrong(known)
     there = already_there(out, wanted, source, known)
     if there is not None:
         return there
     refuse_used(out)
-    variant = source.removeprefix(PREFIX) if source.startswith(PREFIX) else None
-    if variant is not None:
-        refuse_unused(source, reading)
-        if val_share is not None:
-            raise DataError(f"the validation documents of {source} are fixed by the challenge; leave --val-share out")
-    if variant is not None and variant != "docs":
-        if tokenizer not in (None, variant):
-            raise DataError(
-                f"{source} is shards of {variant} already; leave the tokenizer out, and convert them, "
-                f"or take {PREFIX}docs, for tokens of {tokenizer}"
-            )
-        for name, value in (("--val-docs", val_docs), ("--max-docs", max_docs)):
-            if value is not None:
-                raise DataError(f"{source} is finished shards, whose splits stay as they are; leave {name} out")
+    if shards and variant is not None:
         return fetch_shards(variant, out, train_shards=train_shards, files=hub, progress=progress)
-    if train_shards is not None:
-        raise DataError(f"{source} is text, which has no shards yet; leave --train-shards out, or say --max-docs")
-    _refuse_wrong(known)
     corpus = (
         challenge_documents(val_docs, hub) if variant else open_corpus(source, val_docs, max_docs, reading, val_share)
     )
     return build(_with_facts(corpus, wanted, source, known))
+
+
+def _refuse_for_shards(source: str, tokenizer: str | None, val_docs: int | None, max_docs: int | None) -> None:
+    """Raise DataError for what would do nothing with finished shards."""
+    variant = source.removeprefix(PREFIX)
+    if tokenizer not in (None, variant):
+        raise DataError(
+            f"{source} is shards of {variant} already; leave the tokenizer out, and convert them, "
+            f"or take {PREFIX}docs, for tokens of {tokenizer}"
+        )
+    for name, value in (("--val-docs", val_docs), ("--max-docs", max_docs)):
+        if value is not None:
+            raise DataError(f"{source} is finished shards, whose splits stay as they are; leave {name} out")
 
 
 def _refuse_wrong(tokenizer: str) -> None:
@@ -148,19 +161,18 @@ def _with_facts(corpus: Corpus, wanted: Asked, contents: str | None, tokenizer: 
     return replace(corpus, facts=facts)
 
 
-def _rows(source: str | Path | Iterable[object], reading: Reading, shuffle_seed: int | None) -> Rows | None:
+def _rows(source: str | Iterable[object], reading: Reading, shuffle_seed: int | None) -> Rows | None:
     """The rows of a source that is no file and no name of text. Raises DataError for what would do nothing there."""
     on_hub = isinstance(source, str) and source.startswith(HUB)
     if shuffle_seed is not None and not on_hub:
         raise DataError(f"--shuffle-seed is for datasets of the hub, {HUB}REPO; leave it out")
-    if isinstance(source, str | Path) and not on_hub:
+    if isinstance(source, str) and not on_hub:
         return None
     for flag, given in (("--separator", reading.separator), ("--files", reading.files)):
         if given:
             raise DataError(f"rows are read from no text files, so {flag} would do nothing; leave it out")
     if isinstance(source, str):
         return hub_rows(source, reading.text_key, shuffle_seed)
-    assert not isinstance(source, Path)
     return python_rows(source, reading.text_key)
 
 
@@ -174,10 +186,10 @@ def _of_rows(
     progress: Progress | None,
 ) -> Manifest:
     """Write the rows down, and make a dataset of that file; a commit that is there already is not fetched again."""
+    _refuse_wrong(tokenizer)
     contents = str(rows.folder) if rows.folder else None
     if (contents or rows.revision) and (there := already_there(out, wanted, contents, tokenizer)) is not None:
         return there
-    _refuse_wrong(tokenizer)
     with written_down(rows, out, wanted.max_docs, reading.skip_empty, progress) as path:
         if not (contents or rows.revision):
             contents = str(path)

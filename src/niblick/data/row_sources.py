@@ -16,7 +16,7 @@ from pathlib import Path
 from niblick.data import blocks
 from niblick.data.blocks import Document, named_source, no_text, too_long
 from niblick.data.columns import arrow_rows, arrow_tables
-from niblick.errors import DataError
+from niblick.errors import DataError, kind_of
 
 _TELL = 1 << 22
 """Bytes after which progress is told."""
@@ -50,13 +50,11 @@ def python_rows(source: Iterable[object], key: str) -> Rows:
     """The rows of a Python object: strings, bytes that are UTF-8, mappings, or the columns of a table.
 
     Tables and columns are those of pyarrow, pandas, polars and whatever else speaks the Arrow C interface. `key` is the
-    column of tables, and the key of mappings. Raises DataError for what has no rows.
+    column of tables, and the key of mappings.
     """
     kind = type(source).__name__
     if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__"):
         return Rows("python", "python", lambda: arrow_rows(arrow_tables(source, key), key, f"the {kind}"), kind=kind)
-    if isinstance(source, Mapping) or not isinstance(source, Iterable):
-        raise DataError(f"a {kind} is no source of text; give a path, strings, mappings, or a table with a text column")
     return Rows("python", "python", lambda: (_of_item(item, key) for item in source), kind=kind)
 
 
@@ -123,7 +121,7 @@ def _text(value: object, where: str, skip_empty: bool) -> str:
         except UnicodeDecodeError as error:
             raise DataError(f"{where}: byte {error.start + 1} is not UTF-8; decode it to a string first") from error
     if not isinstance(value, str):
-        raise DataError(f"{where}: found a {type(value).__name__}, where text is expected")
+        raise DataError(f"{where}: found {kind_of(value)}, where text is expected")
     if len(value) > blocks.MAX_DOCUMENT_BYTES:
         raise too_long(where)
     try:

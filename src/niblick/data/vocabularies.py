@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from niblick.data.beginnings import refuse_pointer
-from niblick.errors import DataError
+from niblick.errors import DataError, kind_of
 from niblick.files import parse_json, read_small
 
 SUFFIXES = (".json", ".tiktoken")
@@ -152,7 +152,7 @@ def _from_json(path: Path, data: bytes) -> tuple[dict[int, bytes], set[int]]:
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}); give tokenizer.json, vocab.json or a .tiktoken file") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}, where a vocabulary is expected")
+        raise DataError(f"{path} holds {kind_of(content)}, where a vocabulary is expected")
     if not isinstance(content.get("model"), dict):  # vocab.json, in which "model" may be a token
         content = {"model": {"vocab": content}, "decoder": {"type": "ByteLevel"}}
     model, decoder = content["model"], content.get("decoder")

@@ -15,7 +15,9 @@ TRASH = ".trash"
 
 
 def remove_named(targets: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Move runs away by their names; a sweep stands for its runs. Raises as `throw_away`, and for `latest`."""
+    """Move runs away by their names; a sweep stands for its runs. Raises as `throw_away`, for none and for `latest`."""
+    if not targets:
+        raise ConfigError("there is nothing to move away: name runs (`niblick runs` lists them)")
     if "latest" in targets:
         raise ConfigError("`latest` changes with every run: name the runs to move away (`niblick runs` lists them)")
     return throw_away(find_rows(Ledger(folder), targets), folder)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from niblick.arguments import Count, PathLike
+from niblick.arguments import checked as careful
 from niblick.artifact.container import artifact_bytes, parse_artifact
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ArtifactError
@@ -34,7 +36,8 @@ class Packed:
         """Return the float32 tensors that the file gives back, by name."""
         return parse_artifact(self.data).state_dict()
 
-    def save(self, path: str | Path) -> None:
+    @careful
+    def save(self, path: PathLike) -> None:
         """Write the file; `niblick.artifact.container.read_artifact` reads it."""
         write_bytes(Path(path), self.data)
 
@@ -42,7 +45,7 @@ class Packed:
 def pack_weights(
     state: Mapping[str, Tensor],
     scheme: str | None = None,
-    cap: int | None = None,
+    cap: Count | None = None,
     *,
     codec: str = "range",
     evaluate: Evaluate | None = None,

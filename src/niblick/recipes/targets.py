@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from niblick.arguments import plain_number
 from niblick.challenge.tracks import get_track
 from niblick.config.run_config import RunConfig, apply_environment, override
 from niblick.errors import ConfigError
@@ -98,6 +99,6 @@ def as_text(value: object) -> str:
     if isinstance(value, str | os.PathLike):
         return os.fspath(value)
     try:
-        return json.dumps(value)
+        return json.dumps(plain_number(value))
     except TypeError as error:
         raise ConfigError(f"{value!r} is no value of a config: give numbers, words, true/false, null, lists") from error

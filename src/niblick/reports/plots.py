@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 from niblick.challenge import rules
@@ -118,17 +117,3 @@ def _compressors(rows: Sequence[Row]) -> dict[str, float]:
     dataset = Dataset.open(folder)
     held_out = dataset.tokenizer.decode(dataset.val.slice(0, dataset.val.tokens))
     return {label(name): found["bits_per_byte"] for name, found in compressor_baselines(held_out, workers=2).items()}
-
-
-class Pictures(dict[str, Figure]):
-    """Figures by name: shown in a notebook as SVG; `save` writes files. Each is Plotly's JSON, for other uses."""
-
-    def save(self, out: Path | str, kind: str = "svg") -> list[Path]:
-        """Write each into the folder `out`, as png, svg or html, and return the files. Raises as `write_figures`."""
-        return write_figures(self, Path(out), kind)
-
-    def __repr__(self) -> str:
-        return f"<Pictures {', '.join(self)}: save(folder) writes them>"
-
-    def _repr_html_(self) -> str:
-        return "".join(f"<h4>{escape(name)}</h4>{page.svg(draw(chart, 'svg'), name)}" for name, chart in self.items())

@@ -125,10 +125,13 @@ def find_artifact(target: str, runs: Path) -> tuple[Path, Run | None]:
     name, _, artifact = target.rpartition(":") if ":" in target else (target, "", "")
     run = open_run(name, runs)
     names = run.artifact_names()
-    if not names:
-        raise ArtifactError(f"{run.path} has no artifact yet: it is not finished (`niblick train --resume {run.path}`)")
     found = run.finished()
+    if not names and found is None:
+        raise ArtifactError(f"{run.path} has no artifact yet: it is not finished (`niblick train --resume {run.path}`)")
     chosen = artifact or (found.artifact if found else names[0])
+    if found is not None and chosen == found.artifact and chosen not in names:
+        again = "`niblick export {}` packs its weights again" if run.weights.is_file() else "its weights are gone, too"
+        raise ArtifactError(f"{run.path} has lost its artifact {chosen}: {again.format(run.path)}")
     if chosen not in names:
         raise ArtifactError(f"{run.path} has no artifact {chosen!r} (there: {', '.join(names)})")
     return run.artifact(chosen), run

@@ -19,6 +19,8 @@ import json
 import os
 import platform
 import re
+import reprlib
+import shlex
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
@@ -191,16 +193,20 @@ def create_run(
 def check_name(name: str, what: str) -> None:
     """Raise ConfigError unless a run or an artifact may be called so; `what` is which, in words."""
     if not re.fullmatch(r"[\w.+=-]{1,100}", name) or name.startswith(".") or name == "latest":
-        raise ConfigError(f"{name!r} is no name of {what}: give letters, digits and any of . + = - _")
+        raise ConfigError(
+            f"{reprlib.repr(name)} is no name of {what}: give letters, digits and any of . + = - _, at most 100"
+        )
 
 
 def expect_free(folder: Path, name: str) -> None:
     """Raise ConfigError if there is a run of this name."""
     path = folder / name
     if (path / "config.json").is_file():
-        go_on = "" if (path / "result.json").is_file() else f"go on with it by `niblick train --resume {path}`, "
+        finished = (path / "result.json").is_file()
+        see = f"`niblick show {path}` shows it" if finished else f"go on with it by `niblick train --resume {path}`"
+        where = "" if folder == Path("runs") else f" --runs {shlex.quote(str(folder))}"
         raise ConfigError(
-            f"{path} is a run already: {go_on}move it away by `niblick rm {name}`, or give this one another name"
+            f"{path} is a run already: {see}, move it away by `niblick rm {name}{where}`, or give this one another name"
         )
 
 

@@ -38,6 +38,7 @@ from niblick.pack.schemes import Scheme
 from niblick.pack.sensitivity import Evaluate, Sensitivities, sensitivities
 from niblick.run.directory import Run, check_name
 from niblick.run.division import divide
+from niblick.run.kept import expect_refit, kept_export
 from niblick.run.loading import build_model
 from niblick.run.packing import (
     artifact_header,
@@ -77,10 +78,17 @@ def with_export(config: RunConfig, assignments: list[str]) -> RunConfig:
 
 
 def export_run(run: Run, assignments: list[str], listen: Emit, name: str = "") -> Result:
-    """Pack the weights of a finished run anew and score the file in a fresh process."""
-    config = with_export(finished(run), assignments)
+    """Pack the weights of a finished run anew and score the file in a fresh process.
+
+    What was packed and scored in the same way before stays as it is. Raises ConfigError, before anything is done, for
+    the name of an artifact that was made otherwise, as the official one.
+    """
+    own = finished(run)
+    config = with_export(own, assignments)
     name = name or config.export.name
     check_name(name, "an artifact")
+    if (kept := kept_export(run, name, own, config)) is not None:
+        return kept
     facts = export(run, config, open_data(config), lambda event: _tell(run, event, listen), name)
     return _scored(run, name, facts, listen)
 
@@ -124,6 +132,12 @@ def evaluator(config: RunConfig, dataset: Dataset, tokens: int = MEASURE_TOKENS)
     return bpb
 
 
+def expect_tokens(tokens: int) -> None:
+    """Raise ConfigError for a number of tokens that nothing can be measured on."""
+    if tokens < 1:
+        raise ConfigError(f"nothing can be measured on {tokens} tokens of training text: give --tokens, at least 1")
+
+
 def sensitivity_run(
     run: Run,
     assignments: list[str],
@@ -131,7 +145,8 @@ def sensitivity_run(
     tokens: int = MEASURE_TOKENS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sensitivities:
-    """Measure what the export of a finished run costs, tensor by tensor."""
+    """Measure what the export of a finished run costs, tensor by tensor. Raises ConfigError for no `tokens`."""
+    expect_tokens(tokens)
     config = with_export(finished(run), assignments)
     if config.export.permute:
         raise ConfigError("export.permute moves weights, so they cannot be swapped one by one: leave it out here")
@@ -185,6 +200,7 @@ def fit_run(
     `fit-<bytes>` and, beside it, fit.json: bits of each tensor, the frontier, and what else was tried.
     """
     config = with_export(finished(run), list(assignments))
+    expect_tokens(tokens)
     if artifact is None:
         code = closure_bytes(config, run.recipe if run.recipe.is_file() else None)
         artifact = (cap if cap is not None else rules.CAP_BYTES) - code
@@ -192,6 +208,7 @@ def fit_run(
             raise ConfigError(f"the code alone takes {code:,} bytes: give a cap above that, or --artifact-bytes")
     room = artifact
     get_codec(codec)
+    expect_refit(run, f"fit-{room}", codec)
     dataset = open_data(config)
     state, _ = read_tensors(run.weights)
     header = artifact_header(config, dataset.tokenizer.spec(), dataset.train.text_hash)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from niblick.arguments import Folder, PathLike, check_fields
 from niblick.boundaries.cuts import Floats, encode_text
 from niblick.boundaries.cuts import chunks as cut
 from niblick.boundaries.pictures import Chunks
@@ -51,11 +52,13 @@ class GenerateConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, fits, range_ in (
             ("max_bytes", self.max_bytes >= 0, "at least 0"),
             ("temperature", 0 <= self.temperature < math.inf, "at least 0 and finite"),
             ("top_k", self.top_k >= 0, "at least 0"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("seed", -(1 << 63) <= self.seed < 1 << 64, "a number of 64 bits"),
         ):
             if not fits:
                 raise ConfigError(f"{name}={getattr(self, name)} must be {range_}")
@@ -208,10 +211,10 @@ def chunks(model: Loaded, text: str | bytes) -> Chunks:
 
 
 def load(
-    target: str | os.PathLike[str] = "latest",
-    data: str | os.PathLike[str] = "",
+    target: PathLike = "latest",
+    data: PathLike = "",
     *,
-    runs: str | os.PathLike[str] = "runs",
+    runs: Folder = "runs",
 ) -> Loaded:
     """Load the model of an artifact file, of a run (its path, id or `latest`), or of `RUN:NAME`, one of its artifacts.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from niblick.arguments import PathLike
 from niblick.data.dataset import Dataset
 from niblick.errors import ConfigError
 from niblick.score.plan import Batch
@@ -23,7 +24,7 @@ TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-3
 
 def score_function(
     f: Callable[[Tensor], Tensor],
-    data: str | Path | Dataset,
+    data: PathLike | Dataset,
     config: ScoreConfig | None = None,
     *,
     progress: ReportProgress | None = None,
@@ -38,7 +39,7 @@ def score_function(
     config = config or ScoreConfig()
     if config.capacity or config.ttt.optimizer:
         raise ConfigError("score.capacity and score.ttt are for models: a function can neither chunk nor learn")
-    dataset = data if isinstance(data, Dataset) else Dataset.open(data)
+    dataset = data if isinstance(data, Dataset) else Dataset.open(Path(data))
     vocab_size = dataset.tokenizer.vocab_size
     losses = FunctionLosses(f, vocab_size)
     return score_losses(losses, vocab_size, dataset.val, dataset.tokenizer, config, progress=progress)

@@ -26,11 +26,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from niblick.arguments import check_fields, checked
 from niblick.challenge.tracks import check_track, get_track
 from niblick.config.run_config import RunConfig, dotted, override, to_dict
 from niblick.errors import ConfigError, NiblickError
 from niblick.model.counting import parameter_count
 from niblick.recipes.targets import as_text, named
+from niblick.run.directory import check_name
 from niblick.run.entropy import load_small
 from niblick.run.prepared import open_data
 from niblick.sweeps.stopping import EarlyStop, Halving, KeepUp
@@ -57,13 +59,15 @@ class Axis:
     choices: tuple[Choice, ...]
 
 
-def grid(values: Mapping[str, Sequence[Any]]) -> Axis:
+@checked
+def grid(values: Mapping[str, Any]) -> Axis:
     """Every combination of the keys' values."""
     _expect_values("grid", values)
     return Axis(tuple(_choice(values, row) for row in itertools.product(*values.values())))
 
 
-def zipped(values: Mapping[str, Sequence[Any]]) -> Axis:
+@checked
+def zipped(values: Mapping[str, Any]) -> Axis:
     """The keys' values side by side: the first of each, the second of each, …"""
     _expect_values("zipped", values)
     if len({len(those) for those in values.values()}) > 1:
@@ -72,20 +76,21 @@ def zipped(values: Mapping[str, Sequence[Any]]) -> Axis:
     return Axis(tuple(_choice(values, row) for row in zip(*values.values(), strict=True)))
 
 
-def listed(points: Mapping[str, Sequence[str]]) -> Axis:
+@checked
+def listed(points: Mapping[str, Any]) -> Axis:
     """Named choices, each a list of `key=value`; a first entry without = is a preset or recipe to start from."""
     if not points:
         raise ConfigError("an empty list has no choices: listed({name: [key=value, …], …}) needs at least one")
     choices = []
     for label, sets in points.items():
-        if isinstance(sets, str):
+        if isinstance(sets, str) or not isinstance(sets, Sequence):
             raise ConfigError(f"listed({label!r}: {sets!r}) is no list: write [{sets!r}]")
         base = sets[0] if sets and "=" not in sets[0] else ""
         choices.append(Choice(label, tuple(sets[1:] if base else sets), base))
     return Axis(tuple(choices))
 
 
-def _expect_values(kind: str, values: Mapping[str, Sequence[Any]]) -> None:
+def _expect_values(kind: str, values: Mapping[str, Any]) -> None:
     if not values:
         raise ConfigError(f"an empty axis has no points: {kind}({{key: [values], …}}) needs at least one key")
     for key, those in values.items():
@@ -171,6 +176,9 @@ class Sweep:
     """One line on what it asks; empty: the first of its file's docstring."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        if self.name:
+            check_name(self.name, "a sweep")
         if not self.seeds:
             raise ConfigError("the sweep has no seeds, so it has no runs: give at least one, as in seeds=[1337]")
         if len(set(self.seeds)) < len(self.seeds):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.foreign.torch_files import load_dictionary, no_dictionary
-from niblick.errors import ArtifactError
+from niblick.errors import ArtifactError, kind_of
 from niblick.model.model_config import ModelConfig, StageConfig
 
 SCHEMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -52,7 +52,7 @@ def open_checkpoint(path: Path) -> dict[str, Tensor]:
 def _checked(path: Path, name: str, value: Any) -> Tensor:
     """The tensor, if it is plain floats and as large as its storage says."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
-        what = "no dense tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        what = "no dense tensor" if isinstance(value, Tensor) else kind_of(value)
         raise ArtifactError(f"{path}: {name} is {what}, expected the weights of a model, by name")
     if value.dtype not in SCHEMES:
         known = ", ".join(str(dtype).removeprefix("torch.") for dtype in SCHEMES)

@@ -25,7 +25,7 @@ from niblick.artifact.container import FREE_RAW_BYTES, MAX_FILE_BYTES, MAX_RAW_B
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.artifact.foreign.names import from_published, nothing, to_published, unwrapped
 from niblick.artifact.foreign.torch_files import load_dictionary, no_dictionary, other_kind, unreadable
-from niblick.errors import ArtifactError
+from niblick.errors import ArtifactError, kind_of
 
 MAX_INFLATION = 100
 """A `.ptz` may inflate to FREE_RAW_BYTES, or to so many times its size: weights compress well, a bomb better."""
@@ -168,9 +168,7 @@ def _kept(path: Path, name: str, tensor: torch.Tensor) -> EncodedTensor:
 def _checked(path: Path, name: str, value: object) -> torch.Tensor:
     """The tensor, if it is plain and as large as its storage says: one of stride 0 is larger than its file."""
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.device.type != "cpu":
-        _unreadable(
-            path, name, f"a {type(value).__name__}" if not isinstance(value, torch.Tensor) else "no dense tensor"
-        )
+        _unreadable(path, name, kind_of(value) if not isinstance(value, torch.Tensor) else "no dense tensor")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         _unreadable(path, name, f"a tensor of shape {tuple(value.shape)} over too little storage")
     return value.detach()

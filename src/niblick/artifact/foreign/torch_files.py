@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from niblick.errors import ArtifactError
+from niblick.errors import ArtifactError, kind_of
 
 WRAPPED = ("model", "state_dict", "model_state_dict")
 """Where training scripts keep weights in a checkpoint that holds more: nanoGPT, modded-nanogpt, litgpt, Lightning."""
@@ -102,7 +102,7 @@ def unreadable(path: Path, error: OSError) -> ArtifactError:
 
 def no_dictionary(path: Path, content: Any) -> ArtifactError:
     """The error for content that is no dictionary of tensors by name."""
-    return ArtifactError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors by name")
+    return ArtifactError(f"{path} holds {kind_of(content)}, expected a dictionary of tensors by name")
 
 
 def _global(error: Exception) -> str:
