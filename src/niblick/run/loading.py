@@ -9,12 +9,15 @@ import torch
 
 from niblick.artifact.container import Artifact, read_artifact
 from niblick.artifact.packed_text import PackedText
-from niblick.config.run_config import model_config
+from niblick.config.run_config import model_config, score_config
 from niblick.data.dataset import Dataset
 from niblick.errors import ArtifactError, ConfigError
+from niblick.model.counting import parameter_count
 from niblick.model.lm import LM
 from niblick.model.model_config import ModelConfig
+from niblick.score.score_config import ScoreConfig
 from niblick.train.checkpoint import load_weights
+from niblick.train.precision import DTYPES
 
 if TYPE_CHECKING:
     from niblick.score.known_text import KnownText
@@ -37,9 +40,34 @@ def load_artifact(path: Path) -> tuple[LM, Artifact]:
         raise ArtifactError(f"{path} does not say which model it holds: {error}") from error
     if tokens != config.vocab_size:
         raise ArtifactError(f"{path} names a tokenizer of {tokens} tokens for a model of {config.vocab_size}")
+    expect_weights(config, artifact, path)
+    declared_score(artifact, path)
     model = build_model(config, seed=0)
     load_weights(model, artifact.state_dict(), path)
     return model, artifact
+
+
+def expect_weights(config: ModelConfig, artifact: Artifact, path: Path) -> None:
+    """Raise ArtifactError for a model of more weights than the artifact holds, before any of its size is made."""
+    try:
+        count = parameter_count(config)
+    except ConfigError as error:
+        raise ArtifactError(f"{path} does not say which model it holds: {error}") from error
+    held = sum(tensor.elements for tensor in artifact.encoded.values())
+    if count > held:
+        raise ArtifactError(f"{path} declares a model of {count:,} weights and holds {held:,}: export it again")
+
+
+def declared_score(artifact: Artifact, path: Path) -> tuple[ScoreConfig, str]:
+    """Return how an artifact says that it is scored, and in which dtype. Raises ArtifactError if it does not."""
+    given = artifact.config.get("score")
+    dtype = given.get("dtype") if isinstance(given, dict) else None
+    if not isinstance(given, dict) or not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ArtifactError(f"{path} does not say how its model is scored, and in which dtype: export it again")
+    try:
+        return score_config({key: value for key, value in given.items() if key != "dtype"}), dtype
+    except ConfigError as error:
+        raise ArtifactError(f"{path} does not say how its model is scored: {error}") from error
 
 
 def known_text(text: PackedText | None, vocab_size: int) -> KnownText | None:
