@@ -221,9 +221,7 @@ def test_what_a_fit_does_not_do_is_refused_at_once(run: Run, given: list[str], w
 
 def test_shares_of_one_byte_are_tried_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exports, "_scored", lambda run, name, facts, listen: facts)
-    found = exports.fit_run(
-        run, lambda event: None, ["text=1"], artifact=24_001, gptq=False, tokens=512, ladder=()
-    )
+    found = exports.fit_run(run, lambda event: None, ["text=1"], artifact=24_001, gptq=False, tokens=512, ladder=())
     assert sorted(tried["text_bytes"] for tried in found.details.divisions) == [0, 1]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -64,7 +64,7 @@ class Fit:
     probe: dict[str, float]
     """BPB that each tensor loses at `PROBE_BITS`, alone."""
     frontier: tuple[Point, ...]
-    residual: ResidualConfig = ResidualConfig()
+    residual: ResidualConfig = field(default_factory=ResidualConfig)
 
     def mean_bits(self) -> float:
         """Wanted entropy of a code, over all weights that have codes."""

@@ -168,7 +168,7 @@ def _pictures(rows: list[Row], configs: dict[str, dict[str, object]]) -> tuple[l
         return [], []
     from niblick.boundaries.cuts import PUBLISHED_SENTENCE, chunks
     from niblick.run.directory import Run
-    from niblick.run.generate import data_of, load_file
+    from niblick.run.generate import load_file
     from niblick.run.loading import build_model
     from niblick.run.prepared import config_of
 
@@ -177,7 +177,7 @@ def _pictures(rows: list[Row], configs: dict[str, dict[str, object]]) -> tuple[l
         run = Run(Path(row.path))
         try:
             config = config_of(run)
-            loaded = load_file(run.artifact(row.score.artifact if row.score else ""), data_of(run))
+            loaded = load_file(run.artifact(row.score.artifact if row.score else ""), run=run)
             if len(rows) == 1:
                 before = chunks(build_model(config.model, config.seed), loaded.tokenizer, PUBLISHED_SENTENCE)
                 pictures.append(Picture(row.id, "before training", [(c.text, c.p) for c in before]))

@@ -186,6 +186,8 @@ def fit_run(
     as what reads the artifact. Raises ConfigError for keys of the export that a fit settles itself.
     """
     config = with_export(finished(run), list(assignments))
+    if not 0 < (given := next((n for n in (cap, artifact) if n is not None), rules.CAP_BYTES)) < 2**63:
+        raise ConfigError(f"{given:,} bytes are no cap: give at least 1, and fewer than 2**63")
     _expect_unsettled(assignments)
     expect_reader(config)
     get_codec(codec)

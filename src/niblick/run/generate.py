@@ -24,13 +24,12 @@ from niblick.boundaries.cuts import Floats, encode_text
 from niblick.boundaries.cuts import chunks as cut
 from niblick.boundaries.pictures import Chunks
 from niblick.data.dataset import Dataset
-from niblick.data.hub import TOKENIZER_FILE
-from niblick.data.tokenizers import BYTE_TOKENIZERS, Tokenizer, make_tokenizer
+from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError
 from niblick.model.lm import LM
 from niblick.run.artifacts import find_artifact
 from niblick.run.directory import Run
-from niblick.run.loading import expect_tokenizer, load_artifact
+from niblick.run.loading import declared_score, expect_tokenizer, load_artifact, own_tokenizer
 from niblick.run.prepared import config_of
 
 
@@ -55,6 +54,7 @@ class GenerateConfig:
             ("temperature", 0 <= self.temperature < math.inf, "at least 0 and finite"),
             ("top_k", self.top_k >= 0, "at least 0"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("seed", -(2**63) <= self.seed < 2**63, "a number of 64 bits"),
         ):
             if not fits:
                 raise ConfigError(f"{name}={getattr(self, name)} must be {range_}")
@@ -220,37 +220,36 @@ def load(
     there or holds no model, ConfigError or DataError if its tokenizer is not at hand; DataError as the hub does.
     """
     path, run = find_artifact(os.fspath(target), Path(runs))
-    return load_file(path, os.fspath(data) or data_of(run))
+    return load_file(path, os.fspath(data), run)
 
 
 def data_of(run: Run | None) -> str:
-    """The folder of the data that a run was trained on, where its tokenizer lies there and it is there still.
+    """The folder of the data that a run was trained on, where it is there still.
 
     The run's recipe is loaded first: its model may have parts of its own. Raises ConfigError as `config_of`.
     """
     if run is None:
         return ""
     config = config_of(run)
-    there = config.tokenizer not in BYTE_TOKENIZERS and Path(config.data.path).is_dir()
-    return config.data.path if there else ""
+    return config.data.path if Path(config.data.path).is_dir() else ""
 
 
-def load_file(path: Path, data: str | Path = "") -> Loaded:
-    """Load a model from an artifact file alone. A subword tokenizer comes from `data`, or lies beside it.
+def load_file(path: Path, data: str | Path = "", run: Run | None = None) -> Loaded:
+    """Load a model from an artifact file. A subword tokenizer comes from `data`, its run's data, or lies beside it.
 
     Raises ArtifactError if the file does not hold a model, ConfigError or DataError if its tokenizer is not at hand.
     """
+    home = data_of(run)
     model, artifact = load_artifact(path)
+    config, _ = declared_score(artifact, path)
+    data = data or (home if "model_path" in artifact.config["tokenizer"] else "")
     if data:
         dataset = Dataset.open(data)
         expect_tokenizer(artifact, dataset, path)
         tokenizer = dataset.tokenizer
     else:
-        spec = artifact.config["tokenizer"]
-        name = str(spec.get("model_path", ""))
-        beside = TOKENIZER_FILE.fullmatch(name) and (path.parent / name).is_file()
-        tokenizer = make_tokenizer(spec, path.parent if beside else None)
-    return Loaded(model, tokenizer, int(artifact.config["score"]["seq_len"]), str(path))
+        tokenizer = own_tokenizer(artifact, path)
+    return Loaded(model, tokenizer, config.seq_len, str(path))
 
 
 def draw(logits_V: Tensor, allowed_V: Tensor, config: GenerateConfig, random: torch.Generator) -> int:
