@@ -17,6 +17,7 @@ from niblick.audit.script_checks import audit_script
 from niblick.audit.unpacking import MOST_BYTES, unpack
 from niblick.bundle.maker import make_script
 from niblick.config.run_config import override
+from niblick.errors import ConfigError
 from niblick.recipes.presets import PRESETS, get_preset
 
 CHEAT = """import torch
@@ -91,6 +92,15 @@ def test_an_honest_packed_script_passes(form: str) -> None:
 def test_what_cannot_be_had_is_not_read_and_no_pass(source: str) -> None:
     assert unpack(source).unread
     assert {check.status for check in audit_script(source)} <= {"look", "not applicable"}
+
+
+def test_names_that_stand_for_themselves_are_read_and_endless_ones_refused() -> None:
+    """`import a.b as a`, `x = x.y` and circles of names; a chain longer than anybody writes is no pass."""
+    for source in ("import numpy as n\nx = x.y\nx.z()\n", "a = b.c\nb = a.d\na()\n", "def f(): pass\nf = f()()\nf()\n"):
+        assert unpack(source).layers[0].text == source
+    chain = "".join(f"x{n + 1} = x{n}\n" for n in range(2000)) + "x2000.loads(b'')\n"
+    with pytest.raises(ConfigError, match="goes through more than 300 others"):
+        unpack(chain)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-8"])

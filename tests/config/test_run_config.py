@@ -101,3 +101,12 @@ def test_recipes_that_fail(tmp_path: Path, source: str, word: str) -> None:
         load_recipe(path)
     with pytest.raises(ConfigError, match="there is no recipe"):
         load_recipe(tmp_path / "other.py")
+
+
+@pytest.mark.parametrize("key", ["export.text", "model.width", "seed", "train.log_every"])
+def test_numbers_that_no_reader_of_json_would_read_again_are_refused(key: str) -> None:
+    """At once: nothing is counted up to them."""
+    with pytest.raises(ConfigError, match=rf"{key.rpartition('.')[2]}=\d+ "):
+        override(get_preset("hnet-small"), [f"{key}={10**26}"])
+    with pytest.raises(ConfigError, match="do not divide width="):
+        override(get_preset("hnet-small"), [f"model.width={10**18 + 1}"])

@@ -11,7 +11,7 @@ from niblick.artifact.container import artifact_bytes
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ArtifactError
 from niblick.pack.export_config import ExportConfig
-from niblick.pack.fit import FULL, Telling, allocate, fit
+from niblick.pack.fit import FULL, Telling, allocate, fit, fitted_export
 from niblick.pack.quantize import pack
 from niblick.pack.sensitivity import sensitivities
 
@@ -73,6 +73,30 @@ def test_lossless_weights_that_fit_stay() -> None:
 def test_a_cap_too_small_says_the_smallest() -> None:
     with pytest.raises(ArtifactError, match=r"a cap of 1,000 bytes is too small: the coarsest .* take [34],\d\d\d"):
         fit(weights(), 1_000, loss, measure)
+
+
+def test_weights_that_fit_alone_need_no_residuals() -> None:
+    """Just above the coarsest weights there is room for these, and for nothing else."""
+    with pytest.raises(ArtifactError) as refused:
+        fit(weights(), 1_000, loss, measure)
+    least = int(str(refused.value).split("take ")[1].split(";")[0].replace(",", ""))
+    found = fit(weights(), least, loss, measure, ladder=())
+    assert found.bytes <= least and found.residual.bytes == 0
+    assert [point.residual_bytes for point in found.frontier] == [0]
+
+
+def test_a_fit_as_an_export_names_what_its_code_must_read() -> None:
+    given = ExportConfig("int4", rules=("a=fp16",), prune=0.1, calibration_tokens=7, text=9)
+    found = fit(weights(), 30_000, loss, measure, ladder=())
+    export = fitted_export(given, "range", False, found)
+    assert {tensor.scheme for tensor in found.encoded.values()} == {"grid", "fp16"}
+    assert export.scheme == f"ecsq{found.mean_bits():.2f}".rstrip("0").rstrip(".")
+    assert (export.codec, export.rules, export.prune, export.gptq) == ("range", (), 0.0, "off")
+    assert (export.calibration_tokens, export.text, export.residual) == (7, 9, found.residual)
+    before = fitted_export(given, "range", True)
+    assert before.scheme.startswith("ecsq") and before.gptq == "float" and before.residual.bytes > 0
+    lossless = fitted_export(given, "zlib", True, fit(weights(), 10**6, loss, measure))
+    assert (lossless.scheme, lossless.codec, lossless.gptq) == ("fp32", "zlib", "off")
 
 
 def test_allocation_is_reverse_water_filling() -> None:

@@ -124,7 +124,11 @@ def test_dense_model(folder: Path) -> None:
     from niblick.run.loading import build_model
 
     config = override(get_preset("hnet-small"), [*TOY, "model.levels=[]"])
-    header = {"model": to_dict(config.model), "tokenizer": ByteTokenizer().spec(), "score": {"seq_len": 64}}
+    header = {
+        "model": to_dict(config.model),
+        "tokenizer": ByteTokenizer().spec(),
+        "score": {"seq_len": 64, "dtype": "float32"},
+    }
     weights = dict(build_model(config.model, 0).state_dict())
     write_artifact(folder / "dense.nib", header, pack(weights), "zlib")
     done = niblick(folder, str(folder / "dense.nib"), "--text", "x")

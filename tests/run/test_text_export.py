@@ -18,6 +18,8 @@ from niblick.data.prepare import prepare
 from niblick.errors import ArtifactError, ConfigError
 from niblick.facts.reading import plain, read
 from niblick.facts.scores import ScoreRecord
+from niblick.pack.export_config import ExportConfig, ResidualConfig
+from niblick.pack.fit import Telling
 from niblick.run import division, exports, packing, pipeline
 from niblick.run.directory import Run
 from niblick.run.exports import export_run
@@ -187,12 +189,40 @@ def test_a_fit_takes_as_much_text_as_pays(run: Run, folder: Path, monkeypatch: p
     artifact = read_artifact(run.artifact("fit-24000"))
     assert artifact.text is not None and artifact.text.bytes == 9000
     assert found.result.artifact_bytes == artifact.bytes.file <= 24_000
+    facts = packing.exported(run, "fit-24000")
+    assert facts and facts.export and facts.export["scheme"].startswith("ecsq") and facts.export["codec"] == "range"
+    own = replace(run.config(), export=ExportConfig(**{**facts.export, "residual": ResidualConfig(), "rules": ()}))
+    assert facts.code_bytes == packing.closure_bytes(own, None) > packing.closure_bytes(run.config(), None)
     tried = found.details.divisions
     assert [t["share"] for t in sorted(tried, key=lambda t: -t["share"])] == [1.0, 0.5, 0.25, 0.0]
     assert [t["bpb"] for t in tried] == sorted(t["bpb"] for t in tried) and tried[0]["share"] == 1.0
     assert all(t["packed_text"] + t["weights"] <= 24_000 for t in tried)
+    heard: list[str] = []
     with pytest.raises(ArtifactError, match="a cap of 1,000 bytes is too small: the coarsest weights"):
-        fitted(1000)
+        exports.fit_run(run, lambda event: None, artifact=1000, gptq=False, telling=Telling(heard.append))
+    assert heard == []  # no text was packed for weights that fit nowhere
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["codec=zlib"], "codec is what a fit settles by itself: use --codec"),
+        (["scheme=int4"], "scheme is what a fit settles by itself: leave it out, or use `niblick export`"),
+        (["export.residual.bytes=9"], "residual.bytes is what a fit settles by itself"),
+        (["score.sidecar.reset=document"], "forgets the text of export.text"),
+    ],
+)
+def test_what_a_fit_does_not_do_is_refused_at_once(run: Run, given: list[str], words: str) -> None:
+    names, heard = run.artifact_names(), list[str]()
+    with pytest.raises(ConfigError, match=words):
+        exports.fit_run(run, lambda event: None, given, telling=Telling(heard.append))
+    assert (run.artifact_names(), heard) == (names, [])
+
+
+def test_shares_of_one_byte_are_tried_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "_scored", lambda run, name, facts, listen: facts)
+    found = exports.fit_run(run, lambda event: None, ["text=1"], artifact=24_001, gptq=False, tokens=512, ladder=())
+    assert sorted(tried["text_bytes"] for tried in found.details.divisions) == [0, 1]
 
 
 def test_what_is_held_back_of_a_split_is_not_in_the_rest(folder: Path) -> None:

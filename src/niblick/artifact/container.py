@@ -233,7 +233,12 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_FILE_BYTES:
                 raise ArtifactError(f"{path} has {size:,} bytes, more than the {MAX_FILE_BYTES:,} an artifact may have")
-            data = file.read(size)
+            start = file.read(_FIXED.size)
+            try:
+                _check_start(start, size)  # whatever is no artifact is not read to its end
+            except ArtifactError as error:
+                raise ArtifactError(f"{path}: {error}") from None
+            data = start + file.read(size - len(start))
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read ({error.strerror}); give the path of a .nib file") from None
     try:
@@ -315,6 +320,15 @@ def _check_limits(file_bytes: int, header_bytes: int) -> None:
 
 def _check_frame(data: bytes) -> tuple[int, int, int]:
     """Return the lengths of the raw header, packed header and payload, once magic, version, size, digest are right."""
+    lengths = _check_start(data, len(data))
+    if hashlib.sha256(memoryview(data)[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
+        _damaged("its SHA-256 digest does not fit its bytes")
+    _check_limits(len(data), lengths[0])
+    return lengths
+
+
+def _check_start(data: bytes, size: int) -> tuple[int, int, int]:
+    """Return those lengths as the first bytes of a file of `size` bytes say them, once they add up to it."""
     if not data.startswith(MAGIC):
         raise ArtifactError(f"it begins with {data[:4]!r}, a .nib file with {MAGIC!r}; give the path of a .nib file")
     if len(data) < _FIXED.size:
@@ -326,11 +340,8 @@ def _check_frame(data: bytes) -> tuple[int, int, int]:
             "wrote it"
         )
     declared = _FIXED.size + packed_size + payload_size + _DIGEST_BYTES
-    if len(data) != declared:
-        _damaged(f"it has {len(data):,} bytes where its first lines declare {declared:,}")
-    if hashlib.sha256(memoryview(data)[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
-        _damaged("its SHA-256 digest does not fit its bytes")
-    _check_limits(len(data), raw_size)
+    if size != declared:
+        _damaged(f"it has {size:,} bytes where its first lines declare {declared:,}")
     return raw_size, packed_size, payload_size
 
 

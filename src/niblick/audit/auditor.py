@@ -35,7 +35,6 @@ from niblick.audit.model_checks import audit_model, cannot_step, exact
 from niblick.audit.scorer_checks import Scorer, score_first, sums_to_one
 from niblick.challenge import rules
 from niblick.challenge.tracks import UNWEIGHED
-from niblick.config.run_config import score_config
 from niblick.data.corpus import recorded_reading
 from niblick.data.dataset import Dataset, Split
 from niblick.data.documents import read_documents
@@ -51,7 +50,7 @@ from niblick.files import read_json
 from niblick.model.lm import LM
 from niblick.run import artifacts, packing, prepared, scoring
 from niblick.run.directory import Run, machine, write_json
-from niblick.run.loading import expect_tokenizer, known_text, load_artifact
+from niblick.run.loading import declared_score, expect_tokenizer, known_text, load_artifact
 from niblick.score import ttt
 from niblick.score.coding import Layout, decode, encode, refuse_unprovable
 from niblick.score.score_config import ScoreConfig
@@ -263,9 +262,9 @@ def open_audited(path: Path, run: Run | None, data: str, options: Options, say: 
     model, artifact = load_artifact(path)
     whole = Dataset.open(data)
     expect_tokenizer(artifact, whole, path)
-    settings = dict(artifact.config["score"])
-    dtype = settings.pop("dtype")
-    config = score_config(settings)
+    if options.source:
+        next(source_texts(options.source, whole), None)  # what cannot be read is told before the checks
+    config, dtype = declared_score(artifact, path)
     dataset = prepared.scored_slice(whole, config)
     record = claims.last_score(path, dataset.val, config)
     text = known_text(artifact.text, model.config.vocab_size)

@@ -26,6 +26,8 @@ from niblick.errors import ConfigError
 
 MOST_BYTES = 10_000_000
 """Bytes that may come out of all decoders of a script together."""
+MOST_NAMES = 300
+"""Names, attributes and calls that one name may stand for in turn."""
 _DEEPEST = 8
 _SECTION = re.compile(r"^# module (\S+)[^\n]*\n", re.MULTILINE)
 _STRING_METHODS = (
@@ -305,20 +307,28 @@ class _Folding:
                 return self._bounded(getattr(owner, node.func.attr)(*arguments, **words))
         return None
 
-    def _dotted(self, node: ast.AST) -> str:
-        """The dotted name of a function, through `import … as` and `__import__`."""
+    def _dotted(self, node: ast.AST, asked: frozenset[str] = frozenset(), depth: int = 0) -> str:
+        """The dotted name of a function, through `import … as` and `__import__`.
+
+        A name that was `asked` on the way stands for itself, as in `x = x.y`. Raises ConfigError for what is too deep.
+        """
+        if depth > MOST_NAMES:
+            raise ConfigError(f"a name in the script goes through more than {MOST_NAMES} others, so it is not read")
         match node:
             case ast.Name():
                 values = self.assigned.get(node.id, [])
-                if node.id not in self.known and len(values) == 1 and isinstance(values[0], _NAMED):
-                    return self._dotted(values[0])
+                alias = node.id not in self.known and node.id not in asked and len(values) == 1
+                if alias and isinstance(values[0], _NAMED):
+                    return self._dotted(values[0], asked | {node.id}, depth + 1)
                 return self.known.get(node.id, node.id)
             case ast.Attribute():
-                return f"{self._dotted(node.value)}.{node.attr}"
-            case ast.Call(args=[ast.Constant(value=str(module)), *_]) if self._dotted(node.func) in _IMPORTS:
-                return module
+                return f"{self._dotted(node.value, asked, depth + 1)}.{node.attr}"
             case ast.Call():
-                return f"{self._dotted(node.func)}()"
+                name = self._dotted(node.func, asked, depth + 1)
+                first = node.args[0] if node.args else None
+                if name in _IMPORTS and isinstance(first, ast.Constant) and isinstance(first.value, str):
+                    return first.value
+                return f"{name}()"
         return "?"
 
 

@@ -82,6 +82,7 @@ def compress(
     from niblick.run.directory import write_bytes
     from niblick.score.coded_file import compress as code
 
+    _expect_place(out, file)
     original = _read(file)
     coder, config = open_model(model, runs, data)
     started = time.perf_counter()
@@ -124,6 +125,7 @@ def decompress(
     from niblick.run.directory import write_bytes
     from niblick.score.coded_file import decompress as restore
 
+    _expect_place(out, file)
     stream = _read(file)
     coder, _ = open_model(model, runs, data)
     started = time.perf_counter()
@@ -135,6 +137,16 @@ def decompress(
         print_json({"out": str(out), "bytes": len(original), "model": coder.name, "seconds": seconds})
     else:
         print(f"{len(original):,} bytes in {out}, in {seconds:.1f} s")
+
+
+def _expect_place(out: Path, file: Path) -> None:
+    """Raise ConfigError, before hours of coding, where the result cannot be put."""
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a folder: name a file in it")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.parent}: make it, or name another")
+    if out.exists() and file.exists() and out.samefile(file):
+        raise ConfigError(f"--out {out} is the file that is read: name another, and remove that one yourself")
 
 
 def _read(path: Path) -> bytes:

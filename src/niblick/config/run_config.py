@@ -173,6 +173,9 @@ def score_config(data: Mapping[str, object]) -> ScoreConfig:
 
 C = TypeVar("C")
 
+MOST = 2**63 - 1
+"""Of whole numbers: what torch and numpy take, and what every reader of JSON reads again."""
+
 
 def _build(cls: type[C], data: Mapping[str, object]) -> C:
     try:
@@ -181,8 +184,12 @@ def _build(cls: type[C], data: Mapping[str, object]) -> C:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise ConfigError(f"{key}={first.get('input')!r} does not fit: {first['msg'].lower()}") from error
-    for key, known in _unknown(data, to_dict(config)):
+    resolved = to_dict(config)
+    for key, known in _unknown(data, resolved):
         raise ConfigError(f"unknown key {key!r}{nearest(key.rpartition('.')[2], known)}")
+    for key, value in dotted(resolved).items():
+        if isinstance(value, int) and abs(value) > MOST:
+            raise ConfigError(f"{key}={value} is past {MOST}, the largest number in a config: give a smaller one")
     return config
 
 

@@ -39,6 +39,10 @@ FACTORS = (1, 36_313, 27_191, 50_021, 61_027, 15_511, 44_203, 58_031)
 """One odd factor for each token of an n-gram, newest first; their sum of products is the hash, modulo the rows."""
 
 
+MOST_HEADS = 1024
+"""That are proposed where heads do not divide the width."""
+
+
 @dataclass(frozen=True)
 class BlockConfig:
     """What all blocks of a model have in common, unless a stage says otherwise. Defaults: the challenge baseline."""
@@ -85,7 +89,7 @@ class BlockConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
         if self.width % self.heads:
-            fits = [h for h in range(1, self.width + 1) if self.width % (2 * h) == 0]
+            fits = [h for h in range(1, min(self.width, MOST_HEADS) + 1) if self.width % (2 * h) == 0]
             near = min(fits, key=lambda h: abs(h - self.heads), default=1)
             raise ConfigError(f"heads={self.heads} do not divide width={self.width}: choose heads={near}, say")
         if (self.width // self.heads) % 2:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from niblick.artifact.dequantize import EncodedTensor
 from niblick.errors import ArtifactError
-from niblick.pack.export_config import ResidualConfig
+from niblick.pack.export_config import ExportConfig, ResidualConfig
 from niblick.pack.kinds import SMALL_ELEMENTS
 from niblick.pack.quantize import quantize
 from niblick.pack.residuals import add_residuals
@@ -64,6 +64,25 @@ class Fit:
     probe: dict[str, float]
     """BPB that each tensor loses at `PROBE_BITS`, alone."""
     frontier: tuple[Point, ...]
+    residual: ResidualConfig = field(default_factory=ResidualConfig)
+
+    def mean_bits(self) -> float:
+        """Wanted entropy of a code, over all weights that have codes."""
+        elements = {name: math.prod(self.encoded[name].shape) for name in self.bits}
+        return sum(self.bits[name] * n for name, n in elements.items()) / sum(elements.values())
+
+
+def fitted_export(given: ExportConfig, codec: str, gptq: bool, found: Fit | None = None) -> ExportConfig:
+    """Return a fit as an export: what its code must read, at the mean of its bits; calibration and text are as given.
+
+    Before it is `found`, with all that it may come to need.
+    """
+    made = replace(given, rules=(), codec=codec, prune=0.0, permute=False)
+    if found is not None and not found.bits:
+        return replace(made, scheme="fp32", gptq="off", residual=ResidualConfig())
+    bits, residual = (found.mean_bits(), found.residual) if found else (PROBE_BITS, ResidualConfig(1))
+    scheme = str(Scheme("ecsq", round(bits, 2), "column" if gptq else "tensor"))
+    return replace(made, scheme=scheme, gptq="float" if gptq else "off", residual=residual)
 
 
 @dataclass(frozen=True)
@@ -124,15 +143,18 @@ def fit(
             if target < least:
                 continue
             config = ResidualConfig(int(residual * cap))
-            bits, encoded, size = packer.fill(probe, target, config)
+            filled = packer.fill(probe, target, config)
+            if filled is None:  # residuals find no room: the weights do
+                continue
+            bits, encoded, size = filled
             bpb = evaluate(dequantized(encoded))
             frontier.append(Point(target, size, bpb, config.bytes))
             told.say(f"{size:>12,} bytes  {bpb:.4f} BPB  {config.bytes:,} of them for residuals")
             if share == 1.0 and bpb < best:
-                best, chosen = bpb, (bits, encoded, size)
+                best, chosen = bpb, (bits, encoded, size, config)
     assert chosen is not None
-    bits, encoded, size = chosen
-    return Fit(encoded, size, bits, probe, tuple(frontier))
+    bits, encoded, size, config = chosen
+    return Fit(encoded, size, bits, probe, tuple(frontier), config)
 
 
 def allocate(cost: Mapping[str, float], elements: Mapping[str, int], level: float) -> dict[str, float]:
@@ -180,8 +202,11 @@ class _Packer:
 
     def fill(
         self, cost: Mapping[str, float], cap: int, residual: ResidualConfig
-    ) -> tuple[dict[str, float], dict[str, EncodedTensor], int]:
-        """Find the water level at which the artifact takes `FULL` to all of `cap` bytes."""
+    ) -> tuple[dict[str, float], dict[str, EncodedTensor], int] | None:
+        """Find the water level at which the artifact takes `FULL` to all of `cap` bytes.
+
+        Without residuals the coarsest weights are one that fits; with them there may be None.
+        """
         elements = {name: self.state[name].numel() for name in self.large}
         low, high = -MOST_BITS, MOST_BITS
         level, found = 1.0, None
@@ -198,10 +223,9 @@ class _Packer:
             # One more level is one more bit for each weight; aim just under the cap.
             step = (0.998 * cap - size) * 8 / sum(elements.values())
             level = level + step if low < level + step < high else (max(low, level - 4) + min(high, level + 4)) / 2
-        if found is None:
-            raise ArtifactError(
-                f"a cap of {cap:,} bytes is too small for {residual.bytes:,} bytes of residuals: give more bytes"
-            )
+        if found is None and not residual.bytes:
+            bits = dict.fromkeys(self.large, LEAST_BITS)
+            found = bits, (encoded := self.at(bits, residual)), self.size(encoded)
         return found
 
 

@@ -18,7 +18,7 @@ from niblick.boundaries.metrics import settled
 from niblick.boundaries.references import references, whole_characters
 from niblick.boundaries.sample import Sample, make_sample
 from niblick.data.dataset import Dataset
-from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.data.tokenizers import Tokenizer
 from niblick.drawing import figures
 from niblick.drawing import page as report
 from niblick.errors import ConfigError
@@ -29,7 +29,7 @@ from niblick.model.lm import LM
 from niblick.model.providers import Entropy
 from niblick.run.artifacts import find_artifact
 from niblick.run.directory import Run
-from niblick.run.loading import build_model, expect_tokenizer, load_artifact
+from niblick.run.loading import build_model, declared_score, expect_tokenizer, load_artifact, own_tokenizer
 from niblick.run.prepared import config_of
 from niblick.train.checkpoint import list_checkpoints, load_weights, read_tensors
 from niblick.train.precision import pick_device
@@ -51,10 +51,8 @@ class Subject:
     dataset: Dataset | None
     """The data that was named, or else that of its training where it is still there."""
 
-    @property
-    def context(self) -> int:
-        """Window length that it was scored with, in tokens."""
-        return int(self.artifact.config["score"]["seq_len"])
+    context: int
+    """Window length that it was scored with, in tokens."""
 
     def with_model(self, model: LM) -> Reader:
         """Return a reader of the same tokens for another model."""
@@ -83,8 +81,9 @@ def open_subject(target: str, runs: Path, data: str = "", device: str = "auto") 
         expect_tokenizer(artifact, dataset, path)
         tokenizer = dataset.tokenizer
     else:
-        tokenizer = make_tokenizer(artifact.config["tokenizer"])
-    return Subject(target, artifact, run, Reader(model.to(pick_device(device)), tokenizer), dataset)
+        tokenizer = own_tokenizer(artifact, path)
+    context = declared_score(artifact, path)[0].seq_len
+    return Subject(target, artifact, run, Reader(model.to(pick_device(device)), tokenizer), dataset, context)
 
 
 def untrained(subject: Subject) -> LM:

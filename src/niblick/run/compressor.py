@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from niblick.artifact.container import read_artifact
-from niblick.config.run_config import score_config
 from niblick.data.shards import file_hash
 from niblick.run import artifacts
 from niblick.run.generate import data_of, load_file
-from niblick.run.loading import known_text
+from niblick.run.loading import declared_score, known_text
 from niblick.score.coded_file import Model
 from niblick.score.score_config import ScoreConfig
 
@@ -23,7 +22,7 @@ def open_model(target: str, runs: Path, data: str = "") -> tuple[Model, ScoreCon
     path, run = artifacts.find_artifact(target, runs)
     loaded = load_file(path, data, data_of(run))
     artifact = read_artifact(path)
-    config = score_config({key: value for key, value in artifact.config["score"].items() if key != "dtype"})
+    config, _ = declared_score(artifact, path)
     text = known_text(artifact.text, loaded.model.config.vocab_size) if config.sidecar.name else None
     name = f"{run.name}:{path.parent.name}" if run is not None else path.name
     return Model(loaded.model.cpu().float(), loaded.tokenizer, name, file_hash(path), text), config

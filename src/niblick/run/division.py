@@ -25,8 +25,8 @@ from niblick.score.plan import document_starts
 from niblick.score.scorers import score_split
 from niblick.train.precision import autocast, pick_device
 
-SHARES = (1.0, 0.5, 0.25, 0.0)
-"""Of the text that is wanted at most."""
+SHARES = (0.0, 0.25, 0.5, 1.0)
+"""Of the text that is wanted at most; none first: where weights do not fit alone, no text need be packed to say so."""
 HELD_BACK = 1 << 16
 """Tokens that are held back, at most, and of a sixteenth of the documents at most."""
 
@@ -66,8 +66,9 @@ def divide(
     begin_D = document_starts(rest, dataset.tokenizer.bos_id)
     most = int(document_bytes(rest, dataset.tokenizer, begin_D, np.append(begin_D[1:], rest.tokens)).sum())
     tried: list[Division] = []
-    for share in SHARES:
-        known, packed, count = None, 0, int(share * min(config.export.text, most))
+    counts = {int(share * min(config.export.text, most)): share for share in reversed(SHARES)}
+    for count, share in sorted(counts.items()):
+        known, packed = None, 0
         if count:
             telling.say(f"trying {count:,} bytes of text")
             tokens_N, told, documents = chosen_text(rest, dataset.tokenizer, count)

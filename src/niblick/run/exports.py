@@ -31,7 +31,7 @@ from niblick.facts.reading import write_file
 from niblick.facts.record import Record
 from niblick.facts.result import Calibration, ExportFacts, Result
 from niblick.pack.export_config import ExportConfig
-from niblick.pack.fit import LADDER, Fit, Rounder, Telling, fit
+from niblick.pack.fit import LADDER, Fit, Rounder, Telling, fit, fitted_export
 from niblick.pack.hessians import SEED, Hessians, calibration_batches
 from niblick.pack.quantize import pack, quantize, schemes_of
 from niblick.pack.schemes import Scheme
@@ -52,7 +52,7 @@ from niblick.run.packing import (
     with_text,
     write_export,
 )
-from niblick.run.prepared import config_of, open_data
+from niblick.run.prepared import config_of, expect_reader, open_data
 from niblick.run.scoring import official_score, result_of, scored
 from niblick.train.checkpoint import read_tensors
 from niblick.train.precision import autocast, pick_device
@@ -197,17 +197,23 @@ def fit_run(
     """Find the best weights for a cap on code and artifact together, or on the `artifact` alone, and score them.
 
     Where `export.text` wants text in the artifact, as much of it is taken as pays: see `division`. Writes the artifact
-    `fit-<bytes>` and, beside it, fit.json: bits of each tensor, the frontier, and what else was tried.
+    `fit-<bytes>` and, beside it, fit.json: bits of each tensor, the frontier, and what else was tried. Code is counted
+    as what reads the artifact. Raises ConfigError for keys of the export that a fit settles itself.
     """
     config = with_export(finished(run), list(assignments))
     expect_tokens(tokens)
+    if not 0 < (given := next((n for n in (cap, artifact) if n is not None), rules.CAP_BYTES)) < 2**63:
+        raise ConfigError(f"{given:,} bytes are no cap: give at least 1, and fewer than 2**63")
+    _expect_unsettled(assignments)
+    expect_reader(config)
+    get_codec(codec)
     if artifact is None:
-        code = closure_bytes(config, run.recipe if run.recipe.is_file() else None)
+        needed = replace(config, export=fitted_export(config.export, codec, gptq))
+        code = closure_bytes(needed, run.recipe if run.recipe.is_file() else None) + LONGER_NUMBERS
         artifact = (cap if cap is not None else rules.CAP_BYTES) - code
         if artifact < 1:
             raise ConfigError(f"the code alone takes {code:,} bytes: give a cap above that, or --artifact-bytes")
     room = artifact
-    get_codec(codec)
     expect_refit(run, f"fit-{room}", codec)
     dataset = open_data(config)
     state, _ = read_tensors(run.weights)
@@ -248,6 +254,7 @@ def fit_run(
     name = f"fit-{room}"
     seconds = time.perf_counter() - started  # all of it learns from training text
     calibration = replace(calibration, calibration_seconds=seconds)
+    config = replace(config, export=fitted_export(config.export, codec, gptq, found))
     facts = replace(write_export(run, config, dataset, found.encoded, name, codec, calibration, text), cap=room)
     _tell(run, told(facts, name), listen)
     if why := smaller_by_zlib(found.encoded, codec):
@@ -265,6 +272,18 @@ def fit_run(
     result = _scored(run, name, facts, listen)
     write_file(run.artifact(name).parent / "fit.json", details)
     return Fitted(result, details)
+
+
+SETTLED = ("scheme", "rules", "codec", "prune", "gptq", "permute", "residual")
+"""Keys of the export that a fit finds, or that are arguments of its own."""
+
+
+def _expect_unsettled(assignments: Sequence[str]) -> None:
+    for assignment in assignments:
+        key = assignment.partition("=")[0].removeprefix("export.")
+        if key.partition(".")[0] in SETTLED:
+            advice = f"use --{key}" if key in ("codec", "gptq") else "leave it out, or use `niblick export`"
+            raise ConfigError(f"{key} is what a fit settles by itself: {advice}")
 
 
 def _once(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

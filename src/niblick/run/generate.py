@@ -26,13 +26,12 @@ from niblick.boundaries.cuts import chunks as cut
 from niblick.boundaries.pictures import Chunks
 from niblick.config.run_config import RunConfig
 from niblick.data.dataset import Dataset
-from niblick.data.hub import TOKENIZER_FILE
-from niblick.data.tokenizers import Tokenizer, make_tokenizer
+from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError
 from niblick.model.lm import LM
 from niblick.run.artifacts import find_artifact
 from niblick.run.directory import Run
-from niblick.run.loading import expect_tokenizer, load_artifact
+from niblick.run.loading import declared_score, expect_tokenizer, load_artifact, own_tokenizer
 from niblick.run.prepared import config_of
 
 
@@ -237,22 +236,20 @@ def data_of(run: Run | None) -> str:
 
 
 def load_file(path: Path, data: str | Path = "", trained_on: str | Path = "") -> Loaded:
-    """Load a model from an artifact file alone. A subword tokenizer comes from `data`, or lies beside it.
+    """Load a model from an artifact file. A subword tokenizer comes from `data`, or `trained_on`, or lies beside it.
 
-    Or else it comes from `trained_on`, which is not opened for a tokenizer that needs no file. Raises ArtifactError
-    if the file does not hold a model, ConfigError or DataError if its tokenizer is not at hand.
+    `trained_on` is not opened for a tokenizer that needs no file. Raises ArtifactError if the file does not hold a model, ConfigError or DataError if its tokenizer is not at hand.
     """
     model, artifact = load_artifact(path)
-    spec = artifact.config["tokenizer"]
-    name = str(spec.get("model_path", ""))
-    beside = TOKENIZER_FILE.fullmatch(name) and (path.parent / name).is_file()
-    if data := data or (trained_on if name and not beside else ""):
+    config, _ = declared_score(artifact, path)
+    data = data or (trained_on if "model_path" in artifact.config["tokenizer"] else "")
+    if data:
         dataset = Dataset.open(data)
         expect_tokenizer(artifact, dataset, path)
         tokenizer = dataset.tokenizer
     else:
-        tokenizer = make_tokenizer(spec, path.parent if beside else None)
-    return Loaded(model, tokenizer, int(artifact.config["score"]["seq_len"]), str(path))
+        tokenizer = own_tokenizer(artifact, path)
+    return Loaded(model, tokenizer, config.seq_len, str(path))
 
 
 def written(model: LM, tokenizer: Tokenizer, config: RunConfig) -> str:

@@ -9,12 +9,17 @@ import torch
 
 from niblick.artifact.container import Artifact, read_artifact
 from niblick.artifact.packed_text import PackedText
-from niblick.config.run_config import model_config
+from niblick.config.run_config import model_config, score_config
 from niblick.data.dataset import Dataset
+from niblick.data.hub import TOKENIZER_FILE
+from niblick.data.tokenizers import Tokenizer, make_tokenizer
 from niblick.errors import ArtifactError, ConfigError
+from niblick.model.counting import parameter_count
 from niblick.model.lm import LM
 from niblick.model.model_config import ModelConfig
+from niblick.score.score_config import ScoreConfig
 from niblick.train.checkpoint import load_weights
+from niblick.train.precision import DTYPES
 
 if TYPE_CHECKING:
     from niblick.score.known_text import KnownText
@@ -37,9 +42,33 @@ def load_artifact(path: Path) -> tuple[LM, Artifact]:
         raise ArtifactError(f"{path} does not say which model it holds: {error}") from error
     if tokens != config.vocab_size:
         raise ArtifactError(f"{path} names a tokenizer of {tokens} tokens for a model of {config.vocab_size}")
+    expect_weights(config, artifact, path)
     model = build_model(config, seed=0)
     load_weights(model, artifact.state_dict(), path)
     return model, artifact
+
+
+def expect_weights(config: ModelConfig, artifact: Artifact, path: Path) -> None:
+    """Raise ArtifactError for a model of more weights than the artifact holds, before any of its size is made."""
+    try:
+        count = parameter_count(config)
+    except ConfigError as error:
+        raise ArtifactError(f"{path} does not say which model it holds: {error}") from error
+    held = sum(tensor.elements for tensor in artifact.encoded.values())
+    if count > held:
+        raise ArtifactError(f"{path} declares a model of {count:,} weights and holds {held:,}: export it again")
+
+
+def declared_score(artifact: Artifact, path: Path) -> tuple[ScoreConfig, str]:
+    """Return how an artifact says that it is scored, and in which dtype. Raises ArtifactError if it does not."""
+    given = artifact.config.get("score")
+    dtype = given.get("dtype") if isinstance(given, dict) else None
+    if not isinstance(given, dict) or dtype not in ("auto", *DTYPES):
+        raise ArtifactError(f"{path} does not say how its model is scored, and in which dtype: export it again")
+    try:
+        return score_config({key: value for key, value in given.items() if key != "dtype"}), dtype
+    except ConfigError as error:
+        raise ArtifactError(f"{path} does not say how its model is scored: {error}") from error
 
 
 def known_text(text: PackedText | None, vocab_size: int) -> KnownText | None:
@@ -65,3 +94,20 @@ def expect_tokenizer(artifact: Artifact, dataset: Dataset, path: Path) -> None:
                 f"{dataset.directory} is tokenized by {dataset.tokenizer.name}, {path} was trained on tokens of {name} "
                 f"({key} {found.get(key)} instead of {stated[key]}): give data made with the tokenizer of its training"
             )
+
+
+def own_tokenizer(artifact: Artifact, path: Path) -> Tokenizer:
+    """Return an artifact's tokenizer without any data: of bytes, or from the file that was pushed with it.
+
+    Raises DataError if there is none, ArtifactError for one whose tokens are not the model's.
+    """
+    spec = artifact.config["tokenizer"]
+    name = str(spec.get("model_path", ""))
+    beside = TOKENIZER_FILE.fullmatch(name) and (path.parent / name).is_file()
+    tokenizer = make_tokenizer(spec, path.parent if beside else None)
+    if tokenizer.vocab_size != spec["vocab_size"]:
+        raise ArtifactError(
+            f"{path} is a model of {spec['vocab_size']} tokens, and its tokenizer {tokenizer.name} has "
+            f"{tokenizer.vocab_size}: give the data of its training"
+        )
+    return tokenizer

@@ -20,7 +20,6 @@ from niblick.config.run_config import (
     model_config,
     override_score,
     run_config,
-    score_config,
     to_dict,
 )
 from niblick.data.dataset import Dataset, Split
@@ -34,7 +33,7 @@ from niblick.model.lm import LM
 from niblick.pack.export_config import ExportConfig
 from niblick.run.directory import Run, machine
 from niblick.run.generate import written
-from niblick.run.loading import build_model, expect_tokenizer, known_text, load_artifact
+from niblick.run.loading import build_model, declared_score, expect_tokenizer, known_text, load_artifact
 from niblick.run.packing import clocks_of, exported, train_clock, weighed
 from niblick.run.prepared import config_of, in_dtype, scored_slice
 from niblick.score.accounting import text_facts
@@ -125,9 +124,8 @@ def open_artifact(path: Path, data: str, run: Run | None = None, overrides: Iter
     model, artifact = load_artifact(path)
     dataset = Dataset.open(data)
     expect_tokenizer(artifact, dataset, path)
-    settings = dict(artifact.config["score"])
-    dtype = settings.pop("dtype")
-    config = override_score(score_config(settings), overrides)
+    config, dtype = declared_score(artifact, path)
+    config = override_score(config, overrides)
     whole, dataset = dataset.val, scored_slice(dataset, config)
     if config.ttt.optimizer:
         refuse_known_text(dataset, artifact.config.get("train_text_hash"))

@@ -32,7 +32,7 @@ from niblick.facts.scores import ScoreRecord
 from niblick.files import imported_beside, write_bytes
 from niblick.ledger.seeds import deviation, verdict
 from niblick.run.directory import Run
-from niblick.run.loading import load_artifact
+from niblick.run.loading import declared_score, load_artifact
 from niblick.run.prepared import config_of
 from niblick.run.scoring import record_digest, scored_config
 from niblick.submission.readme import readme
@@ -117,7 +117,8 @@ def submit(
     entries = [read_entry(run) for run in runs]
     first = entries[0]
     _, artifact = load_artifact(first.artifact)
-    config = scored_config(artifact, first.config.score, artifact.config["score"]["dtype"], first.run, first.artifact)
+    _, dtype = declared_score(artifact, first.artifact)
+    config = scored_config(artifact, first.config.score, dtype, first.run, first.artifact)
     recipe = first.run.recipe if first.run.recipe.is_file() else None
     script = make_script(config, recipe)
     found = Submission(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from niblick import __version__
+from niblick.artifact.container import read_artifact
 from niblick.config.run_config import to_dict
 from niblick.data.dataset import Dataset
 from niblick.data.hub import PREFIX, HubAddress, hub_library, in_sentences
@@ -108,7 +109,7 @@ def _prepared(entry: Entry, where: str, beside: Path | None) -> Iterator[Path]:
 
 def _write_tokenizer(entry: Entry, folder: Path) -> None:
     """The file of a subword tokenizer, without which the model reads no text."""
-    if entry.config.model.vocab_size <= 260:
+    if "model_path" not in read_artifact(entry.artifact).config["tokenizer"]:
         return
     try:
         tokenizer = Dataset.open(entry.config.data.path).tokenizer
