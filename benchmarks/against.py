@@ -146,6 +146,9 @@ def pair(name: str, sources: list[Path], rounds: int) -> list[list[tuple[float, 
                 worker.stdin.flush()
                 seconds, value = map(float, worker.stdout.readline().split())
                 own.append((seconds, value))
+        for worker in workers:
+            assert worker.stdin
+            worker.stdin.close()
     return [own[1:] for own in found]
 
 

@@ -57,15 +57,6 @@ def test_rows(name: str, function: str) -> None:
         assert row.lowest <= row.ratio <= row.highest
 
 
-def test_two_builds_take_turns() -> None:
-    """The same build twice gives the same values in each round."""
-    against = module("against")
-    own, other = against.pair("eval-byte-small", [against.ROOT / "src"] * 2, 1)
-    assert [value for _, value in own] == [value for _, value in other]
-    assert own[0][0] > 0
-    assert other[0][0] > 0
-
-
 def test_another_build_is_checked_out_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "mark").write_text("old")
