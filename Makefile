@@ -27,8 +27,8 @@ fuzz: dev  ## 30,000 mutants of every kind of file that niblick reads: refused i
 lint: dev  ## ruff and mypy
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
 
-bench: dev  ## speed against peers, in one run
-	@$(PY) benchmarks/bench.py
+bench: dev  ## speed against peers, in one run; AGAINST=REV: beside another build of niblick
+	@$(PY) benchmarks/$(if $(AGAINST),against.py $(AGAINST),bench.py)
 
 gpu: dev  ## on a rented GPU: is it right, how fast, how good? (blocks of at most 9 minutes; QUICK=1: toy size, any machine)
 	@$(PY) benchmarks/gpu_day.py $(if $(QUICK),--quick,--docs) $(BLOCKS)

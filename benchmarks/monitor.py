@@ -1,11 +1,11 @@
 """First paint of the monitor with 300 runs, a growing log of 50 MB and 30 clients at once; this build and another one.
 
-Usage: python benchmarks/monitor.py [--against SRC] [--rounds N] [--minutes M]
+Usage: python benchmarks/monitor.py [--against REV] [--rounds N] [--minutes M]
 
-`--against` is the `src` folder of another checkout; both are served in turns, in one run, on the same runs. A client
-counts from its request until the page that names every run is there and its socket is open. All 30 come at the same
-moment. What the server computes for them is told, too: it depends less on what else the machine does. With `--minutes`
-this build is then served with 30 clients for so long, and the memory of the server is told. Linux only.
+`--against` names another revision, which is checked out meanwhile; both are served in turns, in one run, on the same
+runs. A client counts from its request until the page that names every run is there and its socket is open. All 30 come
+at the same moment. What the server computes for them is told, too: it depends less on what else the machine does. With
+`--minutes` this build is then served with 30 clients for so long, and the memory of the server is told. Linux only.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from uuid import uuid4
 import httpx
 import socketio
 
+from against import checked_out
+
 OURS = Path(__file__).parents[1] / "src"
 RUNS, LIVE, CLIENTS = 300, 20, 30
 LOG_BYTES = 50_000_000
@@ -40,13 +42,14 @@ STEPS = 200
 def main() -> None:
     """Print the medians of both builds, and the memory over time."""
     options = _options()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
+        sources = [stack.enter_context(checked_out(options.against)), OURS] if options.against else [OURS]
         make_runs(folder / "runs")
         make_log(folder / "train.log")
         with growing(folder):
             if options.rounds:
-                tell_first_paint(options.sources, options.rounds, folder)
+                tell_first_paint(sources, options.rounds, folder)
             if options.minutes:
                 with served(OURS, folder) as (address, process):
                     stay = threading.Thread(target=lambda: asyncio.run(crowd(address, 60 * options.minutes)))
@@ -83,12 +86,10 @@ def cpu_seconds(process: subprocess.Popen[str]) -> float:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--against", type=Path)
+    parser.add_argument("--against")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=0.0)
-    options = parser.parse_args()
-    options.sources = [*([options.against.resolve()] if options.against else []), OURS]
-    return options
+    return parser.parse_args()
 
 
 def make_runs(folder: Path) -> None:

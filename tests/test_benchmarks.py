@@ -57,6 +57,22 @@ def test_rows(name: str, function: str) -> None:
         assert row.lowest <= row.ratio <= row.highest
 
 
+def test_another_build_is_checked_out_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "mark").write_text("old")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "old"]):
+        subprocess.run([*git, *command], check=True)
+    (tmp_path / "src" / "mark").write_text("new")
+    against = module("against")
+    monkeypatch.setattr(against, "ROOT", tmp_path)
+    with against.checked_out("HEAD") as source:
+        assert (source / "mark").read_text() == "old"
+    assert not source.exists()
+    listed = subprocess.run([*git, "worktree", "list"], check=True, capture_output=True, text=True).stdout
+    assert len(listed.splitlines()) == 1
+
+
 def test_the_plain_step_trains_the_same_model() -> None:
     """In float32, where nothing is rounded differently: the same loss and the same gradients."""
     step = module("step")

@@ -26,6 +26,25 @@ def test_a_gpu_multiplies_bfloat16() -> None:
     assert precision.native_bfloat16(torch.device("cuda"))
 
 
+@pytest.mark.parametrize(("float32", "bfloat16", "native"), [(2.0, 1.0, True), (2.0, 1.9, False), (1.0, 20.0, False)])
+def test_a_processor_is_measured(
+    float32: float, bfloat16: float, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that products move: neither instructions nor other work decide, but what products take."""
+    costs, now = {torch.float32: float32, torch.bfloat16: bfloat16}, [0.0]
+
+    class Product:
+        def __init__(self, dtype: torch.dtype) -> None:
+            self.dtype = dtype
+
+        def __matmul__(self, other: Product) -> None:
+            now[0] += costs[self.dtype]
+
+    monkeypatch.setattr(precision.torch, "ones", lambda *shape, dtype: Product(dtype))
+    monkeypatch.setattr(precision.time, "process_time", lambda: now[0])
+    assert precision.native_bfloat16.__wrapped__(CPU) is native
+
+
 def test_muon_in_either_arithmetic() -> None:
     update_NRC = torch.randn(3, 32, 48, generator=torch.Generator().manual_seed(0))
     published, exact = (orthogonalize(update_NRC, 5, dtype).float() for dtype in precision.DTYPES.values())

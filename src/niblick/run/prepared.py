@@ -61,7 +61,9 @@ def prepare(
     if not settled:
         config = resolve_entropy(config, dataset)
     # What this machine chooses holds from here on: the artifact says in which arithmetic it is scored.
-    config = in_dtype(config, pick_dtype(config.train.dtype, device))
+    # Where ranks measured differently, one that found bfloat16 faster decides for all.
+    dtype = pick_dtype(config.train.dtype, device)
+    config = in_dtype(config, "bfloat16" if ranks.agree(dtype == "bfloat16")[0] else dtype)
     guide = make_config_guide(config, dataset)
     with torch.device("meta"):
         compression_aware(LM(config.model), config)

@@ -1,0 +1,186 @@
+"""This build beside another one: the same work in two processes that take turns, on one thread each.
+
+Usage: python benchmarks/against.py REV [--rounds N] [--docs] [NAME …]
+
+REV is checked out into a worktree of its own, and its `src` is put before what is installed: niblick is pure Python, so
+one environment serves both. What counts is the CPU time of a process at its best of several rounds: on a machine with
+other work, that is what differs least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from measure import put_into_docs
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextlib.contextmanager
+def checked_out(revision: str) -> Iterator[Path]:
+    """The `src` folder of a revision, in a worktree that is gone afterwards."""
+    git = ["git", "-C", str(ROOT), "worktree"]
+    with tempfile.TemporaryDirectory() as folder:
+        tree = str(Path(folder, "tree"))
+        subprocess.run([*git, "add", "--quiet", "--detach", tree, revision], check=True)
+        try:
+            yield Path(tree, "src")
+        finally:
+            subprocess.run([*git, "remove", "--force", tree], check=True)
+
+
+def training(preset: str, rows: int, length: int) -> Callable[[], float]:
+    """Three steps of training; returns the loss of the last."""
+    import torch
+
+    from hnet import batch
+    from niblick.recipes.presets import get_preset
+    from niblick.run.loading import build_model
+    from niblick.train.optim import Optimizers
+    from niblick.train.precision import DTYPES, autocast, pick_dtype
+
+    cpu, config = torch.device("cpu"), get_preset(preset)
+    model = build_model(config.model, 0)
+    optimizers = Optimizers(model, config.optim, dtype=DTYPES[pick_dtype("auto", cpu)])
+    text = batch(rows, length)
+
+    def steps() -> float:
+        for _ in range(3):
+            with autocast(cpu, "auto"):
+                losses, _ = model(*text)
+            losses.total.backward()
+            optimizers.clip()
+            optimizers.step(0, 1.0)
+            model.zero_grad(set_to_none=True)
+        return float(losses.lm.detach())
+
+    return steps
+
+
+def evaluation(preset: str, rows: int, length: int) -> Callable[[], float]:
+    """Contiguous windows, as validation reads them; returns their mean loss."""
+    import torch
+
+    from hnet import batch
+    from niblick.recipes.presets import get_preset
+    from niblick.run.loading import build_model
+    from niblick.train.precision import autocast
+
+    model, text = build_model(get_preset(preset).model, 0).eval(), batch(rows, length)
+
+    @torch.no_grad()
+    def score() -> float:
+        with autocast(torch.device("cpu"), "auto"):
+            return float(model.token_losses(model.hidden(text[0])[0], text[1]).mean())
+
+    return score
+
+
+def generation(preset: str, rows: int, length: int) -> Callable[[], float]:
+    """`length` tokens of `rows` rows, one after the other; returns the log-sum of the last logits."""
+    import torch
+
+    from hnet import batch
+    from niblick.recipes.presets import get_preset
+    from niblick.run.loading import build_model
+
+    model, (ids_BL, _) = build_model(get_preset(preset).model, 0).eval(), batch(rows, length)
+
+    @torch.no_grad()
+    def follow() -> float:
+        state = model.new_state(rows, 1024)
+        for token_B in ids_BL.t():
+            logits_BV = model.step(token_B, state)
+        return float(logits_BV.logsumexp(1).mean())
+
+    return follow
+
+
+WORK: dict[str, tuple[Callable[[str, int, int], Callable[[], float]], str, int, int]] = {
+    "step-byte-small": (training, "niblick-byte-small", 16, 256),
+    "step-quickstart": (training, "quickstart", 16, 256),
+    "step-hnet-small": (training, "hnet-small", 32, 256),
+    "step-hnet-byte260": (training, "hnet-byte260", 1, 1024),
+    "eval-byte-small": (evaluation, "niblick-byte-small", 16, 256),
+    "eval-hnet-small": (evaluation, "hnet-small", 32, 256),
+    "generate-1": (generation, "hnet-byte260", 1, 16),
+    "generate-32": (generation, "hnet-byte260", 32, 16),
+}
+"""What is timed: how, of which preset, and the shape of its batch."""
+
+
+def work(name: str) -> None:
+    """Do the work once for each line that comes in, and say what it took and gave."""
+    make, preset, rows, length = WORK[name]
+    action = make(preset, rows, length)
+    for _ in sys.stdin:
+        started = time.process_time()
+        value = action()
+        print(time.process_time() - started, value, flush=True)
+
+
+def started(name: str, source: Path) -> subprocess.Popen[str]:
+    """A process of one build that is ready to work; leaving it ends it."""
+    here = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, "--work", name]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=here)
+
+
+def pair(name: str, sources: list[Path], rounds: int) -> list[list[tuple[float, float]]]:
+    """Seconds and values of both builds in each round, after one that is not counted."""
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(started(name, source)) for source in sources]
+        found: list[list[tuple[float, float]]] = [[] for _ in workers]
+        for _ in range(rounds + 1):
+            for worker, own in zip(workers, found, strict=True):
+                assert worker.stdin and worker.stdout
+                worker.stdin.write("\n")
+                worker.stdin.flush()
+                seconds, value = map(float, worker.stdout.readline().split())
+                own.append((seconds, value))
+        for worker in workers:
+            assert worker.stdin
+            worker.stdin.close()
+    return [own[1:] for own in found]
+
+
+def main(arguments: list[str]) -> None:
+    """Print a table of both builds."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("revision")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(WORK))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--docs", action="store_true", help="put the table into docs/performance.md")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.names) - set(WORK):
+        parser.error(f"there is no {', '.join(sorted(unknown))} (there are: {', '.join(WORK)})")
+    lines = [
+        f"Against {options.revision}, one thread, CPU time, best of {options.rounds} in turns:",
+        "",
+        "| work | this build | that build | ratio | values differ by |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    with checked_out(options.revision) as source:
+        for name in options.names or WORK:
+            own, other = pair(name, [ROOT / "src", source], options.rounds)
+            best, theirs = (1000 * min(seconds for seconds, _ in found) for found in (own, other))
+            apart = max(abs(a - b) for (_, a), (_, b) in zip(own, other, strict=True))
+            lines.append(f"| {name} | {best:.0f} ms | {theirs:.0f} ms | {theirs / best:.2f}× | {apart:.1e} |")
+            print(lines[-1], flush=True)
+    if options.docs:
+        put_into_docs("against", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--work"]:
+        work(sys.argv[2])
+    else:
+        main(sys.argv[1:])
