@@ -238,7 +238,8 @@ def data_of(run: Run | None) -> str:
 def load_file(path: Path, data: str | Path = "", trained_on: str | Path = "") -> Loaded:
     """Load a model from an artifact file. A subword tokenizer comes from `data`, or `trained_on`, or lies beside it.
 
-    `trained_on` is not opened for a tokenizer that needs no file. Raises ArtifactError if the file does not hold a model, ConfigError or DataError if its tokenizer is not at hand.
+    `trained_on` is not opened for a tokenizer that needs no file. Raises ArtifactError if the file
+    does not hold a model, ConfigError or DataError if its tokenizer is not at hand.
     """
     model, artifact = load_artifact(path)
     config, _ = declared_score(artifact, path)
