@@ -177,9 +177,11 @@ class Run:
 
     @property
     def artifacts(self) -> list[Artifact]:
-        """All artifacts that were made of its weights."""
+        """All artifacts that were made of its weights, the official one first."""
         run = self._there()
-        return [Artifact(run.artifact(name)) for name in run.artifact_names()]
+        official = found.artifact if (found := run.result()) else ""
+        names = sorted(run.artifact_names(), key=lambda name: name != official)
+        return [Artifact(run.artifact(name)) for name in names]
 
     def load(self) -> Loaded:
         """Return the model of its official artifact, as `niblick.load`."""
