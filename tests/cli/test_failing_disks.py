@@ -13,7 +13,7 @@ from command import Niblick
 from disks import at_most, failing, renamed
 from tiny import TINY, Here, score_in_process
 
-from niblick import cli
+from niblick import files
 from niblick.audit import auditor
 from niblick.audit.checks import Check
 from niblick.bundle import Script, make_script
@@ -186,7 +186,7 @@ def test_a_read_only_disk(verb: str, disk: Disk, niblick: Niblick, quick: None) 
     with failing(disk.path, errno.EROFS) as refused:
         said = expect_sentence(niblick(*disk.arguments(VERBS[verb])))
     assert refused and disk.held(disk.path) == before
-    assert cli._TROUBLE[errno.EROFS] in said or "Read-only file system" in said
+    assert files._TROUBLE[errno.EROFS] in said or "Read-only file system" in said
 
 
 @pytest.mark.parametrize("words", READING, ids=lambda words: words[0])

@@ -44,17 +44,17 @@ def test_nothing_is_lost_where_a_write_fails(
     before = held(runs)
     monkeypatch.setattr(files.os, place, fail)
     said = niblick.refused(*verb, "--runs", runs)
-    assert cli._TROUBLE[code] in said
+    assert files._TROUBLE[code] in said
     assert held(runs) == before
 
 
-@pytest.mark.parametrize("code", sorted(cli._TROUBLE))
+@pytest.mark.parametrize("code", sorted(files._TROUBLE))
 def test_any_verb_ends_with_a_sentence(niblick: Niblick, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def fail() -> None:
         raise OSError(code, os.strerror(code), "/somewhere/run")
 
     monkeypatch.setattr(cli, "app", fail)
-    assert f"/somewhere/run cannot be read or written: {cli._TROUBLE[code]}" in niblick.refused("train", "x")
+    assert f"/somewhere/run cannot be read or written: {files._TROUBLE[code]}" in niblick.refused("train", "x")
 
 
 @pytest.mark.parametrize("options", ["ro", "size=16k"])
