@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,7 +26,7 @@ from niblick.audit.fresh import Fresh
 from niblick.audit.function_checks import Effort
 from niblick.audit.model_checks import cannot_step, steps_agree
 from niblick.challenge import rules
-from niblick.data.dataset import Dataset
+from niblick.data.dataset import Dataset, Split
 from niblick.data.prepare import prepare
 from niblick.errors import ConfigError
 from niblick.run import artifacts, scoring
@@ -250,6 +251,23 @@ def test_a_proof_counts_what_opens_its_lanes(run: Path, data: Path, monkeypatch:
     assert facts["opening_bits"] > auditing.PROOF * facts["score_bits"]
     more = facts["payload_bits"] - facts["score_bits"] - facts["opening_bits"]
     assert abs(more) < auditing.PROOF * facts["score_bits"]
+
+
+def test_the_proof_of_a_few_bytes_is_no_lie(run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole words that end a block are many percent of a short text; a payload that is longer still is not."""
+    model, _ = load_artifact(next(run.glob("artifacts/*/artifact.nib")))
+    dataset, config = Dataset.open(data), ScoreConfig(seq_len=32)
+    few = replace(dataset, val=Split("val", [], [np.array(dataset.val.slice(0, 8), np.uint16)]))
+    proof = auditing.prove(model, few, config, 1)
+    assert proof.status == "pass" and proof.facts["off"] > auditing.PROOF, proof
+    usual = auditing.encode
+
+    def padded(*arguments: Any, **named: Any) -> Any:
+        return (block._replace(data=block.data + b"\0" * 9) for block in usual(*arguments, **named))
+
+    monkeypatch.setattr(auditing, "encode", padded)
+    monkeypatch.setattr(auditing, "decode", lambda *arguments, **named: np.array(few.val.slice(0, 8), np.uint16))
+    assert auditing.prove(model, few, config, 1).status == "fail"
 
 
 def test_functions(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
