@@ -41,6 +41,12 @@ def test_settings_are_overrides(file: Path) -> None:
     assert recipe is None and config == override(get_preset("hnet-small"), [*values, "seed=5"])
 
 
+def test_a_preset_alone(tmp_path: Path) -> None:
+    path = tmp_path / "plain.yml"
+    path.write_text("preset: hnet-small")
+    assert resolve(str(path))[0] == get_preset("hnet-small")
+
+
 def test_the_config_of_a_run_is_one(tmp_path: Path) -> None:
     config = override(get_preset("niblick-byte"), ["model.width=64", "export.scheme=int6", "data.path=x y"])
     path = tmp_path / "config.json"

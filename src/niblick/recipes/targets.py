@@ -75,7 +75,7 @@ def _flat(value: object, key: str = "") -> Iterator[str]:
     """Nested settings as `key=value`; a list of mappings gives its entries by number."""
     if isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
         value = dict(enumerate(value))
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping) and (value or not key):
         for name, entry in value.items():
             yield from _flat(entry, f"{key}.{name}" if key else str(name))
     else:
