@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import copy
 import itertools
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 
 import niblick
 from niblick.artifact.container import write_artifact
-from niblick.config.run_config import to_dict
+from niblick.config.run_config import override, to_dict
 from niblick.data.subword_training import train_subwords
 from niblick.data.subwords import SentencePieceTokenizer
 from niblick.data.tokenizers import ByteTokenizer, Tokenizer
@@ -22,8 +23,9 @@ from niblick.errors import ConfigError, DataError
 from niblick.model.lm import LM
 from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.pack.quantize import pack
+from niblick.recipes.presets import get_preset
 from niblick.run import generate
-from niblick.run.generate import GenerateConfig, Loaded, begins_text, draw
+from niblick.run.generate import GenerateConfig, Loaded, begins_text, draw, written
 
 LEVEL = LevelConfig(StageConfig("T1"), StageConfig("T1"))
 CONFIG = ModelConfig(width=32, heads=2, kv_heads=1, levels=(LEVEL,), main=StageConfig("T1"))
@@ -55,6 +57,18 @@ def test_streams_valid_text_within_bounds(loaded: Loaded, seed: int) -> None:
     assert "\ufffd" not in text and len(text.encode()) <= 60
     assert all(len(p.text) == 1 for p in pieces)
     assert text == loaded.generate("Grüße ", max_bytes=60, temperature=3.0, seed=seed)
+
+
+def test_a_sample_is_drawn_and_leaves_no_trace(loaded: Loaded) -> None:
+    """In training's mode again after it, its random state untouched; and nothing of a model that cannot step."""
+    config = override(get_preset("hnet-small"), ["score.seq_len=128", "train.sample_bytes=20", "seed=3"])
+    model, before = loaded.model.train(), torch.get_rng_state()
+    text = written(model, ByteTokenizer(), config)
+    assert 0 < len(text.encode()) <= 20 and model.training and torch.equal(torch.get_rng_state(), before)
+    assert text == written(model.eval(), ByteTokenizer(), config) and not model.training
+    lame = copy.deepcopy(model)
+    lame.body.main.blocks[0].step = None  # type: ignore[assignment]
+    assert written(lame.train(), ByteTokenizer(), config) == "" and lame.training
 
 
 def test_follows_the_whole_model(loaded: Loaded) -> None:

@@ -254,11 +254,16 @@ def load_file(path: Path, data: str | Path = "", trained_on: str | Path = "") ->
 
 
 def written(model: LM, tokenizer: Tokenizer, config: RunConfig) -> str:
-    """Return what a model writes as it is now, `train.sample_bytes` of it: to be looked at while it trains."""
+    """Return what a model writes as it is now, `train.sample_bytes` of it: to be looked at while it trains.
+
+    Nothing, if it cannot step: no run ends for want of a sample, whatever a user's own part may raise.
+    """
     training = model.training
     try:
         loaded = Loaded(model, tokenizer, config.score.seq_len)
         return loaded.generate(max_bytes=config.train.sample_bytes, seed=config.seed)
+    except Exception:
+        return ""
     finally:
         model.train(training)
 
