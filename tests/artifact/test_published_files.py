@@ -202,7 +202,7 @@ def test_another_shape_names_the_first_tensor(tmp_path: Path) -> None:
 
 def test_other_content(tmp_path: Path) -> None:
     assert "a list, expected a dictionary" in refused(tmp_path / "a.pt", saved([1, 2]))
-    assert "step is a int, expected floats" in refused(tmp_path / "a.pt", saved({"step": 3}))
+    assert "step is an int, expected floats" in refused(tmp_path / "a.pt", saved({"step": 3}))
     assert "torch.int64" in refused(
         tmp_path / "a.pt", saved(published(model()) | {"tok_emb.weight": torch.zeros(260, 16, dtype=torch.int64)})
     )

@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(
 def test_text_that_nobody_would_read_is_refused(
     run: Run, folder: Path, more: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, err = niblick(capsys, "export", run.path, "text=100", *more)
+    code, _, err = niblick(capsys, "export", run.path, "text=100", *more, "--name", "other")
     assert code == 2 and words in err
     overrides = [m if "." in m else f"export.{m}" for m in ("export.text=100", *more)]
     runs = folder / "refused"
