@@ -46,7 +46,8 @@ def test_a_run_has_the_name_that_it_is_given(
     command = ("train", "hnet-small", "--data", toy_data, "--runs", tmp_path, *TINY, "--name")
     assert niblick.json(*command, "mine")["run"] == str(tmp_path / "mine")
     said = niblick.refused(*command, "mine")
-    assert "mine is a run already: move it away by `niblick rm mine`, or give this one another name" in said
+    assert "mine is a run already: `niblick show" in said
+    assert f"move it away by `niblick rm mine --runs {tmp_path}`, or give this one another name" in said
     assert "is no name of a run" in niblick.refused(*command, "a/b")
     assert "is no name of a run" in niblick.refused(*command, "latest")
     make_run(tmp_path, "late-s1338", None)
