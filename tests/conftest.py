@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import find_chromium
+from browser import find_chromium, launched
 from command import Niblick
 from hypothesis import settings
 
@@ -84,6 +84,13 @@ def chromium_path() -> str:
     if path is None:
         pytest.skip("there is no Chromium, and apt-get cannot install one here")
     return path
+
+
+@pytest.fixture(scope="session")
+def chromium(chromium_path: str) -> Iterator[Any]:
+    """One browser for all tests of a process: Playwright starts no second one while the first is there."""
+    with launched(chromium_path) as browser:
+        yield browser
 
 
 @pytest.fixture

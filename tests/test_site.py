@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from browser import launched
 
 ROOT = Path(__file__).parents[1]
 NEEDED = ("mkdocs", "material", "mkdocstrings_handlers")
@@ -106,7 +105,7 @@ def test_what_is_there(site: Path, pages: dict[Path, Page]) -> None:
     assert not list(site.rglob("*.py"))
 
 
-def test_search_without_network(site: Path, chromium_path: str) -> None:
+def test_search_without_network(site: Path, chromium: Any) -> None:
     """Opened as a file, on a desktop and on a phone: a word is found, and no page is wider than the screen."""
     asked: list[str] = []
 
@@ -117,16 +116,15 @@ def test_search_without_network(site: Path, chromium_path: str) -> None:
             asked.append(route.request.url)
             route.abort()
 
-    with launched(chromium_path) as browser:
-        for width, height in ((1280, 900), (390, 844)):
-            page = browser.new_page(viewport={"width": width, "height": height})
-            page.route("**/*", watched)
-            for name in ("index.html", "data.html", "reference/config.html"):
-                page.goto((site / name).as_uri())
-                assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-            if width > 1000:
-                # Letter by letter: the page looks at what is written when a key goes up.
-                page.locator("input.md-search__input").press_sequentially("dictionary")
-                page.wait_for_selector(".md-search-result__item a", timeout=60_000)
-            page.close()
+    for width, height in ((1280, 900), (390, 844)):
+        page = chromium.new_page(viewport={"width": width, "height": height})
+        page.route("**/*", watched)
+        for name in ("index.html", "data.html", "reference/config.html"):
+            page.goto((site / name).as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        if width > 1000:
+            # Letter by letter: the page looks at what is written when a key goes up.
+            page.locator("input.md-search__input").press_sequentially("dictionary")
+            page.wait_for_selector(".md-search-result__item a", timeout=60_000)
+        page.close()
     assert asked == []
