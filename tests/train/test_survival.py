@@ -160,8 +160,8 @@ def test_twenty_kills_leave_no_trace(data: Path, tmp_path: Path) -> None:
 
 
 def full_disk(folder: Path) -> bool:
-    """Mount a file system of one megabyte there, if this machine lets us."""
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    """Mount a file system of two megabytes there, if this machine lets us."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
     try:
         return subprocess.run(command, capture_output=True).returncode == 0
     except OSError:
