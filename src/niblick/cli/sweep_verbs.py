@@ -35,12 +35,10 @@ def write(
     json_: Json = False,
 ) -> None:
     """Write a sweep file. Example: `niblick sweep write widths.py hnet-small model.width=64,96 --data data/pydocs`"""
-    import json
-
+    from niblick.recipes.targets import data_setting
     from niblick.sweeps.sweep_files import write_sweep
 
-    named = [f"data.path={json.dumps(data)}"] if data else []
-    count = len(write_sweep(file, target, [*overrides, *named], seeds).members())
+    count = len(write_sweep(file, target, [*overrides, *data_setting(data)], seeds).members())
     if json_:
         print_json({"file": str(file), "runs": count})
     else:

@@ -85,8 +85,12 @@ def _flat(value: object, key: str = "") -> Iterator[str]:
 def with_settings(config: RunConfig, overrides: Sequence[str], *, track: str = "", data: str = "") -> RunConfig:
     """Return the config with the rules of a track, then these overrides, then the folder of the data."""
     rules = get_track(track).assignments if track else []
-    named = [f"data.path={json.dumps(data)}"] if data else []
-    return override(config, [*rules, *overrides, *named])
+    return override(config, [*rules, *overrides, *data_setting(data)])
+
+
+def data_setting(data: str) -> list[str]:
+    """Write the folder of the data as the override that names it; none for the empty name."""
+    return [f"data.path={json.dumps(data)}"] if data else []
 
 
 def assignments(settings: Mapping[str, object]) -> list[str]:
