@@ -16,6 +16,7 @@ from niblick.errors import ConfigError
 from niblick.model.lm import LM
 from niblick.model.model_config import EntropyConfig, LevelConfig, ModelConfig, NgramConfig, StageConfig
 from niblick.model.providers import Entropy
+from niblick.model.stepping import can_compile, compiled
 from niblick.recipes.presets import PRESETS, get_preset
 
 
@@ -49,6 +50,23 @@ def assert_steps_equal(model: LM, ids_BL: Tensor, **given: Any) -> None:
             ours = model.step(ids_BL[:, t], state, **extra)
             worst = (ours - logits[:, t]).abs().max().item()
             assert worst < 1e-9, f"position {t}: off by {worst:.1e}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layouts", [("T1c1", "T2", "t1"), ("C1", "T1m1", "c1")], ids=["attention", "convolution"])
+def test_compiled_pieces_step_as_plain_ones(layouts: tuple[str, str, str]) -> None:
+    """Past the length at which states would have grown, too; rotary angles are float32, and round otherwise."""
+    if not can_compile():
+        pytest.skip("torch.compile does not work here: there is no compiler of C++")
+    encoder, main, decoder = (StageConfig(layout) for layout in layouts)
+    level = LevelConfig(encoder=encoder, decoder=decoder)
+    ngrams = (NgramConfig(2, 64, 8), NgramConfig(2, 64, 8, words=True))
+    model = rough(ModelConfig(width=32, heads=2, kv_heads=1, levels=(level,), main=main, ngrams=ngrams))
+    ids_L, steps = text(1, 40)[0], compiled(40)
+    plainly, state = model.new_state(1), model.new_state(1, steps=steps)
+    with torch.inference_mode():
+        for token in ids_L:
+            assert torch.allclose(model.step(token[None], state), model.step(token[None], plainly), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", PRESETS)

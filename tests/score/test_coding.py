@@ -20,6 +20,7 @@ from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ArtifactError, ConfigError
 from niblick.model.lm import LM
 from niblick.model.model_config import EntropyConfig, LevelConfig, ModelConfig, StageConfig
+from niblick.model.stepping import can_compile
 from niblick.score import coded_file, coding, mixing_kernels
 from niblick.score.coded_file import MAGIC, STORED, Model, compress, decompress, model_stream
 from niblick.score.coding import Layout, decode, encode
@@ -182,6 +183,26 @@ def test_files_under_a_mixture_that_knows_a_text() -> None:
 
 
 @compiled
+@pytest.mark.slow
+def test_long_texts_are_coded_with_compiled_steps(monkeypatch: Any) -> None:
+    """To the same bits but for rounding; one who cannot compile is told so."""
+    if not can_compile():
+        pytest.skip("torch.compile does not work here: there is no compiler of C++")
+    model, config = Model(make(MODELS["hnet"]), ByteTokenizer(), "tiny", "a" * 64), ScoreConfig(16, sidecar=MIXTURE)
+    data = bytes(np.random.default_rng(5).choice([32, 97, 98, 101, 200], 300).tolist())
+    plainly, sizes = model_stream(data, model, config)
+    monkeypatch.setattr(coding, "COMPILED_FROM", 200)
+    stream, compiled_sizes = model_stream(data, model, config)
+    assert [coded_file._read_head(s)[0]["machine"]["compiled"] for s in (plainly, stream)] == [False, True]
+    assert abs(compiled_sizes.payload - sizes.payload) <= 1
+    assert decompress(stream, model) == decompress(plainly, model) == data
+    monkeypatch.setattr(coded_file, "can_compile", lambda: False)
+    assert decompress(plainly, model) == data
+    with pytest.raises(ArtifactError, match="was written with compiled steps"):
+        decompress(stream, model)
+
+
+@compiled
 def test_payload_of_a_mixture_is_within_half_a_percent_of_the_score() -> None:
     split, config = a_split([1500, 500]), ScoreConfig(seq_len=64, sidecar=replace(MIXTURE, mix="strong"))
     model = make(TINY)
@@ -296,7 +317,15 @@ def test_declared_tokens_are_not_believed(config: ScoreConfig, tiny: Model) -> N
 
 
 @pytest.mark.parametrize(
-    "change", [{"tokens": 2**62}, {"tokens": -1}, {"tokens": True}, {"patch": "%"}, {"scorer": {}}]
+    "change",
+    [
+        {"tokens": 2**62},
+        {"tokens": -1},
+        {"tokens": True},
+        {"patch": "%"},
+        {"scorer": {}},
+        {"machine": {"threads": 1, "compiled": 1}},
+    ],
 )
 def test_a_head_that_cannot_be_allocates_nothing(change: dict[str, Any], tiny: Model) -> None:
     stream, _ = model_stream(b"some text", tiny, ScoreConfig(seq_len=16))

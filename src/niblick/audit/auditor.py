@@ -52,7 +52,7 @@ from niblick.run import artifacts, packing, prepared, scoring
 from niblick.run.directory import Run, machine, write_json
 from niblick.run.loading import declared_score, expect_tokenizer, known_text, load_artifact
 from niblick.score import ttt
-from niblick.score.coding import Layout, decode, encode, refuse_unprovable
+from niblick.score.coding import Layout, decode, encode, refuse_unprovable, worth_compiling
 from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import score_split
 from niblick.submission import rerun as rerunning
@@ -565,7 +565,8 @@ def prove(model: LM, dataset: Dataset, config: ScoreConfig, documents: int, know
     end = sum(spans[count - 1])
     tokens = np.array(dataset.val.slice(0, end), np.uint16)
     begin_D = np.array([offset for offset, _ in spans[:count]], np.int64)
-    plan = Layout(len(tokens), begin_D, config, dataset.tokenizer.bos_id, model.config.vocab_size)
+    compiled = worth_compiling(len(tokens), config)
+    plan = Layout(len(tokens), begin_D, config, dataset.tokenizer.bos_id, model.config.vocab_size, compiled)
     model = model.cpu().float()
     blocks = list(encode(model, tokens, plan, text=known))
     back = decode(model, iter(blocks), plan, text=known)

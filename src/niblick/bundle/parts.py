@@ -87,7 +87,7 @@ def left_out(config: RunConfig) -> Names:
 
 
 ROUTING = ("routers", "plain_routers", "taught_routers")
-STEPS = "new_state step step_hidden step_down step_up"
+STEPS = "new_state step step_in step_hidden step_down step_up"
 """A submission trains and scores the text that it is given; it never generates token by token."""
 NEVER = (
     "train.checkpoint save_checkpoint load_checkpoint list_checkpoints",

@@ -21,6 +21,7 @@ from niblick.model.level import Level, LevelState, Passage, SoftLevel
 from niblick.model.model_config import BlockConfig, LevelConfig, StageConfig, is_soft, level_widths
 from niblick.model.plain_routers import Routing
 from niblick.model.stage import Packing, Stage, StageState
+from niblick.model.stepping import PLAIN, Steps
 
 COMPILED_SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
 """Chunk counts that compiled stages see, as shares of the outermost sequence: finest where chunk counts usually are."""
@@ -102,7 +103,7 @@ class HNet(nn.Module):
         return HNetState(states, self.main.new_state(rows, like))
 
     def step(
-        self, x_BD: Tensor, state: HNetState, given_B: Tensor | None = None
+        self, x_BD: Tensor, state: HNetState, given_B: Tensor | None = None, steps: Steps = PLAIN
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """One position of every row; updates `state` in place.
 
@@ -112,16 +113,28 @@ class HNet(nn.Module):
         rows_R = torch.arange(len(x_BD), device=x_BD.device)
         x_RD, way = x_BD, []
         for level, own in zip(self.each_level(), state.levels, strict=True):
-            encoded_RD, p_R, boundary_R, x_RD = level.step_down(x_RD, own, rows_R, given_B)
-            way.append((level, own, rows_R, encoded_RD, p_R, boundary_R))
-            rows_R, given_B = rows_R[boundary_R], None
+            encoded_RD, p_R, boundary_R, pooled_RD = steps.down(level, x_RD, own, rows_R, given_B)
+            way.append((level, own, rows_R, encoded_RD, p_R, boundary_R, pooled_RD))
+            x_RD, rows_R, given_B = *_starting(boundary_R, pooled_RD, rows_R), None
             if not len(rows_R):
                 break
         if len(rows_R):
-            x_RD = self.main.step(x_RD, state.main, rows_R)
-        for level, own, outer_R, encoded_RD, p_R, boundary_R in reversed(way):
-            x_RD = level.step_up(x_RD, own, outer_R, encoded_RD, p_R, boundary_R)
-        return x_RD, [(p_R, boundary_R) for *_, p_R, boundary_R in way]
+            x_RD = steps.inside(self.main, x_RD, state.main, rows_R)
+        for level, own, outer_R, encoded_RD, p_R, boundary_R, pooled_RD in reversed(way):
+            if len(x_RD) < len(outer_R):
+                x_RD = pooled_RD.index_put((boundary_R,), x_RD) if len(x_RD) else pooled_RD
+            x_RD = steps.up(level, x_RD, own, outer_R, encoded_RD, p_R, boundary_R)
+        return x_RD, [(p_R, boundary_R) for *_, p_R, boundary_R, _ in way]
+
+
+def _starting(boundary_R: Tensor, pooled_RD: Tensor, rows_R: Tensor) -> tuple[Tensor, Tensor]:
+    """The states and rows in which a chunk starts: often all or none, which costs no indexing."""
+    starts = boundary_R.tolist()
+    if all(starts):
+        return pooled_RD, rows_R
+    if not any(starts):
+        return pooled_RD[:0], rows_R[:0]
+    return pooled_RD[boundary_R], rows_R[boundary_R]
 
 
 Nested = list[Any]

@@ -39,6 +39,7 @@ class AttentionState:
 
     k_BGTK: Tensor
     v_BGTK: Tensor
+    grows: bool = True
 
 
 class Attention(nn.Module):
@@ -94,19 +95,26 @@ class Attention(nn.Module):
     def new_state(self, rows: int, like: Tensor) -> AttentionState:
         """Return the state before the first position, for `rows` rows, in the dtype and on the device of `like`."""
         empty = like.new_zeros(rows, self.kv_heads, self.window or 16, self.head_width)
-        return AttentionState(empty, empty.clone())
+        return AttentionState(empty, empty.clone(), grows=not self.window)
+
+    def _make_room(self, state: AttentionState, place: int) -> int:
+        """Let the state grow to hold `place`; return how many slots are in use then."""
+        slots = state.k_BGTK.shape[2]
+        if place >= slots and state.grows:
+            grow = max(slots, place + 1 - slots)
+            state.k_BGTK, state.v_BGTK = (F.pad(x, (0, 0, 0, grow)) for x in (state.k_BGTK, state.v_BGTK))
+            slots += grow
+        return min(place + 1, slots)
 
     def step(self, x_RD: Tensor, state: AttentionState, context: StepContext) -> Tensor:
         """One position of the rows `context.rows_R`; updates `state` in place."""
         q_RH1K, k_RG1K, v_RG1K = self._qkv(x_RD[:, None], context.rope)
         slot_R = context.place_R % self.window if self.window else context.place_R
-        last, slots = int(slot_R.max()), state.k_BGTK.shape[2]
-        if last >= slots:
-            grow = max(slots, last + 1 - slots)
-            state.k_BGTK, state.v_BGTK = (F.pad(x, (0, 0, 0, grow)) for x in (state.k_BGTK, state.v_BGTK))
+        used = state.k_BGTK.shape[2]
+        if not torch.compiler.is_compiling():  # which knows no values: whoever compiles has made room
+            used = self._make_room(state, int(context.place_R.max()))
         state.k_BGTK[context.rows_R, :, slot_R] = k_RG1K[:, :, 0]
         state.v_BGTK[context.rows_R, :, slot_R] = v_RG1K[:, :, 0]
-        used = min(int(context.place_R.max()) + 1, state.k_BGTK.shape[2])
         seen_RT = torch.arange(used, device=x_RD.device) <= context.place_R[:, None]
         k_RGTK, v_RGTK = state.k_BGTK[:, :, :used], state.v_BGTK[:, :, :used]
         if len(context.rows_R) < len(k_RGTK):  # else all rows take part, in order, and nothing needs copying

@@ -244,7 +244,10 @@ class Level(nn.Module):
     def step_down(
         self, x_RD: Tensor, state: LevelState, rows_R: Tensor, given_R: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One position down. Returns the encoder's output, p and boundary of each row, and the new chunks (S, D)."""
+        """One position down. Returns the encoder's output, p and boundary of each row, and what the inside would see.
+
+        The last is (R, D) whether a chunk starts or not, so that no shape depends on what was decided.
+        """
         encoded_RD = self.encoder.step(x_RD, state.encoder, rows_R)
         p_R, boundary_R = route_step(self.router, encoded_RD, state.router, rows_R, given_R)
         pooled_RD = encoded_RD
@@ -255,24 +258,24 @@ class Level(nn.Module):
             state.smooth_BD[rows_R] = pooled_RD
         if state.capacity is not None:
             boundary_R = boundary_R & (state.chunks_B[rows_R] < state.capacity)
-        return encoded_RD, p_R, boundary_R, self._widen(pooled_RD[boundary_R])
+        return encoded_RD, p_R, boundary_R, self._widen(pooled_RD)
 
     def step_up(
-        self, chunks_SD: Tensor, state: LevelState, rows_R: Tensor, encoded_RD: Tensor, p_R: Tensor, boundary_R: Tensor
+        self, inside_RD: Tensor, state: LevelState, rows_R: Tensor, encoded_RD: Tensor, p_R: Tensor, boundary_R: Tensor
     ) -> Tensor:
-        """One position up: take in the states of new chunks (S, D), decode. Returns (R, D)."""
-        new_S = rows_R[boundary_R]
-        chunks_SD = chunks_SD[:, : self.width].to(state.chunk_BD.dtype)
+        """One position up: take in what came from the inside where chunks start, decode. Returns (R, D)."""
+        before_RD = state.chunk_BD[rows_R]
+        chunk_RD = inside_RD[:, : self.width].to(before_RD.dtype)
         if self.decay is not None:
-            state.chunk_BD[rows_R] *= torch.sigmoid(self.decay)
+            before_RD = before_RD * torch.sigmoid(self.decay)
         elif self.config.dechunk == "smooth":
-            p_S1 = p_R[boundary_R].to(chunks_SD.dtype).clamp(P_EPS, 1 - P_EPS)[:, None]
-            p_S1 = torch.where(state.chunks_B[new_S, None] == 0, 1.0, p_S1)
-            chunks_SD = p_S1 * chunks_SD + (1 - p_S1) * state.chunk_BD[new_S]
-        state.chunk_BD[new_S] = chunks_SD
-        state.chunks_B[new_S] += 1
-        x_RD = state.chunk_BD[rows_R].to(encoded_RD.dtype) + self.residual(encoded_RD)
-        return self.decoder.step(x_RD, state.decoder, rows_R)
+            p_R1 = p_R.to(chunk_RD.dtype).clamp(P_EPS, 1 - P_EPS)[:, None]
+            p_R1 = torch.where(state.chunks_B[rows_R, None] == 0, 1.0, p_R1)
+            chunk_RD = p_R1 * chunk_RD + (1 - p_R1) * before_RD
+        chunk_RD = torch.where(boundary_R[:, None], chunk_RD, before_RD)
+        state.chunk_BD[rows_R] = chunk_RD
+        state.chunks_B[rows_R] += boundary_R
+        return self.decoder.step(chunk_RD.to(encoded_RD.dtype) + self.residual(encoded_RD), state.decoder, rows_R)
 
 
 def kept(routing: Routing) -> Tensor:
@@ -352,7 +355,7 @@ class SoftLevel(nn.Module):
         return x_RD, b_R, torch.ones_like(rows_R, dtype=torch.bool), self.mixer(blend(x_RD, before_RD, b_R))
 
     def step_up(
-        self, x_SD: Tensor, state: LevelState, rows_R: Tensor, encoded_RD: Tensor, p_R: Tensor, boundary_R: Tensor
+        self, x_RD: Tensor, state: LevelState, rows_R: Tensor, encoded_RD: Tensor, p_R: Tensor, boundary_R: Tensor
     ) -> Tensor:
         """One position up."""
-        return self.decoder.step(x_SD, state.decoder, rows_R)
+        return self.decoder.step(x_RD, state.decoder, rows_R)

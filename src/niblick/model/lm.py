@@ -22,6 +22,8 @@ from niblick.model.model_config import ModelConfig
 from niblick.model.ngrams import NgramState, WordState, hashed_table
 from niblick.model.plain_routers import Routing
 from niblick.model.providers import Entropy, Provider, Whitespace
+from niblick.model.stepping import PLAIN as STEPS
+from niblick.model.stepping import Steps, make_room
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class LMState:
     body: HNetState
     ngrams: list[NgramState | WordState]
     provider: Any
+    steps: Steps
 
 
 class LM(nn.Module):
@@ -117,34 +120,42 @@ class LM(nn.Module):
         first = self.config.levels[0].encoder if self.config.levels else self.config.main
         return self.config.embed_norm and (first is None or not first.norm_in)
 
-    def new_state(self, rows: int, context: int | None = None) -> LMState:
+    def new_state(self, rows: int, context: int | None = None, steps: Steps = STEPS) -> LMState:
         """Return the state before the first token of `rows` rows.
 
         `context` is the number of positions that capacities with a divisor refer to; None leaves them without bound.
+        `steps` says how it goes on: plainly, or compiled.
         """
         like = self.embed.weight.detach()
         device = like.device.type
         if torch.is_autocast_enabled(device):
             like = like.to(torch.get_autocast_dtype(device))
+        body = self.body.new_state(rows, like, context)
+        make_room(body, steps.slots)
         return LMState(
-            self.body.new_state(rows, like, context),
+            body,
             [ngram.new_state(rows, like) for ngram in self.ngrams],  # type: ignore[operator]
             None if self.provider is None else self.provider.new_state(rows, like),
+            steps,
         )
 
     def step(self, token_B: Tensor, state: LMState, given_B: Tensor | None = None) -> Tensor:
         """Read one more token of every row. Returns the logits of the next one, (B, V); updates `state` in place."""
-        return self.head(self.step_hidden(token_B, state, given_B)[0])
+        return state.steps.head(self, self.step_hidden(token_B, state, given_B)[0])
 
     def step_hidden(
         self, token_B: Tensor, state: LMState, given_B: Tensor | None = None
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Like `step`, but returns the state that the head reads, (B, D), and each level's p and boundary."""
-        ngrams = [n.step(token_B, s) for n, s in zip(self.ngrams, state.ngrams, strict=True)]  # type: ignore[operator]
-        x_BD = self._enter(token_B, ngrams)
+        x_BD = state.steps.enter(self, token_B, state.ngrams)
         if given_B is None and self.provider is not None:
             given_B = self.provider.step(token_B, state.provider)
-        return self.body.step(x_BD, state.body, given_B)
+        return self.body.step(x_BD, state.body, given_B, state.steps)
+
+    def step_in(self, token_B: Tensor, ngrams: list[NgramState | WordState]) -> Tensor:
+        """Return one more token of every row as the outermost stage reads it, (B, D); updates `ngrams` in place."""
+        added = [n.step(token_B, s) for n, s in zip(self.ngrams, ngrams, strict=True)]  # type: ignore[operator]
+        return self._enter(token_B, added)
 
     def head(self, hidden_ND: Tensor) -> Tensor:
         """Return logits (…, V) in float32 or wider."""

@@ -32,7 +32,19 @@ from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ArtifactError, ConfigError, DataError
 from niblick.files import parse_json
 from niblick.model.lm import LM
-from niblick.score.coding import CHECK_BYTES, Block, Differs, Layout, Report, Tokens, decode, encode, refuse_unprovable
+from niblick.model.stepping import can_compile
+from niblick.score.coding import (
+    CHECK_BYTES,
+    Block,
+    Differs,
+    Layout,
+    Report,
+    Tokens,
+    decode,
+    encode,
+    refuse_unprovable,
+    worth_compiling,
+)
 from niblick.score.score_config import ScoreConfig, SidecarConfig
 
 if TYPE_CHECKING:
@@ -107,7 +119,7 @@ def model_stream(data: bytes, model: Model, config: ScoreConfig, report: Report 
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "patch": base64.b64encode(patch).decode(),
-        "machine": _machine() | {"threads": threads},
+        "machine": _machine() | {"threads": threads, "compiled": worth_compiling(len(tokens), config)},
     }
     coded = json.dumps(head, separators=(",", ":")).encode()
     out = bytearray(MAGIC + len(coded).to_bytes(4, "little") + coded)
@@ -140,6 +152,11 @@ def decompress(stream: bytes, model: Model, report: Report | None = None) -> byt
         raise _damaged(f"declares {layout.tokens:,} tokens, and its {len(blocks)} blocks hold at most {room:,}")
     if len(blocks) != len(layout.blocks()):
         raise _damaged(f"has {len(blocks)} blocks where {len(layout.blocks())} are needed")
+    if layout.compiled and not can_compile():
+        raise ArtifactError(
+            "the stream was written with compiled steps, and torch.compile does not work here: install a compiler of "
+            "C++ (g++)"
+        )
     before = torch.get_num_threads()
     torch.set_num_threads(head["machine"]["threads"])  # sums may be split by threads
     try:
@@ -208,7 +225,8 @@ def _to_bytes(tokens: Tokens, patch: bytes, tokenizer: Tokenizer) -> bytes:
 
 
 def _layout(head: dict[str, Any], config: ScoreConfig, tokenizer: Tokenizer) -> Layout:
-    return Layout(head["tokens"], np.zeros(1, np.int64), config, tokenizer.bos_id, tokenizer.vocab_size)
+    compiled = head["machine"].get("compiled", False)
+    return Layout(head["tokens"], np.zeros(1, np.int64), config, tokenizer.bos_id, tokenizer.vocab_size, compiled)
 
 
 def _scorer(head: dict[str, Any]) -> ScoreConfig:
@@ -250,6 +268,8 @@ def _check_head(head: dict[str, Any]) -> None:
     # A token stands for some byte or other; a text of one token has one byte or more.
     if not 1 <= tokens <= 8 * count + 64 or not 1 <= threads <= 4 * (os.cpu_count() or 1) + 256:
         raise ValueError(f"{tokens} tokens for {count} bytes, {threads} threads")
+    if type(head["machine"].get("compiled", False)) is not bool:
+        raise ValueError("whether steps are compiled is true or false")
     if not isinstance(head["model"]["name"], str) or not isinstance(head["model"]["sha256"], str):
         raise ValueError("the model has a name and a SHA-256")
     base64.b64decode(head["patch"], validate=True)

@@ -38,6 +38,7 @@ from niblick.artifact.range_models import PRECISION, coder_weights, frequencies
 from niblick.errors import ArtifactError, ConfigError
 from niblick.model.level import Level
 from niblick.model.lm import LM
+from niblick.model.stepping import PLAIN, Steps, can_compile, compiled
 from niblick.score.plan import Integers, Windows, cut
 from niblick.score.score_config import ScoreConfig
 from niblick.score.scorers import room_for_chunks
@@ -60,6 +61,9 @@ _LANE_LOGITS = 1 << 21
 
 CHECK_BYTES = 8
 """Of a SHA-256, for each block."""
+
+COMPILED_FROM = 50_000
+"""Tokens of a text whose steps are compiled, where nothing goes side by side: compiling takes as long as 25,000."""
 
 _ONE = 30
 """Probabilities count in 2**-30 before they become frequencies."""
@@ -88,6 +92,8 @@ class Layout:
     config: ScoreConfig
     bos_id: int
     vocab_size: int
+    compiled: bool = False
+    """Whether the model's steps are compiled, which rounds otherwise: see `worth_compiling`."""
 
     def __post_init__(self) -> None:
         refuse_unprovable(self.config)
@@ -140,6 +146,14 @@ class Layout:
     def opening_bits(self) -> float:
         """Bits that the openings of all lanes cost beyond the score: log₂ V each."""
         return sum(len(self.opening(lanes)) for lanes in self.blocks()) * math.log2(self.vocab_size)
+
+
+def worth_compiling(tokens: int, config: ScoreConfig) -> bool:
+    """Whether so many tokens are coded sooner with compiled steps, and this machine can compile.
+
+    Lanes side by side are not compiled: their rows go on to the inside in ever other numbers.
+    """
+    return bool(config.sidecar.name) and tokens >= COMPILED_FROM and can_compile()
 
 
 def refuse_unprovable(config: ScoreConfig) -> None:
@@ -299,6 +313,7 @@ def _code(model: LM, lanes: list[Windows], coder: Any, tokens: Tokens, layout: L
     if len(start_R):
         even_1V = frequencies(np.ones((1, layout.vocab_size), np.int64))
         tokens[start_R] = coder.code_under(even_1V.repeat(len(start_R), 0), tokens[start_R])
+    steps = compiled(layout.config.seq_len) if layout.compiled else PLAIN
     by_room = any(isinstance(level, Level) and level.config.divisor is not None for level in model.body.levels)
     for number in range(max(len(own.start_N) for own in lanes)):
         going = [own.part(number, number + 1) for own in lanes if number < len(own.start_N)]
@@ -306,13 +321,13 @@ def _code(model: LM, lanes: list[Windows], coder: Any, tokens: Tokens, layout: L
         # A divisor gives room by the length of a window: windows of unlike length then go one group after the other.
         groups = itertools.groupby(going, key=lambda own: int(own.length_N[0]) if by_room else 0)
         for _, group in groups:
-            _code_windows(model, Windows(*map(np.concatenate, zip(*group, strict=True))), coder, tokens)
+            _code_windows(model, Windows(*map(np.concatenate, zip(*group, strict=True))), coder, tokens, steps)
 
 
-def _code_windows(model: LM, windows: Windows, coder: Any, tokens: Tokens) -> None:
+def _code_windows(model: LM, windows: Windows, coder: Any, tokens: Tokens, steps: Steps) -> None:
     """Code windows side by side, the longest first; they score from the same input on."""
     first, rows = int(windows.first_N[0]), len(windows.start_N)
-    state = model.new_state(rows, int(windows.length_N[0]))
+    state = model.new_state(rows, int(windows.length_N[0]), steps)
     for at in range(int(windows.length_N[0])):
         active = int((windows.length_N > at).sum())
         if active <= rows // 2:
@@ -323,7 +338,7 @@ def _code_windows(model: LM, windows: Windows, coder: Any, tokens: Tokens) -> No
         hidden_RD, _ = model.step_hidden(torch.from_numpy(read_R), state)
         if at >= first:
             targets_R = place_R + 1
-            tokens[targets_R] = coder.code(model.head(hidden_RD)[:active], tokens[targets_R])
+            tokens[targets_R] = coder.code(steps.head(model, hidden_RD)[:active], tokens[targets_R])
 
 
 def _tables(logits_RV: torch.Tensor) -> npt.NDArray[np.int64]:
