@@ -65,6 +65,9 @@ CHECK_BYTES = 8
 COMPILED_FROM = 50_000
 """Tokens of a text whose steps are compiled, where nothing goes side by side: compiling takes as long as 25,000."""
 
+ALONE_WIDTH = 256
+"""Where one row is stepped, models up to this width get one thread: several would mostly wait for each other."""
+
 _ONE = 30
 """Probabilities count in 2**-30 before they become frequencies."""
 
@@ -286,12 +289,14 @@ _FAMILY = stream.model.Categorical(perfect=False)
 
 def _work(model: LM, layout: Layout, report: Report | None, coder: Callable[[], Any]) -> Iterator[Any]:
     """Give every block's lanes and its coder, with the model ready for them."""
-    was_training, done = model.training, 0
+    was_training, threads, done = model.training, torch.get_num_threads(), 0
     dtype = next(model.parameters()).dtype
     if next(model.parameters()).device.type != "cpu" or dtype != torch.float32:
         raise ConfigError("coding is done in float32 on the CPU, where encoder and decoder round alike")
     model.eval()
     try:
+        if layout.most_lanes == 1 and model.config.width <= ALONE_WIDTH:
+            torch.set_num_threads(1)
         with torch.inference_mode(), room_for_chunks(model, layout.config.capacity):
             for lanes in layout.blocks():
                 yield lanes, coder()
@@ -300,6 +305,7 @@ def _work(model: LM, layout: Layout, report: Report | None, coder: Callable[[], 
                     report(done, max(0, layout.tokens - 1))
     finally:
         model.train(was_training)
+        torch.set_num_threads(threads)
 
 
 def _check(lanes: list[Windows], tokens: Tokens) -> bytes:
