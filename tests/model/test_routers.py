@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -288,6 +289,63 @@ def test_words_then_two_then_four() -> None:
     assert found == [words, words[::2], words[::4]]
 
 
+def words(**level: object) -> ModelConfig:
+    rules = (("whitespace", 6.0), ("fixed", 2.0), ("fixed", 2.0))
+    levels = tuple(
+        LevelConfig(StageConfig("t1"), None, router, target_length=length, bucket=4, **level)  # type: ignore[arg-type]
+        for router, length in rules
+    )
+    return ModelConfig(width=16, heads=2, kv_heads=1, levels=levels, main=StageConfig("t1"))
+
+
+@pytest.mark.parametrize(
+    "config", [words(), words(capacity="divisor:2"), small("cosine"), small("cosine", capacity="packed")]
+)
+def test_a_chunk_tells_what_comes_after_the_start_of_the_next(
+    config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss for units ahead, beside loops over chunks: one, two and four words ahead at three levels of words."""
+    asked = replace(config, levels=tuple(replace(level, ahead_weight=0.5 + i) for i, level in enumerate(config.levels)))
+    plain, model = rough(config), rough(asked)
+    assert model.state_dict().keys() == plain.state_dict().keys(), "the loss has no weights of its own"
+    text = b"one two three four five six seven eight nine ten. on and on and on!"
+    ids = torch.tensor([[b + 4 for b in part] for part in (text[:50], text[-50:])])
+    inside: dict[int, Tensor] = {}
+    for i, level in enumerate(model.body.levels):
+        assert isinstance(level, Level)
+        up = level.up
+        monkeypatch.setattr(
+            level,
+            "up",
+            lambda x, passage, last, i=i, up=up, of=level: (
+                inside.update({i: of.rows(x, passage)}),
+                up(x, passage, last),
+            )[1],
+        )
+    losses, routings = model(ids[:, :-1], ids[:, 1:])
+    expected = plain(ids[:, :-1], ids[:, 1:])[0].total
+    place = [[*range(49)] for _ in ids]
+    for i, routing in enumerate(routings):
+        terms = []
+        for b in range(2):
+            cuts = routing.boundary_BL[b].nonzero()[:, 0].tolist()[: routing.capacity]
+            place[b] = [place[b][t] for t in cuts]
+            for c, start in enumerate(place[b][1:]):
+                state = inside[i][b, c]
+                state = state / state.square().mean().sqrt()
+                logits = model.head(torch.cat((state[8:], state[:8])))
+                terms.append(-logits.log_softmax(-1)[ids[b, start + 1]])
+        assert len(terms) >= 4
+        expected = expected + (0.5 + i) * torch.stack(terms).mean()
+    torch.testing.assert_close(losses.total, expected)
+    assert all(routing.inside_BCD is None for routing in routings)
+    losses.total.backward()
+    assert all(p.grad is not None for p in model.body.main.parameters())
+    assert torch.equal(model.hidden(ids)[0], plain.hidden(ids)[0]), "scores know nothing of it"
+    check = {check.name: check.status for check in audit_model(model, ids, 1)}
+    assert set(check.values()) == {"pass"}
+
+
 def test_a_target_moves_over_the_budget() -> None:
     config = LevelConfig(target_length=6.0, target_start=2.0, target_share=0.5)
     assert [config.target_at(at) for at in (0.0, 0.25, 0.5, 1.0)] == [2.0, 4.0, 6.0, 6.0]
@@ -323,6 +381,8 @@ def test_every_router_hears_of_the_target(router: str, lengths: tuple[int, int] 
         ("target_share=0", "target_share=0.* must be a share of the budget"),
         ("target_shape=square", "unknown target_shape 'square'"),
         ("router_weight=-1", "must not be negative"),
+        ("ahead_weight=-1", "must not be negative"),
+        ("router=soft ahead_weight=1", "asks for the next chunk, and the router 'soft' cuts none"),
         ("router=coding-rate width=4", "compares the last 8 states"),
     ],
 )

@@ -14,6 +14,7 @@ from niblick.train.optim import Optimizers
 
 PARAMETERS = {
     "hnet-small": 773_900,
+    "words-small": 773_772,
     "hnet-byte260": 17_455_176,
     "hnet-sp1024": 16_666_696,
     "hnet-byte260-12l": 22_966_880,

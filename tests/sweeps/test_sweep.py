@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
+from niblick.config.run_config import to_dict
 from niblick.errors import ConfigError
 from niblick.run.directory import write_json
 from niblick.sweeps.stopping import Behind, Halving, KeepUp
@@ -48,6 +51,17 @@ def test_what_members_are() -> None:
     assert first.facts("s")["settings"] == {"optim.matrix_lr": "0.01"}
     named = Sweep("hnet-small", [listed(points)], name="s", branch={"dense": "d"})
     assert [point.branch for point in named.points()] == ["s", "d"]
+
+
+def test_a_sweep_from_before_a_key_was_there_is_the_same_sweep() -> None:
+    """`ahead_weight` came later: the digest of a run that does not use it is what it was before."""
+    key = "model.levels.0.ahead_weight"
+    unused, used = Sweep("hnet-small", [listed({"a": [f"{key}=0"], "b": [f"{key}=0.5"]})], name="s").members()
+    known = to_dict(unused.config)
+    for level in known["model"]["levels"]:
+        del level["ahead_weight"]
+    assert unused.digest == hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    assert used.digest != unused.digest
 
 
 def test_long_names_stay_apart() -> None:

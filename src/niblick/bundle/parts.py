@@ -53,7 +53,8 @@ def left_out(config: RunConfig) -> Names:
     """Which parts a config does not use, by module: a row for each choice, what it turns off, and whether it does."""
     model, export, score = config.model, config.export, config.score
     models = [model, *([model.entropy.model] if model.entropy else [])]
-    routers = [level.router for m in models for level in m.levels]
+    levels = [level for m in models for level in m.levels]
+    routers = [level.router for level in levels]
     rows = (
         (export.gptq == "off", "run.packing calibrated", "pack.gptq by_gptq"),
         (not export.permute, "pack.permute permuted"),
@@ -75,6 +76,7 @@ def left_out(config: RunConfig) -> Names:
         (not routers, "model.level Level SoftLevel"),
         (not any(map(is_soft, routers)), "model.level SoftLevel"),
         (all(map(is_soft, routers)), "model.level Level"),
+        (not any(level.ahead_weight for level in levels), "model.lm ahead_loss", "model.level at_starts"),
         (model.vocab_size <= 260, "data.subwords SentencePieceTokenizer"),
         (True, *NEVER),
     )

@@ -74,9 +74,13 @@ class HNet(nn.Module):
                 length_B = passage.routing.chunks_B()
         wanted = None if last is None else self._wanted(passages, last)
         x_BLD = self.main(x_BLD, packing, last=wanted.pop() if wanted else None)
+        routings: list[Routing] = []
         for level, passage in zip(reversed(list(self.each_level())), reversed(passages), strict=True):
+            routings.insert(0, passage.routing)
+            if aims and isinstance(level, Level) and level.config.ahead_weight:
+                routings[0] = replace(passage.routing, inside_BCD=level.rows(x_BLD, passage))
             x_BLD = level.up(x_BLD, passage, wanted.pop() if wanted else None)
-        return x_BLD, [passage.routing for passage in passages]
+        return x_BLD, routings
 
     def _wanted(self, passages: list[Passage], last: int | None) -> list[int | None]:
         """Positions at the end that are needed of each level's output, and of the main stage's; None: all."""

@@ -71,6 +71,13 @@ def inner_costs(level: Level | SoftLevel, routing: Routing, cost_BL: Tensor, ins
     return cost_BL.new_zeros(len(cost_BL), inside).scatter_add(1, chunk_BL, cost_BL)
 
 
+def at_starts(routing: Routing, x_BL: Tensor) -> Tensor:
+    """Return the values of x at the positions that chunks start at in front, (B, L), and 0 behind them."""
+    kept_BL = kept(routing)
+    slot_BL = torch.where(kept_BL, kept_BL.cumsum(1) - 1, x_BL.shape[1])
+    return F.pad(torch.zeros_like(x_BL), (0, 1)).scatter(1, slot_BL, x_BL)[:, :-1]
+
+
 class Passage(NamedTuple):
     """Tensors that a level keeps on the way down for the way up."""
 
@@ -193,8 +200,7 @@ class Level(nn.Module):
         With `last`, only so many positions at the end, and nothing is computed that they do not need.
         """
         encoded_BLD, routing = passage.encoded_BLD, passage.routing
-        if passage.packed_BC is not None:
-            chunks_BCD = chunks_BCD[0, passage.packed_BC]
+        chunks_BCD = self.rows(chunks_BCD, passage)
         length = encoded_BLD.shape[1]
         needed = None if last is None else self.decoder.needs(length, last)
         if needed is not None:
@@ -206,6 +212,10 @@ class Level(nn.Module):
         x_BLD = spread_BLD.to(encoded_BLD.dtype) + self.residual(encoded_BLD)
         x_BLD = scale_gradient(x_BLD, self.config.lr_diff)
         return self.decoder(x_BLD, last=last, start=0 if needed is None else length - needed)
+
+    def rows(self, chunks_BCD: Tensor, passage: Passage) -> Tensor:
+        """Return the inside's states row by row, (B, C, D), where they are packed."""
+        return chunks_BCD if passage.packed_BC is None else chunks_BCD[0, passage.packed_BC]
 
     def inner_last(self, passage: Passage, last: int | None) -> int | None:
         """Return how many chunks at the end are needed where `last` positions at the end are wanted; None: all.

@@ -6,7 +6,7 @@ Shapes: B batch, L positions, D width, E embedding width, V vocabulary, N rows (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from niblick.model.chunking import guide_loss
 from niblick.model.fused import rms_norm
 from niblick.model.hnet import HNet, HNetState
-from niblick.model.level import inner_costs, level_loss
+from niblick.model.level import at_starts, inner_costs, level_loss
 from niblick.model.loss import PLAIN, logits, softcapped_nats
-from niblick.model.model_config import ModelConfig
+from niblick.model.model_config import ModelConfig, is_soft
 from niblick.model.ngrams import NgramState, WordState, hashed_table
 from niblick.model.plain_routers import Routing
 from niblick.model.providers import Entropy, Provider, Whitespace
@@ -201,4 +201,27 @@ class LM(nn.Module):
             total = total + (weighted if i or guide_BL is None else guide_loss(routing.p_BL, guide_BL))
             if i + 1 < len(routings):
                 cost_BL = inner_costs(level, routing, cost_BL, routings[i + 1].p_BL.shape[1])
+        if any(level.ahead_weight for level in self.config.levels):
+            total = total + self.ahead_loss(routings, targets_BL)
+            routings = [replace(routing, inside_BCD=None) for routing in routings]
         return Losses(lm, tuple(ratios), total), routings
+
+    def ahead_loss(self, routings: Sequence[Routing], targets_BL: Tensor) -> Tensor:
+        """Return what states of chunks say of the token after the start of the next chunk, weighted; nats, a scalar.
+
+        For each level that asks for it that is a mean over all chunks that have a next one. States are read through the
+        table of outputs with channels shifted by half the width, apart from what is said of the next token: no weight
+        is added to the model.
+        """
+        total, seen_BL, width = self.embed.weight.new_zeros(()), targets_BL, self.config.width
+        for level, routing in zip(self.config.levels, routings, strict=True):
+            if is_soft(level.router):
+                continue
+            seen_BL = at_starts(routing, seen_BL[:, : routing.p_BL.shape[1]])
+            if routing.inside_BCD is not None:
+                state_BCD = rms_norm(routing.inside_BCD[:, :-1, :width]).roll(width // 2, -1)
+                chunk_C = torch.arange(1, 1 + state_BCD.shape[1], device=seen_BL.device)
+                next_BC = chunk_C < routing.chunks_B()[:, None]
+                nats_BC = self.token_losses(state_BCD, seen_BL[:, chunk_C])
+                total = total + level.ahead_weight * (nats_BC * next_BC).sum() / next_BC.sum().clamp_min(1)
+        return total

@@ -254,6 +254,9 @@ class LevelConfig:
     """Form of the ratio loss: paper (Eq. 10), square (TinyHNet) or binomial (the prior of dynamic pooling)."""
     router_weight: float = 1.0
     """Weight of the loss that a router has of its own (`score-function`, `sombrero`)."""
+    ahead_weight: float = 0.0
+    """Weight of a loss for the unit ahead: a chunk's state, as it comes out of the inside, is to tell the token after
+    the start of the next chunk."""
     entropy_weight: float = 0.0
     """Weight of a reward for undecided routers: this much entropy of p is taken off the loss (TinyHNet)."""
     dechunk: str = "smooth"
@@ -285,6 +288,13 @@ class LevelConfig:
         self._check_curriculum()
         if self.router_weight < 0:
             raise ConfigError(f"router_weight={self.router_weight} must not be negative: 0 leaves the loss away")
+        if self.ahead_weight < 0:
+            raise ConfigError(f"ahead_weight={self.ahead_weight} must not be negative: 0 leaves the loss away")
+        if self.ahead_weight and is_soft(self.router):
+            raise ConfigError(
+                f"ahead_weight={self.ahead_weight} asks for the next chunk, and the router {self.router!r} cuts none: "
+                "leave ahead_weight away, or choose a router that cuts"
+            )
         if self.bucket < 1:
             raise ConfigError(f"bucket={self.bucket} must be at least 1")
         for name, known in (("dechunk", DECHUNKS), ("ratio", RATIOS), ("target_shape", ("linear", "cosine"))):

@@ -28,6 +28,8 @@ class Routing:
     """Valid positions of each row; None where all of L are."""
     capacity: int | None = None
     """Chunks that a row may have; what starts later is part of the last one. None: as many as there are."""
+    inside_BCD: Tensor | None = None
+    """The chunks' states as they came out of the inside, where a loss asks for them."""
 
     def chunks_B(self) -> Tensor:
         """Number of chunks of each row."""

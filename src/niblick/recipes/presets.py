@@ -108,6 +108,17 @@ def hnet_small() -> RunConfig:
     )
 
 
+@preset
+def words_small() -> RunConfig:
+    """An autoregressive U-Net in small: bytes, words, 2 words, 4 words; each level also tells of its next unit."""
+    rule: dict[str, Any] = {"ratio_weight": 0.0, "dechunk": "plain", "confidence": False, "ahead_weight": 0.1}
+    words = LevelConfig(StageConfig("T1"), StageConfig("T1"), router="whitespace", **rule)
+    pairs = LevelConfig(StageConfig("T1"), None, router="fixed", target_length=2.0, **rule)
+    small = hnet_small()
+    model = replace(small.model, levels=(words, pairs, pairs), main=StageConfig("T2"))
+    return replace(small, preset="words-small", model=model)
+
+
 RECORD = ScheduleConfig(steps=20_000, max_seconds=600, warmdown_steps=1_200)
 """Ten minutes on 8×H100, as the challenge's record track."""
 

@@ -41,6 +41,9 @@ LONGEST_NAME = 100
 OWN_KEYS = {"seed": "seeds", "track": "track"}
 """Config keys that a sweep sets by arguments of its own."""
 
+NEW_KEYS = {"ahead_weight": 0.0}
+"""Config keys younger than the first recorded sweeps, and the values at which a run is what it was without them."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -121,6 +124,15 @@ class Point:
     sets: tuple[str, ...]
 
 
+def _as_before(value: Any) -> Any:
+    """Leave out keys that came after sweeps were recorded, where they change nothing: those sweeps still go on."""
+    if isinstance(value, list):
+        return [_as_before(item) for item in value]
+    if isinstance(value, dict):
+        return {k: _as_before(v) for k, v in value.items() if k not in NEW_KEYS or v != NEW_KEYS[k]}
+    return value
+
+
 @dataclass(frozen=True)
 class Member:
     """One run of a sweep."""
@@ -139,7 +151,7 @@ class Member:
     @property
     def digest(self) -> str:
         """SHA-256 over config and recipe: the same only where the run would be the same."""
-        text = json.dumps(to_dict(self.config), sort_keys=True)
+        text = json.dumps(_as_before(to_dict(self.config)), sort_keys=True)
         return hashlib.sha256(text.encode() + (self.recipe.read_bytes() if self.recipe else b"")).hexdigest()
 
     def facts(self, sweep: str) -> dict[str, object]:
