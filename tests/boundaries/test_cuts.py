@@ -93,15 +93,20 @@ def test_capacity_drops_boundaries() -> None:
 def test_long_text_is_read_in_windows(reader: Reader) -> None:
     """The decisions of the first window are its own, and each later one has at least half a context before it."""
     text = "The quick brown fox jumps over the lazy dog. " * 4
-    whole = read_text(reader, text, context=32)
+    whole = read_text(reader, text, context=32, costs=True)
     assert whole.data == text.encode()
     ids = reader.encode(text)
     [first] = reader.read([ids[:32]])
     np.testing.assert_array_equal(whole.levels[0].boundary_L[:32], first.levels[0].boundary_L)
     for t in (33, 47, 90, len(ids) - 1):
         begin = max(0, -(-(t - 31) // 16) * 16)
-        [window] = reader.read([ids[begin : begin + 32]])
+        [window] = reader.read([ids[begin : begin + 32]], costs=True)
         assert whole.levels[0].boundary_L[t] == window.levels[0].boundary_L[t - begin]
+        assert whole.nats_L is not None and window.nats_L is not None
+        assert whole.nats_L[t] == pytest.approx(window.nats_L[t - begin])
+    assert whole.spent_L is not None and np.isnan(whole.nats_L[0]) and not np.isnan(whole.nats_L[1:]).any()
+    cuts = whole.levels[0].boundary_L
+    assert (whole.spent_L[cuts] == sum(reader.costs)).all() and (whole.spent_L[~cuts] == reader.costs[0]).all()
 
 
 def test_subwords_in_bytes(tmp_path: Path) -> None:

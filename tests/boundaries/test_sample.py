@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from niblick.boundaries import robustness, stability
+from niblick.boundaries.compute import position_costs
 from niblick.boundaries.cuts import Decisions, Reader, Row
 from niblick.boundaries.measure import measure
 from niblick.boundaries.references import word_ends, word_starts
@@ -18,7 +21,7 @@ from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import DataError
 from niblick.facts.reading import plain
 from niblick.model.lm import LM
-from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
+from niblick.model.model_config import EntropyConfig, LevelConfig, ModelConfig, NgramConfig, StageConfig
 
 TEXTS = [
     "One two three four. Five six.\n",
@@ -121,7 +124,7 @@ def test_enrichment_counts_the_dear_bytes() -> None:
         np.where(np.arange(size) == 0, np.nan, bits * np.log(2)),
     )
     found = surprisal([row], 0)
-    assert found is not None
+    assert found is not None and found.compute is None
     mean = bits[1:].mean()
     assert found.enrichment == pytest.approx(4 / mean)
     assert found.enrichment_next == pytest.approx(2 / mean)
@@ -204,3 +207,35 @@ def test_repeated_and_spaceless() -> None:
     assert spaces.spaceless.mean_length_bytes == 11  # no spaces, no boundaries
     assert spaces.spaceless.edges == 2 and spaces.spaceless.f1 == 0
     assert robustness.without_spaces(reader(), [" \n"]) is None
+
+
+def test_compute_is_set_against_the_bits_it_is_spent_for() -> None:
+    """A token costs 10, a chunk 90 more: at two starts 200 for 4 + 2 bits, at the other three 30 for 1 + 1 + 3."""
+    start = np.array([True, False, False, True, False, False])
+    bits = np.array([np.nan, 4.0, 1.0, 1.0, 2.0, 3.0])
+    ids = np.zeros(6, np.int64)
+    levels = (Decisions(start, start.astype(float), 2, 6),)
+    row = Row(ids, b"abcdef", np.arange(6), np.ones(6, np.int64), levels, bits * np.log(2), 10 + 90.0 * start)
+    found = surprisal([row], 0)
+    assert found is not None and found.compute is not None
+    assert found.compute.boundary == pytest.approx(200 / 6)
+    assert found.compute.inside == pytest.approx(30 / 5)
+    assert found.compute.all == pytest.approx(230 / 11)
+
+
+def test_what_positions_cost() -> None:
+    """By hand: maps of blocks, residual, router and head. What is used twice costs twice; a small model counts."""
+    block = 2 * 16 * (16 + 8) + 2 * 16 * 32  # q and out, k and v of one head of two; the MLP
+    levels = (
+        LevelConfig(StageConfig("T1"), None, "fixed", target_length=3.0),
+        LevelConfig(StageConfig("c1"), StageConfig("t1"), "cosine"),
+    )
+    config = ModelConfig(width=16, heads=2, kv_heads=1, levels=levels, main=StageConfig("T2", unique=1))
+    outer = 260 * 16 + block + 16 * 16
+    inner = 16 * 4 + 2 * 16 * (16 + 8) + 3 * 16 * 16
+    assert position_costs(LM(config)) == (outer, inner, 2 * block)
+    small = ModelConfig(width=8, heads=1, kv_heads=1, main=StageConfig("t1"))
+    asking = replace(config, levels=(replace(levels[0], router="entropy"),), entropy=EntropyConfig(small))
+    assert position_costs(LM(asking))[0] == outer + 260 * 8 + 4 * 8 * 8
+    narrow = replace(config, levels=(), embed_width=4, ngrams=(NgramConfig(2, 64, 6),))
+    assert position_costs(LM(narrow)) == (260 * 4 + 2 * 4 * 16 + 6 * 16 + 2 * block,)

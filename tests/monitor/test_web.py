@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -161,6 +162,7 @@ def test_a_typed_sentence_is_chunked(page: Any, place: Path) -> None:
     page.wait_for_function(f"{joined} === 'So␣<b>it</b>␣goes␣&␣on.'")
     shown = page.locator(".chunk small").all_inner_texts()
     assert shown and all(0 <= float(p) <= 1 for p in shown)
+    page.get_by_text(re.compile(r"chunks of [\d.]+ bytes, B [\d.]+ .* multiply-adds a bit")).wait_for()
 
 
 def test_two_models_cut_one_text_beside_each_other(page: Any, place: Path) -> None:

@@ -177,3 +177,6 @@ def test_from_training_to_the_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     page = Path(facts.report).read_text()
     assert "before training" in page
     assert "after training" in page
+    assert re.search(
+        r"[\d.]+ bytes per innermost chunk, B [\d.]+ \([\d.]+ at the token after\), [\d,]+ multiply-adds a bit", page
+    )

@@ -6,7 +6,7 @@ Shapes: B batch, L tokens of a row, C positions that a level sees, N bytes of a 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from niblick.boundaries.compute import position_costs
 from niblick.data.tokenizers import ByteTokenizer, Tokenizer
 from niblick.errors import ConfigError, DataError, kind_of
 from niblick.model.level import kept
@@ -84,6 +85,8 @@ class Row:
     levels: tuple[Decisions, ...]
     nats_L: Floats | None = None
     """What each token cost, if that was asked for; NaN for the first, which nothing predicts."""
+    spent_L: Floats | None = None
+    """Multiply-adds that the model spends on each token, on its way to the next, if that was asked for."""
 
     def boundary_N(self, level: int = 0) -> Bools:
         """Return the bytes where chunks start. A chunk that starts with a control token starts at the byte after it."""
@@ -125,6 +128,7 @@ class Reader:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.pieces = tokenizer.pieces()
         self.device = next(model.parameters()).device
+        self.costs = position_costs(model)
 
     def encode(self, text: str | bytes) -> Integers:
         """Return the tokens of a text after BOS. Bytes need not be UTF-8 where tokens are bytes.
@@ -173,7 +177,13 @@ class Reader:
             for boundary_BL, p_BL, found_B, seen_B in spread
         )
         nats_L = np.concatenate(([np.nan], nats_BL[i, : L - 1])) if nats_BL is not None else None
-        return replace(self.layout(ids_L), levels=levels, nats_L=nats_L)
+        spent_L = None
+        if nats_BL is not None:
+            first, *inside = self.costs
+            spent_L = np.full(L, float(first))
+            for cost, decisions in zip(inside, levels, strict=True):
+                spent_L += cost * decisions.boundary_L
+        return replace(self.layout(ids_L), levels=levels, nats_L=nats_L, spent_L=spent_L)
 
 
 def _spread(routings: list[Routing], length: int) -> list[tuple[Any, ...]]:
@@ -239,28 +249,34 @@ def _decoded(text: str | bytes, name: str) -> str:
     return text
 
 
-def read_text(reader: Reader, text: str | bytes, context: int | None = None) -> Row:
+def read_text(reader: Reader, text: str | bytes, context: int | None = None, *, costs: bool = False) -> Row:
     """Read a text of any length. What is longer than `context` tokens is read in windows that overlap by half.
 
     Every decision past the first window then has at least half a context before it. Raises as `Reader.encode`.
     """
     ids_L = reader.encode(text)
     if context is None or len(ids_L) <= context:
-        return reader.read([ids_L])[0]
+        return reader.read([ids_L], costs=costs)[0]
     step = max(1, context // 2)
     begins = list(range(0, len(ids_L) - context + step, step))
-    rows = reader.read([ids_L[begin : begin + context] for begin in begins])
+    rows = reader.read([ids_L[begin : begin + context] for begin in begins], costs=costs)
     new = [0, *(context - step for _ in begins[1:])]  # what the window before has decided
+
+    def joined(parts: Iterable[Any]) -> Any:
+        return np.concatenate([part_L[n:] for part_L, n in zip(parts, new, strict=True)])
+
     levels = []
     for level in range(len(rows[0].levels)):
-        parts = [row.levels[level] for row in rows]
-        boundary_L = np.concatenate([d.boundary_L[n:] for d, n in zip(parts, new, strict=True)])
-        p_L = np.concatenate([d.p_L[n:] for d, n in zip(parts, new, strict=True)])
+        boundary_L = joined(row.levels[level].boundary_L for row in rows)
+        p_L = joined(row.levels[level].p_L for row in rows)
         levels.append(Decisions(boundary_L, p_L, int(boundary_L.sum()), int((~np.isnan(p_L)).sum())))
-    size_L = np.concatenate([row.size_L[n:] for row, n in zip(rows, new, strict=True)])
+    size_L = joined(row.size_L for row in rows)
+    nats_L, spent_L = (
+        joined(x) if costs else None for x in zip(*((row.nats_L, row.spent_L) for row in rows), strict=True)
+    )
     # A window that begins amid a text has no BOS before it, so sizes and bytes are those of the whole.
     data = reader.tokenizer.decode(ids_L)
-    return Row(ids_L, data, np.cumsum(size_L) - size_L, size_L, tuple(levels))
+    return Row(ids_L, data, np.cumsum(size_L) - size_L, size_L, tuple(levels), nats_L, spent_L)
 
 
 def row_chunks(row: Row, level: int = 0) -> list[Chunk]:

@@ -49,6 +49,20 @@ class ByteClass(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compute(Record):
+    """Multiply-adds for each bit of surprisal: those spent on some tokens, over the bits of the tokens after them.
+
+    Where a chunk starts, the inside runs as well. None where there are no such tokens, or they cost nothing.
+    """
+
+    all: float | None
+    boundary: float | None
+    """Of tokens that start a chunk."""
+    inside: float | None
+    """Of the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Surprisal(Record):
     """What tokens cost that start a chunk, and those inside one."""
 
@@ -62,6 +76,8 @@ class Surprisal(Record):
     """The same of the tokens after them, which are predicted where chunks start (as Sombrero counts)."""
     classes: tuple[ByteClass, ...] = ()
     """By the first byte of chunks, most chunks first."""
+    compute: Compute | None = None
+    """What is spent for a bit; None where the model was not asked."""
 
 
 def surprisal(rows: Sequence[Row], level: int) -> Surprisal | None:
@@ -71,7 +87,7 @@ def surprisal(rows: Sequence[Row], level: int) -> Surprisal | None:
     """
     if any(row.nats_L is None for row in rows):
         return None
-    bits, start, size, kind, after = (
+    bits, start, size, kind, after, spent = (
         np.concatenate(part) for part in zip(*(_row(r, level) for r in rows), strict=True)
     )
     boundary, inside = _cost(bits[start], size[start]), _cost(bits[~start], size[~start])
@@ -94,12 +110,30 @@ def surprisal(rows: Sequence[Row], level: int) -> Surprisal | None:
         enrichment=over_mean(start),
         enrichment_next=over_mean(after),
         classes=tuple(sorted(classes, key=lambda each: -each.boundaries)),
+        compute=None if any(row.spent_L is None for row in rows) else _compute(spent, bits, after),
     )
 
 
-def _row(row: Row, level: int) -> tuple[Floats, Bools, Integers, Integers, Bools]:
-    """Of the tokens that count: bits, whether they start a chunk, bytes, class of their first byte, and whether the
-    token before them starts a chunk.
+def told(found: Surprisal | None) -> str:
+    """The figures that stand beside a length of chunks: enrichment, and compute for a bit; empty without any."""
+    if found is None or found.enrichment is None:
+        return ""
+    after = "" if found.enrichment_next is None else f" ({found.enrichment_next:.2f} at the token after)"
+    spent = found.compute and found.compute.all
+    return f"B {found.enrichment:.2f}{after}" + (f", {spent:,.0f} multiply-adds a bit" if spent else "")
+
+
+def _compute(spent: Floats, bits: Floats, after: Bools) -> Compute:
+    def a_bit(chosen: Bools) -> float | None:
+        total = float(bits[chosen].sum())
+        return float(spent[chosen].sum()) / total if total else None
+
+    return Compute(all=a_bit(after | ~after), boundary=a_bit(after), inside=a_bit(~after))
+
+
+def _row(row: Row, level: int) -> tuple[Floats, Bools, Integers, Integers, Bools, Floats]:
+    """Of the tokens that count: bits, whether they start a chunk, bytes, class of their first byte; and of the tokens
+    before them whether they start a chunk, and what is spent on them.
     """
     assert row.nats_L is not None
     counts_L = (row.size_L > 0) & ~np.isnan(row.nats_L)
@@ -107,7 +141,9 @@ def _row(row: Row, level: int) -> tuple[Floats, Bools, Integers, Integers, Bools
     after_L = np.concatenate(([False], start_L[:-1]))
     first_L = np.frombuffer(row.data + b" ", np.uint8)[row.begin_L]
     bits_L = row.nats_L / math.log(2)
-    return bits_L[counts_L], start_L[counts_L], row.size_L[counts_L], _OF_BYTE[first_L][counts_L], after_L[counts_L]
+    spent_L = np.zeros(len(row.ids_L)) if row.spent_L is None else np.concatenate(([0.0], row.spent_L[:-1]))
+    c = counts_L
+    return bits_L[c], start_L[c], row.size_L[c], _OF_BYTE[first_L][c], after_L[c], spent_L[c]
 
 
 def _cost(bits: Floats, size: Integers) -> Cost:

@@ -23,7 +23,7 @@ SHOWN_GROUPS = 12
 
 def number(value: float | None, digits: int = 3) -> str:
     """A figure, or a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def percent(value: float | None) -> str:
@@ -59,6 +59,12 @@ def main_rows(level: Level) -> list[tuple[str, str]]:
             ("enrichment B at first tokens", number(cost.enrichment, 2)),
             ("enrichment B at the tokens after", number(cost.enrichment_next, 2)),
         ]
+        if spent := cost.compute:
+            rows += [
+                ("multiply-adds a bit", number(spent.all, 0)),
+                ("multiply-adds a bit, at boundaries", number(spent.boundary, 0)),
+                ("multiply-adds a bit, inside", number(spent.inside, 0)),
+            ]
     rows += [(f"cut off by {name}", percent(cap.boundaries)) for name, cap in level.caps.items()]
     return [*rows, ("cut off by its own capacity", percent(level.dropped))]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from niblick.challenge import rules
 from niblick.compare.ablation import Ablation, ablation
@@ -19,11 +20,16 @@ from niblick.ledger.notes import read_log
 from niblick.ledger.rows import Row, failed_job
 from niblick.reports.histories import read_history
 
+if TYPE_CHECKING:
+    from niblick.run.generate import Loaded
+
 MOST_CURVES = 24
 """So many runs are drawn as curves, the best first; tables have all."""
 
 MOST_CHUNKED = 6
 """So many runs are asked for their chunks."""
+WINDOWS = 8
+"""Windows of held-out text on which boundaries are counted."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Picture:
     title: str
     pieces: list[tuple[str, float]]
     """Text and boundary probability."""
+    figures: str = ""
+    """What held-out text says of them."""
 
 
 @dataclass(frozen=True)
@@ -186,5 +194,22 @@ def _pictures(rows: list[Row], configs: dict[str, dict[str, object]]) -> tuple[l
             missing.append(f"no chunks of {row.id}: {error}")
             continue
         title = "after training" if len(rows) == 1 else row.id
-        pictures.append(Picture(row.id, title, [(c.text, c.p) for c in after]))
+        pictures.append(Picture(row.id, title, [(c.text, c.p) for c in after], _figures(loaded, data_of(run))))
     return pictures, missing
+
+
+def _figures(loaded: Loaded, data: str) -> str:
+    """Bytes of an innermost chunk, enrichment and compute for a bit, where held-out text is there still."""
+    from niblick.boundaries.cuts import Reader
+    from niblick.boundaries.measure import level_facts
+    from niblick.boundaries.sample import make_sample
+    from niblick.boundaries.surprisal import told
+    from niblick.data.dataset import Dataset
+
+    if not data:
+        return ""
+    reader = Reader(loaded.model, loaded.tokenizer)
+    sample = make_sample(reader, Dataset.open(data).val, WINDOWS, loaded.context, {})
+    rows = reader.read(sample.windows, costs=True)
+    facts = level_facts(rows, sample, len(rows[0].levels) - 1)
+    return ", ".join(filter(None, (f"{facts.mean_length.bytes:.2f} bytes per innermost chunk", told(facts.surprisal))))

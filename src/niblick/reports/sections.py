@@ -104,7 +104,8 @@ def _boundaries(material: Material, figures: dict[str, Figure]) -> str:
     if material.pictures:
         html += "<p class='soft'>The published sentence, as each cuts it; the stronger the box, the surer (p).</p>"
         for picture in material.pictures:
-            html += f"<p class='label'>{escape(picture.title)}, {len(picture.pieces)} chunks</p>"
+            said = f"; {picture.figures}" if picture.figures else ""
+            html += f"<p class='label'>{escape(picture.title)}, {len(picture.pieces)} chunks{escape(said)}</p>"
             html += report.chunk_line([text for text, _ in picture.pieces], [p for _, p in picture.pieces])
     return html
 

@@ -151,7 +151,7 @@ def _cut(path: Path, data: Path | None, text: str, say: Callable[[str], None]) -
         say(f"reading {what}" if "torch" in sys.modules else f"starting PyTorch, to read {what}")
         model = _loaded(path, data, path.stat().st_mtime_ns)
         say("cutting the text")
-        pieces = _chunks(model, text[:CHARACTERS_MOST])
+        pieces, told = _chunks(model, text[:CHARACTERS_MOST])
     except NiblickError as error:
         wanted = not data and "tokenizer" in str(error)
         hint = " (a subword tokenizer lies with its data: start with <code>--data DIR</code>)" if wanted else ""
@@ -160,14 +160,21 @@ def _cut(path: Path, data: Path | None, text: str, say: Callable[[str], None]) -
         return "", '<div class="banner">the artifact is gone: choose another one</div>'
     levels = [list(group) for _, group in groupby(pieces, key=lambda piece: piece.level)]
     size = len(text.encode())
-    counts = (f"{len(group):,} chunks of {size / len(group):.2f} bytes" for group in levels)
+    counts = (
+        f"{len(group):,} chunks of {size / len(group):.2f} bytes" + (f", {figures}" if figures else "")
+        for group, figures in zip(levels, told, strict=True)
+    )
     return f"{size:,} bytes in {'; inside it '.join(counts)}", "".join(_level(group) for group in levels)
 
 
-def _chunks(model: Any, text: str) -> list[Any]:
-    from niblick.run.generate import chunks
+def _chunks(model: Any, text: str) -> tuple[list[Any], list[str]]:
+    """The chunks of all levels, and what is to be told of each level: where its chunks start, and what they cost."""
+    from niblick.boundaries.cuts import Reader, read_text, row_chunks
+    from niblick.boundaries.surprisal import surprisal, told
 
-    return chunks(model, text)
+    row = read_text(Reader(model.model, model.tokenizer), text, model.context, costs=True)
+    levels = range(len(row.levels))
+    return [c for level in levels for c in row_chunks(row, level)], [told(surprisal([row], level)) for level in levels]
 
 
 def _level(pieces: list[Any]) -> str:
