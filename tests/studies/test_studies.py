@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from tiny import Here
 
+from niblick.artifact.container import write_artifact
+from niblick.config.run_config import to_dict
+from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError
+from niblick.model.counting import parameter_count
+from niblick.model.lm import LM
+from niblick.model.model_config import ModelConfig, StageConfig
+from niblick.pack.quantize import pack
 from niblick.run.directory import read_json
 from niblick.studies import STUDIES
 from niblick.studies.study import Lab, run_study
@@ -16,12 +23,13 @@ from niblick.sweeps.running import SweepStopped
 from niblick.sweeps.stopping import KeepUp
 
 outer_study = importlib.import_module("niblick.studies.outer")  # the package has the study of that name
+routers_study = importlib.import_module("niblick.studies.routers2026")
 TABLES = {
     "study1": {"20 matched runs": 20, "Chunks before and after training": 2},
     "study2": {"Room for chunks": 5},
     "softchunk": {"On prose": 16, "On code": 6, "On multilingual": 6},
     "routers": {"Routers in one backbone": 7},
-    "routers2026": {f"{text}, target 4": 11 for text in ("English", "without spaces")},
+    "routers2026": {f"{text}, target 4": 13 for text in ("English", "without spaces")},
     "outer": {"At equal parameters and steps": 3, "At equal parameters and time": 3},
     "sprint": {"By branch": 8, "Ideas": 18},
     "rescue": {"Under the cap": 4},
@@ -112,3 +120,17 @@ def test_outer_stages_have_as_many_parameters(toy: bool, tmp_path: Path) -> None
         point = outer_study._stages(bench, letter)
         found = outer_study._parameters(bench, point + outer_study._hidden(bench, point, wanted))
         assert found == pytest.approx(wanted, rel=2e-3)
+
+
+@pytest.mark.parametrize("toy", [True, False])
+def test_methods_have_as_many_parameters(toy: bool, tmp_path: Path) -> None:
+    """To a percent, the small model of `entropy` and the levels of `words` included."""
+    bench = Lab("routers2026", toy=toy, runs=tmp_path, folder=tmp_path, executor=lambda threads: Here())
+    half = routers_study._model(bench, []).width // 2
+    small = ModelConfig(width=half, heads=1, kv_heads=1, main=StageConfig("T1"))
+    header = {"model": to_dict(small), "tokenizer": ByteTokenizer().spec(), "score": {}}
+    write_artifact(tmp_path / "small.nib", header, pack(dict(LM(small).state_dict())), "zlib")
+    points = routers_study.settings(bench, 4, tmp_path / "small.nib")
+    counts = {name: parameter_count(routers_study._model(bench, point)) for name, point in points.items()}
+    assert {"entropy", "words", "cosine"} <= counts.keys()
+    assert counts == pytest.approx(dict.fromkeys(counts, counts["cosine"]), rel=0.01)

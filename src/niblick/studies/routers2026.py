@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from niblick.boundaries.cuts import Reader, Row
 from niblick.boundaries.measure import level_facts
@@ -18,11 +19,17 @@ from niblick.facts.events import Trouble
 from niblick.files import write_bytes
 from niblick.ledger.seeds import deviation
 from niblick.model.counting import parameter_count
+from niblick.model.model_config import EntropyConfig, ModelConfig
 from niblick.recipes.presets import get_preset
+from niblick.run.loading import load_artifact
 from niblick.run.prepared import config_of
 from niblick.studies.study import TOY, WINDOWS, Done, Lab, Parts, Table
 
 BASE, REFERENCE = "hnet-small", "cosine"
+WORDS = "words-small"
+"""The preset with levels of words, two words and four words, which is a row of its own."""
+ASKING, SMALL = "entropy", "small"
+"""The method that asks a small model, and the point that trains that model before: half as wide, one dense block."""
 PLAIN = ["dechunk=plain", "confidence=false"]
 """For methods that decide without p: chunks are taken as they are."""
 METHODS = {
@@ -37,6 +44,7 @@ METHODS = {
     "coding-rate": ["router=coding-rate", *PLAIN],
     "fixed": ["router=fixed", "ratio_weight=0", *PLAIN],
     "whitespace": ["router=whitespace", "ratio_weight=0", *PLAIN],
+    ASKING: ["router=entropy", "ratio_weight=0", *PLAIN],
 }
 """Settings of the level, as published where that is known (docs/routers.md)."""
 TEXTS = {"prose": "English", "code": "source code", "multilingual": "many languages", "spaceless": "without spaces"}
@@ -53,11 +61,13 @@ class Cut:
 
     rows: list[Row]
     length: float
-    """Bytes of a chunk."""
+    """Bytes of an innermost chunk."""
     first: float | None
     """Enrichment at the tokens that chunks start with."""
     after: float | None
     """At those after them."""
+    compute: float | None
+    """Multiply-adds for a bit of surprisal."""
 
 
 def routers2026(lab: Lab) -> Parts:
@@ -87,33 +97,57 @@ def spaceless_text(lab: Lab) -> str:
 
 def _runs(lab: Lab, domain: str, length: int) -> dict[str, list[Done]]:
     """Train all methods on one text, as wide inside as gives all the parameters of the reference."""
-    settings = {
-        name: [f"model.levels.0.{each}" for each in (*level, f"target_length={length}")]
-        for name, level in METHODS.items()
-    }
-    wanted = _parameters(lab, settings[REFERENCE])
     data = f"data.path={lab.data('byte260', domain)}"
-    points = {name: [data, *point, _inside(lab, point, wanted)] for name, point in settings.items()}
     count = lab.seeds or (TOY_SEEDS if lab.toy else SEEDS)
-    seeds = [1337 + i for i in range(count)]
-    part = f"{domain}-{length}"
+    points = {}
+    for name, point in settings(lab, length, _small(lab, domain, data)).items():
+        at = int(point[0] == WORDS)  # a preset comes first
+        points[name] = [*point[:at], data, *point[at:]]
+    seeds, part = [1337 + i for i in range(count)], f"{domain}-{length}"
     return lab.run(BASE, points, part=part, seeds=seeds, branch="{0}", full=FULL_BYTES, track="fixed-step")
 
 
-def _parameters(lab: Lab, point: list[str]) -> int:
-    common = [*(TOY if lab.toy else []), *lab.overrides]
-    return parameter_count(override(get_preset(BASE), [*common, *point]).model)
+def settings(lab: Lab, length: int, small: Path) -> dict[str, list[str]]:
+    """Return what makes each method, all with the parameters of the reference; `small` is what `entropy` asks."""
+    points = {
+        name: [f"model.levels.0.{each}" for each in (*level, f"target_length={length}")]
+        for name, level in METHODS.items()
+    }
+    points[ASKING].append(f"entropy.artifact={small}")
+    points["words"] = [WORDS]
+    wanted = parameter_count(_model(lab, points[REFERENCE]))
+    return {name: [*point, _inside(lab, point, wanted)] for name, point in points.items()}
+
+
+def _small(lab: Lab, domain: str, data: str) -> Path:
+    """Train the small model that `entropy` asks, on the same text for as many steps; return its artifact."""
+    width = _model(lab, []).width // 2
+    dense = ["model.levels=[]", "model.main.layout=T1", f"model.width={width}", "model.heads=1"]
+    [[done]] = lab.run(
+        BASE, {SMALL: [data, *dense]}, part=f"{domain}-{SMALL}", full=FULL_BYTES, track="fixed-step"
+    ).values()
+    return done.artifact
+
+
+def _model(lab: Lab, point: list[str]) -> ModelConfig:
+    """The model of a point; what it asks is in it."""
+    base, *rest = point if point[:1] == [WORDS] else [BASE, *point]
+    config = override(get_preset(base), [*(TOY if lab.toy else []), *lab.overrides, *rest])
+    if not config.entropy.artifact:
+        return config.model
+    small = load_artifact(Path(config.entropy.artifact))[0].config
+    return replace(config.model, entropy=EntropyConfig(small))
 
 
 def _inside(lab: Lab, point: list[str], wanted: int) -> str:
     """The setting that gives the main stage's MLPs as many hidden units as make up `wanted` parameters."""
-    model = override(get_preset(BASE), [*(TOY if lab.toy else []), *lab.overrides]).model
+    model = _model(lab, point)
     now = model.main.block_config(model).hidden
 
     def sets(units: int) -> str:
         return f"model.main.mlp_mult={units / model.width}"
 
-    here, more = (_parameters(lab, [*point, sets(units)]) for units in (now, now + 1))
+    here, more = (parameter_count(_model(lab, [*point, sets(units)])) for units in (now, now + 1))
     return sets(max(1, now + round((wanted - here) / (more - here))))
 
 
@@ -122,10 +156,11 @@ def _cut(lab: Lab, done: Done) -> Cut:
     reader = Reader(model, dataset.tokenizer)
     sample = make_sample(reader, dataset.val, WINDOWS, config_of(done.run).score.seq_len, {})
     rows = reader.read(sample.windows, costs=True)
-    facts = level_facts(rows, sample, 0)
+    facts = level_facts(rows, sample, len(rows[0].levels) - 1)
     cost = facts.surprisal
     first, after = (cost.enrichment, cost.enrichment_next) if cost else (None, None)
-    return Cut(rows, facts.mean_length.bytes, first, after)
+    spent = cost.compute.all if cost and cost.compute else None
+    return Cut(rows, facts.mean_length.bytes, first, after, spent)
 
 
 def _figures(title: str, done: dict[str, list[Done]], cuts: dict[str, list[Cut]]) -> Table:
@@ -141,23 +176,34 @@ def _figures(title: str, done: dict[str, list[Done]], cuts: dict[str, list[Cut]]
                 f"{statistics.mean(cut.length for cut in cuts[name]):.2f}",
                 _mean([cut.first for cut in cuts[name]]),
                 _mean([cut.after for cut in cuts[name]]),
+                _mean([cut.compute for cut in cuts[name]], 1000, 0),
                 f"{statistics.mean(each.milliseconds for each in those):.0f}",
                 f"{sum(_collapsed(each) for each in those)} of {len(those)}",
                 f"{parameter_count(config_of(those[0].run).model):,}",
             ]
         )
-    columns = ["method", "BPB", f"against {REFERENCE}", "bytes a chunk", "B", "B, byte after", "ms a step"]
+    columns = [
+        "method",
+        "BPB",
+        f"against {REFERENCE}",
+        "bytes a chunk",
+        "B",
+        "B, byte after",
+        "kMAC a bit",
+        "ms a step",
+    ]
     note = (
         "Mean ± deviation over seeds; in brackets the 95% interval of the difference, documents resampled in pairs. "
-        "B: surprisal where chunks start (or of the byte after), over that of all bytes. Collapsed: runs that were "
-        "warned of a dead router."
+        "B: surprisal where chunks start (or of the byte after), over that of all bytes. kMAC a bit: thousands of "
+        "multiply-adds for each bit of surprisal. Collapsed: runs that were warned of a dead router. entropy has a "
+        "small model inside, trained before on the same bytes: its parameters count, its training does not."
     )
     return Table(title, [*columns, "collapsed", "parameters"], rows, note)
 
 
-def _mean(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{statistics.mean(known):.2f}" if known else "–"
+def _mean(values: list[float | None], unit: float = 1.0, digits: int = 2) -> str:
+    known = [value / unit for value in values if value is not None]
+    return f"{statistics.mean(known):.{digits}f}" if known else "–"
 
 
 def _paired(reference: list[Done], those: list[Done]) -> str:
