@@ -27,6 +27,7 @@ from measure import Row, put_into_docs
 from niblick.run.directory import environment, machine
 from pack import bench_pack
 from proving import bench_proving
+from routers import bench_routers
 from scoring import bench_scoring
 from sidecars import bench_sidecars
 from step import bench_step
@@ -34,6 +35,7 @@ from step import bench_step
 BENCHMARKS = {
     "chunking": bench_smooth,
     "step": bench_step,
+    "routers": bench_routers,
     "hnet": bench_hnet,
     "scoring": bench_scoring,
     "data": bench_prepare,

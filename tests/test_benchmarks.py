@@ -38,6 +38,7 @@ def module(name: str) -> ModuleType:
     [
         ("chunking", "bench_smooth"),
         ("step", "bench_step"),
+        ("routers", "bench_routers"),
         ("hnet", "bench_hnet"),
         ("scoring", "bench_scoring"),
         ("data", "bench_prepare"),
