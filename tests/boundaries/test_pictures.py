@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from niblick.boundaries.cuts import Chunk, Decisions, Row
-from niblick.boundaries.pictures import brackets, cells, chunk_boxes, coloured, svg, visible
+from niblick.boundaries.pictures import brackets, cells, chunk_boxes, coloured, stacked, svg, visible
 
 
 def row(data: bytes, starts: list[int]) -> Row:
@@ -74,6 +74,17 @@ def test_svg_breaks_lines_between_chunks() -> None:
     root = ET.fromstring(svg(row(b"aaaa bbbb", [0, 5]), columns=6))
     tops = [each.get("y") for each in root.iter("{http://www.w3.org/2000/svg}text")]
     assert len({*tops[:4]}) == 1 and len({*tops[4:]}) == 1 and tops[0] != tops[-1]
+
+
+def test_pictures_one_under_the_other() -> None:
+    one, other = row(b"ab cd", [0, 3]), row(b"x", [0])
+    root = ET.fromstring(stacked({"one": one, "two <b>": other}, columns=8))
+    space = "{http://www.w3.org/2000/svg}"
+    inside = root.findall(f"{space}svg")
+    assert [each.find(f"{space}text").text for each in inside] == ["one", "two <b>"]  # type: ignore[union-attr]
+    heights = [float(each.get("height", 0)) for each in inside]
+    assert [float(each.get("y", 0)) for each in inside] == [0, heights[0]]
+    assert float(root.get("height", 0)) == sum(heights)
 
 
 @pytest.mark.parametrize("picture", [svg, chunk_boxes])

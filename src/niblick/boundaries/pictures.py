@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -194,6 +194,17 @@ def svg(row: Row, level: int = 0, columns: int = 88, title: str = "") -> str:
         shade += cell.begin in starts
         parts += _svg_cell(cell, 8 + column * COLUMN, top + line * LINE, p_N, starts, shade % 2 == 0)
     return "\n".join([*parts, "</svg>\n"])
+
+
+def stacked(rows: Mapping[str, Row], columns: int = 88) -> str:
+    """Return an SVG of rows one under the other, each with its title, as their innermost levels cut them."""
+    parts, top, width = [], 0.0, columns * COLUMN + 16
+    for title, row in rows.items():
+        picture = svg(row, len(row.levels) - 1, columns, title)
+        parts.append(picture.replace("<svg ", f'<svg y="{top:g}" ', 1))
+        top += float(picture.partition('height="')[2].partition('"')[0])
+    size = f'viewBox="0 0 {width:g} {top:g}" width="{width:g}" height="{top:g}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{"".join(parts)}</svg>\n'
 
 
 def _place(found: list[Cell], starts: set[int], columns: int) -> tuple[list[tuple[Cell, int, int]], int]:
