@@ -144,15 +144,15 @@ class Level(nn.Module):
         encoded_BLD = self.encoder(x_BLD)
         routing = route(self.router, encoded_BLD, length_B, given_BL, aim)
         L, divisor = x_BLD.shape[1], self.config.divisor
-        if divisor is not None:
-            chunks = max(1, L // divisor)
-            routing = Routing(routing.p_BL, routing.boundary_BL, length_B, chunks)
-        else:
-            chunks = self._rounded(int(routing.chunks_B().max()), L, sizes)
         packing: Packing | None = None
         if self.config.capacity == "packed":
-            chunks_BCD, packing, passage = self._pack(encoded_BLD, routing, chunks, sizes)
+            chunks_BCD, packing, passage = self._pack(encoded_BLD, routing, sizes)
         else:
+            if divisor is not None:
+                chunks = max(1, L // divisor)
+                routing = Routing(routing.p_BL, routing.boundary_BL, length_B, chunks)
+            else:
+                chunks = self._rounded(int(routing.chunks_B().max()), L, sizes)
             chunks_BCD, start_BC = select(self._pooled(encoded_BLD, routing), routing.boundary_BL, chunks)
             passage = Passage(encoded_BLD, routing, start_BC)
         return self._widen(scale_gradient(chunks_BCD, 1 / self.config.lr_diff)), packing, passage
@@ -174,14 +174,14 @@ class Level(nn.Module):
             return x_D
         return torch.cat((x_D, self.pad.to(x_D.dtype).expand(*x_D.shape[:-1], -1)), -1)
 
-    def _pack(
-        self, encoded_BLD: Tensor, routing: Routing, chunks: int, sizes: list[int] | None
-    ) -> tuple[Tensor, Packing, Passage]:
+    def _pack(self, encoded_BLD: Tensor, routing: Routing, sizes: list[int] | None) -> tuple[Tensor, Packing, Passage]:
         """Put all rows' chunks one behind the other, as one row (1, S, D)."""
         B, L, D = encoded_BLD.shape
         count_B = routing.chunks_B()
         end_B = count_B.cumsum(0)
-        size = self._rounded(int(end_B[-1]), B * L, [size * B for size in sizes] if sizes else None)
+        most, total = torch.stack((count_B.max(), end_B[-1])).tolist()  # in one copy: the host waits once
+        chunks = self._rounded(most, L, sizes)
+        size = self._rounded(total, B * L, [size * B for size in sizes] if sizes else None)
         pooled_BLD = self._pooled(encoded_BLD, routing)
         packed_1SD, start_1S = select(pooled_BLD.reshape(1, B * L, D), routing.boundary_BL.reshape(1, -1), size)
         index_S = torch.arange(size, device=encoded_BLD.device)

@@ -27,6 +27,11 @@ def decided(like_BL: Tensor, length_B: Tensor | None) -> Tensor:
     return chosen_BL if length_B is None else chosen_BL & (place_L < length_B[:, None])
 
 
+def taken(x_BL: Tensor, length_B: Tensor | None) -> Tensor:
+    """Return the values where a router has a choice, (N,). Where all rows are full no device has to count them."""
+    return x_BL[:, 1:].flatten() if length_B is None else x_BL[decided(x_BL, length_B)]
+
+
 @torch.no_grad()
 def follow(edge: Tensor, score_N: Tensor, share: Tensor) -> None:
     """Move `edge` towards the value that `share` of the scores are above; in place. Without scores it stays."""
@@ -58,8 +63,7 @@ class GateRouter(Router):
         """Return p_BL and boundary_BL, drawn."""
         z_BL = self._log_odds(x_BLD)
         p_BL, boundary_BL = self.drawn(z_BL)
-        chosen_BL = decided(z_BL, length_B)
-        follow(self.edge, z_BL.detach()[chosen_BL], boundary_BL[chosen_BL].float().mean())
+        follow(self.edge, taken(z_BL.detach(), length_B), taken(boundary_BL, length_B).float().mean())
         return F.pad(p_BL[:, 1:], (1, 0), value=1.0), F.pad(boundary_BL[:, 1:], (1, 0), value=True)
 
     def drawn(self, z_BL: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,8 +140,8 @@ class SombreroRouter(CosineRouter):
 
     def loss(self, routing: Routing, cost_BL: Tensor, aim: float) -> Tensor:
         """Return the mean cross-entropy of p against being among the dearest, nats, weighted."""
-        chosen_BL = decided(cost_BL, routing.length_B)
-        cost_N, p_N = cost_BL[chosen_BL], routing.p_BL[chosen_BL].clamp(LOGIT_EPS, 1 - LOGIT_EPS)
+        cost_N, p_N = (taken(x_BL, routing.length_B) for x_BL in (cost_BL, routing.p_BL))
+        p_N = p_N.clamp(LOGIT_EPS, 1 - LOGIT_EPS)
         if not len(cost_N):
             return 0.0 * routing.p_BL.sum()
         dear_N = cost_N > torch.quantile(cost_N.float(), 1 - 1 / aim)
@@ -176,12 +180,12 @@ class RateRouter(Router):
         valid_BL = decided(score_BL, length_B)
         held_BL = score_BL.masked_fill(~valid_BL, -math.inf)
         held_BL[:, 0] = math.inf
-        length_B = torch.full((B,), L, device=x_BLD.device) if length_B is None else length_B
-        count_B = (length_B / aim).round().clamp_min(1)
+        count_B = torch.full((B,), L, device=x_BLD.device) if length_B is None else length_B
+        count_B = (count_B / aim).round().clamp_min(1)
         place_BK = held_BL.topk(max(1, min(L, round(L / aim))), dim=1).indices
         within_BK = torch.arange(place_BK.shape[1], device=x_BLD.device) < count_B[:, None]
         boundary_BL = torch.zeros_like(valid_BL).scatter(1, place_BK, within_BK)
-        follow(self.edge, score_BL[valid_BL], boundary_BL[valid_BL].float().mean())
+        follow(self.edge, taken(score_BL, length_B), taken(boundary_BL, length_B).float().mean())
         return self._p(score_BL), boundary_BL
 
     def _p(self, score_BL: Tensor) -> Tensor:
@@ -200,7 +204,7 @@ class RateRouter(Router):
         far_KK = (i_K[:, None] - i_K).clamp_min(0)
         lower_BLKK = rows_BLKK.gather(3, far_KK.expand(*rows_BLKK.shape[:2], -1, -1)).tril()
         one_KK = torch.eye(K + 1, device=x_BLD.device, dtype=z_BLD.dtype)
-        return torch.linalg.cholesky(one_KK + self.gain * lower_BLKK)[:, :, -1, -1].log()
+        return torch.linalg.cholesky_ex(one_KK + self.gain * lower_BLKK).L[:, :, -1, -1].log()
 
 
 class DelayedRouter(CosineRouter):

@@ -67,7 +67,7 @@ class SchemeKind(ABC):
         """Return a finite float32 tensor on the CPU, not empty, in stored form; `name` is for messages."""
 
     @abstractmethod
-    def rounding(self, weights: Tensor, scheme: Scheme, floor: Tensor) -> Rounding:
+    def rounding(self, weights: Tensor, scheme: Scheme, floor: float) -> Rounding:
         """Return what training rounds a float32 tensor on any device to, which must be what the artifact gives back.
 
         `floor` is the magnitude up to which weights are pruned.
@@ -91,7 +91,7 @@ class Floats(SchemeKind):
 
         return as_floats(name, weights, self.name)
 
-    def rounding(self, weights: Tensor, scheme: Scheme, floor: Tensor) -> Rounding:
+    def rounding(self, weights: Tensor, scheme: Scheme, floor: float) -> Rounding:
         raise ConfigError(f"the scheme {scheme} keeps floats: there is nothing to round; choose int2 to int8, say")
 
 
@@ -114,7 +114,7 @@ class Published(SchemeKind):
 
         return as_published(name, weights)
 
-    def rounding(self, weights: Tensor, scheme: Scheme, floor: Tensor) -> Rounding:
+    def rounding(self, weights: Tensor, scheme: Scheme, floor: float) -> Rounding:
         from niblick.pack.rounding import published_rounding
 
         return published_rounding(weights, floor)
@@ -139,7 +139,7 @@ class GridKind(SchemeKind):
 
         return rounded_to_grid(weights, scheme)
 
-    def rounding(self, weights: Tensor, scheme: Scheme, floor: Tensor) -> Rounding:
+    def rounding(self, weights: Tensor, scheme: Scheme, floor: float) -> Rounding:
         from niblick.pack.rounding import grid_rounding
 
         return grid_rounding(weights, scheme, floor)

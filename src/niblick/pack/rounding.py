@@ -30,8 +30,8 @@ class Rounding:
     """(R or 1, C or 1). Only `int8-published` divides by something else: the scale before it is stored as fp16."""
     limit_RC: Tensor
     """(R or 1, C or 1), whole numbers."""
-    floor: Tensor
-    """Scalar: weights no larger than this are pruned; negative where none is."""
+    floor: float
+    """Weights no larger than this are pruned; negative where none is."""
 
     def codes(self, weights_RC: Tensor, out_RC: Tensor | None = None) -> Tensor:
         """Return the codes, (R, C) whole numbers in float32."""
@@ -49,7 +49,12 @@ class Rounding:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the fields by name."""
-        return {"divide": self.divide_RC, "step": self.step_RC, "limit": self.limit_RC, "floor": self.floor}
+        return {
+            "divide": self.divide_RC,
+            "step": self.step_RC,
+            "limit": self.limit_RC,
+            "floor": torch.tensor(self.floor),
+        }
 
 
 def is_rounded(scheme: Scheme, weights: Tensor) -> bool:
@@ -63,14 +68,14 @@ def rounding_of(weights: Tensor, scheme: Scheme, prune: float = 0.0) -> Rounding
 
     `prune` is the share of its smallest weights that export sets to zero. Raises ConfigError for a scheme of floats.
     """
-    floor = weights.new_tensor(-1.0)
+    floor = -1.0
     if count := int(prune * weights.numel()):
-        floor = weights.abs().flatten().kthvalue(count).values
+        floor = float(weights.abs().flatten().kthvalue(count).values)
         weights = pruned(weights, prune)
     return kind_of(scheme).rounding(weights, scheme, floor)
 
 
-def grid_rounding(weights: Tensor, scheme: Scheme, floor: Tensor) -> Rounding:
+def grid_rounding(weights: Tensor, scheme: Scheme, floor: float) -> Rounding:
     """Return the rounding to the grid of a scheme."""
     grid = fit_grid(weights.reshape(matrix_shape(tuple(weights.shape))).float(), scheme)
     step_RC = grid.step_RC().to(weights.device)
@@ -78,7 +83,7 @@ def grid_rounding(weights: Tensor, scheme: Scheme, floor: Tensor) -> Rounding:
     return Rounding(divide_RC, step_RC, step_RC.new_tensor(float(grid.levels)).view(1, 1), floor)
 
 
-def published_rounding(weights: Tensor, floor: Tensor) -> Rounding:
+def published_rounding(weights: Tensor, floor: float) -> Rounding:
     """Return the rounding of the published export."""
     rows_RC = weights if weights.ndim == 2 else weights.reshape(1, -1)
     _, stored = quantize_int8(weights)

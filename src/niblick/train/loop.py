@@ -39,7 +39,7 @@ from niblick.train.routing import routing_facts
 from niblick.train.schedule import Clock, Pace, ScheduleConfig
 from niblick.train.settings import OptimConfig, TrainConfig
 from niblick.train.signals import PAUSED, Outcome, StopSignals
-from niblick.train.step import Rig, TrainingLoss, compile_stages, gradients, has_unused, prime, synchronize
+from niblick.train.step import Rig, TrainingLoss, compile_stages, gradients, has_unused, prime, read, synchronize
 from niblick.train.telling import LogTimes, checkpoint_event, moment
 from niblick.train.watch import Watch
 
@@ -237,6 +237,7 @@ class _Training:
         return None
 
     def _validate(self) -> None:
+        synchronize(self.rig.device)  # the last update belongs to training
         with self.clock.paused():
             score = self.hooks.validate(self.model)
             sample = self.hooks.sample(self.model) if self.hooks.sample and self.ranks.main else ""
@@ -262,16 +263,17 @@ class _Training:
         left = 1 - self.model.progress
         if qat and qat.prepare(progress.step, lr_scale, left):
             self.emit(Rounding(step=progress.step + 1, tensors=len(qat.weights)))
-        losses, routings = gradients(self.rig, guide)
-        losses |= self.aids.penalties.add_gradients(progress.step) if self.aids.penalties else {}
-        norm = self.optimizers.clip()
+        terms, routings = gradients(self.rig, guide)
+        values = self.aids.penalties.add_gradients(progress.step) if self.aids.penalties else {}
+        # Read before the update, so that no weight ever takes in what is not finite; docs/log.md says what that costs.
+        losses = read(terms, values | {"grad_norm": self.optimizers.clip()}, self.ranks)
+        norm = losses.pop("grad_norm")
         if self._goes_back(losses, norm):
             return
         self.optimizers.step(progress.step, lr_scale)
         self.model.zero_grad(set_to_none=True)
         if self.averages:
             self.averages.update(progress.step, lr_scale)
-        synchronize(self.rig.device)
         progress.step += 1
         progress.position = self.batches.position
         progress.train_seconds = self.clock.read()
@@ -327,6 +329,7 @@ class _Training:
 
     def _chosen_average(self) -> str:
         """Choose among the averages of the weights; returns which the model has now."""
+        synchronize(self.rig.device)
         kind, costs = self.averages.finish(self.hooks.held_back) if self.averages else ("raw", {})
         _, (self.progress.train_seconds,) = self.ranks.agree(0, (self.clock.read(),))
         if self.averages:

@@ -158,13 +158,13 @@ class Optimizers:
         for optimizer in self.parts:
             optimizer.step()
 
-    def clip(self) -> float:
+    def clip(self) -> Tensor:
         """Return the norm of all gradients together, and shorten them to `grad_clip` where that is set."""
         grads = [p.grad for p in self.names if p.grad is not None]
         norm = nn.utils.get_total_norm(grads)
         if self.config.grad_clip > 0:
             nn.utils.clip_grads_with_norm_(list(self.names), self.config.grad_clip, norm)
-        return float(norm)
+        return norm
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Return the state as tensors named `<parameter>/<entry>`. Raises TrainingError for what is no tensor."""

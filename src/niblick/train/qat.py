@@ -129,8 +129,10 @@ class QAT:
                 f"the checkpoint rounds other weights than this run, which {here} round {wrong[0]}: another config?"
             )
         for name, (p, _) in self.weights.items():
-            kept = (tensors[f"{name}/{k}"].to(p.device, copy=True) for k in ("divide", "step", "limit", "floor"))
-            self._roundings[name] = Rounding(*kept)
+            divide_RC, step_RC, limit_RC = (
+                tensors[f"{name}/{k}"].to(p.device, copy=True) for k in ("divide", "step", "limit")
+            )
+            self._roundings[name] = Rounding(divide_RC, step_RC, limit_RC, float(tensors[f"{name}/floor"]))
         self._round()  # priming takes passes before the first step is prepared
 
 

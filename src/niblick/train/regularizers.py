@@ -45,7 +45,7 @@ class Penalties:
         rounded = {n: found for n, found in rounded_parameters(model, export).items() if found[0].requires_grad}
         self.weights = [_meant(config, rounded, export) for config in configs]
 
-    def add_gradients(self, step: int) -> dict[str, float]:
+    def add_gradients(self, step: int) -> dict[str, Tensor]:
         """Add the gradients of those due at step number `step` (from 0) to the parameters'. Returns their values."""
         facts = {}
         for i, (config, weights) in enumerate(zip(self.configs, self.weights, strict=True)):
@@ -63,7 +63,7 @@ class Penalties:
                     p.grad = gradient
                 else:
                     p.grad.add_(gradient)
-            facts[f"penalty_{i}_{config.kind}"] = float(value.detach())
+            facts[f"penalty_{i}_{config.kind}"] = value.detach()
         return facts
 
 

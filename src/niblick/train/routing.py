@@ -36,10 +36,10 @@ def routing_facts(routing: Routing, tokens: int) -> dict[str, float]:
     But for the last, the first position of a row, a boundary in any case, does not count.
     """
     p_BL, boundary_BL = routing.p_BL.detach()[:, 1:].float(), routing.boundary_BL[:, 1:]
-    valid_BL = torch.ones_like(boundary_BL)
+    p_N, boundary_N = p_BL.flatten(), boundary_BL.flatten()
     if routing.length_B is not None:
         valid_BL = torch.arange(1, p_BL.shape[1] + 1, device=p_BL.device) < routing.length_B[:, None]
-    p_N, boundary_N = p_BL[valid_BL], boundary_BL[valid_BL]
+        p_N, boundary_N = p_BL[valid_BL], boundary_BL[valid_BL]
     if not len(p_N):
         p_N, boundary_N = F.pad(p_N, (0, 1), value=1.0), F.pad(boundary_N, (0, 1), value=True)
     facts = (

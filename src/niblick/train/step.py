@@ -73,10 +73,11 @@ class Rig:
         return (self.batches.seed * 0x9E3779B97F4A7C15 + window * 0xBF58476D1CE4E5B9) % 2**63
 
 
-def gradients(rig: Rig, guide: Guide | None = None) -> tuple[dict[str, float], list[Routing]]:
-    """Forward and backward over the micro-batches of one step. Returns mean loss terms and the last routings.
+def gradients(rig: Rig, guide: Guide | None = None) -> tuple[Tensor, list[Routing]]:
+    """Forward and backward over the micro-batches of one step. Returns loss terms, still on the device: `read` has them
+    in numbers; and the last routings.
 
-    Gradients and loss terms are means over all passes of all ranks, routings this rank's own.
+    Gradients are means over all passes of all ranks, loss terms over this rank's passes, routings those of its last.
     """
     sums: list[Tensor] = []
     routings: list[Routing] = []
@@ -96,9 +97,18 @@ def gradients(rig: Rig, guide: Guide | None = None) -> tuple[dict[str, float], l
             (total / (passes * rig.ranks.size)).backward()
         sums.append(terms)
     share_edges(rig.model, rig.ranks)
-    means = torch.stack(sums).mean(0).tolist()
-    lm, total_mean, *ratio = [value / rig.ranks.size for value in rig.ranks.sum(means)]
-    return {"loss": lm, "total": total_mean} | {f"ratio_loss_{i}": r for i, r in enumerate(ratio)}, routings
+    return torch.stack(sums).mean(0), routings
+
+
+def read(terms: Tensor, others: dict[str, Tensor], ranks: Ranks) -> dict[str, float]:
+    """Return a step's loss terms, as means over all ranks, and the other scalars, by name.
+
+    All of them in one copy: the host waits for its device once.
+    """
+    values = torch.stack([*terms, *others.values()]).tolist()
+    lm, total, *ratio = [value / ranks.size for value in ranks.sum(values[: len(terms)])]
+    losses = {"loss": lm, "total": total} | {f"ratio_loss_{i}": r for i, r in enumerate(ratio)}
+    return losses | dict(zip(others, values[len(terms) :], strict=True))
 
 
 def share_edges(model: LM, ranks: Ranks) -> None:
@@ -106,7 +116,7 @@ def share_edges(model: LM, ranks: Ranks) -> None:
     routers: list[Any] = [level.router for level in model.body.each_level()]
     edges: list[Tensor] = [router.edge for router in routers if hasattr(router, "edge")]
     if edges and ranks.size > 1:
-        for edge, total in zip(edges, ranks.sum([float(edge) for edge in edges]), strict=True):
+        for edge, total in zip(edges, ranks.sum(torch.stack(edges).tolist()), strict=True):
             edge.fill_(total / ranks.size)
 
 
