@@ -17,7 +17,7 @@ import torch
 from told import noted
 
 from niblick.data.dataset import Split
-from niblick.data.loader import Batches
+from niblick.data.loader import Batches, Send
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ArtifactError, ConfigError, TrainingError
 from niblick.facts.events import Event, Warmup
@@ -40,17 +40,17 @@ def tiny() -> LM:
     return LM(ModelConfig(width=32, heads=2, kv_heads=1, levels=(level,), main=StageConfig("T2")))
 
 
-def batches(rows: int = 4) -> Batches:
+def batches(rows: int = 4, send: Send | None = None) -> Batches:
     tokens = ByteTokenizer().encode_batch([TEXT.decode()])[0]
     split = Split("train", [Path("memory")], [np.concatenate(([1], tokens)).astype(np.uint16)])
-    return Batches(split, vocab_size=260, seq_len=32, rows=rows, order="shuffle", seed=3)
+    return Batches(split, vocab_size=260, seq_len=32, rows=rows, order="shuffle", seed=3, send=send)
 
 
 AIDS = ("guide", "qat", "penalties", "extra")
 
 
 def go(
-    folder: Path,
+    folder: Path | None,
     steps: int,
     *,
     model: LM | None = None,

@@ -22,6 +22,7 @@ In which order they come (`order`):
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
@@ -35,6 +36,8 @@ from niblick.errors import DataError
 Order = Literal["stream", "shuffle"]
 Packing = Literal["stream", "documents"]
 Batch = tuple[torch.Tensor, torch.Tensor]
+Send = Callable[[Batch], Callable[[], Batch]]
+"""Starts to bring a batch to its device; what it returns waits until it is there."""
 
 
 class Batches:
@@ -57,9 +60,9 @@ class Batches:
         position: int = 0,
         rank: int = 0,
         ranks: int = 1,
-        pin: bool = False,
+        send: Send | None = None,
     ) -> None:
-        """`rows` windows of `seq_len` a batch; `pin`: in memory that a GPU copies from without waiting.
+        """`rows` windows of `seq_len` a batch; `send` is called in the thread that reads ahead.
 
         Raises DataError if the split is shorter than one window, or has no document index where packing needs one.
         """
@@ -75,7 +78,7 @@ class Batches:
         self.order = order
         self.seed = seed
         self.position = position
-        self.rank, self.ranks, self.pin = rank, ranks, pin
+        self.rank, self.ranks, self._send = rank, ranks, send
         self._starts: npt.NDArray[np.int64] | None = None
         if packing == "documents":
             self._starts = document_windows(split, seq_len)
@@ -87,7 +90,7 @@ class Batches:
             self.windows = whole if order == "stream" else max(1, (split.tokens - seq_len) // seq_len)
             self._phases = min(seq_len, split.tokens - self.windows * seq_len)
         self._thread = ThreadPoolExecutor(1, "batches")
-        self._ahead: tuple[int, Future[Batch]] | None = None
+        self._ahead: tuple[int, Future[Callable[[], Batch]]] | None = None
 
     def next(self) -> Batch:
         """Return (ids_BL, targets_BL), int64, and move on by B windows of each rank.
@@ -97,13 +100,17 @@ class Batches:
         ready = self._ahead
         if ready is None or ready[0] != self.position:
             ready = self._read_ahead(self.position)
-        batch = ready[1].result()
+        batch = ready[1].result()()
         self.position += self.rows * self.ranks
         self._ahead = self._read_ahead(self.position)
         return batch
 
-    def _read_ahead(self, position: int) -> tuple[int, Future[Batch]]:
-        return position, self._thread.submit(self._batch, position)
+    def _read_ahead(self, position: int) -> tuple[int, Future[Callable[[], Batch]]]:
+        return position, self._thread.submit(self._sent, position)
+
+    def _sent(self, position: int) -> Callable[[], Batch]:
+        batch = self._batch(position)
+        return self._send(batch) if self._send else lambda: batch
 
     def _batch(self, position: int) -> Batch:
         starts = self.starts(position + self.rank * self.rows, self.rows)
@@ -113,8 +120,7 @@ class Batches:
             window = torch.from_numpy(stream).as_strided((self.rows, length + 1), (length, 1))
         else:
             window = torch.from_numpy(np.stack([self._read(int(start), length + 1) for start in starts]))
-        ids_BL, targets_BL = window[:, :-1].contiguous(), window[:, 1:].contiguous()
-        return (ids_BL.pin_memory(), targets_BL.pin_memory()) if self.pin else (ids_BL, targets_BL)
+        return window[:, :-1].contiguous(), window[:, 1:].contiguous()
 
     def starts(self, position: int, count: int) -> npt.NDArray[np.int64]:
         """Return where in the stream windows `position` to `position + count` begin, shape (count,)."""
