@@ -1,7 +1,9 @@
-"""One big GPU: whole training steps of `hnet-byte260-12l` in four modes, each for a while in a process of its own.
+"""One big GPU: whole training steps of `hnet-byte260-12l` in five modes, each for a while in a process of its own.
 
 - `study2`: study 2's way: room for a chunk every 4 bytes and no more, one associative scan, the whole model compiled;
 - `bucketed` and `packed`: nothing is truncated, every stage is compiled by itself;
+- `graphs`: `bucketed` with the inner stage replayed as CUDA graphs, one for each number of chunks; on trial, training does
+  not do so;
 - `dense`: the same twelve blocks, all at full resolution, the whole model compiled.
 
 Prints bytes a second, milliseconds per 65,536 bytes, peak memory, graphs compiled, host synchronizations of a step, and
@@ -29,6 +31,7 @@ from torch import Tensor
 
 from niblick.data.embedded import embedded_documents
 from niblick.model import level as level_module
+from niblick.model import varlen
 from niblick.model.chunking import P_EPS
 from niblick.model.lm import LM
 from niblick.model.model_config import ModelConfig, StageConfig
@@ -39,7 +42,7 @@ from niblick.train.optim import Optimizers
 from niblick.train.precision import DTYPES, autocast, pick_device, pick_dtype
 from niblick.train.step import compile_stages
 
-MODES = ("study2", "bucketed", "packed", "dense")
+MODES = ("study2", "bucketed", "packed", "graphs", "dense")
 OUT = Path(__file__).parents[1] / "build" / "gpu.json"
 
 
@@ -102,7 +105,7 @@ def mode_config(mode: str, quick: bool) -> ModelConfig:
         model = replace(model, width=32, heads=2, kv_heads=1)
     if mode == "dense":
         return replace(model, levels=(), main=StageConfig("T12"))
-    capacity = "divisor:4" if mode == "study2" else mode
+    capacity = {"study2": "divisor:4", "graphs": "bucketed"}.get(mode, mode)
     return replace(model, levels=(replace(model.levels[0], capacity=capacity),))
 
 
@@ -167,11 +170,16 @@ def run_mode(mode: str, size: Size, device: torch.device) -> Result:
             run = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     else:
         compile_stages(model, "never" if quick else "always", device, lambda event: None)
+        if mode == "graphs" and not quick:
+            model.body.main.compile(dynamic=False, mode="reduce-overhead")
+    print(f"{mode}: {kernels(device, dtype, compiled=not quick)}", file=sys.stderr, flush=True)
     batches = windows(size, device)
     done = 0
 
     def step() -> tuple[Tensor, list]:
         nonlocal done
+        if mode == "graphs":
+            torch.compiler.cudagraph_mark_step_begin()
         with autocast(device, dtype):
             losses, routings = run(*next(batches))
         losses.total.backward()
@@ -225,6 +233,20 @@ def run_mode(mode: str, size: Size, device: torch.device) -> Result:
     )
 
 
+def kernels(device: torch.device, dtype: str, compiled: bool) -> str:
+    """What computes here: the choices that depend on the machine."""
+    with autocast(device, dtype):
+        segments = varlen.available(torch.empty(0, device=device))
+    return ", ".join(
+        (
+            f"products in {dtype}",
+            f"packed rows by {'the variable-length kernel' if segments else 'a dense mask'}",
+            "compiled" if compiled else "not compiled",
+            f"scaled_dot_product_attention of torch {torch.__version__}",
+        )
+    )
+
+
 def _syncs(step: object) -> int:
     """Count the times that torch makes the host wait in one step."""
     torch.cuda.synchronize()
@@ -259,7 +281,7 @@ def table(results: list[Result]) -> str:
 
 def main(arguments: list[str]) -> None:
     """Run each mode in a fresh process, so that no one inherits another's graphs and memory."""
-    parser = argparse.ArgumentParser(description="Training steps of hnet-byte260-12l on one GPU, in four modes.")
+    parser = argparse.ArgumentParser(description="Training steps of hnet-byte260-12l on one GPU, in five modes.")
     parser.add_argument("modes", nargs="*", metavar="MODE", help=f"of {', '.join(MODES)}; all without any")
     parser.add_argument("--seconds", type=float, help="training time of each mode; 60 without it")
     parser.add_argument("--quick", action="store_true", help="toy size, not compiled, for tests")

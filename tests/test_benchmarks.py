@@ -113,9 +113,9 @@ def test_both_ways_of_mixing_give_the_same_score() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["study2", "bucketed", "packed", "dense"])
-def test_gpu_modes_at_toy_size(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each mode of benchmarks/gpu.py trains on the CPU, and tells what it did."""
+@pytest.mark.parametrize("mode", ["study2", "bucketed", "packed", "graphs", "dense"])
+def test_gpu_modes_at_toy_size(mode: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each mode of benchmarks/gpu.py trains on the CPU, and tells what it did, and by what kernels."""
     gpu = module("gpu")
     monkeypatch.setattr(gpu.level_module, "smooth", gpu.level_module.smooth)  # study 2's way puts its own there
     result = gpu.run_mode(mode, replace(gpu.QUICK, seconds=0.2), torch.device("cpu"))
@@ -124,6 +124,8 @@ def test_gpu_modes_at_toy_size(mode: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert result.chunk_share == 1 if mode == "dense" else result.chunk_share < 1
     assert result.truncated == 0 or mode == "study2"
     assert f"| {mode} |" in gpu.table([result])
+    assert f"{mode}: products in " in (said := capsys.readouterr().err)
+    assert "packed rows by a dense mask, not compiled" in said
 
 
 def test_one_scan_is_the_moving_average() -> None:

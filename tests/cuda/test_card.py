@@ -15,7 +15,8 @@ from torch import Tensor
 
 from niblick.artifact.foreign.names import from_published
 from niblick.config.run_config import RunConfig, override
-from niblick.data.dataset import Dataset
+from niblick.data.dataset import Dataset, Split
+from niblick.data.loader import Batches
 from niblick.data.prepare import prepare
 from niblick.facts.events import Event, Step
 from niblick.model.lm import LM
@@ -26,6 +27,7 @@ from niblick.run.directory import Run
 from niblick.run.ends import Interrupted
 from niblick.run.loading import load_artifact
 from niblick.run.scoring import score_model
+from niblick.train.copies import sender
 from niblick.train.optim import orthogonalize
 from niblick.train.precision import DTYPES, autocast
 from niblick.train.step import compile_stages
@@ -135,6 +137,20 @@ def test_steps_are_the_sequence(card: torch.device) -> None:
         for t in range(96):
             ours = model.step(ids_BL[:, t], state)
             assert (ours - logits[:, t]).abs().max() < 1e-3, t
+
+
+def test_batches_copied_ahead(card: torch.device) -> None:
+    """What comes over a stream of its own is what lies on the host, while the card is busy and memory is used anew."""
+    split = Split("train", [Path("memory")], [np.arange(60_000, dtype=np.uint16)])
+    sizes: dict[str, Any] = {"vocab_size": 60_000, "seq_len": 512, "rows": 16, "order": "shuffle"}
+    plain, ahead = Batches(split, **sizes), Batches(split, **sizes, send=sender(card))
+    a_NN = torch.ones(1024, 1024, device=card)
+    found, wanted = [], []
+    for _ in range(40):
+        a_NN = a_NN @ a_NN / 1024
+        found.append(torch.stack([t.to(card).double().square().sum() for t in ahead.next()]))
+        wanted.append(torch.stack([t.double().square().sum() for t in plain.next()]))
+    assert torch.equal(torch.stack(found).cpu(), torch.stack(wanted))
 
 
 def test_muon_in_bfloat16(card: torch.device) -> None:
