@@ -2,8 +2,7 @@
 
 - `study2`: study 2's way: room for a chunk every 4 bytes and no more, one associative scan, the whole model compiled;
 - `bucketed` and `packed`: nothing is truncated, every stage is compiled by itself;
-- `graphs`: `bucketed` with the inner stage replayed as CUDA graphs, one for each number of chunks; on trial, training does
-  not do so;
+- `graphs`: `bucketed`, its inner stage replayed as CUDA graphs, one for each number of chunks; on trial here alone;
 - `dense`: the same twelve blocks, all at full resolution, the whole model compiled.
 
 Prints bytes a second, milliseconds per 65,536 bytes, peak memory, graphs compiled, host synchronizations of a step, and
