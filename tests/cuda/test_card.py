@@ -27,7 +27,7 @@ from niblick.run.directory import Run
 from niblick.run.ends import Interrupted
 from niblick.run.loading import load_artifact
 from niblick.run.scoring import score_model
-from niblick.train.copies import sender
+from niblick.train.copystream import sender
 from niblick.train.optim import orthogonalize
 from niblick.train.precision import DTYPES, autocast
 from niblick.train.step import compile_stages

@@ -20,7 +20,7 @@ from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.model.routers import ROUTERS
 from niblick.pack.export_config import ExportConfig
 from niblick.recipes.presets import get_preset
-from niblick.train.copies import CopyStream, sender
+from niblick.train.copystream import CopyStream, sender
 from niblick.train.qat import QAT
 from niblick.train.regularizers import Penalties
 from niblick.train.settings import OptimConfig, PenaltyConfig, QATConfig
