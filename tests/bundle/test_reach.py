@@ -207,13 +207,13 @@ def test_what_cannot_be_shipped(tmp_path: Path) -> None:
 
 
 def test_modules_beside_a_recipe_come_along(tmp_path: Path) -> None:
-    (tmp_path / "helper.py").write_text(
-        "from niblick.model.layers import rotate as turned\n\n\ndef gone():\n    pass\n"
-    )
-    path = tmp_path / "mine.py"
+    path, helper = tmp_path / "mine.py", tmp_path / "helper.py"
+    helper.write_text("from niblick.model.layers import rotate as turned\n\n\ndef gone():\n    pass\n")
     path.write_text(RECIPE.format(more="import helper\n\nhelper.turned"))
     made = make_script(load_recipe(path), path)
-    assert "\n# module helper annotated\n" in made.readable and "def kept" in made.readable  # whole
+    assert "\n# module helper annotated\n" in made.readable and "def gone" in made.readable  # whole
+    helper.write_text(helper.read_text().replace("def gone", "def other"))
+    assert "def other" in make_script(load_recipe(path), path).readable  # nothing is kept of a file that has changed
 
 
 def test_a_line_that_looks_like_a_section(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import lzma
 import re
 import sys
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from niblick.bundle.parts import FASTER_WITH, left_out, registries
@@ -86,19 +86,11 @@ def _made(config: RunConfig, users: dict[str, Path]) -> Script:
     roots: dict[str, list[str]] = {ENTRY: [START], **{name: [] for name in users}}
     for owner, name in classes.values():
         roots.setdefault(owner, []).append(name)
-    reach = Reach(modules_of(PACKAGE) | users, asked, "niblick", absent | unused)
-    reach.run(roots)
-    if PRESETS in reach.modules:  # they name parts of all kinds
-        absent = {}
-        reach = Reach(modules_of(PACKAGE) | users, {}, "niblick", unused)
-        reach.run(roots)
-    sections = {OWN: _own_module(code, classes, [*sorted(reach.dotted)], bool(users), calls)}
-    marks = {OWN: ""}
-    for name, module in reach.modules.items():
-        sections[name] = without(module, reach.kept, reach.entries, reach.names(module))
-        missing = sorted({n for piece in module.pieces for n in piece.names} & (absent | unused).get(name, frozenset()))
-        marks[name] = "" if module.postponed else " annotated"
-        marks[name] += f" without {' '.join(missing)}" if missing else ""
+    own = tuple((name, path, path.read_bytes()) for name, path in users.items())
+    wanted = tuple((name, *sorted(names)) for name, names in roots.items())
+    parts = _parts(own, wanted, frozenset(asked.items()), frozenset(absent.items()), frozenset(unused.items()))
+    sections = {OWN: _own_module(code, classes, [*parts.dotted], bool(users), calls)} | parts.sections
+    marks = {OWN: ""} | parts.marks
     head = (PACKAGE / "submission" / "head.py").read_text(encoding="utf-8")
     readable = head + _joined(sections, marks)
     small = {name: minified(text, name in users) for name, text in sections.items()}
@@ -106,7 +98,48 @@ def _made(config: RunConfig, users: dict[str, Path]) -> Script:
     if any(len(re.findall(r"^# module ", text, re.MULTILINE)) != len(sections) for text in (readable, packed)):
         raise ConfigError("a line of the recipe begins with `# module `, as a script's sections do: write it otherwise")
     sizes = {name: len(text.encode()) for name, text in sections.items()}
-    return Script(compressed(packed), readable, sizes, _packages(reach))
+    return Script(compressed(packed), readable, sizes, parts.requires)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a script holds besides its config."""
+
+    sections: dict[str, str]
+    """The text of each module that is reached, without what is not."""
+    marks: dict[str, str]
+    """What the line over each says after its name."""
+    dotted: tuple[str, ...]
+    """Modules that are named with dots somewhere."""
+    requires: tuple[str, ...]
+
+
+@lru_cache(maxsize=32)
+def _parts(
+    users: tuple[tuple[str, Path, bytes], ...],
+    roots: tuple[tuple[str, ...], ...],
+    asked: frozenset[tuple[tuple[str, str], frozenset[str]]],
+    absent: frozenset[tuple[str, frozenset[str]]],
+    unused: frozenset[tuple[str, frozenset[str]]],
+) -> Parts:
+    """The modules that are reached: the same for configs that differ in numbers only, and found once for them.
+
+    `users` are the name, file and bytes of the recipe's modules, `roots` modules with the names wanted of them.
+    """
+    files, missing = modules_of(PACKAGE) | {name: path for name, path, _ in users}, dict(absent) | dict(unused)
+    reach = Reach(files, dict(asked), "niblick", missing)
+    reach.run({name: names for name, *names in roots})
+    if PRESETS in reach.modules:  # they name parts of all kinds
+        missing = dict(unused)
+        reach = Reach(files, {}, "niblick", missing)
+        reach.run({name: names for name, *names in roots})
+    sections, marks = {}, {}
+    for name, module in reach.modules.items():
+        sections[name] = without(module, reach.kept, reach.entries, reach.names(module))
+        left = sorted({n for piece in module.pieces for n in piece.names} & missing.get(name, frozenset()))
+        marks[name] = "" if module.postponed else " annotated"
+        marks[name] += f" without {' '.join(left)}" if left else ""
+    return Parts(sections, marks, tuple(sorted(reach.dotted)), _packages(reach))
 
 
 def words_of(tree: ast.AST) -> set[str]:
@@ -176,6 +209,7 @@ def minified(text: str, typed: bool = False) -> str:
         ) from error
 
 
+@lru_cache(maxsize=8)
 def compressed(text: str) -> str:
     """Return a script that unpacks a text and runs what stands before its first section."""
     data = lzma.compress(text.encode(), lzma.FORMAT_RAW, filters=_FILTERS)
