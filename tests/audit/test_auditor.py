@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -51,8 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(target: str, data: Path, runs: Path, *overrides: str) -> Path:
-    command = [sys.executable, "-m", "niblick", "train", target, "--data", str(data), "--runs", str(runs), *overrides]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = forked.run(["-m", "niblick", "train", target, "--data", data, "--runs", runs, *overrides])
     assert not done.returncode, done.stderr
     return next(runs.glob("*-1"))
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 from command import Niblick
 
@@ -58,8 +57,9 @@ def pulled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trust")
     prepare("pydocs", "byte260", folder / "data", max_docs=24, val_docs=4)
     (folder / "mine.py").write_text(OWN)
-    command = [sys.executable, "-m", "niblick", "train", folder / "mine.py", "--data", folder / "data", "--runs"]
-    subprocess.run([*map(str, command), str(folder / "runs")], check=True, capture_output=True)
+    command = ["-m", "niblick", "train", folder / "mine.py", "--data", folder / "data", "--runs"]
+    done = forked.run([*command, folder / "runs"])
+    assert done.returncode == 0, done.stderr
     [run] = (folder / "runs").glob("*-1")
     run.rename(folder / "runs" / "own")
     shutil.copytree(folder / "runs" / "own", folder / "runs" / "pulled")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import forked
 import pytest
 
 from niblick.config.run_config import override
@@ -79,9 +78,8 @@ def test_packed_and_float(folder: Path) -> None:
     assert not {"before", "training"} & set(plain(facts))
 
 
-def niblick(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "niblick", "boundaries", *arguments, "--runs", str(folder / "runs")]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def niblick(folder: Path, *arguments: str) -> forked.Ended:
+    return forked.run(["-m", "niblick", "boundaries", *arguments, "--runs", folder / "runs"])
 
 
 def test_command_line(folder: Path) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from niblick.config.run_config import override
@@ -30,9 +29,9 @@ def test_train_to_score(gptq: str, tmp_path: Path) -> None:
         (source / f"{i}.txt").write_text(f"Document {i} of twelve, each of which says much the same. " * 20)
     prepare(str(source), "byte260", tmp_path / "data", val_docs=2)
     wanted = ["export.scheme=int6", f"export.gptq={gptq}", "export.codec=zstd"]
-    command = [sys.executable, "-m", "niblick", "train", "hnet-small", "--data", str(tmp_path / "data")]
+    command = ["-m", "niblick", "train", "hnet-small", "--data", str(tmp_path / "data")]
     command += ["--runs", str(tmp_path / "runs"), *TOY, *wanted, "--json"]
-    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    result = json.loads(forked.run(command).stdout)
     name = {"float": "int6-gptq+zstd", "quantized": "int6-gptq.quantized+zstd"}[gptq]
     assert result["artifact"] == name and result["bpb"] > 0
     run = tmp_path / "runs" / "hnet-small-1"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+import forked
 import pytest
 import torch
 
@@ -29,8 +28,7 @@ SMALL = [
 
 
 def niblick(*arguments: Any, fails: bool = False) -> Any:
-    command = [sys.executable, "-m", "niblick", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forked.run(["-m", "niblick", *arguments])
     if fails:
         assert done.returncode == 2, done.stderr
         *told, line = done.stderr.strip().splitlines()

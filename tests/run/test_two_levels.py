@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 import niblick
@@ -63,8 +62,7 @@ def test_scored_afresh_it_is_the_same(result: Result) -> None:
     """The score of the run, made in a process of its own, is what the artifact alone gives in another."""
     artifact = Path(result.run) / "artifacts" / result.artifact / "artifact.nib"
     data = json.loads((Path(result.run) / "config.json").read_text())["data"]["path"]
-    command = [sys.executable, "-m", "niblick", "eval", str(artifact), "--data", data, "--json"]
-    again = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    again = json.loads(forked.run(["-m", "niblick", "eval", artifact, "--data", data, "--json"]).stdout)
     assert again["bpb"] == pytest.approx(result.bpb, abs=1e-6)
 
 

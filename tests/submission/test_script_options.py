@@ -11,7 +11,6 @@ import functools
 import json
 import random
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from allpairspy import AllPairs
+from forked import Forked, start
 from told import noted
 
 from niblick.artifact.container import read_artifact, write_artifact
@@ -301,28 +301,21 @@ class Pair:
         return self.folder / "final_model.nib"
 
 
-def program(folder: Path, config: RunConfig, text: str, *options: str, ranks: int = 1) -> subprocess.Popen[str]:
+def program(folder: Path, config: RunConfig, text: str, *options: str, ranks: int = 1) -> Forked:
     """Start a script in a folder where niblick cannot be imported."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "train_gpt.py").write_text(text)
     (folder / "niblick.py").write_text("raise ImportError('the script of a submission asks for niblick')\n")
-    environment = {"DATA_PATH": config.data.path, "PATH": "", "OMP_NUM_THREADS": "1"}
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
-    return subprocess.Popen(
-        [sys.executable, *several, "train_gpt.py", *options],
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    environment = {"DATA_PATH": config.data.path, "PATH": "", "OMP_NUM_THREADS": "1"}
+    return start([*several, "train_gpt.py", *options], folder, environment)
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def said(process: Forked) -> str:
     """What a script printed; fails with its last words if it failed."""
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err[-3000:]
-    return out
+    ended = process.ended()
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stdout
 
 
 def both(config: RunConfig, folder: Path, recipe: Path | None = None, ranks: int = 1) -> Pair:
@@ -337,7 +330,6 @@ def both(config: RunConfig, folder: Path, recipe: Path | None = None, ranks: int
         result = pipeline.run(config, folder / "runs", noted(events), recipe=recipe)
     except BaseException:
         process.kill()
-        process.communicate()
         raise
     losses = [event["loss"] for event in events if event["event"] == "step"]
     return Pair(Run(Path(result.run)), losses, folder / "script", said(process), recipe)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from told import told
 
@@ -50,6 +49,14 @@ sys.argv = ["niblick", *sys.argv[5:]]
 main()
 """
 
+LIMITED = """
+import resource, sys
+from niblick.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.argv = ["niblick", *sys.argv[2:]]
+main()
+"""
+
 MOMENTS = {  # where a kill may fall: the function and the most calls to let pass
     "making the run": ("os", "replace", 3),
     "a step": ("niblick.train.loop", "gradients", 16),
@@ -81,12 +88,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def niblick(*arguments: object, killed: tuple[str, str, str, int] | None = None, **options: Any) -> Any:
-    command = ["-c", KILLER, *map(str, killed)] if killed else ["-m", "niblick"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *command, *map(str, arguments)], capture_output=True, text=True, env=environment, **options
-    )
+def niblick(*arguments: object, killed: tuple[str, str, str, int] | None = None, limit: int = 0) -> forked.Ended:
+    """Run the command line; `limit`: the most bytes that its files may take."""
+    command = ["-c", LIMITED, limit] if limit else ["-c", KILLER, *killed] if killed else ["-m", "niblick"]
+    return forked.run([*command, *arguments], variables=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def check_files(run: Run) -> None:
@@ -217,6 +222,6 @@ def test_files_that_may_not_grow(data: Path, tmp_path: Path) -> None:
     size = len(source_snapshot(None)) + 50_000  # room for the sources and a checkpoint, not for the log of all steps
     done = niblick(
         *("train", "hnet-small", "--data", data, "--runs", tmp_path, *TOY, "schedule.steps=6000"),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+        limit=size,
     )
     expect_full(done, run)
