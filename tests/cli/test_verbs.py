@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+import forked
 import pytest
 import torch
 from command import Niblick
@@ -45,8 +46,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished toy run."""
     runs = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "niblick", "train", "hnet-small", "--data", data, "--runs", runs, *TOY]
-    subprocess.run([*map(str, command)], check=True, capture_output=True)
+    done = forked.run(["-m", "niblick", "train", "hnet-small", "--data", data, "--runs", runs, *TOY])
+    assert done.returncode == 0, done.stderr
     return runs / "hnet-small-1"
 
 
@@ -813,33 +814,39 @@ def read_on(number: int) -> bytes:
         return b""
 
 
+# Trains as the command line does; the process that scores interrupts the whole group once it has begun.
+INTERRUPTED = """
+import os, subprocess, sys
+from niblick.cli import main
+
+os.setsid()
+real = subprocess.run
+scores = [sys.executable, "-m", "niblick", "eval"]
+ours = lambda command: [sys.executable, "-c", SCORER, *command[3:]] if command[:4] == scores else command
+subprocess.run = lambda command, **options: real(ours(command), **options)
+sys.argv[0] = "niblick"
+main()
+"""
+SCORER = """
+import os, signal, sys
+from niblick.cli import main
+from niblick.run import scoring
+
+scoring.score_model = lambda *arguments, **named: os.killpg(0, signal.SIGINT)
+sys.argv[0] = "niblick"
+main()
+"""
+
+
 @pytest.mark.slow
 def test_an_interrupt_while_scoring_loses_nothing(niblick: Niblick, data: Path, tmp_path: Path) -> None:
     """Ctrl-C reaches the whole process group: the weights are there, and resuming packs and scores them."""
-    import signal
-
-    runs = tmp_path / "runs"
-    command = [sys.executable, "-m", "niblick", "train", "hnet-small", "--data", data, "--runs", runs, *TOY]
-    process = subprocess.Popen(
-        [*map(str, command)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # What a shell starts in the background, and this suite with it, ignores SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    run = runs / "hnet-small-1"
-    deadline = time.monotonic() + 120
-    while not (run / "artifacts" / "int8-published+zlib" / "artifact.nib").is_file():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert f"niblick train --resume {run}" in err
-    assert "Traceback" not in err
+    run, program = tmp_path / "runs" / "hnet-small-1", f"SCORER = {SCORER!r}\n{INTERRUPTED}"
+    done = forked.run(["-c", program, "train", "hnet-small", "--data", data, "--runs", run.parent, *TOY])
+    assert done.returncode == 130, done.stderr
+    assert (run / "artifacts" / "int8-published+zlib" / "artifact.nib").is_file()
+    assert f"niblick train --resume {run}" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (run / "result.json").exists()
     before = (run / "model.safetensors").read_bytes()
     result = niblick.json("train", "--resume", run)
