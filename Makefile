@@ -5,7 +5,7 @@ PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints
 PY = $(VENV)/bin/python
 # Workers of the test suite. Each computes on one thread: two that want all cores wait for each other most of the time.
 JOBS ?= 2
-PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help findings quickstart test test-fast fuzz lint bench gpu soak memory tokenizers penalties boundaries readme screenshots docs package install dev sky clean
 help:  ## this list

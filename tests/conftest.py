@@ -26,6 +26,17 @@ for ignored in (signal.SIGINT, signal.SIGHUP):  # as under nohup or behind `&`
 ROOT = Path(__file__).parents[1]
 
 
+LONGEST = [
+    *("test_script_options", "test_folder", "test_quickstart", "test_exports", "test_survival", "test_launching"),
+    *("test_ranks", "test_first_day", "test_benchmarks", "test_web", "test_auditor", "test_museum", "test_verbs"),
+]
+"""Files of minutes, which begin first: a worker that took one last would end alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 def shared_folder() -> Path:
     """The folder of real data beside the repository; skips the test where there is none."""
     folder = ROOT.parent / "shared"
