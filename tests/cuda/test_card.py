@@ -27,7 +27,7 @@ from niblick.run.directory import Run
 from niblick.run.ends import Interrupted
 from niblick.run.loading import load_artifact
 from niblick.run.scoring import score_model
-from niblick.train.copystream import sender
+from niblick.train.copystream import CopyStream
 from niblick.train.optim import orthogonalize
 from niblick.train.precision import DTYPES, autocast
 from niblick.train.step import compile_stages
@@ -143,7 +143,10 @@ def test_batches_copied_ahead(card: torch.device) -> None:
     """What comes over a stream of its own is what lies on the host, while the card is busy and memory is used anew."""
     split = Split("train", [Path("memory")], [np.arange(60_000, dtype=np.uint16)])
     sizes: dict[str, Any] = {"vocab_size": 60_000, "seq_len": 512, "rows": 16, "order": "shuffle"}
-    plain, ahead = Batches(split, **sizes), Batches(split, **sizes, send=sender(card))
+    plain, ahead = (
+        Batches(split, **sizes),
+        Batches(split, **sizes, send=CopyStream(card) if card.type == "cuda" else None),
+    )
     a_NN = torch.ones(1024, 1024, device=card)
     found, wanted = [], []
     for _ in range(40):

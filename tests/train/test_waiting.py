@@ -20,7 +20,7 @@ from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
 from niblick.model.routers import ROUTERS
 from niblick.pack.export_config import ExportConfig
 from niblick.recipes.presets import get_preset
-from niblick.train.copystream import CopyStream, sender
+from niblick.train.copystream import CopyStream
 from niblick.train.qat import QAT
 from niblick.train.regularizers import Penalties
 from niblick.train.settings import OptimConfig, PenaltyConfig, QATConfig
@@ -155,7 +155,3 @@ def test_batches_copied_ahead_train_the_same(told: list[str]) -> None:
         weights.append(model.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))
     assert "main waits for event 1" in told
-
-
-def test_nothing_is_sent_where_there_is_no_gpu() -> None:
-    assert sender(torch.device("cpu")) is None

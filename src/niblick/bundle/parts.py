@@ -76,7 +76,12 @@ def left_out(config: RunConfig) -> Names:
         (not routers, "model.level Level SoftLevel"),
         (not any(map(is_soft, routers)), "model.level SoftLevel"),
         (all(map(is_soft, routers)), "model.level Level"),
-        (not any(level.ahead_weight for level in levels), "model.lm ahead_loss", "model.level at_starts"),
+        (
+            not any(level.ahead_weight for level in levels),
+            "model.lm ahead_loss",
+            "model.level at_starts",
+            "model.model_config _check_ahead",
+        ),
         (model.vocab_size <= 260, "data.subwords SentencePieceTokenizer"),
         (True, *NEVER),
     )

@@ -76,9 +76,10 @@ class HNet(nn.Module):
         x_BLD = self.main(x_BLD, packing, last=wanted.pop() if wanted else None)
         routings: list[Routing] = []
         for level, passage in zip(reversed(list(self.each_level())), reversed(passages), strict=True):
-            routings.insert(0, passage.routing)
-            if aims and isinstance(level, Level) and level.config.ahead_weight:
-                routings[0] = replace(passage.routing, inside_BCD=level.rows(x_BLD, passage))
+            routing = passage.routing
+            if aims and level.config.ahead_weight:
+                routing = replace(routing, inside_BCD=passage.rows(x_BLD))
+            routings.insert(0, routing)
             x_BLD = level.up(x_BLD, passage, wanted.pop() if wanted else None)
         return x_BLD, routings
 

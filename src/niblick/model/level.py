@@ -88,6 +88,10 @@ class Passage(NamedTuple):
     packed_BC: Tensor | None = None
     """Where each chunk stands in the packed sequence; None if rows are not packed."""
 
+    def rows(self, chunks_BCD: Tensor) -> Tensor:
+        """Return the inside's states row by row, (B, C, D), where they are packed."""
+        return chunks_BCD if self.packed_BC is None else chunks_BCD[0, self.packed_BC]
+
 
 @dataclass
 class LevelState:
@@ -200,7 +204,7 @@ class Level(nn.Module):
         With `last`, only so many positions at the end, and nothing is computed that they do not need.
         """
         encoded_BLD, routing = passage.encoded_BLD, passage.routing
-        chunks_BCD = self.rows(chunks_BCD, passage)
+        chunks_BCD = passage.rows(chunks_BCD)
         length = encoded_BLD.shape[1]
         needed = None if last is None else self.decoder.needs(length, last)
         if needed is not None:
@@ -212,10 +216,6 @@ class Level(nn.Module):
         x_BLD = spread_BLD.to(encoded_BLD.dtype) + self.residual(encoded_BLD)
         x_BLD = scale_gradient(x_BLD, self.config.lr_diff)
         return self.decoder(x_BLD, last=last, start=0 if needed is None else length - needed)
-
-    def rows(self, chunks_BCD: Tensor, passage: Passage) -> Tensor:
-        """Return the inside's states row by row, (B, C, D), where they are packed."""
-        return chunks_BCD if passage.packed_BC is None else chunks_BCD[0, passage.packed_BC]
 
     def inner_last(self, passage: Passage, last: int | None) -> int | None:
         """Return how many chunks at the end are needed where `last` positions at the end are wanted; None: all.

@@ -6,7 +6,7 @@ Shapes: B batch, L positions, D width, E embedding width, V vocabulary, N rows (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -203,7 +203,6 @@ class LM(nn.Module):
                 cost_BL = inner_costs(level, routing, cost_BL, routings[i + 1].p_BL.shape[1])
         if any(level.ahead_weight for level in self.config.levels):
             total = total + self.ahead_loss(routings, targets_BL)
-            routings = [replace(routing, inside_BCD=None) for routing in routings]
         return Losses(lm, tuple(ratios), total), routings
 
     def ahead_loss(self, routings: Sequence[Routing], targets_BL: Tensor) -> Tensor:

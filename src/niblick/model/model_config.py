@@ -288,13 +288,8 @@ class LevelConfig:
         self._check_curriculum()
         if self.router_weight < 0:
             raise ConfigError(f"router_weight={self.router_weight} must not be negative: 0 leaves the loss away")
-        if self.ahead_weight < 0:
-            raise ConfigError(f"ahead_weight={self.ahead_weight} must not be negative: 0 leaves the loss away")
-        if self.ahead_weight and is_soft(self.router):
-            raise ConfigError(
-                f"ahead_weight={self.ahead_weight} asks for the next chunk, and the router {self.router!r} cuts none: "
-                "leave ahead_weight away, or choose a router that cuts"
-            )
+        if self.ahead_weight:
+            self._check_ahead()
         if self.bucket < 1:
             raise ConfigError(f"bucket={self.bucket} must be at least 1")
         for name, known in (("dechunk", DECHUNKS), ("ratio", RATIOS), ("target_shape", ("linear", "cosine"))):
@@ -302,6 +297,15 @@ class LevelConfig:
                 raise ConfigError(f"unknown {name} {getattr(self, name)!r}{nearest(getattr(self, name), known)}")
         if self.capacity not in ("bucketed", "packed") and not re.fullmatch(r"divisor:[1-9]\d*", self.capacity):
             raise ConfigError(f"capacity={self.capacity!r} must be bucketed, packed or divisor:k, as in divisor:4")
+
+    def _check_ahead(self) -> None:
+        if self.ahead_weight < 0:
+            raise ConfigError(f"ahead_weight={self.ahead_weight} must not be negative: 0 leaves the loss away")
+        if is_soft(self.router):
+            raise ConfigError(
+                f"ahead_weight={self.ahead_weight} asks for the next chunk, and the router {self.router!r} cuts none: "
+                "leave ahead_weight away, or choose a router that cuts"
+            )
 
     def _check_curriculum(self) -> None:
         if not 0 < self.target_share <= 1:

@@ -26,7 +26,7 @@ from niblick.run.packing import artifact_header, packed
 from niblick.run.prepared import Prepared, bytes_per_token, compression_aware, parameters
 from niblick.run.scoring import plain_score
 from niblick.train.checkpoint import list_checkpoints, save_tensors
-from niblick.train.copystream import sender
+from niblick.train.copystream import CopyStream
 from niblick.train.distributed import Ranks
 from niblick.train.loop import Aids, Hooks, Keeping, Recipe, train
 from niblick.train.signals import Outcome
@@ -105,7 +105,7 @@ def batches_of(prepared: Prepared, ranks: Ranks) -> Batches:
         seed=config.seed if config.data.seed is None else config.data.seed,
         rank=ranks.rank,
         ranks=ranks.size,
-        send=sender(prepared.device),
+        send=CopyStream(prepared.device) if prepared.device.type == "cuda" else None,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from niblick.data.loader import Batch, Send
+from niblick.data.loader import Batch
 
 
 class CopyStream:
@@ -29,8 +29,3 @@ class CopyStream:
             return ids_BL, targets_BL
 
         return take
-
-
-def sender(device: torch.device) -> Send | None:
-    """Return what brings batches to a device ahead of time; None where there is nothing to gain."""
-    return CopyStream(device) if device.type == "cuda" else None
