@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -25,7 +26,8 @@ def asked(token: str | None, kind: str = "http", query: str = "", method: str = 
 
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": kind, "path": "/run", "query_string": query.encode(), "headers": raw, "method": method}
-    asyncio.run(Guard(app, token)(scope, receive, send))
+    with ThreadPoolExecutor(1) as own:  # a browser that another test opened may have its loop in this thread
+        own.submit(asyncio.run, Guard(app, token)(scope, receive, send)).result()
     return sent
 
 

@@ -46,6 +46,8 @@ def batches(rows: int = 4, send: Send | None = None) -> Batches:
     return Batches(split, vocab_size=260, seq_len=32, rows=rows, order="shuffle", seed=3, send=send)
 
 
+TOTAL = torch.tensor([1])
+"""Where the total stands among the terms that `gradients` returns."""
 AIDS = ("guide", "qat", "penalties", "extra")
 
 
@@ -220,9 +222,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
     real, calls = loop.gradients, []
 
     def gradients(*arguments: Any) -> Any:
-        losses, routings = real(*arguments)
+        terms, routings = real(*arguments)
         calls.append(1)
-        return (losses | {"total": broken} if len(calls) == 7 else losses), routings
+        return (terms.index_fill(0, TOTAL, broken) if len(calls) == 7 else terms), routings
 
     monkeypatch.setattr(loop, "gradients", gradients)
     model = tiny()
@@ -376,8 +378,8 @@ def spiking(monkeypatch: pytest.MonkeyPatch, at: list[int], value: float) -> lis
 
     def gradients(*arguments: Any) -> Any:
         positions.append(arguments[0].batches.position)
-        losses, routings = real(*arguments)
-        return (losses | {"total": value} if len(positions) in at else losses), routings
+        terms, routings = real(*arguments)
+        return (terms.index_fill(0, TOTAL, value) if len(positions) in at else terms), routings
 
     monkeypatch.setattr(loop, "gradients", gradients)
     return positions
