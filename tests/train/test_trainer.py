@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import signal
@@ -30,6 +31,7 @@ from niblick.train.loop import Aids, Hooks, Keeping, Recipe, train
 from niblick.train.optim import Optimizers, register_optimizer
 from niblick.train.schedule import ScheduleConfig
 from niblick.train.settings import OptimConfig, TrainConfig
+from niblick.train.step import has_unused
 
 TEXT = ("It is a truth universally acknowledged, that a single man in possession of a good fortune, " * 60).encode()
 
@@ -502,3 +504,13 @@ def test_samples_stand_beside_validations(tmp_path: Path) -> None:
     assert [e["sample"] for e in events if e["event"] == "validation"] == ["text 1", "text 2", "text 3"]
     assert heard == [True] * 3
     assert same(told, go(tmp_path / "b", 12, val_every=5)[0])
+
+
+def test_looking_for_unused_weights_changes_nothing() -> None:
+    """Routers that remember what they saw in training saw made-up text there."""
+    torch.manual_seed(5)
+    level = LevelConfig(StageConfig("c1"), StageConfig("c1"), "gumbel", target_length=3.0)
+    model = LM(ModelConfig(width=16, heads=2, kv_heads=1, levels=(level,), main=StageConfig("T1")))
+    before = copy.deepcopy(model)
+    assert not has_unused(model, TrainConfig(seq_len=32, dtype="float32", device="cpu"), torch.device("cpu"), None)
+    assert same(model, before) and all(p.grad is None for p in model.parameters())

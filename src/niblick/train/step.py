@@ -131,12 +131,11 @@ def has_unused(model: LM, config: TrainConfig, device: torch.device, guide: Guid
     torch.manual_seed(0)
     ids_BL = (torch.arange(config.seq_len, device=device) % model.config.vocab_size)[None]
     for target_BL in (None, guide(ids_BL)) if guide else (None,):
+        tried = copy.deepcopy(model)  # routers remember what they see in training
         with autocast(device, config.dtype):
-            losses, _ = model(ids_BL, ids_BL, guide_BL=target_BL)
+            losses, _ = tried(ids_BL, ids_BL, guide_BL=target_BL)
         losses.total.backward()
-        missing = [p for p in model.parameters() if p.requires_grad and p.grad is None]
-        model.zero_grad(set_to_none=True)
-        if missing:
+        if any(p.requires_grad and p.grad is None for p in tried.parameters()):
             return True
     return False
 
