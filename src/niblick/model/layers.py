@@ -41,6 +41,12 @@ class AttentionState:
     v_BGTK: Tensor
     grows: bool = True
 
+    def make_room(self, slots: int) -> None:
+        """Grow to so many slots, where it is no ring and has fewer."""
+        short = slots - self.k_BGTK.shape[2]
+        if self.grows and short > 0:
+            self.k_BGTK, self.v_BGTK = (F.pad(x, (0, 0, 0, short)) for x in (self.k_BGTK, self.v_BGTK))
+
 
 class Attention(nn.Module):
     """Causal attention: q and k normalized per head, rotary positions, a learned gain on q, grouped keys and values.
@@ -97,22 +103,16 @@ class Attention(nn.Module):
         empty = like.new_zeros(rows, self.kv_heads, self.window or 16, self.head_width)
         return AttentionState(empty, empty.clone(), grows=not self.window)
 
-    def _make_room(self, state: AttentionState, place: int) -> int:
-        """Let the state grow to hold `place`; return how many slots are in use then."""
-        slots = state.k_BGTK.shape[2]
-        if place >= slots and state.grows:
-            grow = max(slots, place + 1 - slots)
-            state.k_BGTK, state.v_BGTK = (F.pad(x, (0, 0, 0, grow)) for x in (state.k_BGTK, state.v_BGTK))
-            slots += grow
-        return min(place + 1, slots)
-
     def step(self, x_RD: Tensor, state: AttentionState, context: StepContext) -> Tensor:
         """One position of the rows `context.rows_R`; updates `state` in place."""
         q_RH1K, k_RG1K, v_RG1K = self._qkv(x_RD[:, None], context.rope)
         slot_R = context.place_R % self.window if self.window else context.place_R
         used = state.k_BGTK.shape[2]
         if not torch.compiler.is_compiling():  # which knows no values: whoever compiles has made room
-            used = self._make_room(state, int(context.place_R.max()))
+            last = int(context.place_R.max())
+            if last >= used:
+                state.make_room(max(2 * used, last + 1))
+            used = min(last + 1, state.k_BGTK.shape[2])
         state.k_BGTK[context.rows_R, :, slot_R] = k_RG1K[:, :, 0]
         state.v_BGTK[context.rows_R, :, slot_R] = v_RG1K[:, :, 0]
         seen_RT = torch.arange(used, device=x_RD.device) <= context.place_R[:, None]

@@ -16,7 +16,6 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from niblick.model.layers import AttentionState
@@ -99,9 +98,7 @@ def can_compile() -> bool:
 def make_room(state: Any, slots: int) -> None:
     """Give every attention that keeps all positions `slots` of them, in place."""
     if isinstance(state, AttentionState):
-        short = slots - state.k_BGTK.shape[2]
-        if short > 0 and state.grows:
-            state.k_BGTK, state.v_BGTK = (F.pad(x, (0, 0, 0, short)) for x in (state.k_BGTK, state.v_BGTK))
+        state.make_room(slots)
     elif isinstance(state, list):
         for each in state:
             make_room(each, slots)
