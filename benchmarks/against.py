@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from measure import put_into_docs
 
@@ -37,18 +40,39 @@ def checked_out(revision: str) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", tree], check=True)
 
 
+def untrained(preset: str) -> tuple[Any, Any]:
+    """The config of a preset and its model; two modules have moved since the first builds."""
+    presets, loading = (moved(*names) for names in (("recipes.presets", "presets"), ("run.loading", "loading")))
+    config = presets.get_preset(preset)
+    return config, loading.build_model(config.model, 0)
+
+
+def moved(*names: str) -> Any:
+    """The first module of niblick, by its names from today's on, that this build has."""
+    for name in names:
+        if importlib.util.find_spec(f"niblick.{name.partition('.')[0]}"):
+            return importlib.import_module(f"niblick.{name}")
+    raise ImportError(f"this build of niblick has none of {', '.join(names)}")
+
+
+def batch(rows: int, length: int) -> tuple[Any, Any]:
+    """Windows of this project's own pages, as byte260 tokens and the targets after them, (B, L) both."""
+    import torch
+
+    pages = b"".join(path.read_bytes() for path in sorted(Path(ROOT, "docs").glob("*.md")))[: rows * length + 1]
+    tokens = torch.tensor(list(pages)) + 4
+    return tokens[:-1].view(rows, length), tokens[1:].view(rows, length)
+
+
 def training(preset: str, rows: int, length: int) -> Callable[[], float]:
     """Three steps of training; returns the loss of the last."""
     import torch
 
-    from hnet import batch
-    from niblick.recipes.presets import get_preset
-    from niblick.run.loading import build_model
     from niblick.train.optim import Optimizers
     from niblick.train.precision import DTYPES, autocast, pick_dtype
 
-    cpu, config = torch.device("cpu"), get_preset(preset)
-    model = build_model(config.model, 0)
+    cpu = torch.device("cpu")
+    config, model = untrained(preset)
     optimizers = Optimizers(model, config.optim, dtype=DTYPES[pick_dtype("auto", cpu)])
     text = batch(rows, length)
 
@@ -69,12 +93,9 @@ def evaluation(preset: str, rows: int, length: int) -> Callable[[], float]:
     """Contiguous windows, as validation reads them; returns their mean loss."""
     import torch
 
-    from hnet import batch
-    from niblick.recipes.presets import get_preset
-    from niblick.run.loading import build_model
     from niblick.train.precision import autocast
 
-    model, text = build_model(get_preset(preset).model, 0).eval(), batch(rows, length)
+    model, text = untrained(preset)[1].eval(), batch(rows, length)
 
     @torch.no_grad()
     def score() -> float:
@@ -88,11 +109,7 @@ def generation(preset: str, rows: int, length: int) -> Callable[[], float]:
     """`length` tokens of `rows` rows, one after the other; returns the log-sum of the last logits."""
     import torch
 
-    from hnet import batch
-    from niblick.recipes.presets import get_preset
-    from niblick.run.loading import build_model
-
-    model, (ids_BL, _) = build_model(get_preset(preset).model, 0).eval(), batch(rows, length)
+    model, (ids_BL, _) = untrained(preset)[1].eval(), batch(rows, length)
 
     @torch.no_grad()
     def follow() -> float:

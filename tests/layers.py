@@ -5,7 +5,7 @@ from __future__ import annotations
 # A room may import rooms of layers above its own; rooms of one layer do not import each other.
 LAYERS = [
     ["errors"],
-    ["files", "arguments"],
+    ["files", "arguments", "memory"],
     ["facts"],
     ["challenge"],
     ["console", "drawing", "data", "model"],

@@ -23,6 +23,7 @@ LAZY = {
     "data/hub.py": {"huggingface_hub"},
     "data/hub_text.py": {"datasets"},
     "data/json_tokenizers.py": {"tokenizers"},
+    "data/json_lines.py": {"pydantic_core"},
     "model/mamba.py": {"mamba_ssm"},
     "score/baselines.py": {"pyppmd"},
     "score/mixing_kernels.py": {"numba"},

@@ -29,6 +29,20 @@ def test_roundtrip(texts: list[str]) -> None:
         assert tokenizer.token_bytes(with_bos[:-1], with_bos[1:]).sum() == len(text.encode())
 
 
+@given(st.lists(TEXT), st.sampled_from([ByteTokenizer(), Byte256Tokenizer()]))
+def test_documents_at_once_are_each_after_a_bos(texts: list[str], tokenizer: ByteTokenizer) -> None:
+    tokens = tokenizer.encode_documents([text.encode() for text in texts])
+    each = [[tokenizer.bos_id, *one.tolist()] for one in tokenizer.encode_batch(texts)]
+    assert tokens is not None and tokens.dtype == np.uint16
+    assert tokens.tolist() == [token for one in each for token in one]
+
+
+def test_what_does_not_come_back_is_not_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ByteTokenizer().encode_documents([b"abc"]) is not None
+    monkeypatch.setattr(np, "subtract", lambda tokens, offset, **how: np.zeros(len(tokens), np.uint8))
+    assert ByteTokenizer().encode_documents([b"abc"]) is None
+
+
 def test_control_tokens_are_no_bytes() -> None:
     tokenizer = ByteTokenizer()
     assert tokenizer.decode(np.array([0, 1, 2, 3])) == b""

@@ -11,7 +11,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from niblick.data.blocks import BLOCK_BYTES
 from niblick.data.documents import Block
 from niblick.data.index import RECORD
-from niblick.data.tokenizers import Tokenizer
+from niblick.data.tokenizers import ByteTokenizer, Tokenizer
 from niblick.errors import DataError
 
 _PATIENCE = 1.0
@@ -82,27 +82,39 @@ def encode_block(block: Block, tokenizer: Tokenizer, keep_texts: bool = False) -
     texts = [document.text for document in documents]
     sources = list(dict.fromkeys(document.source for document in documents))
     number = {name: i for i, name in enumerate(sources)}
-    encoded = tokenizer.encode_batch(texts)
-    records = np.zeros(len(documents), RECORD)
-    lengths = np.fromiter((len(tokens) + 1 for tokens in encoded), np.int64, len(encoded))
-    ends = np.cumsum(lengths)
-    records["tokens"] = lengths
-    records["offset"] = ends - lengths
-    records["source"] = [number[document.source] for document in documents]
-    losses: list[Loss] = []
-    for i, text in enumerate(texts):
-        utf8 = text.encode()
-        decoded = tokenizer.decode(encoded[i])
-        if decoded != utf8:
-            both = (utf8, decoded) if keep_texts or not losses else None
-            losses.append(Loss(i, len(utf8), len(decoded), both))
-        records["bytes"][i] = len(utf8)
-        records["sha256"][i] = np.frombuffer(hashlib.sha256(utf8).digest(), np.uint8)
-    stream = np.empty(int(ends[-1]) if len(ends) else 0, np.uint16)
-    for start, tokens in zip(ends - lengths, encoded, strict=True):
-        stream[start] = tokenizer.bos_id
-        stream[start + 1 : start + 1 + len(tokens)] = tokens
+    utf8 = [text.encode() for text in texts]
+    with ThreadPoolExecutor(1) as beside:  # hashing leaves the interpreter to others
+        hashed = beside.submit(lambda: b"".join(hashlib.sha256(text).digest() for text in utf8))
+        stream = tokenizer.encode_documents(utf8) if isinstance(tokenizer, ByteTokenizer) else None
+        if stream is None:
+            stream, lengths, losses = _one_by_one(texts, utf8, tokenizer, keep_texts)
+        else:
+            lengths, losses = np.fromiter(map(len, utf8), np.int64, len(utf8)) + 1, []
+        records = np.zeros(len(documents), RECORD)
+        records["tokens"] = lengths
+        records["offset"] = np.cumsum(lengths) - lengths
+        records["source"] = [number[document.source] for document in documents]
+        records["bytes"] = list(map(len, utf8))
+        records["sha256"] = np.frombuffer(hashed.result(), np.uint8).reshape(-1, 32)
     return Encoded(stream, records, sources, losses, read.skipped)
+
+
+def _one_by_one(
+    texts: list[str], utf8: list[bytes], tokenizer: Tokenizer, keep_texts: bool
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64], list[Loss]]:
+    """Tokens of documents, each after a BOS; how many each has, BOS included; and those that do not come back."""
+    encoded = tokenizer.encode_batch(texts)
+    losses: list[Loss] = []
+    for i, (tokens, text) in enumerate(zip(encoded, utf8, strict=True)):
+        decoded = tokenizer.decode(tokens)
+        if decoded != text:
+            losses.append(Loss(i, len(text), len(decoded), (text, decoded) if keep_texts or not losses else None))
+    lengths = np.fromiter((len(tokens) + 1 for tokens in encoded), np.int64, len(encoded))
+    stream = np.empty(int(lengths.sum()), np.uint16)
+    for end, tokens in zip(np.cumsum(lengths), encoded, strict=True):
+        stream[end - len(tokens) - 1] = tokenizer.bos_id
+        stream[end - len(tokens) : end] = tokens
+    return stream, lengths, losses
 
 
 def encode_blocks(

@@ -42,7 +42,9 @@ class JsonLines:
     def _documents(self) -> Iterator[Document]:
         default = source_name(self.path)
         for number, line in enumerate(self.data.split(b"\n"), self.first_line):
-            if line and not line.isspace():
+            if plain := _plain(line, self.text_key, default):
+                yield plain
+            elif line and not line.isspace():
                 yield self._document(line, f"{self.path}, line {number}", default)
 
     def _document(self, line: bytes, where: str, default: str) -> Document:
@@ -139,6 +141,20 @@ def _lists_inside(record: Mapping[str, object], key: str, path: str) -> str:
             how = _by_jq(path, f".[{json.dumps(name)}][]")
             return f", which is in the list {listed([name])}: `{how}` makes lines of it"
     return ""
+
+
+def _plain(line: bytes, key: str, default: str) -> Document | None:
+    """Read an object whose text and source are strings, which most lines are; None for what needs a closer look."""
+    from pydantic_core import from_json
+
+    try:
+        record = from_json(line)
+    except ValueError:
+        return None
+    if type(record) is not dict or type(text := record.get(key)) is not str:
+        return None
+    source = record.get("source", default)
+    return Document(text, source or default) if type(source) is str else None
 
 
 def _record(line: bytes, where: str, block: JsonLines) -> tuple[dict[str, Any], bool]:

@@ -38,6 +38,7 @@ from niblick.data.vocabularies import Vocabulary
 from niblick.data.writing import DatasetWriter, appearing_whole, refuse_used
 from niblick.errors import DataError
 from niblick.facts.reading import plain
+from niblick.memory import keep_freed_memory
 
 MAX_WORKERS = 6
 """Processes by default at most: each takes 70 MB, and preparation stays under a gigabyte (`make memory`)."""
@@ -253,6 +254,7 @@ def _build(
     normalization: Normalization,
     progress: Progress | None,
 ) -> Manifest:
+    keep_freed_memory()
     built = _tokenizer(tokenizer, normalization, corpus, max_docs)
     with appearing_whole(out) as partial:
         writer = DatasetWriter(partial, corpus, built, shard_tokens)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +14,7 @@ from niblick.data.dataset import Dataset
 from niblick.data.hub import TOKENIZER_FILE
 from niblick.data.tokenizers import Tokenizer, make_tokenizer
 from niblick.errors import ArtifactError, ConfigError
+from niblick.memory import keep_freed_memory
 from niblick.model.counting import parameter_count
 from niblick.model.lm import LM
 from niblick.model.model_config import ModelConfig
@@ -33,17 +32,6 @@ def build_model(config: ModelConfig, seed: int) -> LM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LM(config)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what tensors free for the next ones, up to a gigabyte of it.
-
-    Else it gives large ones back each time, and the kernel makes new pages of zeros: a sixth of a small model's step.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # another system's library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD: from here on memory is mapped by itself; the largest that is taken
-        mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: what may lie free at the end of the heap
 
 
 def load_artifact(path: Path) -> tuple[LM, Artifact]:
