@@ -9,7 +9,8 @@ import pytest
 from tiny import Here
 
 from niblick.artifact.container import write_artifact
-from niblick.config.run_config import to_dict
+from niblick.challenge.tracks import check_track
+from niblick.config.run_config import dotted, to_dict
 from niblick.data.tokenizers import ByteTokenizer
 from niblick.errors import ConfigError
 from niblick.model.counting import parameter_count
@@ -21,6 +22,7 @@ from niblick.studies import STUDIES
 from niblick.studies.study import Lab, run_study
 from niblick.sweeps.running import SweepStopped
 from niblick.sweeps.stopping import KeepUp
+from niblick.sweeps.sweep import Sweep
 
 outer_study = importlib.import_module("niblick.studies.outer")  # the package has the study of that name
 routers_study = importlib.import_module("niblick.studies.routers2026")
@@ -110,6 +112,27 @@ def test_a_full_study_needs_data(tmp_path: Path) -> None:
     bench.toy = True
     with pytest.raises(ConfigError, match="no text for multilingual: give --source multilingual=FILE"):
         bench.data("byte260", "multilingual")
+
+
+@pytest.mark.parametrize(
+    ("given", "track"), [([], "fixed-step"), (["schedule.steps=9", "schedule.max_seconds=5"], "wallclock")]
+)
+def test_equal_seconds_in_place_of_equal_steps(
+    given: list[str], track: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command of docs/routers.md is within the rules of the track that it takes."""
+    bench = Lab("routers2026", toy=False, runs=tmp_path, folder=tmp_path, executor=lambda threads: Here())
+    bench.overrides += given
+    asked: list[Sweep] = []
+    monkeypatch.setattr("niblick.studies.study.run_sweep", lambda sweep, *rest, **how: asked.append(sweep) or [])
+    monkeypatch.setattr(routers_study, "_small", lambda *rest: tmp_path)
+    monkeypatch.setattr(routers_study, "settings", lambda *rest: {"cosine": ["model.levels.0.router=cosine"]})
+    monkeypatch.setattr(Lab, "data", lambda *rest: "data")
+    routers_study._runs(bench, "prose", 4)
+    [sweep] = asked
+    assert sweep.track == track
+    assert len(sweep.members()) == 3
+    check_track(track, dotted(to_dict(sweep.members()[0].config)))
 
 
 @pytest.mark.parametrize("toy", [True, False])

@@ -125,6 +125,12 @@ class Lab:
         """The name of the study's first sweep."""
         return self.study + ("-toy" if self.toy else "")
 
+    @property
+    def timed(self) -> bool:
+        """Whether the user gives all runs the same seconds."""
+        given = dict(each.split("=", 1) for each in self.overrides if "=" in each)
+        return given.get("schedule.max_seconds", "null") != "null"
+
     def size(self, toy: Sequence[str], full: Sequence[str] = ()) -> list[str]:
         """Return settings by size."""
         return [*(toy if self.toy else full)]
@@ -175,7 +181,8 @@ class Lab:
     ) -> dict[str, list[Done]]:
         """Train all points, as the sweep `<study>[-<part>]`; `toy` and `full` are settings of that size alone.
 
-        At toy size the track is always fixed-step, so that the tables come out the same each time.
+        At toy size the track is always fixed-step, so that the tables come out the same each time; else it is wallclock
+        where the user gives `schedule.max_seconds`.
 
         Returns the runs by point. Raises NiblickError if one failed.
         """
@@ -186,7 +193,7 @@ class Lab:
             name=f"{self.name}-{part}" if part else self.name,
             sets=[*common, *self.overrides],
             seeds=seeds,
-            track="fixed-step" if self.toy else track,
+            track="fixed-step" if self.toy else "wallclock" if self.timed else track,
             branch=branch,
             summary=f"study {self.study}{' at toy size' if self.toy else ''}",
         )
