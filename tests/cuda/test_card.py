@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from torch import Tensor
 from niblick.artifact.foreign.names import from_published
 from niblick.config.run_config import RunConfig, override
 from niblick.data.dataset import Dataset, Split
-from niblick.data.loader import Batches
+from niblick.data.loader import Batch, Batches
 from niblick.data.prepare import prepare
 from niblick.facts.events import Event, Step
+from niblick.model.context import Context
 from niblick.model.lm import LM
 from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
+from niblick.model.stage import Stage
+from niblick.model.varlen import has_kernel
 from niblick.recipes.presets import get_preset
 from niblick.run import pipeline
 from niblick.run.directory import Run
@@ -37,6 +41,8 @@ PROCESSOR = torch.device("cpu")
 REFERENCE = Path(__file__).parents[1] / "reference"
 TEXT = torch.randint(4, 260, (4, 257), generator=torch.Generator().manual_seed(0))
 CUT = LevelConfig(StageConfig("T1"), StageConfig("T1"), bucket=16)
+LATE = 10_000_000
+"""Cycles of a card, a few milliseconds: many times what a copy takes."""
 SMALL: dict[str, Any] = {"width": 64, "heads": 2, "kv_heads": 1, "levels": (CUT,), "main": StageConfig("T2")}
 
 
@@ -101,11 +107,15 @@ def test_as_on_the_processor(card: torch.device) -> None:
 
 
 def test_bfloat16_as_on_the_processor(card: torch.device) -> None:
-    """As near to float32 as the processor's bfloat16 is. A router decides otherwise only near one half."""
-    exact, here = (outcome(made(PROCESSOR), PROCESSOR, dtype) for dtype in ("float32", "bfloat16"))
-    for name, ours in outcome(made(card), card, "bfloat16").items():
-        wanted = exact[name]
-        assert (ours - wanted).norm() <= 2 * (here[name] - wanted).norm() + 2e-2 * wanted.norm(), name
+    """As near to float32 as bfloat16 can be, where a router decides otherwise near one half.
+
+    On the processor all gradients together are off by 0.4% of their norm, single matrices by up to 17%, after noise of
+    half a last place on the weights by 0.8% and a third; without a causal mask by 2.5% and more than all of it.
+    """
+    exact, ours = outcome(made(PROCESSOR), PROCESSOR), outcome(made(card), card, "bfloat16")
+    large = [name for name, wanted in exact.items() if wanted.numel() >= 64]
+    expect_near({name: ours[name] for name in large}, {name: exact[name] for name in large}, 0.5)
+    expect_near(*({"all": torch.cat([found[name].flatten() for name in exact])} for found in (ours, exact)), 2e-2)
 
 
 @pytest.mark.parametrize("capacity", ["packed", "divisor:1"])
@@ -115,10 +125,23 @@ def test_capacities_agree(card: torch.device, capacity: str) -> None:
     expect_near(outcome(other, card), outcome(made(card), card), 1e-4)
 
 
-def test_packed_by_the_kernel(card: torch.device) -> None:
-    """In bfloat16 packed rows attend by the variable-length kernel where there is one: as near as buckets are."""
+def test_packed_by_the_kernel(card: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 packed rows attend by the variable-length kernel, which a card has: as near as buckets are."""
+    seen: list[bool] = []
+    context = Stage._context
+
+    def watched(stage: Stage, *given: Any, **named: Any) -> Context:
+        found = context(stage, *given, **named)
+        seen.append(found.segments is not None)
+        return found
+
+    monkeypatch.setattr(Stage, "_context", watched)
     packed = made(card, levels=(replace(CUT, capacity="packed"),))
-    expect_near(outcome(packed, card, "bfloat16"), outcome(made(card), card, "bfloat16"), 5e-2)
+    ours = outcome(packed, card, "bfloat16")
+    by_kernel = card.type == "cuda" and has_kernel() and torch.cuda.get_device_capability(card) >= (8, 0)
+    assert seen == [False, by_kernel, False], "encoder, inside, decoder"
+    # 1% on the processor; 6% after noise on the weights inside; 80% and more where rows see each other.
+    expect_near(ours, outcome(made(card), card, "bfloat16"), 0.2)
 
 
 def test_compiled_stages(card: torch.device) -> None:
@@ -140,18 +163,29 @@ def test_steps_are_the_sequence(card: torch.device) -> None:
 
 
 def test_batches_copied_ahead(card: torch.device) -> None:
-    """What comes over a stream of its own is what lies on the host, while the card is busy and memory is used anew."""
+    """What comes over a stream of its own is what lies on the host, whichever of the two streams is late.
+
+    Late copies would be read before they are there, late work after its memory was used anew.
+    """
     split = Split("train", [Path("memory")], [np.arange(60_000, dtype=np.uint16)])
     sizes: dict[str, Any] = {"vocab_size": 60_000, "seq_len": 512, "rows": 16, "order": "shuffle"}
-    plain, ahead = (
-        Batches(split, **sizes),
-        Batches(split, **sizes, send=CopyStream(card) if card.type == "cuda" else None),
-    )
-    a_NN = torch.ones(1024, 1024, device=card)
+    copies = CopyStream(card) if card.type == "cuda" else None
+
+    def late(batch: Batch) -> Callable[[], Batch]:
+        assert copies is not None
+        if int(batch[0][0, 0]) % 2:
+            with torch.cuda.stream(copies.stream):
+                torch.cuda._sleep(LATE)
+        return copies(batch)
+
+    plain, ahead = Batches(split, **sizes), Batches(split, **sizes, send=late if copies else None)
     found, wanted = [], []
-    for _ in range(40):
-        a_NN = a_NN @ a_NN / 1024
-        found.append(torch.stack([t.to(card).double().square().sum() for t in ahead.next()]))
+    for i in range(40):
+        batch = ahead.next()
+        if copies and i % 4 == 0:
+            torch.cuda._sleep(4 * LATE)
+        found.append(torch.stack([t.to(card).double().square().sum() for t in batch]))
+        del batch
         wanted.append(torch.stack([t.double().square().sum() for t in plain.next()]))
     assert torch.equal(torch.stack(found).cpu(), torch.stack(wanted))
 
@@ -186,6 +220,16 @@ def cut_off(event: Event) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.fixture
+def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No sums in an order that a card chooses anew each time: `index_select` backward and attention have such."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("deterministic")
 def test_resume_is_exact(config: RunConfig, tmp_path: Path) -> None:
     """A run that was cut off after its checkpoint ends with the weights of one that was not."""
     config = replace(config, train=replace(config.train, log_every=1))
