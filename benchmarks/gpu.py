@@ -7,7 +7,8 @@
 
 Prints bytes a second, milliseconds per 65,536 bytes, peak memory, graphs compiled, host synchronizations of a step, and
 utilization: the arithmetic that the mode needs (chunks that exist, not the room for them; attention's causal half) over
-the fastest of a few large bfloat16 products in the same process. Writes build/gpu.json beside the machine.
+the fastest of a few large bfloat16 products in the same process; and what the milliseconds of a step are spent on, by
+torch's profiler. Steps that compile are not timed. Writes build/gpu.json beside the machine.
 
 Usage: python benchmarks/gpu.py [--seconds 60] [--quick] [--out FILE] [MODE …]
 """
@@ -20,20 +21,24 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from niblick.data.embedded import embedded_documents
+from niblick.files import write_json
 from niblick.model import level as level_module
 from niblick.model import varlen
 from niblick.model.chunking import P_EPS
 from niblick.model.lm import LM
 from niblick.model.model_config import ModelConfig, StageConfig
+from niblick.model.plain_routers import Routing
 from niblick.model.stage import Stage
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import environment, machine
@@ -43,6 +48,17 @@ from niblick.train.step import compile_stages
 
 MODES = ("study2", "bucketed", "packed", "graphs", "dense")
 OUT = Path(__file__).parents[1] / "build" / "gpu.json"
+PARTS = {
+    "attention": ("flash", "fmha", "attention"),
+    "products": ("gemm", "nvjet", "cutlass", "cublas", "gemv", "splitk", "::mm", "::addmm", "::bmm", "::baddbmm"),
+    "compiled": ("triton",),
+    "optimizer": ("multi_tensor", "adam"),
+    "copies": ("memcpy", "memset", "copy_"),
+    "other": ("",),
+}
+"""What a kernel of a GPU, or an operation on the CPU, belongs to: the first whose words are in its name."""
+GROUP = 8
+"""Steps between two looks at the clock: the host should not run seconds ahead of it."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,8 @@ class Result:
     """Share of boundaries that found no room, at the end."""
     loss: float
     """Nats per byte, at the end."""
+    parts: dict[str, float]
+    """Milliseconds of a step, by PARTS."""
 
 
 def scan_smooth(z_BCD: Tensor, p_BC: Tensor) -> Tensor:
@@ -175,7 +193,7 @@ def run_mode(mode: str, size: Size, device: torch.device) -> Result:
     batches = windows(size, device)
     done = 0
 
-    def step() -> tuple[Tensor, list]:
+    def step() -> tuple[Tensor, list[Routing]]:
         nonlocal done
         if mode == "graphs":
             torch.compiler.cudagraph_mark_step_begin()
@@ -198,38 +216,59 @@ def run_mode(mode: str, size: Size, device: torch.device) -> Result:
     compiling = time.perf_counter() - started
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    flops = 0.0
     shares: list[Tensor] = []
     positions = size.rows * size.length
-    first = done
-    started = time.perf_counter()
-    while time.perf_counter() - started < size.seconds:
-        lm, routings = step()
-        if routings:
-            shares.append(level_module.kept(routings[0]).float().mean().detach())
-        if done % 8 == 0:
-            wait()  # so that the host does not run seconds ahead of the clock
-    wait()
-    seconds = time.perf_counter() - started
-    steps = done - first
-    share = torch.stack(shares).tolist() if shares else [1.0] * steps
+    seconds = 0.0
+    while seconds < size.seconds:
+        before, started, group = compiled(), time.perf_counter(), []
+        for _ in range(GROUP):
+            lm, routings = step()
+            group.append(level_module.kept(routings[0]).float().mean() if routings else torch.ones((), device=device))
+        wait()
+        if compiled() == before:  # a new number of chunks is compiled once, however long the run is
+            seconds += time.perf_counter() - started
+            shares += group
+    share, steps = torch.stack(shares).tolist(), len(shares)
     flops = sum(needed_flops(model, positions, size.length, s) for s in share)
     boundary = routings[0].boundary_BL.float().mean().item() if routings else 1.0
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0
-    counted = torch._dynamo.utils.counters["stats"]
     return Result(
         mode=mode,
         bytes_per_second=steps * positions / seconds,
         ms_per_65536=1000 * seconds / (steps * positions) * 65_536,
         peak_gib=peak,
-        graphs=int(counted["unique_graphs"]),
+        graphs=compiled(),
         compile_seconds=compiling,
-        syncs=_syncs(step) if device.type == "cuda" else -1,
+        syncs=min(_syncs(step) for _ in range(3)) if device.type == "cuda" else -1,  # one that compiles waits more
         utilization=flops / seconds / fastest_product(device, DTYPES[dtype], size.product),
         chunk_share=share[-1],
         truncated=1 - share[-1] / boundary if boundary else 0.0,
         loss=float(lm),
+        parts=parts(step, wait, device),
     )
+
+
+def compiled() -> int:
+    """Graphs compiled so far."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+def parts(step: Callable[[], object], wait: Callable[[], None], device: torch.device) -> dict[str, float]:
+    """Milliseconds of one step by PARTS: of the GPU's kernels, or of the operations where there is none."""
+    cuda, steps = device.type == "cuda", 3
+    wait()
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as seen:
+        for _ in range(steps):
+            step()
+        wait()
+    spent = dict.fromkeys(PARTS, 0.0)
+    for row in seen.key_averages():
+        if row.is_user_annotation or (cuda and row.device_type != DeviceType.CUDA):
+            continue  # spans around kernels, and the host's side of them
+        name = row.key.lower()
+        part = next(part for part, words in PARTS.items() if any(word in name for word in words))
+        spent[part] += (row.self_device_time_total if cuda else row.self_cpu_time_total) / 1000 / steps
+    return spent
 
 
 def kernels(device: torch.device, dtype: str, compiled: bool) -> str:
@@ -246,14 +285,14 @@ def kernels(device: torch.device, dtype: str, compiled: bool) -> str:
     )
 
 
-def _syncs(step: object) -> int:
+def _syncs(step: Callable[[], object]) -> int:
     """Count the times that torch makes the host wait in one step."""
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            step()  # type: ignore[operator]
+            step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
     return sum("synchroniz" in str(w.message) for w in caught)
@@ -275,6 +314,9 @@ def table(results: list[Result]) -> str:
             f"| {r.graphs} | {r.compile_seconds:.0f} s | {syncs} | {r.utilization:.1%} "
             f"| {r.chunk_share:.3f} | {r.truncated:.1%} | {r.loss:.3f} |"
         )
+    lines += ["", f"| ms a step | {' | '.join(PARTS)} |", f"| --- |{' ---: |' * len(PARTS)}"]
+    for r in results:
+        lines.append(f"| {r.mode} | {' | '.join(f'{r.parts[part]:.2f}' for part in PARTS)} |")
     return "\n".join(lines)
 
 
@@ -294,11 +336,11 @@ def main(arguments: list[str]) -> None:
     size = QUICK if options.quick else FULL
     size = replace(size, seconds=options.seconds or size.seconds)
     device = pick_device("auto")
+    if device.type != "cuda" and not options.quick:
+        sys.exit("there is no GPU here: --quick shows that the benchmark runs, at toy size")
     if options.one:
         print(json.dumps(asdict(run_mode(options.one, size, device))))
         return
-    if device.type != "cuda" and not options.quick:
-        sys.exit("there is no GPU here: --quick shows that the benchmark runs, at toy size")
     results = []
     for mode in options.modes or MODES:
         print(f"{mode} …", file=sys.stderr, flush=True)
@@ -308,13 +350,12 @@ def main(arguments: list[str]) -> None:
         if done.returncode:
             sys.exit(f"{mode} failed, see above")
         results.append(Result(**json.loads(done.stdout.splitlines()[-1])))
-        print(table(results[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+        print(table(results[-1:]), file=sys.stderr, flush=True)
     print(f"\n{machine().processor}, {device.type}, torch {torch.__version__}\n\n{table(results)}")
     if options.out or not options.quick:
         out = options.out or OUT
         out.parent.mkdir(parents=True, exist_ok=True)
-        found = {"environment": environment(), "results": [asdict(r) for r in results]}
-        out.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(out, {"environment": environment(), "results": [asdict(r) for r in results]})
 
 
 if __name__ == "__main__":

@@ -28,20 +28,36 @@ NEEDED = (
 )
 """What training, packing, scoring, auditing and the tests import; scipy and matplotlib are for studies and pages."""
 CARRIED = ("benchmarks", "tests/cuda", "tests/reference/hnet_byte260.npz", "pyproject.toml", "constraints.txt")
+CHECK = """# Is this the Python that the wheels are for, and can torch.compile work? Prints where torch and numpy lie.
+import importlib.util, os, shutil, sys, sysconfig
+
+here = "{}.{}".format(*sys.version_info)
+if here != WANTED:
+    sys.exit(f"this is Python {here}, and the wheels are for {WANTED}: call another python3, or make them by --python")
+compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+headers = os.path.isfile(os.path.join(sysconfig.get_path("include"), "Python.h"))
+for what, there in (("C compiler (gcc)", compiler), ("Python.h (python3-dev)", headers)):
+    if not there:
+        print(f"warning: there is no {what}, and torch.compile on a GPU needs one", file=sys.stderr)
+found = {name: importlib.util.find_spec(name) for name in ("torch", "numpy")}
+if missing := [name for name, spec in found.items() if not spec]:
+    sys.exit(f"this python3 has no {' and no '.join(missing)}: call one that has")
+print(*sorted({os.path.dirname(os.path.dirname(spec.origin)) for spec in found.values()}), sep="\\n")
+"""
 BEGIN = """#!/bin/sh
 # Unpacks what was carried into the folder $1, and makes an environment there that sees the torch of this python3,
 # be it the system's or an environment's own.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1" && cd "$1"
+python3 "$here/check.py" > torch.pth
 python3 -m venv env
-python3 -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))' > torch.pth
 mv torch.pth "$(env/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 env/bin/pip install --quiet --no-index --no-deps "$here"/wheels/*.whl
 for packed in "$here"/*.tar.xz; do
   env/bin/python -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(filter="data")' "$packed"
 done
-env/bin/python -c 'import torch, niblick; print("torch", torch.__version__, "on", torch.cuda.is_available() and "CUDA")'
+env/bin/python -c 'import torch, niblick; print("torch", torch.__version__, "sees CUDA:", torch.cuda.is_available())'
 """
 
 
@@ -72,11 +88,15 @@ def main() -> int:
     options = parser.parse_args()
     if options.out.exists():
         sys.exit(f"{options.out} exists: give a folder that is new")
+    for data in options.data:
+        if not (data / "manifest.json").is_file():
+            sys.exit(f"{data} is no prepared dataset: it has no manifest.json")
     (options.out / "wheels").mkdir(parents=True)
     wheels(options.out / "wheels", options.python)
     packed(options.out / "code.tar.xz", {name: ROOT / name for name in CARRIED})
     for data in options.data:
         packed(options.out / f"{data.resolve().name}.tar.xz", {f"data/{data.resolve().name}": data})
+    (options.out / "check.py").write_text(f"WANTED = {options.python!r}\n{CHECK}")
     (options.out / "begin.sh").write_text(BEGIN)
     sizes = {path.relative_to(options.out): path.stat().st_size for path in options.out.rglob("*") if path.is_file()}
     for path, size in sorted(sizes.items(), key=lambda row: -row[1])[:8]:
