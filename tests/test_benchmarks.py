@@ -269,6 +269,7 @@ def test_trouble_is_told_before_the_first_block(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(day.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(day.torch.cuda, "get_device_name", lambda: "NVIDIA H100")
     monkeypatch.setattr(day, "run", lambda block, out: pytest.fail(f"{block.name} was begun"))
+    monkeypatch.setattr(day.signal, "signal", lambda *_: None)  # this process keeps what it does at SIGTERM
     monkeypatch.chdir(tmp_path)
 
     def said(*arguments: str) -> str:
