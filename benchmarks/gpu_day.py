@@ -123,14 +123,16 @@ def run(block: Block, out: Path) -> Done:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """Tell a block and all that it started to end, and see that they do: the next one wants the card for itself."""
-    for how, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, None)):
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        until = time.monotonic() + GRACE_SECONDS
         try:
             os.killpg(process.pid, how)
-            process.wait(seconds)
-        except ProcessLookupError:
+            while time.monotonic() < until:
+                process.poll()
+                os.killpg(process.pid, 0)
+                time.sleep(0.05)
+        except ProcessLookupError:  # nobody is left
             return
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def card_name() -> str:
