@@ -19,7 +19,7 @@ from niblick.model.chunking import binomial_loss, confidence
 from niblick.model.level import Level, inner_costs
 from niblick.model.lm import LM
 from niblick.model.model_config import LevelConfig, ModelConfig, StageConfig
-from niblick.model.plain_routers import CosineRouter, Routing
+from niblick.model.plain_routers import CosineRouter, FixedRouter, Routing
 from niblick.model.taught_routers import (
     DelayedRouter,
     GumbelRouter,
@@ -369,6 +369,12 @@ def test_every_router_hears_of_the_target(router: str, lengths: tuple[int, int] 
     )
 
 
+def test_a_fixed_chunk_has_two_positions_at_least() -> None:
+    """A target just above 1 is no level where every position is a chunk."""
+    boundary_BL = FixedRouter(8, 1.2)(torch.zeros(1, 6, 8))[1]
+    assert boundary_BL.tolist() == [[True, False] * 3]
+
+
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
@@ -377,6 +383,7 @@ def test_every_router_hears_of_the_target(router: str, lengths: tuple[int, int] 
         ("target_share=0", "target_share=0.* must be a share of the budget"),
         ("target_shape=square", "unknown target_shape 'square'"),
         ("router_weight=-1", "must not be negative"),
+        ("ratio_weight=-1", "must not be negative"),
         ("ahead_weight=-1", "must not be negative"),
         ("router=soft ahead_weight=1", "asks for the next chunk, and the router 'soft' cuts none"),
         ("router=coding-rate width=4", "compares the last 8 states"),

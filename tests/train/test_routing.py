@@ -38,10 +38,19 @@ def model(*levels: LevelConfig) -> LM:
 )
 def test_collapse_is_seen_once_it_lasts(p: torch.Tensor, says: str | None) -> None:
     watch, facts = CollapseWatch(), routing_facts(Routing(p, p >= 0.5), p.numel())
-    told = [watch.warnings([facts], step) for step in range(2 * PATIENCE)]
+    told = [watch.warnings([facts], step, ["cosine"]) for step in range(2 * PATIENCE)]
     assert [bool(t) for t in told] == [says is not None and i == PATIENCE - 1 for i in range(2 * PATIENCE)]
     if says:
         assert says in told[PATIENCE - 1][0].message
+
+
+def test_a_rule_that_cuts_nothing_is_not_told_to_learn() -> None:
+    watch, p = CollapseWatch(), torch.zeros(2, 9)
+    facts = routing_facts(Routing(p, p > 0), p.numel())
+    told = [watch.warnings([facts] * 2, step, ["cosine", "whitespace"]) for step in range(PATIENCE)][-1]
+    assert "ratio_weight" in told[0].message
+    assert "ratio_weight" not in told[1].message
+    assert "choose a router that learns, such as model.levels.1.router=cosine" in told[1].message
 
 
 def test_facts_leave_padding_out() -> None:

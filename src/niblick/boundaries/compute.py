@@ -16,8 +16,9 @@ from niblick.model.stage import Stage
 def position_costs(model: LM) -> tuple[int, ...]:
     """Return what a token costs, and then what a chunk of each level costs inside that level, outermost first.
 
-    A token pays for embedding, head, the outermost level's stages and router, and a small model that is asked; a chunk
-    for the next level's, and one of the innermost level for the main stage.
+    A token pays for embedding, head, the outermost level's stages and router, and a small model that is asked (all of
+    its levels, as if it cut at every token); a chunk for the next level's, and one of the innermost level for the main
+    stage.
     """
     table = model.embed.weight.numel() if model.unembed is None else model.unembed.weight.numel()
     token = table + sum(map(_products, model.ngrams))

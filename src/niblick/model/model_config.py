@@ -286,8 +286,9 @@ class LevelConfig:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be positive")
         self._check_curriculum()
-        if self.router_weight < 0:
-            raise ConfigError(f"router_weight={self.router_weight} must not be negative: 0 leaves the loss away")
+        for name in ("router_weight", "ratio_weight"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must not be negative: 0 leaves the loss away")
         if self.ahead_weight:
             self._check_ahead()
         if self.bucket < 1:

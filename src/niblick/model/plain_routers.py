@@ -132,11 +132,11 @@ class BiasRouter(ThresholdRouter):
 
 
 class FixedRouter(Router):
-    """A boundary at every k-th position, k the target length rounded."""
+    """A boundary at every k-th position, k the target length rounded, 2 at least."""
 
     def __init__(self, width: int, target_length: float) -> None:
         super().__init__(width, target_length)
-        self.every = max(1, round(target_length))
+        self.every = max(2, round(target_length))
 
     def forward(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
         """Return p_BL and boundary_BL."""
@@ -145,7 +145,7 @@ class FixedRouter(Router):
     def explore(self, x_BLD: Tensor, length_B: Tensor | None, aim: float) -> tuple[Tensor, Tensor]:
         """Return the same for another target length."""
         B, L, _ = x_BLD.shape
-        boundary_BL = (torch.arange(L, device=x_BLD.device) % max(1, round(aim)) == 0).expand(B, L)
+        boundary_BL = (torch.arange(L, device=x_BLD.device) % max(2, round(aim)) == 0).expand(B, L)
         return boundary_BL.float(), boundary_BL
 
     def step(self, x_RD: Tensor, state: RouterState, rows_R: Tensor) -> tuple[Tensor, Tensor]:

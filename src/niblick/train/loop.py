@@ -322,7 +322,8 @@ class _Training:
         facts |= {"loss": losses.pop("loss"), "total": losses.pop("total")}
         facts["tokens_per_second"] = config.batch_tokens / seconds
         self.emit(moment(Step, progress, self.schedule, levels=tuple(levels), extra=losses, **facts))
-        for warning in watch.routers.warnings(levels if judged else [], progress.step) if watch else ():
+        kinds = [level.config.router for level in self.model.body.each_level()]
+        for warning in watch.routers.warnings(levels if judged else [], progress.step, kinds) if watch else ():
             self.emit(warning)
         if watch and (slow := watch.slow(seconds, config.batch_tokens)):
             self.emit(Trouble(step=progress.step, kind="throughput", message=slow))

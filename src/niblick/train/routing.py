@@ -5,10 +5,13 @@ Shapes: B batch, L positions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
 from niblick.facts.events import Trouble
+from niblick.model.model_config import UNTAUGHT
 from niblick.model.plain_routers import Routing
 
 CERTAIN = 0.02
@@ -27,6 +30,8 @@ ADVICE = {
     "none": "raise the level's ratio_weight, or let the target rise to it (target_start)",
     "same": "lower its learning rate (lr_mult), or begin with train.init_from=whitespace",
 }
+RULE = "its rule does not fit this text: choose a router that learns, such as model.levels.{}.router=cosine"
+"""Advice where no weight and no setting of a loss moves a boundary."""
 
 
 def routing_facts(routing: Routing, tokens: int) -> dict[str, float]:
@@ -54,15 +59,19 @@ def routing_facts(routing: Routing, tokens: int) -> dict[str, float]:
     return dict(zip(names, torch.stack(facts).tolist(), strict=True))
 
 
-def collapse(facts: dict[str, float]) -> str | None:
-    """Say in which way decisions have stopped to depend on the input, and what may help; None while they do."""
+def collapse(facts: dict[str, float], rule: str = "") -> str | None:
+    """Say in which way decisions have stopped to depend on the input, and what may help; None while they do.
+
+    `rule` is the advice where a rule decides.
+    """
     rate = facts["boundary_rate"]
     if rate > 1 - SAME_RATE:
-        return f"every position is a boundary: the level cuts nothing any more; {ADVICE['all']}"
+        return f"every position is a boundary: the level cuts nothing any more; {rule or ADVICE['all']}"
     if rate < SAME_RATE:
-        return f"no position is a boundary any more: each row is one chunk; {ADVICE['none']}"
+        return f"no position is a boundary any more: each row is one chunk; {rule or ADVICE['none']}"
     if facts["spread_p"] < SAME_P:
-        return f"p is {facts['mean_p']:.2f} everywhere: decisions no longer depend on the input; {ADVICE['same']}"
+        advice = rule or ADVICE["same"]
+        return f"p is {facts['mean_p']:.2f} everywhere: decisions no longer depend on the input; {advice}"
     return None
 
 
@@ -76,11 +85,11 @@ class CollapseWatch:
         """Return for each level how many logged steps its collapse has lasted: what `lasted` takes back."""
         return [self._lasted[i] for i in sorted(self._lasted)]
 
-    def warnings(self, levels: list[dict[str, float]], step: int) -> list[Trouble]:
-        """Take in the facts of a logged step. Returns the events to emit."""
+    def warnings(self, levels: list[dict[str, float]], step: int, routers: Sequence[str]) -> list[Trouble]:
+        """Take in the facts of a logged step, of levels with these routers. Returns the events to emit."""
         events = []
         for i, facts in enumerate(levels):
-            reason = collapse(facts)
+            reason = collapse(facts, RULE.format(i) if routers[i] in UNTAUGHT else "")
             self._lasted[i] = self._lasted.get(i, 0) + 1 if reason else 0
             if self._lasted[i] == PATIENCE:
                 message = f"level {i} has collapsed: {reason}"
