@@ -286,7 +286,7 @@ class LevelConfig:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be positive")
         self._check_curriculum()
-        for name in ("router_weight", "ratio_weight"):
+        for name in ("router_weight", "ratio_weight", "ahead_weight"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must not be negative: 0 leaves the loss away")
         if self.ahead_weight:
@@ -300,8 +300,6 @@ class LevelConfig:
             raise ConfigError(f"capacity={self.capacity!r} must be bucketed, packed or divisor:k, as in divisor:4")
 
     def _check_ahead(self) -> None:
-        if self.ahead_weight < 0:
-            raise ConfigError(f"ahead_weight={self.ahead_weight} must not be negative: 0 leaves the loss away")
         if is_soft(self.router):
             raise ConfigError(
                 f"ahead_weight={self.ahead_weight} asks for the next chunk, and the router {self.router!r} cuts none: "
