@@ -233,6 +233,12 @@ def test_generate(niblick: Niblick, run: Path) -> None:
     assert out.startswith("A prompt") and len(out.rstrip("\n").encode()) <= 28
     assert "100 tokens long" in niblick.refused("generate", run, "--prompt", "x" * 100)  # and it prints no prompt
     assert "UTF-8" in niblick.refused("generate", run, "--prompt", "a\udcff")
+    two = ("generate", run, "--prompt", "A", "--prompt", "B", "--max-bytes", 5, "--seed", 4)
+    texts = niblick.json(*two)
+    assert [text["prompt"] for text in texts] == ["A", "B"]
+    code, out, err = niblick(*two)
+    a, b = (each["prompt"] + each["text"] for each in texts)
+    assert (code, out, err) == (0, f"--- 1 of 2, seed 4\n{a}\n--- 2 of 2, seed 5\n{b}\n", "")
 
 
 def test_recipe_file(niblick: Niblick, data: Path, tmp_path: Path) -> None:

@@ -59,6 +59,20 @@ def test_streams_valid_text_within_bounds(loaded: Loaded, seed: int) -> None:
     assert text == loaded.generate("Grüße ", max_bytes=60, temperature=3.0, seed=seed)
 
 
+def test_many_are_written_as_each_alone(loaded: Loaded) -> None:
+    """Prompts of any length, none and one with characters of several bytes; texts that end early; a full context."""
+    prompts = ["", "Grüße ", "a", "the cat sat on a mat, and so it did " * 3, "a"]
+    found = loaded.generate_many(prompts, max_bytes=90, temperature=2.0, seed=5)
+    alone = [loaded.generate(p, max_bytes=90, temperature=2.0, seed=5 + i) for i, p in enumerate(prompts)]
+    assert found == alone
+    assert found[2] != found[4] and len(set(map(len, found))) > 1
+    assert loaded.generate_many([]) == []
+    assert loaded.generate_many(prompts, max_bytes=0) == [""] * 5
+    assert loaded.generate_many(["a"] * 2, seed=(1 << 64) - 1)[1] == loaded.generate("a", seed=0)
+    order = [i for i, _ in loaded.streams(["a", "a"], GenerateConfig(max_bytes=6, temperature=3.0))]
+    assert set(order[:4]) == {0, 1}, "together, not one after the other"
+
+
 def test_a_sample_is_drawn_and_leaves_no_trace(loaded: Loaded) -> None:
     """In training's mode again after it, its random state untouched; and nothing of a model that cannot step."""
     config = override(get_preset("hnet-small"), ["score.seq_len=128", "train.sample_bytes=20", "seed=3"])
@@ -98,6 +112,9 @@ def test_bits_and_chunks(loaded: Loaded) -> None:
     [
         (lambda m: m.generate("x" * 127), "127 tokens long"),
         (lambda m: m.stream("x" * 127, GenerateConfig()), "127 tokens long"),  # before a piece is asked for
+        (lambda m: m.generate_many(["a", "x" * 127]), "127 tokens long"),
+        (lambda m: m.generate_many("abc"), "give a list"),
+        (lambda m: m.generate_many(["a", 5]), "the prompt is int: give a str"),
         (lambda m: m.generate("ab\udcff"), r"character 3 of the prompt is '\\udcff'"),
         (lambda m: m.bits_per_byte(""), "text is empty"),
         (lambda m: GenerateConfig(top_p=0), "top_p=0"),
@@ -215,7 +232,7 @@ def test_spaces_and_bytes_of_subwords(
 def test_only_what_goes_on_with_a_character_may_be_drawn(request: pytest.FixtureRequest) -> None:
     tokenizer = subwords("identity", request)
     processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model)  # type: ignore[attr-defined]
-    text = generate._Text(tokenizer, 1)
+    text = generate._Text(tokenizer).begun(1)
 
     def allowed() -> set[str]:
         return {processor.id_to_piece(int(i)) for i in text.allowed().nonzero()}
