@@ -47,10 +47,10 @@ def test_what_the_watch_remembers_goes_through_json() -> None:
 def test_routers_that_stay_dead_are_told_once_across_a_resume() -> None:
     dead = {"boundary_rate": 1.0, "mean_p": 1.0, "spread_p": 0.0}
     watch = Watch()
-    assert not watch.routers.warnings([dead], 1) and not watch.routers.warnings([dead], 1)
+    assert not watch.routers.warnings([dead], 1, ["cosine"]) and not watch.routers.warnings([dead], 1, ["cosine"])
     resumed = Watch(json.loads(json.dumps(watch.state())))
-    assert len(resumed.routers.warnings([dead], 1)) == 1
-    assert not resumed.routers.warnings([dead], 1)
+    assert len(resumed.routers.warnings([dead], 1, ["cosine"])) == 1
+    assert not resumed.routers.warnings([dead], 1, ["cosine"])
 
 
 def test_steps_that_become_slow() -> None:
