@@ -181,8 +181,9 @@ class Loaded:
             asking = [i for i, row in enumerate(rows) if row.asks(place)]
             if place + 1 == self.context or all(row.ended for row in rows):
                 return
-            for i, logits_V in zip(asking, self.model.head(hidden_BD[asking]).double().cpu(), strict=True):
-                rows[i].draw(logits_V)
+            if asking:  # else all are in their prompts
+                for i, logits_V in zip(asking, self.model.head(hidden_BD[asking]).double().cpu(), strict=True):
+                    rows[i].draw(logits_V)
 
     @torch.no_grad()
     def logits(self, text: str | bytes) -> Tensor:
