@@ -240,11 +240,23 @@ def test_what_is_said_to_be_left_out_is_there() -> None:
     for module, names in parts.left_out(config).items():
         pieces = read_module(module, files[module]).pieces
         there = {n for piece in pieces for p in (piece, *piece.methods) for n in p.names}
+        there |= {f"{owner}.{n}" for piece in pieces for owner in piece.names for m in piece.methods for n in m.names}
         assert names - there <= set(parts.STEPS.split()), (module, names - there)
     models = [f"niblick.{part.split()[0]}" for part in parts.NEVER[1:]]
     classes = [piece for module in models for piece in read_module(module, files[module]).pieces]
     steps = {n for piece in classes for method in piece.methods for n in method.names}
     assert set(parts.STEPS.split()) <= steps
+
+
+def test_no_name_of_the_environment_reaches_a_config_that_is_not_checked_again() -> None:
+    """Their checks are not in scripts, so nothing may change them there."""
+    settled = {("score", "ttt"), ("score", "sidecar"), ("export",), ("train", "penalties")}
+    classes = [name for names in parts.SETTLED.values() for name in names.split()]
+    assert len(classes) == len(settled) + 1  # ExportConfig has ResidualConfig inside
+    for name, entry in rules.ENVIRONMENT.items():
+        for key in (*entry.keys, *entry.also):
+            path = tuple(key.split("."))
+            assert not any(path[: len(config)] == config for config in settled), (name, key)
 
 
 def test_what_is_left_out_says_so(trained: dict[str, Any], tmp_path: Path) -> None:

@@ -96,6 +96,12 @@ def left_out(config: RunConfig) -> Names:
 ROUTING = ("routers", "plain_routers", "taught_routers")
 STEPS = "new_state step step_in step_hidden step_down step_up"
 """A submission trains and scores the text that it is given; it never generates token by token."""
+SETTLED = {
+    "score.score_config": "TTTConfig SidecarConfig",
+    "pack.export_config": "ResidualConfig ExportConfig",
+    "train.settings": "PenaltyConfig",
+}
+"""Configs whose values no name of the environment changes: they were checked when the script was made."""
 NEVER = (
     "train.checkpoint save_checkpoint load_checkpoint list_checkpoints",
     "train.loop _save _roll_back _not_finite",
@@ -105,6 +111,7 @@ NEVER = (
     "data.foreign_shards foreign_kind",
     "data.vocabularies Vocabulary decodes_only other_tokenizer",
     "data.json_tokenizers JsonTokenizer",
+    *(f"{module} {names.replace(' ', '.__post_init__ ')}.__post_init__" for module, names in SETTLED.items()),
     *(
         f"model.{module} {STEPS}"
         for module in [

@@ -39,7 +39,7 @@ class Reach:
 
     def __init__(self, files: dict[str, Path], registries: Registries, package: str, absent: Names) -> None:
         """`package` is the one whose `__init__` files hold nothing that its modules need; `absent` are pieces and
-        methods that are known not to be needed, whoever uses their names."""
+        methods (of any class, or as Class.method) that are known not to be needed, whoever uses their names."""
         self.files, self.registries, self.package, self.absent = files, registries, package, absent
         self.modules: dict[str, Module] = {}
         self.kept: set[Piece] = set()
@@ -129,7 +129,7 @@ class Reach:
         for method in piece.methods:
             assert isinstance(piece.node, ast.ClassDef)
             (name,) = method.names
-            if method in self.kept or name in absent:
+            if method in self.kept or not absent.isdisjoint((name, f"{piece.node.name}.{name}")):
                 continue
             called = name.startswith("__") or name in self.words or any(p.fullmatch(name) for p in self._patterns)
             called = called or not method.optional or not self._is_ours(module.name)

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from niblick.errors import ConfigError, expect_free
+from niblick.model import blocked
 from niblick.model.context import Context, Rope, StepContext, rotate
 from niblick.model.conv import CausalConv, ConvState
 from niblick.model.fused import rms_norm
@@ -84,9 +85,12 @@ class Attention(nn.Module):
         return q_BHQK, k_BGLK, v_BGLK
 
     def _mix(self, q_BHLK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | None) -> Tensor:
-        mixed_BHLK = F.scaled_dot_product_attention(
-            q_BHLK, k_BGTK, v_BGTK, mask, is_causal=mask is None, enable_gqa=self.kv_heads != self.heads
-        )
+        if mask is None and blocked.fits(q_BHLK, k_BGTK):
+            mixed_BHLK = blocked.attend(q_BHLK, k_BGTK, v_BGTK)
+        else:
+            mixed_BHLK = F.scaled_dot_product_attention(
+                q_BHLK, k_BGTK, v_BGTK, mask, is_causal=mask is None, enable_gqa=self.kv_heads != self.heads
+            )
         return self.out(mixed_BHLK.transpose(1, 2).flatten(2))
 
     def forward(self, x_BLD: Tensor, context: Context) -> Tensor:

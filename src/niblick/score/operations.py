@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from niblick.model.blocked import attend
 from niblick.model.lm import LM
 from niblick.score.plan import Batch
 from niblick.score.scorers import ModelLosses
@@ -64,7 +65,7 @@ class _Counter(TorchFunctionMode):
         elif name in ("bmm", "baddbmm", "baddbmm_"):
             left_BNM, right_BMP = args[-2:]
             self.multiply_adds += left_BNM.numel() * right_BMP.shape[-1]
-        elif name == "scaled_dot_product_attention":
+        elif name == "scaled_dot_product_attention" or func is attend:
             q_BHQK, k_BGTK = args[:2]
             B, H, Q, K = q_BHQK.shape
             self.multiply_adds += 2 * B * H * K * _pairs(Q, k_BGTK.shape[2], args[3] if len(args) > 3 else None)
