@@ -35,6 +35,9 @@ from niblick.score.baselines import compressor_baselines, label
 
 TEXT_PER_SECOND = 25_000
 """Bytes of training text for the artifact, for each second that it may train: in the usual time, all there are."""
+USUAL_SECONDS = 150.0
+FLOOR = 150
+"""Steps at least in the usual time, on a machine that is slow or has other work: so many beat xz. In less time fewer."""
 PROVED = 1
 """Documents whose score is proved by coding and decoding them."""
 
@@ -93,7 +96,9 @@ def quickstart(folder: Path, seconds: float) -> Quickstart:
         usual = get_preset("quickstart")
         once = dataset.train.tokens // usual.train.batch_tokens  # tables learn by heart what they see twice
         settings = [f"data.path={folder / 'data' / 'pydocs'}", f"schedule.max_seconds={seconds}"]
-        settings += [f"schedule.steps={once}", *learning(min(len(training), int(TEXT_PER_SECOND * seconds)))]
+        least = min(once, int(FLOOR * min(1.0, seconds / USUAL_SECONDS)))
+        settings += [f"schedule.steps={once}", f"schedule.min_steps={least}"]
+        settings += learning(min(len(training), int(TEXT_PER_SECOND * seconds)))
         config = override(usual, settings)
         result = pipeline.run(config, folder / "runs", console)
         assert result is not None  # there is one rank

@@ -91,6 +91,7 @@ def test_the_ruler_repeats_to_the_last_digit(data: Path, tmp_path: Path) -> None
         ("smoke", ["score.documents=4"], "holds score.documents=1"),
         ("challenge", ["schedule.max_seconds=601"], "holds schedule.max_seconds=600.0"),
         ("wallclock", ["schedule.max_seconds=null"], "set schedule.max_seconds"),
+        ("wallclock", ["schedule.max_seconds=5", "schedule.min_steps=9"], "set schedule.min_steps=0"),
     ],
 )
 def test_what_a_track_refuses(track: str, more: list[str], said: str) -> None:

@@ -39,8 +39,38 @@ def test_budget() -> None:
     assert schedule.progress(1, 4.0) == 0.8
 
 
+def test_a_floor_of_steps_stretches_the_time() -> None:
+    """Two seconds a step: 10 s are over after 5 of the 8 steps, which then rule like a cap of 16 s."""
+    schedule = ScheduleConfig(steps=100, max_seconds=10, min_steps=8, warmdown_share=0.5)
+    assert [schedule.progress(s, 2.0 * s) for s in (0, 2, 4, 6, 8)] == [0, 0.25, 0.5, 0.75, 1]
+    assert schedule.lr_scale(6, 12.0) == pytest.approx(0.5)
+    assert not any(schedule.finished(s, 2.0 * s, 5.0) for s in range(8))
+    assert schedule.finished(8, 16.0)
+    published = ScheduleConfig(steps=100, max_seconds=10, min_steps=8, warmdown_steps=4)
+    assert [published.lr_scale(s, 2.0 * s) for s in (4, 6, 8)] == pytest.approx([1, 0.5, 0])
+
+
+def test_a_floor_that_is_reached_in_time_changes_nothing() -> None:
+    floor = ScheduleConfig(steps=100, max_seconds=10, min_steps=8, warmdown_share=0.5)
+    plain = ScheduleConfig(steps=100, max_seconds=10, warmdown_share=0.5)
+    for step in range(30):
+        seconds = 0.5 * step
+        for question in ("progress", "lr_scale", "finished"):
+            assert getattr(floor, question)(step, seconds) == getattr(plain, question)(step, seconds)
+    assert floor.finished(20, 9.8, 0.5) and not floor.finished(18, 9.0, 0.5)
+
+
 @pytest.mark.parametrize(
-    "values", [{"steps": 0}, {"max_seconds": 0.0}, {"warmdown_share": 1.5}, {"warmdown_steps": -1}], ids=str
+    "values",
+    [
+        {"min_steps": -1},
+        {"min_steps": 20_001},
+        {"steps": 0},
+        {"max_seconds": 0.0},
+        {"warmdown_share": 1.5},
+        {"warmdown_steps": -1},
+    ],
+    ids=str,
 )
 def test_values_that_do_not_fit(values: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):

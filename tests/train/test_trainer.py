@@ -399,6 +399,20 @@ def test_a_spike_is_rolled_back_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert outcome.progress.step == 40
 
 
+def test_a_slow_machine_goes_on_to_the_floor_and_says_so(tmp_path: Path) -> None:
+    """Each look at the clock takes a second: 10 s are over long before 12 steps are done."""
+    seconds = iter(range(10_000))
+    schedule = ScheduleConfig(steps=40, max_seconds=10, min_steps=12, warmdown_share=0.5, reserve_seconds=0)
+    _, events, outcome = go(tmp_path, 40, schedule=schedule, now=lambda: float(next(seconds)))
+    assert outcome.progress.step == 12 and outcome.progress.train_seconds > 20
+    [late] = [e for e in events if e.get("kind") == "late"]
+    assert "the 10 s of training are over after" in late["message"]
+    assert "going on to schedule.min_steps=12, about " in late["message"]
+    assert [e["step"] for e in events if e["event"] == "step"] == list(range(1, 13))
+    scales = [e["lr_scale"] for e in events if e["event"] == "step"]
+    assert scales[0] == 1 and scales == sorted(scales, reverse=True) and 0 < scales[-1] < 0.3
+
+
 def test_a_second_spike_is_told_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spiking(monkeypatch, [28, 45], 30.0)
     _, events, outcome = go(tmp_path, 40, checkpoint_every=10, rollback=True)

@@ -60,7 +60,7 @@ def left_out(config: RunConfig) -> Names:
         (not export.permute, "pack.permute permuted"),
         (not export.text, "run.packing packed_text", "run.loading known_text", "artifact.container parse_text"),
         (not export.residual.bytes, "pack.residuals _pairs _factors _Pairs group_names"),
-        (not config.qat.on, "train.qat QAT"),
+        (not config.qat.on, "train.qat QAT", "train.settings QATConfig.__post_init__"),
         (not config.qat.on and not config.train.penalties, "train.qat rounded_parameters"),
         (not config.train.penalties, "train.regularizers Penalties"),
         (not config.train.init_from, "train.guides make_guide"),

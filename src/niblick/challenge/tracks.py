@@ -118,6 +118,8 @@ def check_track(name: str, config: Mapping[str, Any]) -> None:
             )
     if track.timed and config["schedule.max_seconds"] is None:
         raise ConfigError(f"the track {name} gives all runs the same time: set schedule.max_seconds, to 600 say")
+    if track.timed and config.get("schedule.min_steps"):
+        raise ConfigError(f"the track {name} gives all runs the same time, whatever they did: set schedule.min_steps=0")
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ LONGEST_NAME = 100
 OWN_KEYS = {"seed": "seeds", "track": "track"}
 """Config keys that a sweep sets by arguments of its own."""
 
-NEW_KEYS = {"ahead_weight": 0.0}
+NEW_KEYS = {"ahead_weight": 0.0, "min_steps": 0}
 """Config keys younger than the first recorded sweeps, and the values at which a run is what it was without them."""
 
 

@@ -327,6 +327,8 @@ class _Training:
             self.emit(warning)
         if watch and (slow := watch.slow(seconds, config.batch_tokens)):
             self.emit(Trouble(step=progress.step, kind="throughput", message=slow))
+        if watch and (late := watch.late(self.schedule, progress.step, progress.train_seconds)):
+            self.emit(Trouble(step=progress.step, kind="late", message=late))
 
     def _chosen_average(self) -> str:
         """Choose among the averages of the weights; returns which the model has now."""

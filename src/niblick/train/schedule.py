@@ -20,6 +20,8 @@ class ScheduleConfig:
     """Optimizer steps at most."""
     max_seconds: float | None = None
     """Seconds of training at most, by the train clock (warmup and validation do not count)."""
+    min_steps: int = 0
+    """Steps at least: where `max_seconds` are over before, training goes on to there."""
     warmdown_steps: int = 1_200
     """Length of the warmdown in steps; under a time cap, in the time that many steps take."""
     warmdown_share: float | None = None
@@ -31,6 +33,8 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ConfigError(f"schedule.steps={self.steps} must be at least 1")
+        if not 0 <= self.min_steps <= self.steps:
+            raise ConfigError(f"schedule.min_steps={self.min_steps} must lie between 0 and schedule.steps={self.steps}")
         if self.max_seconds is not None and self.max_seconds <= 0:
             raise ConfigError(f"schedule.max_seconds={self.max_seconds} must be positive")
         if self.warmdown_share is not None and not 0 <= self.warmdown_share <= 1:
@@ -48,10 +52,14 @@ class ScheduleConfig:
         """Seconds of the train clock after which no step may end: the cap without the reserve."""
         return None if self.max_seconds is None else self.max_seconds - (self.reserve_seconds or 0.0)
 
+    def _limit(self, step: int, seconds: float) -> float:
+        """`limit_seconds`, or when `min_steps` will be done at the pace so far, if that is later."""
+        limit = math.inf if self.limit_seconds is None else self.limit_seconds
+        return max(limit, self.min_steps * seconds / step) if step else limit
+
     def progress(self, step: int, seconds: float) -> float:
         """Share of the budget used after `step` steps and `seconds` of training, at most 1."""
-        by_time = seconds / self.limit_seconds if self.limit_seconds else 0.0
-        return min(max(step / self.steps, by_time), 1.0)
+        return min(max(step / self.steps, seconds / self._limit(step, seconds)), 1.0)
 
     def lr_scale(self, step: int, seconds: float) -> float:
         """Factor of the learning rates for the step after `step` steps and `seconds` of training (challenge baseline).
@@ -66,14 +74,15 @@ class ScheduleConfig:
         if self.limit_seconds is None:
             return min((self.steps - step) / self.warmdown_steps, 1.0)
         warmdown_seconds = self.warmdown_steps * seconds / max(step, 1)
-        left_seconds = max(self.limit_seconds - seconds, 0.0)
+        left_seconds = max(self._limit(step, seconds) - seconds, 0.0)
         return left_seconds / max(warmdown_seconds, 1e-9) if left_seconds <= warmdown_seconds else 1.0
 
     def finished(self, step: int, seconds: float, step_seconds: float = 0.0) -> bool:
         """Whether the budget is used up, or so nearly that a step of `step_seconds` would overshoot it."""
-        if step >= self.steps or self.limit_seconds is None:
+        if step >= self.steps or step < self.min_steps:
             return step >= self.steps
-        return seconds >= self.limit_seconds or seconds + step_seconds > self.limit_seconds
+        limit = self._limit(step, seconds)
+        return seconds >= limit or seconds + step_seconds > limit
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""Notices what goes wrong while a model trains: loss spikes, routers that have died, steps that became slow."""
+"""Notices what goes wrong while a model trains: loss spikes, routers that have died, steps that are slow."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from niblick.train.routing import CollapseWatch
 
 if TYPE_CHECKING:
     from niblick.train.checkpoint import WatchState
+    from niblick.train.schedule import ScheduleConfig
 
 WINDOW = 64
 """Steps that a spike or a slow step is compared with."""
@@ -35,6 +36,7 @@ class Watch:
         self._in_spike: bool = state.get("in_spike", False)
         self._seconds: list[float] = []
         self._slow = 0
+        self._late = False
 
     def state(self) -> WatchState:
         """Return what is remembered, as plain data. Speed is not: it belongs to the machine."""
@@ -64,3 +66,14 @@ class Watch:
         if self._slow != SLOW_STEPS:
             return None
         return f"throughput fell to {tokens / seconds:,.0f} tokens/s, from {tokens / usual:,.0f}"
+
+    def late(self, schedule: ScheduleConfig, step: int, seconds: float) -> str | None:
+        """Say once that the time of the schedule is over before its `min_steps` are done, and how long they take."""
+        limit = schedule.limit_seconds
+        if self._late or limit is None or seconds < limit or step >= schedule.min_steps:
+            return None
+        self._late, left = True, (schedule.min_steps - step) * seconds / step
+        return (
+            f"the {limit:.0f} s of training are over after {step} steps, by other work or a slow machine: going on to "
+            f"schedule.min_steps={schedule.min_steps}, about {left:.0f} s more at this pace"
+        )
