@@ -37,7 +37,7 @@ TEXT_PER_SECOND = 25_000
 """Bytes of training text for the artifact, for each second that it may train: in the usual time, all there are."""
 USUAL_SECONDS = 150.0
 FLOOR = 150
-"""Steps at least in the usual time, on a machine that is slow or has other work: so many beat xz. In less time fewer."""
+"""Steps at least in the usual time, however slow or busy the machine: so many beat xz. Fewer in less time."""
 PROVED = 1
 """Documents whose score is proved by coding and decoding them."""
 

@@ -25,13 +25,16 @@ def native_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return True
     seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # other processes do not count, nor do threads that wait for each other beside them
     with torch.no_grad():
         for _ in range(5):
             for dtype, found in seconds.items():
                 square = torch.ones(384, 384, dtype=dtype)
-                started = time.process_time()  # other processes do not count
+                started = time.process_time()
                 square @ square
                 found.append(time.process_time() - started)
+    torch.set_num_threads(threads)
     return min(seconds[torch.float32]) > 1.25 * min(seconds[torch.bfloat16])
 
 
