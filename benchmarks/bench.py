@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from attention import bench_attention
 from chunking import bench_smooth
 from coding import bench_coding
 from data import bench_prepare
@@ -34,6 +35,7 @@ from step import bench_step
 
 BENCHMARKS = {
     "chunking": bench_smooth,
+    "attention": bench_attention,
     "step": bench_step,
     "routers": bench_routers,
     "hnet": bench_hnet,

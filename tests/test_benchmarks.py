@@ -44,6 +44,7 @@ def module(name: str) -> ModuleType:
     ("name", "function"),
     [
         ("chunking", "bench_smooth"),
+        ("attention", "bench_attention"),
         ("step", "bench_step"),
         ("routers", "bench_routers"),
         ("hnet", "bench_hnet"),
