@@ -22,6 +22,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from niblick.model import blocked
 from niblick.model.lm import LM
 from niblick.pack.quantize import pack
 from niblick.recipes.presets import get_preset
@@ -176,9 +177,10 @@ def test_one_scan_is_the_moving_average() -> None:
     torch.testing.assert_close(gpu.scan_smooth(z_BCD, p_BC), gpu.level_module.smooth(z_BCD, p_BC))
 
 
-def test_needed_arithmetic_is_what_torch_counts() -> None:
+def test_needed_arithmetic_is_what_torch_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """All products with weights; attention's own are left out, as torch does not count those of the CPU's kernel."""
     gpu = module("gpu")
+    monkeypatch.setattr(blocked, "LONGEST", 0)
     model, length = LM(gpu.mode_config("dense", quick=True)), 64
     with FlopCounterMode(display=False) as counter:
         model(*torch.randint(4, 260, (2, 2, length)))

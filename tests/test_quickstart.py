@@ -18,7 +18,9 @@ import torch
 
 from niblick.artifact.codecs import get_codec
 from niblick.artifact.container import read_artifact
-from niblick.quickstart import Quickstart, verdict
+from niblick.config.run_config import override
+from niblick.quickstart import FLOOR, Quickstart, budget, verdict
+from niblick.recipes.presets import get_preset
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "niblick"
@@ -63,6 +65,12 @@ def test_the_verdict_names_the_strongest_peer_first() -> None:
     assert weak == "The artifact needs 94.4% more bits than ppmd, order 16, the strongest compressor alone"
     ahead = verdict(replace(facts, bpb=1.2, bpb_model=1.3))
     assert "needs 33.3% fewer bits than ppmd" in ahead and "Its model alone needs 27.8% fewer." in ahead
+
+
+@pytest.mark.parametrize(("seconds", "least"), [(150.0, FLOOR), (15.0, FLOOR // 10), (0.5, 0), (900.0, FLOOR)])
+def test_a_floor_of_steps_for_the_usual_time(seconds: float, least: int) -> None:
+    config = override(get_preset("quickstart"), budget(seconds))
+    assert (config.schedule.max_seconds, config.schedule.min_steps) == (seconds, least)
 
 
 @pytest.fixture(scope="module")

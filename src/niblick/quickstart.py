@@ -95,9 +95,7 @@ def quickstart(folder: Path, seconds: float) -> Quickstart:
         baselines = compressor_baselines(held_out, training, workers=2)
         usual = get_preset("quickstart")
         once = dataset.train.tokens // usual.train.batch_tokens  # tables learn by heart what they see twice
-        settings = [f"data.path={folder / 'data' / 'pydocs'}", f"schedule.max_seconds={seconds}"]
-        least = min(once, int(FLOOR * min(1.0, seconds / USUAL_SECONDS)))
-        settings += [f"schedule.steps={once}", f"schedule.min_steps={least}"]
+        settings = [f"data.path={folder / 'data' / 'pydocs'}", f"schedule.steps={once}", *budget(seconds)]
         settings += learning(min(len(training), int(TEXT_PER_SECOND * seconds)))
         config = override(usual, settings)
         result = pipeline.run(config, folder / "runs", console)
@@ -153,6 +151,11 @@ def _dataset(path: Path, console: RunConsole) -> Dataset:
     if dataset.manifest.get("niblick", {}).get("source") != "pydocs":
         raise DataError(f"{path} holds other text than pydocs: move it away or run quickstart in another --folder")
     return dataset
+
+
+def budget(seconds: float) -> list[str]:
+    """So many seconds of training, and the floor of steps that belongs to them."""
+    return [f"schedule.max_seconds={seconds}", f"schedule.min_steps={int(FLOOR * min(1.0, seconds / USUAL_SECONDS))}"]
 
 
 def learning(text_bytes: int) -> list[str]:

@@ -136,6 +136,12 @@ def test_what_makes_a_ranking_key() -> None:
         (config, replace(record, machine=replace(here, gpu="H100", gpus=8))),
     ]
     assert len({ranking_key(*other) for other in others} | {key}) == 7
+    timed = config["schedule"] | {"max_seconds": 60.0, "min_steps": 0}
+    budgets = [ranking_key(config | {"schedule": timed | floor}, record).budget for floor in ({}, {"min_steps": 150})]
+    del timed["min_steps"]  # of a run from before there was such a key
+    assert [*budgets, ranking_key(config | {"schedule": timed}, record).budget] == [
+        *("60 s", "60 s, at least 150 steps", "60 s")
+    ]
 
 
 @pytest.mark.parametrize(

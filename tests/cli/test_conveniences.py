@@ -37,6 +37,8 @@ def test_a_dry_run_says_what_a_run_would_take_and_writes_nothing(
     out = niblick("train", "hnet-small", *where, *TINY)[1]
     assert f"{found['parameters']:,} parameters" in out and "8 of 128 tokens" in out
     assert not (tmp_path / "runs").exists()
+    late = niblick.json("train", "hnet-small", *where, *TINY, "schedule.max_seconds=0.001", "schedule.min_steps=6")
+    assert late["steps"] == "about 6", "the floor, not the time"
     assert "unknown key" in niblick.refused("train", "hnet-small", *where, "train.steps=8")
 
 

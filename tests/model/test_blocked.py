@@ -82,6 +82,22 @@ def test_nothing_comes_from_later() -> None:
     assert torch.equal(before[:, :, :77], blocked.attend(*later)[:, :, :77])
 
 
+def test_without_gradients_nothing_is_kept() -> None:
+    """Shares of long sequences are far larger than all else."""
+
+    class Context:
+        needs_input_grad = (False, False, False)
+        kept = 0
+
+        def save_for_backward(self, *tensors: Tensor) -> None:
+            self.kept = len(tensors)
+
+    q, k, v, _ = drawn((1, 2, 1, 200, 8), torch.float32)
+    context = Context()
+    blocked._Attention.forward(context, q, k, v)
+    assert context.kept == 4  # q, k, v and what was mixed, which are there anyway
+
+
 def test_where_it_fits() -> None:
     q, k, *_ = drawn((1, 2, 1, 90, 8), torch.float32)
     assert blocked.fits(q, k)

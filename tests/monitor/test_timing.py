@@ -205,3 +205,16 @@ def test_curves_stay_bounded_and_whole() -> None:
 
 def test_phase_seconds_add_up() -> None:
     assert phase_seconds(done(Facts(), warmup=1, initial_validation=2, warmup2=0, training=5))["training"] == 5.0
+
+
+def test_a_run_that_goes_on_to_its_floor_is_training() -> None:
+    """Ten seconds are over after 20 steps; 40 are wanted, a second each."""
+    facts = Facts(steps=1000, max_seconds=10.0, min_steps=40, phase="training")
+    for step in range(1, 21):
+        facts.step, facts.train_seconds = step, float(step)
+        facts.curve.add(Point(step, float(step), 1.0, 1.0, 1.0, 1.0, ()))
+    told = timing(facts, 1000.0, 1000.0, Pace(), Lengths())
+    assert (told.phase, told.share, told.guessed) == ("training", 0.5, False)
+    assert told.phase_eta == pytest.approx(20.0)
+    facts.min_steps = 0
+    assert timing(facts, 1000.0, 1000.0, Pace(), Lengths()).phase == "final_validation"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from niblick.remote import far
+from niblick.train.schedule import ScheduleConfig
 
 
 def start_with(watcher: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
@@ -35,3 +37,16 @@ def test_start_does_not_wait_for_a_watcher_that_failed(tmp_path: Path, monkeypat
     status = start_with("echo no niblick here; exit 1", tmp_path, monkeypatch)
     assert "phase" not in status and status["alive"] is False
     assert "no niblick here" in (tmp_path / "output.log").read_text()
+
+
+def test_a_run_that_is_to_end_has_no_time_left_and_no_floor_of_steps(tmp_path: Path) -> None:
+    """Going on with it means to export, however few its steps were."""
+    schedule = {"steps": 1000, "max_seconds": 600.0, "min_steps": 400, "reserve_seconds": None}
+    (tmp_path / "config.json").write_text(json.dumps({"schedule": schedule}))
+    (tmp_path / "events.jsonl").write_text(json.dumps({"event": "stop", "train_seconds": 7.5, "time": 1.0}) + "\n")
+    assert not far._finish_here(tmp_path), "nothing to export"
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step_00000108.safetensors").touch()
+    assert far._finish_here(tmp_path)
+    found = ScheduleConfig(**json.loads((tmp_path / "config.json").read_text())["schedule"])
+    assert found.max_seconds == 7.5 and found.finished(108, 7.5)

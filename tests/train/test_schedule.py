@@ -50,6 +50,14 @@ def test_a_floor_of_steps_stretches_the_time() -> None:
     assert [published.lr_scale(s, 2.0 * s) for s in (4, 6, 8)] == pytest.approx([1, 0.5, 0])
 
 
+def test_a_floor_ends_with_the_last_step() -> None:
+    schedule = ScheduleConfig(steps=8, max_seconds=10, min_steps=20, warmdown_steps=4)
+    assert [schedule.lr_scale(s, 2.0 * s) for s in (4, 6)] == pytest.approx([1, 0.5])
+    assert schedule.finished(8, 16.0) and not schedule.finished(7, 14.0)
+    exact = ScheduleConfig(max_seconds=10, min_steps=150)
+    assert all(exact.finished(150, 20 + seconds / 7) for seconds in range(1000))  # no rounding asks for one more
+
+
 def test_a_floor_that_is_reached_in_time_changes_nothing() -> None:
     floor = ScheduleConfig(steps=100, max_seconds=10, min_steps=8, warmdown_share=0.5)
     plain = ScheduleConfig(steps=100, max_seconds=10, warmdown_share=0.5)
@@ -64,7 +72,6 @@ def test_a_floor_that_is_reached_in_time_changes_nothing() -> None:
     "values",
     [
         {"min_steps": -1},
-        {"min_steps": 20_001},
         {"steps": 0},
         {"max_seconds": 0.0},
         {"warmdown_share": 1.5},

@@ -406,11 +406,23 @@ def test_a_slow_machine_goes_on_to_the_floor_and_says_so(tmp_path: Path) -> None
     _, events, outcome = go(tmp_path, 40, schedule=schedule, now=lambda: float(next(seconds)))
     assert outcome.progress.step == 12 and outcome.progress.train_seconds > 20
     [late] = [e for e in events if e.get("kind") == "late"]
-    assert "the 10 s of training are over after" in late["message"]
+    assert "schedule.max_seconds=10 is used up after" in late["message"]
     assert "going on to schedule.min_steps=12, about " in late["message"]
     assert [e["step"] for e in events if e["event"] == "step"] == list(range(1, 13))
     scales = [e["lr_scale"] for e in events if e["event"] == "step"]
     assert scales[0] == 1 and scales == sorted(scales, reverse=True) and 0 < scales[-1] < 0.3
+
+
+def test_a_floor_outlives_a_reserve_as_long_as_the_time(tmp_path: Path) -> None:
+    """What follows takes longer than all the time there is: without a floor that is refused."""
+    seconds = iter(range(10_000))
+    times = {"now": lambda: float(next(seconds)), "options": {"rehearse": lambda: [next(seconds) for _ in range(50)]}}
+    with pytest.raises(TrainingError, match="leaves no time to train"):
+        go(tmp_path / "a", 9, schedule=ScheduleConfig(steps=9, max_seconds=10), **times)
+    _, events, outcome = go(tmp_path / "b", 9, schedule=ScheduleConfig(steps=9, max_seconds=10, min_steps=6), **times)
+    assert outcome.progress.step == 6
+    [late] = [e for e in events if e.get("kind") == "late"]
+    assert late["message"].startswith("schedule.max_seconds=10 less 9.9 s for what follows is used up after step 1,")
 
 
 def test_a_second_spike_is_told_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

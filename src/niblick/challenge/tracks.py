@@ -146,6 +146,8 @@ def ranking_key(config: Mapping[str, Any], record: ScoreRecord) -> RankingKey:
     schedule, data = config["schedule"], config["data"]
     if schedule["max_seconds"] is not None:
         budget = f"{schedule['max_seconds']:g} s"
+        if least := schedule.get("min_steps"):
+            budget += f", at least {least:,} steps"
     else:
         order = f"{data['order']} order" + ("" if data["seed"] is None else f" of seed {data['seed']}")
         budget = f"{schedule['steps']:,} steps of {config['train']['batch_tokens']:,} tokens, {order}"

@@ -74,7 +74,8 @@ class _Attention(torch.autograd.Function):
             share_NMT = score_NMT.softmax(-1).to(q_NMK.dtype)
             mixed_NMK = torch.bmm(share_NMT, _part(v_BGLK, rows, seen, groups))
             mixed_BHLK[rows, :, new] = mixed_NMK.view_as(mixed_BHLK[rows, :, new])
-            shares.append(share_NMT)
+            if any(ctx.needs_input_grad):
+                shares.append(share_NMT)
         ctx.save_for_backward(q_BHLK, k_BGLK, v_BGLK, mixed_BHLK, *shares)
         return mixed_BHLK
 

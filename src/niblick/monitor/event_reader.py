@@ -126,6 +126,8 @@ class EventReader:
             _number(level.get("target_length")) if isinstance(level, dict) else None for level in levels[:MOST_LEVELS]
         )
         self.facts.seed = config.get("seed") if isinstance(config.get("seed"), int) else None
+        schedule = part if isinstance(part := config.get("schedule"), dict) else {}
+        self.facts.min_steps = least if isinstance(least := schedule.get("min_steps"), int) else 0
         self._validates = bool(train.get("val_every", 1))
 
     def _start(self, event: Start, at: float | None) -> None:

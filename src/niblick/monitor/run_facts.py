@@ -169,6 +169,8 @@ class Facts:
     steps: int | None = None
     max_seconds: float | None = None
     """Cap of the train clock, less what is reserved for after it."""
+    min_steps: int = 0
+    """Steps at least, whatever the clock says."""
     batch_tokens: int | None = None
     bytes_per_token: float | None = None
     warmup: tuple[int, int] | None = None

@@ -123,10 +123,11 @@ def remaining_training(facts: Facts) -> float | None:
     """Seconds of training left, by the run's own clock: up to the cap or to the last step, whichever comes first."""
     if facts.train_seconds is None or facts.step is None:
         return None
-    limits = []
+    limits, each = [], _step_seconds(facts)
     if facts.max_seconds is not None:
-        limits.append(facts.max_seconds - facts.train_seconds)
-    if facts.steps is not None and (each := _step_seconds(facts)) is not None:
+        floor = max(0, facts.min_steps - facts.step) * (each or 0.0)
+        limits.append(max(facts.max_seconds - facts.train_seconds, floor))
+    if facts.steps is not None and each is not None:
         limits.append((facts.steps - facts.step) * each)
     return max(0.0, min(limits)) if limits else None
 
@@ -189,7 +190,8 @@ def _share(facts: Facts, extra: float) -> float | None:
     shares = []
     clock = (facts.train_seconds or 0.0) + extra
     if facts.max_seconds:
-        shares.append(clock / facts.max_seconds)
+        share = clock / facts.max_seconds
+        shares.append(min(share, (facts.step or 0) / facts.min_steps) if facts.min_steps else share)
     if facts.steps and facts.step is not None:
         each = _step_seconds(facts)
         shares.append((facts.step + (extra / each if each else 0.0)) / facts.steps)

@@ -231,7 +231,7 @@ def _finish_here(run: Path) -> bool:
     if not stops or not any((run / "checkpoints").glob("*.safetensors")):
         return False
     config = _read(run / "config.json")
-    config["schedule"] |= {"max_seconds": max(stops[-1], 1e-3), "reserve_seconds": 0.0}
+    config["schedule"] |= {"max_seconds": max(stops[-1], 1e-3), "reserve_seconds": 0.0, "min_steps": 0}
     _write(run / "config.json", config)
     return True
 

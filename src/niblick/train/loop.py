@@ -188,12 +188,12 @@ class _Training:
             rehearse()
         reserve = self.ranks.agree(0, (now() - started,))[1][0]
         self.emit(Reserve(seconds=reserve))
-        if reserve >= limit:
+        if reserve >= limit and not self.schedule.min_steps:
             raise TrainingError(
                 f"what follows training takes {reserve:.1f} s here, and schedule.max_seconds={limit} "
                 "leaves no time to train: raise it, or set schedule.reserve_seconds"
             )
-        return reserve
+        return min(reserve, 0.99 * limit)  # where a floor of steps rules, whatever the time
 
     def _stopped(self) -> int:
         """The signal that any rank has received, or 0."""
@@ -327,7 +327,7 @@ class _Training:
             self.emit(warning)
         if watch and (slow := watch.slow(seconds, config.batch_tokens)):
             self.emit(Trouble(step=progress.step, kind="throughput", message=slow))
-        if watch and (late := watch.late(self.schedule, progress.step, progress.train_seconds)):
+        if watch and (late := watch.late(self.schedule, progress.step, progress.train_seconds, self.pace.longest)):
             self.emit(Trouble(step=progress.step, kind="late", message=late))
 
     def _chosen_average(self) -> str:

@@ -65,7 +65,17 @@ class Muon(torch.optim.Optimizer):
         """Update every matrix that has a gradient, after `closure` has made them, if it is given; return its loss."""
         with torch.enable_grad():
             loss = closure() if closure else None
-        stacks: list[tuple[list[Tensor], Tensor, Group]] = []
+        for params, update_NRC, group in self._orthogonalized():
+            rows, columns = update_NRC.shape[1:]
+            scale = max(1.0, rows / columns) ** 0.5
+            update_NRC = update_NRC.to(params[0].dtype)
+            if self.weight_decay:
+                torch._foreach_mul_(params, 1 - group["lr"] * self.weight_decay)
+            torch._foreach_add_(params, list(update_NRC.unbind()), alpha=-group["lr"] * scale)
+        return loss
+
+    def _stacks(self) -> Iterator[tuple[list[Tensor], Tensor, Group]]:
+        """Take in the gradients: matrices of one shape, their momenta with Nesterov's look-ahead, and their group."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
             for p in group["params"]:
@@ -76,33 +86,34 @@ class Muon(torch.optim.Optimizer):
                 momenta = [self._momentum(p) for p in params]
                 torch._foreach_mul_(momenta, group["momentum"])
                 torch._foreach_add_(momenta, grads)
-                update_NRC = torch.stack(grads).add_(torch.stack(momenta), alpha=group["momentum"])
-                stacks.append((params, update_NRC, group))
-        updates = self._orthogonalized([update_NRC for _, update_NRC, _ in stacks])
-        for (params, _, group), update_NRC in zip(stacks, updates, strict=True):
-            rows, columns = update_NRC.shape[1:]
-            scale = max(1.0, rows / columns) ** 0.5
-            update_NRC = update_NRC.to(params[0].dtype)
-            if self.weight_decay:
-                torch._foreach_mul_(params, 1 - group["lr"] * self.weight_decay)
-            torch._foreach_add_(params, list(update_NRC.unbind()), alpha=-group["lr"] * scale)
-        return loss
+                update_NRC = torch.stack(grads)
+                torch._foreach_add_(list(update_NRC.unbind()), momenta, alpha=group["momentum"])
+                yield params, update_NRC, group
 
-    def _orthogonalized(self, stacks: list[Tensor]) -> list[Tensor]:
-        """Orthogonalize stacks of matrices; number i, counted through all of them, is the work of rank i mod N."""
-        if self.ranks.size == 1 or not stacks:
-            return [orthogonalize(update_NRC, self.iterations, self.dtype) for update_NRC in stacks]
-        sizes = [update_NRC.numel() for update_NRC in stacks]
-        flat = torch.zeros(sum(sizes), dtype=self.dtype, device=stacks[0].device)
-        shared = [part.view_as(stack) for part, stack in zip(flat.split(sizes), stacks, strict=True)]
+    def _orthogonalized(self) -> Iterator[tuple[list[Tensor], Tensor, Group]]:
+        """Orthogonalize the stacks, one after the other so that only one is held.
+
+        Over several ranks matrix number i, counted through all stacks, is the work of rank i mod N.
+        """
+        if self.ranks.size == 1:
+            for params, update_NRC, group in self._stacks():
+                yield params, orthogonalize(update_NRC, self.iterations, self.dtype), group
+            return
+        stacks = list(self._stacks())
+        if not stacks:
+            return
+        sizes = [update_NRC.numel() for _, update_NRC, _ in stacks]
+        flat = torch.zeros(sum(sizes), dtype=self.dtype, device=stacks[0][1].device)
+        shared = [part.view_as(update_NRC) for part, (_, update_NRC, _) in zip(flat.split(sizes), stacks, strict=True)]
         count = 0
-        for update_NRC, out_NRC in zip(stacks, shared, strict=True):
+        for (_, update_NRC, _), out_NRC in zip(stacks, shared, strict=True):
             own = slice((self.ranks.rank - count) % self.ranks.size, None, self.ranks.size)
             if len(update_NRC[own]):
                 out_NRC[own] = orthogonalize(update_NRC[own], self.iterations, self.dtype)
             count += len(update_NRC)
         self.ranks.sum_(flat)
-        return shared
+        for (params, _, group), out_NRC in zip(stacks, shared, strict=True):
+            yield params, out_NRC, group
 
     def _momentum(self, p: Tensor) -> Tensor:
         state = self.state[p]

@@ -21,7 +21,7 @@ class ScheduleConfig:
     max_seconds: float | None = None
     """Seconds of training at most, by the train clock (warmup and validation do not count)."""
     min_steps: int = 0
-    """Steps at least: where `max_seconds` are over before, training goes on to there."""
+    """Steps at least (of `steps`): where `max_seconds` are over before, training goes on to there."""
     warmdown_steps: int = 1_200
     """Length of the warmdown in steps; under a time cap, in the time that many steps take."""
     warmdown_share: float | None = None
@@ -33,8 +33,8 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ConfigError(f"schedule.steps={self.steps} must be at least 1")
-        if not 0 <= self.min_steps <= self.steps:
-            raise ConfigError(f"schedule.min_steps={self.min_steps} must lie between 0 and schedule.steps={self.steps}")
+        if self.min_steps < 0:
+            raise ConfigError(f"schedule.min_steps={self.min_steps} must not be negative")
         if self.max_seconds is not None and self.max_seconds <= 0:
             raise ConfigError(f"schedule.max_seconds={self.max_seconds} must be positive")
         if self.warmdown_share is not None and not 0 <= self.warmdown_share <= 1:
@@ -54,8 +54,8 @@ class ScheduleConfig:
 
     def _limit(self, step: int, seconds: float) -> float:
         """`limit_seconds`, or when `min_steps` will be done at the pace so far, if that is later."""
-        limit = math.inf if self.limit_seconds is None else self.limit_seconds
-        return max(limit, self.min_steps * seconds / step) if step else limit
+        limit, least = math.inf if self.limit_seconds is None else self.limit_seconds, min(self.min_steps, self.steps)
+        return max(limit, least * seconds / step) if 0 < step < least else limit
 
     def progress(self, step: int, seconds: float) -> float:
         """Share of the budget used after `step` steps and `seconds` of training, at most 1."""

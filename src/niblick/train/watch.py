@@ -67,13 +67,17 @@ class Watch:
             return None
         return f"throughput fell to {tokens / seconds:,.0f} tokens/s, from {tokens / usual:,.0f}"
 
-    def late(self, schedule: ScheduleConfig, step: int, seconds: float) -> str | None:
-        """Say once that the time of the schedule is over before its `min_steps` are done, and how long they take."""
-        limit = schedule.limit_seconds
-        if self._late or limit is None or seconds < limit or step >= schedule.min_steps:
+    def late(self, schedule: ScheduleConfig, step: int, seconds: float, step_seconds: float) -> str | None:
+        """Say that the time of the schedule is over before its `min_steps` are done, and how long they take.
+
+        Once in a process: where training ends but for them, since another step of `step_seconds` would be too long.
+        """
+        limit, least = schedule.limit_seconds, min(schedule.min_steps, schedule.steps)
+        if self._late or limit is None or seconds + step_seconds <= limit or step >= least:
             return None
-        self._late, left = True, (schedule.min_steps - step) * seconds / step
+        self._late, left = True, (least - step) * seconds / step
+        kept = f" less {schedule.reserve_seconds:.3g} s for what follows" if schedule.reserve_seconds else ""
         return (
-            f"the {limit:.0f} s of training are over after {step} steps, by other work or a slow machine: going on to "
-            f"schedule.min_steps={schedule.min_steps}, about {left:.0f} s more at this pace"
+            f"schedule.max_seconds={schedule.max_seconds:g}{kept} is used up after step {step}, by a slow machine or "
+            f"one with other work: going on to schedule.min_steps={least}, about {left:.0f} s more at this pace"
         )
