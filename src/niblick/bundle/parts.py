@@ -111,7 +111,7 @@ NEVER = (
     "data.foreign_shards foreign_kind",
     "data.vocabularies Vocabulary decodes_only other_tokenizer",
     "data.json_tokenizers JsonTokenizer",
-    *(f"{module} {names.replace(' ', '.__post_init__ ')}.__post_init__" for module, names in SETTLED.items()),
+    *(f"{module} {name}.__post_init__" for module, names in SETTLED.items() for name in names.split()),
     *(
         f"model.{module} {STEPS}"
         for module in [

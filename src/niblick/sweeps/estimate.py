@@ -124,7 +124,7 @@ def _clocks(config: RunConfig, dataset: Dataset, speed: Speed) -> tuple[int, flo
     """Steps of a run at this speed, and its seconds of training and of scoring."""
     steps, step, cap = config.schedule.steps, config.train.batch_tokens * speed.train, config.schedule.max_seconds
     if cap and steps * step > cap:
-        steps = min(max(int(cap / step), config.schedule.min_steps), steps)
+        steps = max(int(cap / step), config.schedule.least_steps)
     windows = config.score.seq_len / config.score.step
     validations = 2 + (config.schedule.steps // config.train.val_every if config.train.val_every else 0)
     return steps, steps * step, dataset.val.tokens * speed.score * (windows + validations - 1)

@@ -52,10 +52,15 @@ class ScheduleConfig:
         """Seconds of the train clock after which no step may end: the cap without the reserve."""
         return None if self.max_seconds is None else self.max_seconds - (self.reserve_seconds or 0.0)
 
+    @property
+    def least_steps(self) -> int:
+        """Steps that training takes whatever the clock says: `min_steps`, or all if those are fewer."""
+        return min(self.min_steps, self.steps)
+
     def _limit(self, step: int, seconds: float) -> float:
         """`limit_seconds`, or when `min_steps` will be done at the pace so far, if that is later."""
-        limit, least = math.inf if self.limit_seconds is None else self.limit_seconds, min(self.min_steps, self.steps)
-        return max(limit, least * seconds / step) if 0 < step < least else limit
+        limit = math.inf if self.limit_seconds is None else self.limit_seconds
+        return max(limit, self.least_steps * seconds / step) if 0 < step < self.least_steps else limit
 
     def progress(self, step: int, seconds: float) -> float:
         """Share of the budget used after `step` steps and `seconds` of training, at most 1."""

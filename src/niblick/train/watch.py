@@ -72,7 +72,7 @@ class Watch:
 
         Once in a process: where training ends but for them, since another step of `step_seconds` would be too long.
         """
-        limit, least = schedule.limit_seconds, min(schedule.min_steps, schedule.steps)
+        limit, least = schedule.limit_seconds, schedule.least_steps
         if self._late or limit is None or seconds + step_seconds <= limit or step >= least:
             return None
         self._late, left = True, (least - step) * seconds / step
