@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from niblick.errors import ConfigError
-from niblick.train import precision
+from niblick.train import optim, precision
 from niblick.train.optim import Muon, orthogonalize
 from niblick.train.settings import OptimConfig
 
@@ -50,6 +50,23 @@ def test_muon_in_either_arithmetic() -> None:
     published, exact = (orthogonalize(update_NRC, 5, dtype).float() for dtype in precision.DTYPES.values())
     assert torch.linalg.svdvals(exact).min() > 0.5
     assert 0 < (published - exact).abs().max() <= 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize("shape", [(2, 512, 512), (1, 530, 700), (2, 900, 520), (1, 511, 520)])
+def test_symmetric_products_are_the_plain_ones(shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    update_NRC = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    rows = []
+    monkeypatch.setattr(optim, "_by_symmetry", lambda x, n, made=optim._by_symmetry: rows.append(len(x)) or made(x, n))
+    found = {dtype: orthogonalize(update_NRC, 5, dtype).double() for dtype in precision.DTYPES.values()}
+    assert rows == ([] if 511 in shape else 2 * shape[0] * [min(shape[1:])])
+    a, b, c = optim.NEWTON_SCHULZ
+    x = update_NRC.double()
+    x /= x.norm(dim=(1, 2), keepdim=True)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    torch.testing.assert_close(found[torch.float32], x, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[torch.bfloat16], x, atol=0.02, rtol=0)
 
 
 def test_weight_decay_takes_off_a_share_of_the_rate() -> None:

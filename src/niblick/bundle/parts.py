@@ -59,7 +59,7 @@ def left_out(config: RunConfig) -> Names:
         (export.gptq == "off", "run.packing calibrated", "pack.gptq by_gptq"),
         (not export.permute, "pack.permute permuted"),
         (not export.text, "run.packing packed_text", "run.loading known_text", "artifact.container parse_text"),
-        (not export.residual.bytes, "pack.residuals _pairs _factors _Pairs group_names"),
+        (not export.residual.bytes, "pack.residuals add_residuals"),
         (not config.qat.on, "train.qat QAT", "train.settings QATConfig.__post_init__"),
         (not config.qat.on and not config.train.penalties, "train.qat rounded_parameters"),
         (not config.train.penalties, "train.regularizers Penalties"),

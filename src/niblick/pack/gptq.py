@@ -13,10 +13,13 @@ Shapes: R rows (outputs), C columns (inputs), K columns of a block.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from niblick.artifact.dequantize import EncodedTensor, matrix_shape
 from niblick.errors import ConfigError
@@ -25,7 +28,7 @@ from niblick.pack.grid import Grid, fit_grid
 from niblick.pack.schemes import Scheme
 from niblick.pack.stored import on_grid
 
-BLOCK = 128
+BLOCK = 64
 """Columns whose corrections are added one by one; those of earlier blocks come in one matrix product."""
 MORE_DAMPING = (1.0, 10.0, 100.0)
 """Factors on the damping, tried in turn until the Cholesky factor exists; the least damping that grows is LEAST."""
@@ -67,29 +70,31 @@ def gptq_codes(
     plain_RC = grid.codes(weights_RC)
     if zero_RC is not None:
         plain_RC = plain_RC.masked_fill(zero_RC, 0)
-    hessian_CC = hessian_CC.double()
-    factor = _factor(hessian_CC, damping, tell)
+    factor = factor_of(hessian_CC, damping, tell)
     if factor is None:
         return plain_RC
-    order_C, upper_CC = factor
-    codes_RC = torch.empty_like(plain_RC)
-    step_RC = grid.step_RC()
+    step_RC, order_C = grid.step_RC(), factor.order_C
     step_CR = (step_RC[:, order_C] if step_RC.shape[1] > 1 else step_RC.expand(-1, len(order_C))).t().contiguous()
     codes_CR = _successive(
         weights_RC[:, order_C].t().contiguous(),
         step_CR,
         grid.levels,
-        (upper_CC / upper_CC.diagonal()).to(weights_RC.dtype),
+        factor.feedback_CC.to(weights_RC.dtype),
         block,
         None if zero_RC is None else zero_RC[:, order_C].t().contiguous(),
     )
+    codes_RC = torch.empty_like(plain_RC)
     codes_RC[:, order_C] = codes_CR.t()
     unseen_C = hessian_CC.diagonal() <= 0
     codes_RC[:, unseen_C] = plain_RC[:, unseen_C]
-    better_R = row_errors(weights_RC - codes_RC * step_RC, hessian_CC) < row_errors(
-        weights_RC - plain_RC * step_RC, hessian_CC
-    )
+    better_R = _less_error(weights_RC, codes_RC * step_RC, plain_RC * step_RC, hessian_CC)
     return torch.where(better_R[:, None], codes_RC, plain_RC)
+
+
+def _less_error(weights_RC: Tensor, some_RC: Tensor, other_RC: Tensor, hessian_CC: Tensor) -> Tensor:
+    """Say of each row whether `some` gives outputs of less error: aᵀHa < bᵀHb is (a − b)ᵀ H (a + b) < 0, (R,) bool."""
+    product_RC = (other_RC - some_RC) @ hessian_CC.to(weights_RC.dtype)
+    return (product_RC * (2 * weights_RC - some_RC - other_RC)).sum(1, dtype=torch.float64) < 0
 
 
 def row_errors(error_RC: Tensor, hessian_CC: Tensor) -> Tensor:
@@ -104,14 +109,8 @@ def column_weights(hessian_CC: Tensor, damping: float = DAMPING, *, tell: Tell =
     Steps in proportion to 1/R_jj make every column cost the same, which no other steps of the same total rate improve
     on (reverse water-filling). Without a Cholesky factor it is the diagonal of H.
     """
-    hessian_CC = hessian_CC.double()
-    factor = _factor(hessian_CC, damping, tell)
-    if factor is None:
-        return hessian_CC.diagonal().clamp_min(0).float()
-    order_C, upper_CC = factor
-    weight_C = torch.empty(len(order_C), dtype=torch.float64)
-    weight_C[order_C] = upper_CC.diagonal().square()
-    return weight_C.float()
+    factor = factor_of(hessian_CC, damping, tell)
+    return hessian_CC.diagonal().clamp_min(0).float() if factor is None else factor.weight_C
 
 
 def _expect_square(hessian_CC: Tensor, columns: int) -> None:
@@ -122,8 +121,38 @@ def _expect_square(hessian_CC: Tensor, columns: int) -> None:
         )
 
 
-def _factor(hessian_CC: Tensor, damping: float, tell: Tell) -> tuple[Tensor, Tensor] | None:
-    """Return the order of columns, and R of the damped Hessian in that order; None if there is none."""
+@dataclass(frozen=True)
+class Factor:
+    """What GPTQ needs of a damped Hessian's R, its columns in the order of a falling diagonal."""
+
+    order_C: Tensor
+    feedback_CC: Tensor
+    """R_ij / R_jj, in the dtype of the Hessian: how much of the error of column i is made up for in column j."""
+    weight_C: Tensor
+    """R_jj² in the columns' own order, float32."""
+
+
+def factor_of(hessian_CC: Tensor, damping: float = DAMPING, tell: Tell = lambda note: None) -> Factor | None:
+    """Return the factor of a Hessian; None if there is none. `tell` hears of what was unusual about it.
+
+    It is kept as long as the Hessian lives: weights that read one input share it, and so do the trials of a fit.
+    """
+    state = (hessian_CC._version, damping)
+    found = _factors.get(hessian_CC)
+    if found is None or found[0] != state:
+        notes: list[str] = []
+        found = _factors[hessian_CC] = state, _factor(hessian_CC, damping, notes.append), notes
+    for note in found[2]:
+        tell(note)
+    return found[1]
+
+
+_factors: MutableMapping[Tensor, tuple[tuple[int, float], Factor | None, list[str]]] = WeakTensorKeyDictionary()
+"""By Hessian: the state that it was factored in, its factor, and what there was to tell."""
+
+
+def _factor(hessian_CC: Tensor, damping: float, tell: Tell) -> Factor | None:
+    dtype, hessian_CC = hessian_CC.dtype, hessian_CC.double()
     diagonal_C = hessian_CC.diagonal()
     mean = float(diagonal_C.mean()) if len(diagonal_C) else 0.0
     if not bool(torch.isfinite(hessian_CC).all()):
@@ -142,7 +171,10 @@ def _factor(hessian_CC: Tensor, damping: float, tell: Tell) -> tuple[Tensor, Ten
         if not int(failed) and bool(torch.isfinite(lower_CC).all()):
             if factor != 1:
                 tell(f"its Hessian is singular at a damping of {damping:g}: damped by {share:g}")
-            return order_C, lower_CC.flip(0, 1)
+            upper_CC = lower_CC.flip(0, 1)
+            weight_C = torch.empty_like(diagonal_C)
+            weight_C[order_C] = upper_CC.diagonal().square()
+            return Factor(order_C, (upper_CC / upper_CC.diagonal()).to(dtype), weight_C.float())
     tell(f"its Hessian has no Cholesky factor, even damped by {share:g}: plain rounding")
     return None
 
@@ -150,19 +182,48 @@ def _factor(hessian_CC: Tensor, damping: float, tell: Tell) -> tuple[Tensor, Ten
 def _successive(
     weights_CR: Tensor, step_CR: Tensor, levels: int, feedback_CC: Tensor, block: int, zero_CR: Tensor | None
 ) -> Tensor:
-    """Round column after column (here rows, which lie together in memory); `feedback_CC` is R_ij / R_jj."""
+    """Round column after column (here rows, which lie together in memory); `feedback_CC` is R_ij / R_jj.
+
+    A column has few numbers: NumPy is called here, since a call of it costs a fourth of torch's.
+    """
     codes_CR, error_CR = torch.empty_like(weights_CR), torch.empty_like(weights_CR)
-    divide_CR = torch.where(step_CR > 0, step_CR, torch.inf)
     for first in range(0, len(weights_CR), block):
-        last = min(first + block, len(weights_CR))
-        target_KR = weights_CR[first:last] + feedback_CC[:first, first:last].t() @ error_CR[:first]
-        for j in range(first, last):
-            target_R = target_KR[j - first]
-            if j > first:
-                target_R = torch.addmv(target_R, error_CR[first:j].t(), feedback_CC[first:j, j])
-            code_R = (target_R / divide_CR[j]).round_().clamp_(-levels, levels)
-            if zero_CR is not None:
-                code_R.masked_fill_(zero_CR[j], 0)
-            codes_CR[j] = code_R
-            torch.addcmul(weights_CR[j], code_R, step_CR[j], value=-1, out=error_CR[j])
+        part = slice(first, min(first + block, len(weights_CR)))
+        target_KR = torch.addmm(weights_CR[part], feedback_CC[:first, part].t(), error_CR[:first])
+        _round_block(
+            *(x.numpy() for x in (target_KR, weights_CR[part], step_CR[part])),
+            feedback_KK=feedback_CC[part, part].t().contiguous().numpy(),
+            zero_KR=None if zero_CR is None else zero_CR[part].numpy(),
+            levels=levels,
+            codes_KR=codes_CR[part].numpy(),
+            error_KR=error_CR[part].numpy(),
+        )
     return codes_CR
+
+
+def _round_block(
+    target_KR: np.ndarray,
+    weights_KR: np.ndarray,
+    step_KR: np.ndarray,
+    *,
+    feedback_KK: np.ndarray,
+    zero_KR: np.ndarray | None,
+    levels: int,
+    codes_KR: np.ndarray,
+    error_KR: np.ndarray,
+) -> None:
+    """Round the columns of one block into `codes_KR` and what they leave into `error_KR`; `feedback_KK` is R_ji / R_ii.
+
+    `target_KR` are the weights with the corrections of earlier blocks, and is written over.
+    """
+    divide_KR = np.where(step_KR > 0, step_KR, np.inf).astype(step_KR.dtype)
+    for k, (target_R, code_R, error_R) in enumerate(zip(target_KR, codes_KR, error_KR, strict=True)):
+        if k:
+            target_R += feedback_KK[k, :k] @ error_KR[:k]
+        np.divide(target_R, divide_KR[k], out=code_R)
+        np.rint(code_R, out=code_R)
+        np.clip(code_R, -levels, levels, out=code_R)
+        if zero_KR is not None:
+            code_R[zero_KR[k]] = 0
+        np.multiply(code_R, step_KR[k], out=error_R)
+        np.subtract(weights_KR[k], error_R, out=error_R)

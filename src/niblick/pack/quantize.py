@@ -60,7 +60,7 @@ def pack(
             damping=config.damping,
             tell=partial(tell, name),
         )
-    return add_residuals(packed, state, config.residual, hessians)
+    return add_residuals(packed, state, config.residual, hessians) if config.residual.bytes else packed
 
 
 def schemes_of(state: Mapping[str, Tensor], config: ExportConfig) -> dict[str, Scheme]:
