@@ -53,7 +53,7 @@ from niblick.run import scoring
 from niblick.run.directory import write_json
 from niblick.score.plan import Batch
 from niblick.score.score_config import ScoreConfig
-from niblick.score.scorers import ModelLosses, Observe, room_for_chunks
+from niblick.score.scorers import ModelLosses, Observe, on_its_device, room_for_chunks
 from niblick.train.precision import autocast, pick_dtype
 
 _FRESH = (
@@ -180,6 +180,7 @@ def score_here(folder: str, data: str, place: str, tokens: str) -> None:
     kept: list[_Kept] = []
 
     def inspect(model: LM, dataset: Dataset, config: ScoreConfig, dtype: str) -> Observe:
+        config = on_its_device(config, model)
         batches = spread(config, dataset.val, dataset.tokenizer.bos_id, int(tokens), pad=ModelLosses(model).pad)
         kept.append(_Kept(model, config, dtype, batches))
         return kept[0].observe
@@ -247,7 +248,8 @@ def ask_here(folder: str, data: str, place: str, tokens: str) -> None:
     if (recipe := Path(folder) / "recipe.py").is_file():
         load_recipe(recipe)
     opened = scoring.open_artifact(Path(folder) / "artifact.nib", data)
-    model, config, dataset = opened.model, opened.config, opened.dataset
+    model, dataset = opened.model, opened.dataset
+    config = on_its_device(opened.config, model)
     kept = spread(config, dataset.val, dataset.tokenizer.bos_id, int(tokens), pad=ModelLosses(model).pad)
     device = next(model.parameters()).device
     half = pick_dtype(opened.dtype, device) != "float32"

@@ -16,7 +16,7 @@ from niblick.run.directory import Run
 from niblick.score.breakdowns import UNKNOWN_PLACE, Breakdowns, Part, PartFacts, chunk_places, rest
 from niblick.score.plan import plan
 from niblick.score.score_config import ScoreConfig
-from niblick.score.scorers import Observe, room_for_chunks
+from niblick.score.scorers import Observe, on_its_device, room_for_chunks
 from niblick.train.precision import autocast
 
 DOCUMENTS = 100
@@ -69,7 +69,7 @@ class Collector:
         split, tokenizer = dataset.val, dataset.tokenizer
         windows = plan(config, split, tokenizer.bos_id)
         with autocast(next(model.parameters()).device, dtype), room_for_chunks(model, config.capacity):
-            place_T = chunk_places(model, split, windows, config.batch_tokens)
+            place_T = chunk_places(model, split, windows, on_its_device(config, model).batch_tokens)
         sources = dataset.manifest.get("niblick", {}).get("sources", [])
         self._learns, self._dense = bool(config.ttt.optimizer), place_T is None
         self.found = Breakdowns(split, tokenizer, windows, sources, place_T)

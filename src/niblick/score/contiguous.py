@@ -15,6 +15,7 @@ import torch.distributed as dist
 from niblick.data.dataset import Split
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import DataError
+from niblick.memory import tokens_at_once
 from niblick.model.lm import LM
 from niblick.score.score_config import ScoreConfig
 
@@ -37,12 +38,13 @@ def score_contiguous(model: LM, split: Split, tokenizer: Tokenizer, config: Scor
     targets, length = split.tokens - 1, config.seq_len
     if targets < 1:
         raise DataError(f"the split holds {split.tokens} tokens, and a score needs at least 2: prepare more documents")
-    whole, step = targets // length * length, max(1, config.batch_tokens // length) * length
+    device, was_training = next(model.parameters()).device, model.training
+    together = tokens_at_once(config.batch_tokens, model.config.width, device)
+    whole, step = targets // length * length, max(1, together // length) * length
     spans = [(at, min(at + step, whole), length) for at in range(0, whole, step)]
     if whole < targets:
         spans.append((whole, targets, targets - whole))
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    device, was_training = next(model.parameters()).device, model.training
     nats, count = 0.0, 0
     model.eval()
     with torch.no_grad():

@@ -19,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,6 +31,7 @@ from torch import Tensor
 from niblick.data.dataset import Split
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError
+from niblick.memory import tokens_at_once
 from niblick.model.level import Level
 from niblick.model.lm import LM
 from niblick.model.loss import LOGIT_ELEMENTS
@@ -212,6 +213,12 @@ def room_for_chunks(model: LM, capacity: str) -> Iterator[None]:
             level.config = config
 
 
+def on_its_device(config: ScoreConfig, model: LM) -> ScoreConfig:
+    """Return the config with as many tokens at once as the model's device does well with."""
+    device = next(model.parameters()).device
+    return replace(config, batch_tokens=tokens_at_once(config.batch_tokens, model.config.width, device))
+
+
 def score_split(
     model: LM,
     split: Split,
@@ -231,6 +238,7 @@ def score_split(
     DataError if the split is too short or holds a token outside the vocabulary, ConfigError if config and model do not
     fit or the time is too short.
     """
+    config = on_its_device(config, model)
     rank, ranks = _ranks()
     if sidecar is None and config.sidecar.name:
         sidecar = sidecars.Sidecar(config.sidecar, model.config.vocab_size, tokenizer.bos_id, text)

@@ -1,0 +1,62 @@
+"""How much goes through a model at once, by machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from niblick.config.run_config import RunConfig
+from niblick.memory import tokens_at_once
+from niblick.recipes.presets import get_preset
+from niblick.run import prepared
+from niblick.score.scorers import on_its_device
+from niblick.train.settings import TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("device", "width", "most"), [("cpu", 512, 4_096), ("cpu", 128, 16_384), ("cuda", 512, 65_536)]
+)
+def test_a_processor_takes_less_at_once(device: str, width: int, most: int) -> None:
+    assert tokens_at_once(65_536, width, torch.device(device)) == most
+    assert tokens_at_once(1_024, width, torch.device(device)) == 1_024
+
+
+def test_small_presets_keep_their_passes() -> None:
+    for name in ("quickstart", "hnet-small", "niblick-byte-small", "words-small"):
+        config = get_preset(name)
+        given = config.train.micro_batch_tokens
+        assert tokens_at_once(given, config.model.width, torch.device("cpu")) == given
+
+
+def wide(data: Path, width: int, seq_len: int) -> RunConfig:
+    config = get_preset("hnet-small")
+    train = TrainConfig(seq_len=seq_len, batch_tokens=6 * seq_len, micro_batch_tokens=6 * seq_len, device="cpu")
+    model = replace(config.model, width=width, heads=2, kv_heads=1)
+    return replace(config, model=model, train=train, data=replace(config.data, path=str(data)))
+
+
+@pytest.mark.parametrize(("seq_len", "rows"), [(64, 6), (1_024, 3), (4_096, 1), (8_192, 1)])
+def test_passes_of_a_run_shrink_and_still_make_up_a_step(
+    seq_len: int, rows: int, toy_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = wide(toy_data, 512, seq_len)
+    found = prepared.prepare(config).config.train
+    assert (found.micro_batch_tokens, found.batch_tokens) == (rows * seq_len, 6 * seq_len)
+    assert found.passes(1) == 6 // rows
+    begun = prepared.prepare(config, settled=True).config.train  # a run that began elsewhere goes on as it began
+    assert begun.micro_batch_tokens == 6 * seq_len
+    monkeypatch.setattr(prepared, "pick_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(prepared, "pick_dtype", lambda name, device: "bfloat16")
+    assert prepared.prepare(config).config.train.micro_batch_tokens == 6 * seq_len
+
+
+def test_scoring_reads_less_at_once_too() -> None:
+    config = get_preset("hnet-byte260")
+    with torch.device("meta"):
+        model = torch.nn.Linear(1, 1)
+    model.config = config.model  # type: ignore[assignment]
+    assert on_its_device(config.score, model) == config.score  # type: ignore[arg-type]
+    assert on_its_device(config.score, model.to_empty(device="cpu")).batch_tokens == 4_096  # type: ignore[arg-type]
