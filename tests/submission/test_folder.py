@@ -273,17 +273,17 @@ def test_the_environment_is_read_as_everywhere() -> None:
     given = configured(config, {"NUM_LAYERS": "5", "OUTER_LAYERS": "1", "TRAIN_SEQ_LEN": "512", "RUN_ID": "x"})
     assert (given.model.main.layout, given.score.seq_len, given.train.seq_len) == ("T3", 512, 512)
     with pytest.raises(ConfigError, match=r"train.batch_tokens=0 must be a multiple"):
-        configured(config, {"TRAIN_BATCH_TOKENS": "0"}).train.fitting(1, 65_536)
+        configured(config, {"TRAIN_BATCH_TOKENS": "0"}).train.fitting(1)
     with pytest.raises(ConfigError, match="PRUNE_PCT cannot be set here"):
         configured(config, {"PRUNE_PCT": "3"})
 
 
 def test_micro_batches_shrink_until_the_ranks_share_a_step() -> None:
     train = get_preset("hnet-byte260").train
-    assert train.fitting(8, 65_536).passes(8) == 1
-    assert train.fitting(1, 65_536) == train
+    assert train.fitting(8).passes(8) == 1
+    assert train.fitting(1) == train
     with pytest.raises(ConfigError, match=r"train.batch_tokens=524288 must be a multiple of 3 × train.seq_len=1024"):
-        train.fitting(3, 65_536)
+        train.fitting(3)
 
 
 def test_what_a_script_cannot_be(words: dict[str, str]) -> None:

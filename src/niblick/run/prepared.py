@@ -11,7 +11,6 @@ from niblick.config.run_config import RunConfig, dotted, to_dict
 from niblick.data.dataset import Dataset, Split
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError
-from niblick.memory import tokens_at_once
 from niblick.model.lm import LM
 from niblick.model.model_config import GIVEN
 from niblick.recipes.presets import load_recipe
@@ -57,10 +56,7 @@ def prepare(
     dataset = open_data(config, tokenizer)
     device = pick_device(config.train.device)
     ranks.expect_device(device)
-    most = config.train.micro_batch_tokens
-    if not settled:
-        most = tokens_at_once(most, config.model.width, device)
-    config = replace(config, train=config.train.fitting(ranks.size, most))
+    config = replace(config, train=config.train.fitting(ranks.size))
     text, holdout = held_back(dataset.train, config)
     if not settled:
         config = resolve_entropy(config, dataset)

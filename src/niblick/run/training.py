@@ -15,6 +15,7 @@ from niblick.data.loader import Batches
 from niblick.facts.events import Emit, Start, Stop
 from niblick.facts.reading import merged, plain
 from niblick.facts.result import Clocks
+from niblick.memory import tokens_at_once
 from niblick.model.lm import LM
 from niblick.model.providers import Entropy
 from niblick.run.directory import Run
@@ -29,6 +30,7 @@ from niblick.train.checkpoint import list_checkpoints, save_tensors
 from niblick.train.copystream import CopyStream
 from niblick.train.distributed import Ranks
 from niblick.train.loop import Aids, Hooks, Keeping, Recipe, train
+from niblick.train.settings import TrainConfig
 from niblick.train.signals import Outcome
 
 
@@ -83,7 +85,7 @@ def fit(prepared: Prepared, emit: Emit, ranks: Ranks, checkpoints: Path | None =
     outcome = train(
         model,
         batches,
-        Recipe(config.train, config.schedule, config.optim),
+        Recipe(_in_passes(prepared, ranks), config.schedule, config.optim),
         hooks,
         aids=Aids(prepared.guide, qat, penalties),
         ranks=ranks,
@@ -92,14 +94,21 @@ def fit(prepared: Prepared, emit: Emit, ranks: Ranks, checkpoints: Path | None =
     return Trained(model, outcome)
 
 
+def _in_passes(prepared: Prepared, ranks: Ranks) -> TrainConfig:
+    """How it is trained, in passes as long as the device does well with: on a processor they may be shorter."""
+    config = prepared.config
+    most = tokens_at_once(config.train.micro_batch_tokens, config.model.width, prepared.device)
+    return config.train.fitting(ranks.size, most)
+
+
 def batches_of(prepared: Prepared, ranks: Ranks) -> Batches:
     """The micro-batches of this rank, in the order that the config says."""
-    config = prepared.config
+    config, train = prepared.config, _in_passes(prepared, ranks)
     return Batches(
         prepared.text,
         vocab_size=config.model.vocab_size,
-        seq_len=config.train.seq_len,
-        rows=config.train.micro_batch_tokens // config.train.seq_len,
+        seq_len=train.seq_len,
+        rows=train.micro_batch_tokens // train.seq_len,
         order=config.data.order,
         packing=config.data.packing,
         seed=config.seed if config.data.seed is None else config.data.seed,
@@ -121,7 +130,7 @@ def start_event(prepared: Prepared, model: LM, batches: Batches, ranks: Ranks) -
         max_seconds=config.schedule.max_seconds,
         batch_tokens=config.train.batch_tokens,
         ranks=ranks.size,
-        accumulate=config.train.passes(ranks.size),
+        accumulate=_in_passes(prepared, ranks).passes(ranks.size),
         seq_len=config.train.seq_len,
         warmup_steps=config.train.warmup_steps,
         device=str(prepared.device),

@@ -8,7 +8,7 @@ matrices and the updates are summed over the ranks, as in the challenge's script
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,14 +75,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
         self.iterations, self.weight_decay = iterations, weight_decay
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every matrix that has a gradient, after `closure` has made them, if it is given; return its loss."""
         with torch.enable_grad():
             loss = closure() if closure else None

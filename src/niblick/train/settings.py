@@ -202,10 +202,10 @@ class TrainConfig:
             )
         return self.batch_tokens // together
 
-    def fitting(self, devices: int, most: int) -> TrainConfig:
-        """Itself, with the micro-batch shrunk until whole ones of all devices make up a step; at most `most` tokens.
+    def fitting(self, devices: int, most: int | None = None) -> TrainConfig:
+        """Itself, with the micro-batch shrunk until whole ones of all devices make up a step.
 
-        One row is the least.
+        It has `most` tokens at most, but one row at least.
 
         Raises ConfigError if a step has no whole number of rows for each device.
         """
@@ -215,6 +215,6 @@ class TrainConfig:
                 f"train.batch_tokens={self.batch_tokens} must be a multiple of {devices} × train.seq_len="
                 f"{self.seq_len} (devices × tokens of a row): set one of them accordingly"
             )
-        most = max(1, min(rows, min(most, self.micro_batch_tokens) // self.seq_len))
+        most = max(1, min(rows, (most or self.micro_batch_tokens) // self.seq_len))
         count = next(n for n in range(most, 0, -1) if rows % n == 0)
         return replace(self, micro_batch_tokens=count * self.seq_len)
