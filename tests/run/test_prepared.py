@@ -10,6 +10,7 @@ import torch
 
 from niblick.config.run_config import RunConfig
 from niblick.memory import tokens_at_once
+from niblick.model.routers import ROUTERS
 from niblick.recipes.presets import get_preset
 from niblick.run import prepared, training
 from niblick.score.scorers import on_its_device
@@ -44,13 +45,25 @@ def test_passes_shrink_and_still_make_up_a_step(seq_len: int, rows: int, toy_dat
     """And the config stays as it was: a script of this run, or the run gone on with elsewhere, is not bound to it."""
     found = prepared.prepare(wide(toy_data, 512, seq_len))
     assert found.config.train.micro_batch_tokens == 6 * seq_len
-    batches = training.batches_of(found, SINGLE)
-    assert batches.rows == rows
     with torch.device("meta"):
         model = training.LM(found.config.model)
-    assert training.start_event(found, model, batches, SINGLE).accumulate == 6 // rows
-    card = replace(found, device=torch.device("meta"))
-    assert training.batches_of(card, SINGLE).rows == 6
+    passes = training.in_passes(found.config, model, SINGLE, found.device)
+    assert (passes.micro_batch_tokens, passes.passes(1)) == (rows * seq_len, 6 // rows)
+    card = training.in_passes(found.config, model, SINGLE, torch.device("cuda"))
+    assert card.micro_batch_tokens == 6 * seq_len
+
+
+@pytest.mark.parametrize("router", [name for name in ROUTERS if name not in ("given", "entropy")])
+def test_routers_that_keep_figures_of_their_passes_keep_these(router: str) -> None:
+    """A running quantile moves once a pass, and a reward is compared with the mean of the pass."""
+    small = get_preset("hnet-small")
+    levels = (replace(small.model.levels[0], router=router),)
+    config = replace(small, model=replace(small.model, width=512, levels=levels))
+    with torch.device("meta"):
+        model = training.LM(config.model)
+    most = training.in_passes(config, model, SINGLE, torch.device("cpu")).micro_batch_tokens
+    keeps = {"score-function", "gumbel", "coding-rate"}
+    assert most == (8_192 if router in keeps else 4_096)
 
 
 def test_scoring_reads_less_at_once_too() -> None:

@@ -100,6 +100,7 @@ SETTLED = {
     "score.score_config": "TTTConfig SidecarConfig",
     "pack.export_config": "ResidualConfig ExportConfig",
     "train.settings": "PenaltyConfig",
+    "model.model_config": "NgramConfig",
 }
 """Configs whose values no name of the environment changes: they were checked when the script was made."""
 NEVER = (

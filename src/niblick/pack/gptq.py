@@ -93,8 +93,8 @@ def gptq_codes(
 
 def _less_error(weights_RC: Tensor, some_RC: Tensor, other_RC: Tensor, hessian_CC: Tensor) -> Tensor:
     """Say of each row whether `some` gives outputs of less error: aᵀHa < bᵀHb is (a − b)ᵀ H (a + b) < 0, (R,) bool."""
-    product_RC = (other_RC - some_RC) @ hessian_CC.to(weights_RC.dtype)
-    return (product_RC * (2 * weights_RC - some_RC - other_RC)).sum(1, dtype=torch.float64) < 0
+    weights_RC, some_RC, other_RC = (x.double() for x in (weights_RC, some_RC, other_RC))
+    return ((other_RC - some_RC) @ hessian_CC.double() * (2 * weights_RC - some_RC - other_RC)).sum(1) < 0
 
 
 def row_errors(error_RC: Tensor, hessian_CC: Tensor) -> Tensor:
@@ -135,8 +135,11 @@ class Factor:
 def factor_of(hessian_CC: Tensor, damping: float = DAMPING, tell: Tell = lambda note: None) -> Factor | None:
     """Return the factor of a Hessian; None if there is none. `tell` hears of what was unusual about it.
 
-    It is kept as long as the Hessian lives: weights that read one input share it, and so do the trials of a fit.
+    It is kept as long as the Hessian lives: weights that read one input share it, and so do the trials of a fit. One
+    that changes in place is factored anew, but not if it changes behind torch's back, as through NumPy.
     """
+    if hessian_CC.is_inference():  # of which torch does not know when they change
+        return _factor(hessian_CC, damping, tell)
     state = (hessian_CC._version, damping)
     found = _factors.get(hessian_CC)
     if found is None or found[0] != state:

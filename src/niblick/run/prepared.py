@@ -31,7 +31,7 @@ class Prepared:
     """Everything that training, packing and scoring of a run take; worked out once, by `prepare`."""
 
     config: RunConfig
-    """Settled: the dtype, the micro-batch and an entropy threshold are chosen."""
+    """Settled: the dtype, the micro-batch and an entropy threshold are chosen. On a processor passes may be shorter."""
     dataset: Dataset
     text: Split
     """What is trained on: the training split without what is held back."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from niblick.artifact.container import artifact_bytes
 from niblick.challenge import rules
 from niblick.config.run_config import (
+    RunConfig,
     to_dict,
 )
 from niblick.data.loader import Batches
@@ -72,6 +75,8 @@ def fit(prepared: Prepared, emit: Emit, ranks: Ranks, checkpoints: Path | None =
     if isinstance(model.provider, Entropy) and not resume:
         model.provider.lm.load_state_dict(load_small(config, dataset).state_dict())
     model = model.to(prepared.device)
+    config = replace(config, train=in_passes(config, model, ranks, prepared.device))
+    prepared = replace(prepared, config=config)
     batches = batches_of(prepared, ranks)
     emit(start_event(prepared, model, batches, ranks))
     qat, penalties = compression_aware(model, config)
@@ -85,7 +90,7 @@ def fit(prepared: Prepared, emit: Emit, ranks: Ranks, checkpoints: Path | None =
     outcome = train(
         model,
         batches,
-        Recipe(_in_passes(prepared, ranks), config.schedule, config.optim),
+        Recipe(config.train, config.schedule, config.optim),
         hooks,
         aids=Aids(prepared.guide, qat, penalties),
         ranks=ranks,
@@ -94,21 +99,25 @@ def fit(prepared: Prepared, emit: Emit, ranks: Ranks, checkpoints: Path | None =
     return Trained(model, outcome)
 
 
-def _in_passes(prepared: Prepared, ranks: Ranks) -> TrainConfig:
-    """How it is trained, in passes as long as the device does well with: on a processor they may be shorter."""
-    config = prepared.config
-    most = tokens_at_once(config.train.micro_batch_tokens, config.model.width, prepared.device)
+def in_passes(config: RunConfig, model: LM, ranks: Ranks, device: torch.device) -> TrainConfig:
+    """How it is trained, in passes as long as the device does well with: on a processor they may be shorter.
+
+    A router that keeps figures of its passes has them as the config says: it would learn others from shorter ones.
+    """
+    most = config.train.micro_batch_tokens
+    if not any(".router." in name for name, _ in model.named_buffers()):
+        most = tokens_at_once(most, config.model.width, device)
     return config.train.fitting(ranks.size, most)
 
 
 def batches_of(prepared: Prepared, ranks: Ranks) -> Batches:
     """The micro-batches of this rank, in the order that the config says."""
-    config, train = prepared.config, _in_passes(prepared, ranks)
+    config = prepared.config
     return Batches(
         prepared.text,
         vocab_size=config.model.vocab_size,
-        seq_len=train.seq_len,
-        rows=train.micro_batch_tokens // train.seq_len,
+        seq_len=config.train.seq_len,
+        rows=config.train.micro_batch_tokens // config.train.seq_len,
         order=config.data.order,
         packing=config.data.packing,
         seed=config.seed if config.data.seed is None else config.data.seed,
@@ -130,7 +139,7 @@ def start_event(prepared: Prepared, model: LM, batches: Batches, ranks: Ranks) -
         max_seconds=config.schedule.max_seconds,
         batch_tokens=config.train.batch_tokens,
         ranks=ranks.size,
-        accumulate=_in_passes(prepared, ranks).passes(ranks.size),
+        accumulate=config.train.passes(ranks.size),
         seq_len=config.train.seq_len,
         warmup_steps=config.train.warmup_steps,
         device=str(prepared.device),

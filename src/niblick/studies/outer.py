@@ -14,7 +14,9 @@ from niblick.model.counting import parameter_count
 from niblick.recipes.presets import get_preset
 from niblick.run.directory import read_json, write_json
 from niblick.run.prepared import config_of
+from niblick.run.training import in_passes
 from niblick.studies.study import FULL_STEPS, TOY, Done, Lab, Parts, Table
+from niblick.train.distributed import SINGLE
 from niblick.train.optim import Optimizers
 from niblick.train.precision import DTYPES, autocast, pick_device, pick_dtype
 
@@ -105,10 +107,11 @@ def _step(lab: Lab, done: Done) -> Callable[[], float]:
     device = pick_device(config.train.device)
     model = model.to(device).train()
     optimizers = Optimizers(model, config.optim, dtype=DTYPES[pick_dtype(config.train.dtype, device)])
-    rows, length = config.train.micro_batch_tokens // config.train.seq_len, config.train.seq_len
+    train = in_passes(config, model, SINGLE, device)
+    rows, length = train.micro_batch_tokens // train.seq_len, train.seq_len
     text = dataset.train.slice(0, rows * length + 1).astype(np.int64)
     ids_BL, targets_BL = (torch.from_numpy(part).view(rows, length).to(device) for part in (text[:-1], text[1:]))
-    passes = config.train.batch_tokens // config.train.micro_batch_tokens
+    passes = train.passes(1)
 
     def step() -> float:
         started = time.perf_counter()

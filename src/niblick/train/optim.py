@@ -35,7 +35,9 @@ def orthogonalize(update_NRC: Tensor, iterations: int, dtype: torch.dtype = torc
         x = x.transpose(1, 2)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     if x.device.type == "cpu" and x.shape[1] >= 4 * TILE:
-        x, iterations = torch.stack([_by_symmetry(one, iterations) for one in x]), 0
+        for one in x:
+            one.copy_(_by_symmetry(one, iterations))
+        iterations = 0
     for _ in range(iterations):
         gram = torch.bmm(x, x.transpose(1, 2))
         x = a * x + torch.bmm(b * gram + torch.bmm(c * gram, gram), x)  # rounded in the published order
@@ -43,7 +45,10 @@ def orthogonalize(update_NRC: Tensor, iterations: int, dtype: torch.dtype = torc
 
 
 def _by_symmetry(x_RC: Tensor, iterations: int) -> Tensor:
-    """The same for one matrix. Two of its products are symmetric: of those only tiles from the diagonal on are made."""
+    """The same for one matrix. Two of its products are symmetric: of those only tiles from the diagonal on are made.
+
+    In bfloat16 it is rounded less often than as published, and nearer to exact.
+    """
     a, b, c = NEWTON_SCHULZ
     gram_RR, square_RR = x_RC.new_empty(2, len(x_RC), len(x_RC))
     for _ in range(iterations):
