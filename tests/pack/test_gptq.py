@@ -94,6 +94,27 @@ def test_no_row_is_worse_and_the_whole_is_better(text: str, seed: int) -> None:
     assert float(found_R.sum()) < 0.8 * float(plain_R.sum())
 
 
+def test_neither_autocast_nor_inference_mode_matters() -> None:
+    hessian_CC, weights_RC = correlated().float(), matrix()
+    grid = fit_grid(weights_RC, parse_scheme("int4"))
+    codes_RC = gptq_codes(weights_RC, grid, hessian_CC, block=8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(gptq_codes(weights_RC, grid, hessian_CC, block=8), codes_RC)
+    with torch.inference_mode():
+        assert torch.equal(gptq_codes(weights_RC, grid, hessian_CC.clone(), block=8), codes_RC)
+
+
+def test_a_hessian_that_changes_is_factored_anew() -> None:
+    hessian_CC, weights_RC = correlated().float(), matrix()
+    grid = fit_grid(weights_RC, parse_scheme("int4"))
+    before, same = (gptq_codes(weights_RC, grid, hessian_CC) for _ in range(2))
+    assert torch.equal(before, same)
+    hessian_CC.copy_(correlated(seed=5))
+    after = gptq_codes(weights_RC, grid, hessian_CC)
+    assert torch.equal(after, gptq_codes(weights_RC, grid, correlated(seed=5).float()))
+    assert not torch.equal(after, before)
+
+
 def test_a_diagonal_hessian_changes_nothing() -> None:
     weights_RC = matrix()
     grid = fit_grid(weights_RC, parse_scheme("int4"))

@@ -49,6 +49,7 @@ def by_gptq(
     return on_grid(grid, codes_RC, tuple(weights.shape))
 
 
+@torch.autocast("cpu", enabled=False)  # under the caller's, corrections would be rounded to bfloat16
 def gptq_codes(
     weights_RC: Tensor,
     grid: Grid,
