@@ -19,7 +19,7 @@ from niblick.errors import ConfigError, DataError
 from niblick.model.lm import LM
 from niblick.model.model_config import EntropyConfig, LevelConfig, ModelConfig, NgramConfig, StageConfig
 from niblick.pack.export_config import ExportConfig
-from niblick.pack.gptq import column_weights, gptq_codes, row_errors
+from niblick.pack.gptq import column_weights, gptq_codes
 from niblick.pack.grid import Grid, code_entropy, fit_grid
 from niblick.pack.hessians import calibrate, calibrate_quantized, calibration_batches
 from niblick.pack.quantize import pack, quantize
@@ -60,6 +60,12 @@ def slow_codes(weights_RC: Tensor, grid: Grid, hessian_CC: Tensor, damping: floa
         inverse_CC[j, j] = 1
         codes_RC[:, j] = code_R.float()
     return codes_RC
+
+
+def row_errors(error_RC: Tensor, hessian_CC: Tensor) -> Tensor:
+    """Return eᵀ H e of each row, (R,) float64: the mean squared error of each output."""
+    error_RC = error_RC.double()
+    return (error_RC @ hessian_CC.double() * error_RC).sum(1)
 
 
 def errors(weights_RC: Tensor, codes_RC: Tensor, grid: Grid, hessian_CC: Tensor) -> Tensor:

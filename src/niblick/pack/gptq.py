@@ -98,12 +98,6 @@ def _less_error(weights_RC: Tensor, some_RC: Tensor, other_RC: Tensor, hessian_C
     return ((other_RC - some_RC) @ hessian_CC.double() * (2 * weights_RC - some_RC - other_RC)).sum(1) < 0
 
 
-def row_errors(error_RC: Tensor, hessian_CC: Tensor) -> Tensor:
-    """Return eᵀ H e of each row, (R,) float64: the mean squared error of each output."""
-    error_RC = error_RC.double()
-    return (error_RC @ hessian_CC.double() * error_RC).sum(1)
-
-
 def column_weights(hessian_CC: Tensor, damping: float = DAMPING, *, tell: Tell = lambda note: None) -> Tensor:
     """Return what an error in each column costs once all later ones have made up for it, (C,) float32: R_jj².
 
