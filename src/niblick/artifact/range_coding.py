@@ -335,13 +335,24 @@ def _spread(
     stop = int(models.spread_index(rows.max(), columns.max())) + 1
     family = [_model(freqs) for freqs in models.family(shape, slice(base, stop))]
     for start in range(0, count, BLOCK):
-        place = np.arange(start, min(count, start + BLOCK), dtype=np.int32)
-        index = models.spread_index(rows[place // len(columns)], columns[place % len(columns)])
-        order = start + np.argsort(index, kind="stable")
-        ends = np.cumsum(np.bincount(index, minlength=models.SPREADS))
-        for k, (first, last) in enumerate(zip([0, *ends], ends, strict=False)):
-            if first < last:
-                own = order[first:last]
-                given = None if codes is None else codes[own] - np.uint8(shape.low)
-                out[own] = coder.code(family[k - base], given, int(last - first)) + shape.low
+        block = slice(start, min(count, start + BLOCK))
+        index = models.spread_index(*_spreads_of(block, rows, columns))
+        order = np.argsort(index, kind="stable")
+        given = None if codes is None else codes[block][order] - np.uint8(shape.low)
+        coded, first = np.empty(len(order), np.uint8), 0
+        for k, many in enumerate(np.bincount(index).tolist()):
+            own = slice(first, first := first + many)
+            if many:
+                coded[own] = coder.code(family[k - base], None if given is None else given[own], many)
+        out[block][order] = coded + np.uint8(shape.low)
     return out
+
+
+def _spreads_of(block: slice, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the spread of the row, and of the column, of each code of a block of a flat matrix."""
+    start, stop, width = block.start, block.stop, len(columns)
+    row = np.arange(start // width, -(-stop // width))
+    lengths = np.minimum(stop, (row + 1) * width) - np.maximum(start, row * width)
+    rest = columns[start % width :][: stop - start]
+    more = stop - start - len(rest)
+    return np.repeat(rows[row], lengths), np.concatenate([rest, np.resize(columns[:more], more)])
