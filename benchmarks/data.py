@@ -53,7 +53,7 @@ def bench_prepare(quick: bool) -> list[Row]:
             compare(
                 f"prepare byte260, {megabytes:.0f} MB of JSONL",
                 lambda: prepare(str(source), "byte260", Path(folder, f"out{next(fresh)}")),
-                lambda record=record: plain_loop(source, Path(folder, "plain"), record=record),
+                lambda record=record: plain_loop(source, Path(folder, f"plain{next(fresh)}"), record=record),
                 peer_name=peer_name,
                 repeats=1 if quick else 3,
                 amount=megabytes,
