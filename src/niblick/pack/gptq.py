@@ -13,6 +13,7 @@ Shapes: R rows (outputs), C columns (inputs), K columns of a block.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 
@@ -75,14 +76,14 @@ def gptq_codes(
     if factor is None:
         return plain_RC
     step_RC, order_C = grid.step_RC(), factor.order_C
-    step_CR = (step_RC[:, order_C] if step_RC.shape[1] > 1 else step_RC.expand(-1, len(order_C))).t().contiguous()
+    step_CR = step_RC.t()[order_C] if step_RC.shape[1] > 1 else step_RC.t().expand(len(order_C), -1)
     codes_CR = _successive(
-        weights_RC[:, order_C].t().contiguous(),
+        weights_RC.t()[order_C].contiguous(),
         step_CR,
         grid.levels,
         factor.feedback_CC.to(weights_RC.dtype),
         block,
-        None if zero_RC is None else zero_RC[:, order_C].t().contiguous(),
+        None if zero_RC is None else zero_RC.t()[order_C].contiguous(),
     )
     codes_RC = torch.empty_like(plain_RC)
     codes_RC[:, order_C] = codes_CR.t()
@@ -150,29 +151,28 @@ _factors: MutableMapping[Tensor, tuple[tuple[int, float], Factor | None, list[st
 
 
 def _factor(hessian_CC: Tensor, damping: float, tell: Tell) -> Factor | None:
-    dtype, hessian_CC = hessian_CC.dtype, hessian_CC.double()
-    diagonal_C = hessian_CC.diagonal()
+    diagonal_C = hessian_CC.diagonal().double()
     mean = float(diagonal_C.mean()) if len(diagonal_C) else 0.0
-    if not bool(torch.isfinite(hessian_CC).all()):
+    if not math.isfinite(float(hessian_CC.sum(dtype=torch.float64))):
         tell("its Hessian is not finite: plain rounding")
         return None
     if mean <= 0:
         tell("its inputs are all zero: plain rounding")
         return None
     order_C = diagonal_C.argsort(descending=True, stable=True)
-    back_C = order_C.flip(0)
+    turned_CC = hessian_CC[order_C.flip(0)[:, None], order_C.flip(0)]
     for factor in MORE_DAMPING:
         share = damping if factor == 1 else max(damping, LEAST) * factor
-        damped_CC = hessian_CC[back_C[:, None], back_C]
+        damped_CC = turned_CC.to(torch.float64, copy=True)
         damped_CC.diagonal().add_(share * mean)
         lower_CC, failed = torch.linalg.cholesky_ex(damped_CC)
-        if not int(failed) and bool(torch.isfinite(lower_CC).all()):
+        if not int(failed) and bool(torch.isfinite(lower_CC.diagonal()).all()):
             if factor != 1:
                 tell(f"its Hessian is singular at a damping of {damping:g}: damped by {share:g}")
             upper_CC = lower_CC.flip(0, 1)
             weight_C = torch.empty_like(diagonal_C)
             weight_C[order_C] = upper_CC.diagonal().square()
-            return Factor(order_C, (upper_CC / upper_CC.diagonal()).to(dtype), weight_C.float())
+            return Factor(order_C, (upper_CC / upper_CC.diagonal()).to(hessian_CC.dtype), weight_C.float())
     tell(f"its Hessian has no Cholesky factor, even damped by {share:g}: plain rounding")
     return None
 
@@ -220,7 +220,8 @@ def _round_block(
             target_R += feedback_KK[k, :k] @ error_KR[:k]
         np.divide(target_R, divide_KR[k], out=code_R)
         np.rint(code_R, out=code_R)
-        np.clip(code_R, -levels, levels, out=code_R)
+        np.minimum(code_R, levels, out=code_R)  # np.clip goes through more Python than it computes
+        np.maximum(code_R, -levels, out=code_R)
         if zero_KR is not None:
             code_R[zero_KR[k]] = 0
         np.multiply(code_R, step_KR[k], out=error_R)

@@ -120,12 +120,13 @@ def _best_scales(blocks_NK: Tensor, levels: int, matter_NK: Tensor | None) -> Te
     """Return for each block the scale of least squared error among those that the clips give, (N,)."""
     if not blocks_NK.numel():
         return blocks_NK.new_zeros(len(blocks_NK))
-    falling_NK = blocks_NK.abs().sort(dim=1, descending=True).values
-    held_N = (falling_NK > 0).sum(1)  # filled-up zeros are no weights; true zeros need no scale
+    size_NK = blocks_NK.abs()
+    rising_NK = torch.from_numpy(np.sort(size_NK.cpu().numpy(), 1)).to(size_NK.device)  # torch takes 35 times as long
+    held_N = (size_NK > 0).sum(1)  # filled-up zeros are no weights; true zeros need no scale
     best_N, least_N = blocks_NK.new_zeros(len(blocks_NK)), blocks_NK.new_full((len(blocks_NK),), torch.inf)
     for clip in FINE_CLIPS if levels >= FINE_LEVELS and matter_NK is None else COARSE_CLIPS:
         at_N = ((1 - clip) * (held_N - 1).clamp_min(0)).long()
-        scale_N = falling_NK.gather(1, at_N[:, None])[:, 0] / levels
+        scale_N = rising_NK.gather(1, rising_NK.shape[1] - 1 - at_N[:, None])[:, 0] / levels
         error_NK = blocks_NK / torch.where(scale_N > 0, scale_N, torch.inf)[:, None]
         error_NK = error_NK.round_().clamp_(-levels, levels).mul_(scale_N[:, None]).sub_(blocks_NK).square_()
         error_N = (error_NK if matter_NK is None else error_NK.mul_(matter_NK)).sum(1)
