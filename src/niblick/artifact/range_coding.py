@@ -39,7 +39,7 @@ from niblick.errors import ArtifactError
 RAW, PLANES, SPREADS, WIDE, SPARSE = range(5)
 MANY = 1 / 16
 """From this share of rows of zeros on they are told apart."""
-GAINS = (0, 1, 4, 16, 64)
+GAINS = np.array([0, 1, 4, 16, 64])
 """Weight of one count against the 1 that each symbol begins with."""
 BLOCK = 2**20
 """At most so many symbols are coded at once: what bounds the memory beside the arrays themselves."""
@@ -278,7 +278,7 @@ def _adaptive_head(symbols: np.ndarray) -> bytes:
     counts, costs = np.zeros(high - low + 1, np.int64), np.zeros(len(GAINS))
     for block in _blocks(len(symbols) if low < high else 0):
         new = np.bincount(symbols[block] - low, minlength=len(counts))
-        costs += [new @ models.bits(models.frequencies(1 + gain * counts)) for gain in GAINS]
+        costs += models.bits(models.frequencies(1 + GAINS[:, None] * counts)) @ new
         counts += new
     return bytes([low, high, int(costs.argmin())])
 

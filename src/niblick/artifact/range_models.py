@@ -75,8 +75,12 @@ def coder_weights(freqs: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(freqs - 1, np.float64)
 
 
-def family(shape: Shape, spreads: slice = slice(None)) -> np.ndarray:
+def family(shape: Shape, spreads: slice | np.ndarray = slice(None)) -> np.ndarray:
     """Return the frequencies (spreads, symbols low … high) of a family, as int64; `spreads` may name some of the 64."""
+    return frequencies(_weights(shape, spreads))
+
+
+def _weights(shape: Shape, spreads: slice | np.ndarray) -> np.ndarray:
     distance = np.abs(np.arange(shape.low, shape.high + 1) - shape.center)
     weights = _gaussians(shape.power)[spreads][:, distance]
     total = weights.sum(-1, keepdims=True)
@@ -84,7 +88,7 @@ def family(shape: Shape, spreads: slice = slice(None)) -> np.ndarray:
     for extra, places in ((shape.edge, [0, -1]), (shape.peak, [int(distance.argmin())])):
         if extra:
             weights[:, places] += total * (64, 76, 91, 108)[extra % 4] >> (21 - extra // 4)
-    return frequencies(weights)
+    return weights
 
 
 @functools.lru_cache(maxsize=len(POWERS))
@@ -221,17 +225,20 @@ def _best_shape(shape: Shape, codes: np.ndarray, rows: np.ndarray, columns: np.n
         part = slice(start, start + band)
         place = spread_index(rows[part, None], columns) * np.int64(symbols) + (codes[part] - np.int64(shape.low))
         counts += np.bincount(place.ravel(), minlength=counts.size).reshape(counts.shape)
+    used = np.flatnonzero(counts.any(1))
+    counts = counts[used]
 
-    @functools.cache
-    def cost(candidate: Shape) -> float:
-        return float((counts * bits(family(candidate))).sum())
-
+    costs: dict[Shape, float] = {}
     better = True
     while better:
-        before = cost(shape)
+        before = shape
         for name, choices in (("power", POWERS), ("edge", EXTRAS), ("peak", EXTRAS)):
             value = getattr(shape, name)
             near = {choices[0], *(value + step for step in (-16, -4, -1, 0, 1, 4, 16))}
-            shape = min((shape._replace(**{name: v}) for v in sorted(near & set(choices))), key=cost)
-        better = cost(shape) < before
+            candidates = [shape._replace(**{name: v}) for v in sorted(near & set(choices))]
+            if new := [candidate for candidate in candidates if candidate not in costs]:
+                freqs = frequencies(np.stack([_weights(candidate, used) for candidate in new]))
+                costs |= zip(new, (counts * bits(freqs)).sum((1, 2)).tolist(), strict=True)
+            shape = min(candidates, key=costs.__getitem__)
+        better = costs[shape] < costs[before]
     return shape
