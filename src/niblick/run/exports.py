@@ -6,6 +6,7 @@ split is only read by the official score, of the file read back in a fresh proce
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import time
@@ -340,10 +341,9 @@ def predict_size(config: RunConfig, recipe: Path | None = None, code: int | None
         tokenizer = BYTE_TOKENIZERS[config.tokenizer]().spec()
     sizes = {}
     for kind in SPREADS:
-        made = {n: _made_up(n, t, kind, seed) for seed, (n, t) in enumerate(_once(state).items())}
+        made = {n: _made_up(n, t, kind) for n, t in _once(state).items()}
         encoded = pack({n: t for n, (t, _) in made.items()}, _without_gptq(config.export))
-        codec = get_codec(config.export.codec)
-        payload = sum(len(codec.encode(list(e.parts.values()))) * made[n][1] for n, e in encoded.items())
+        payload = sum(_coded_bytes(config.export.codec, e) * made[n][1] for n, e in encoded.items())
         empty = {n: replace(e, parts={}, shape=(0,)) for n, e in encoded.items()}
         frame = len(artifact_bytes(artifact_header(config, tokenizer, "0" * 64), empty, "zlib"))
         sizes[kind] = round(payload + frame) + config.export.residual.bytes
@@ -357,13 +357,28 @@ def _without_gptq(config: ExportConfig) -> ExportConfig:
     return replace(config, gptq="off", permute=False, residual=type(config.residual)())
 
 
-def _made_up(name: str, tensor: Tensor, kind: str, seed: int) -> tuple[Tensor, float]:
-    """Return weights for a tensor, at most `SAMPLE` of whole rows, and how many times they stand for themselves."""
+def _coded_bytes(codec: str, tensor: EncodedTensor) -> int:
+    """Bytes of a tensor under a codec; of many that are made up alike, one is coded."""
+    parts = [np.ascontiguousarray(part) for part in tensor.parts.values()]
+    key = (codec, *((part.dtype.str, part.shape, hashlib.sha256(part.tobytes()).digest()) for part in parts))
+    if key not in _coded:
+        _coded[key] = len(get_codec(codec).encode(parts))
+    return _coded[key]
+
+
+_coded: dict[tuple[object, ...], int] = {}
+
+
+def _made_up(name: str, tensor: Tensor, kind: str) -> tuple[Tensor, float]:
+    """Return weights for a tensor, at most `SAMPLE` of whole rows, and how many times they stand for themselves.
+
+    They are the same for every tensor of a shape, so that they are coded once.
+    """
     if tensor.ndim < 2:
         return tensor, 1.0
     size, spread = SPREADS[kind]
     rows = max(1, min(len(tensor), SAMPLE // max(1, tensor[0].numel())))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     made = generator.standard_normal((rows, *tensor.shape[1:])) * size * (EMBED_FACTOR if "embed" in name else 1.0)
     for axis in (0, 1):
         shape = [n if i == axis else 1 for i, n in enumerate(made.shape)]
