@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,3 +34,15 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD: from here on memory is mapped by itself; the largest that is taken
         mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD: what may lie free at the end of the heap
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Hold the garbage collector while syntax trees are read: it would walk them again and again, and find nothing."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -252,8 +254,11 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     modules[names[-1]].mamba_chunk_scan_combined = made  # type: ignore[attr-defined]
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(mamba.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(mamba, "available", lambda like: mamba.find_kernel() is not None)
+    find = importlib.util.find_spec
+    there = {"mamba_ssm": ModuleSpec("mamba_ssm", None)}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: there.get(name) or find(name, *rest))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(mamba.Mamba2, "_kernel_for", lambda self, like: self.kernel)
     mamba.find_kernel.cache_clear()
     yield made
     mamba.find_kernel.cache_clear()
@@ -279,9 +284,9 @@ def test_kernel_is_told_of_packed_rows(stand_in: StandIn) -> None:
 
 def test_without_the_package_there_is_no_kernel() -> None:
     mamba.find_kernel.cache_clear()
-    if mamba.importlib.util.find_spec("mamba_ssm") is None:
+    if importlib.util.find_spec("mamba_ssm") is None:
         assert mamba.find_kernel() is None
-    assert not mamba.available(torch.zeros(1))
+    assert mixer(BlockConfig(width=16, heads=2, kv_heads=1, **SMALL))._kernel_for(torch.zeros(1)) is None
 
 
 @pytest.mark.skipif(
@@ -297,9 +302,8 @@ def test_kernel_agrees_in_bfloat16() -> None:
     with torch.autocast("cuda", torch.bfloat16), torch.no_grad():
         context = Stage(StageConfig("m1"), config)._context(x_BLD, None, 0)
         found = ssm(x_BLD, context)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(mamba, "available", lambda like: False)
-            expected = ssm(x_BLD, context)
+        ssm.kernel = None
+        expected = ssm(x_BLD, context)
     # Each value is rounded to bfloat16 at its end, to 2e-3 of itself at most: so much even equal kernels may differ.
     apart = (found.float() - expected.float()).abs().mean() / expected.float().square().mean().sqrt()
     assert apart < 1e-3, f"{apart:.1e} apart on average, of the root mean square"

@@ -15,6 +15,7 @@ from niblick.audit.checks import Check, look, not_applicable, passed
 from niblick.audit.flow import Flow
 from niblick.audit.flow_events import Finding
 from niblick.audit.unpacking import Layer, Unpacked, unpack
+from niblick.memory import uncollected
 
 _MOST_LINES = 12
 
@@ -30,6 +31,7 @@ class _Read:
     """What is wrong with its tables of bytes."""
 
 
+@uncollected()
 def audit_script(source: str | bytes, name: str = "the script") -> list[Check]:
     """All checks of a script, whatever is packed in it. Raises ConfigError if it is no Python."""
     unpacked = unpack(source, name)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import base64
-import gc
 import importlib.machinery
 import lzma
 import re
@@ -25,6 +24,7 @@ from niblick.bundle.reach import Reach
 from niblick.config.run_config import RunConfig, as_code, for_submission
 from niblick.errors import ConfigError
 from niblick.files import imported_beside
+from niblick.memory import uncollected
 
 PACKAGE = Path(__file__).parents[1]
 PRESETS = "niblick.recipes.presets"
@@ -65,13 +65,8 @@ def make_script(config: RunConfig, recipe: Path | None = None) -> Script:
     users |= {dotted_name(name): path for name, path in imported_beside(recipe).items()} if recipe else {}
     if taken := sorted({OWN, RECIPE, "niblick"} & {name.partition(".")[0] for name in users} - {RECIPE}):
         raise ConfigError(f"a module beside the recipe is called {taken[0]}, as a part of scripts is: rename it")
-    collects = gc.isenabled()
-    gc.disable()  # it would look through all syntax trees again and again, and find nothing
-    try:
+    with uncollected():
         return _made(config, users)
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _made(config: RunConfig, users: dict[str, Path]) -> Script:

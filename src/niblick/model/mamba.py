@@ -39,24 +39,18 @@ RATE_RANGE, STEP_RANGE = (1.0, 16.0), (1e-3, 1e-1)
 
 @cache
 def find_kernel() -> Callable[..., Tensor] | None:
-    """Return the scan of the package `mamba_ssm`; None where it is not installed or cannot be loaded."""
-    if importlib.util.find_spec("mamba_ssm") is None:
+    """Return the scan of the package `mamba_ssm`, which compilers leave alone; None where it cannot be loaded.
+
+    That is so where it is not installed, and without a GPU. `torch.compiler.disable` is not asked before, as by a
+    decorator: it takes a second to import.
+    """
+    if not torch.cuda.is_available() or importlib.util.find_spec("mamba_ssm") is None:
         return None
     try:
         from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
     except (ImportError, RuntimeError):  # without triton, or without a driver for it
         return None
-    return mamba_chunk_scan_combined
-
-
-@torch.compiler.assume_constant_result
-def _has_kernel() -> bool:
-    return find_kernel() is not None
-
-
-def available(like: Tensor) -> bool:
-    """Whether the kernel does the scan of tensors that lie where `like` does."""
-    return like.is_cuda and _has_kernel()
+    return torch.compiler.disable(mamba_chunk_scan_combined)
 
 
 def _fading(log_decay_BHN: Tensor, row_N: Tensor | None) -> Tensor:
@@ -123,8 +117,8 @@ def _passed_on(ends_BNHSK: Tensor, log_decay_BHN: Tensor, row_NM: Tensor | None)
     return F.pad(come_BNHSK[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
 
 
-@torch.compiler.disable
 def _kernel_scan(
+    kernel: Callable[..., Tensor],
     x_BLHK: Tensor,
     delta_BLH: Tensor,
     a_H: Tensor,
@@ -135,8 +129,6 @@ def _kernel_scan(
     first_L: Tensor | None,
 ) -> Tensor:
     """The scan of `mamba_ssm`, with softplus and the way past the state inside; (B, L, H, K)."""
-    kernel = find_kernel()
-    assert kernel is not None
     row_BL = None
     if first_L is not None:
         row_BL = (first_L.cumsum(0) - 1).to(torch.int32).expand(len(x_BLHK), -1).contiguous()
@@ -168,6 +160,7 @@ class Mamba2(nn.Module):
     def __init__(self, config: BlockConfig) -> None:
         """Raises ConfigError if heads do not divide the inner width."""
         super().__init__()
+        self.kernel = find_kernel()
         self.inner, self.head_width = config.ssm_inner, config.ssm_head_width
         self.heads, self.state = config.ssm_heads, config.ssm_state
         self.up = nn.Linear(config.width, 2 * self.inner + 2 * self.state + self.heads, bias=False)
@@ -180,6 +173,10 @@ class Mamba2(nn.Module):
         self.norm = Norm(self.inner, True, GATED_EPS)
         self.out = nn.Linear(self.inner, config.width, bias=False)
         nn.init.zeros_(self.out.weight)
+
+    def _kernel_for(self, like: Tensor) -> Callable[..., Tensor] | None:
+        """The kernel, for tensors that lie where `like` does."""
+        return self.kernel if like.is_cuda else None
 
     def _split(self, x_D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gate, what goes through the convolution, and δ."""
@@ -202,8 +199,9 @@ class Mamba2(nn.Module):
         x_BLHK, b_BLS, c_BLS = self._parts(self.conv(mixed, context.place_L))
         wide = torch.promote_types(x_BLD.dtype, torch.float32)
         a_H = -self.a_log.to(wide).exp()
-        if available(x_BLD):
-            y_BLHK = _kernel_scan(x_BLHK, delta_BLH, a_H, b_BLS, c_BLS, self.skip, self.dt_bias, first_L).to(wide)
+        if (kernel := self._kernel_for(x_BLD)) is not None:
+            given = (x_BLHK, delta_BLH, a_H, b_BLS, c_BLS, self.skip, self.dt_bias, first_L)
+            y_BLHK = _kernel_scan(kernel, *given).to(wide)
         else:
             with torch.autocast(x_BLD.device.type, enabled=False):
                 x_BLHK, b_BLS, c_BLS = (v.to(wide) for v in (x_BLHK, b_BLS, c_BLS))
