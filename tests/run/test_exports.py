@@ -72,7 +72,7 @@ def test_a_fit_fills_its_cap_and_beats_what_it_replaces(run: Path) -> None:
     for scheme, codec in (("int6", "zlib"), ("int4", "zstd")):
         replaced = niblick("export", run, f"scheme={scheme}", f"codec={codec}", "--json")
         cap = replaced["artifact_bytes"]
-        fitted = niblick("fit", run, "--artifact-bytes", cap, "--tokens", 16_384, "--json")
+        fitted = niblick("fit", run, "--artifact-bytes", cap, "--tokens", 8_192, "--json")
         assert 0.995 * cap <= fitted["artifact_bytes"] <= cap
         assert fitted["bpb"] < replaced["bpb"]
         assert json.loads((run / "artifacts" / fitted["artifact"] / "fit.json").read_text())["frontier"]

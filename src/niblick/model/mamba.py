@@ -117,35 +117,6 @@ def _passed_on(ends_BNHSK: Tensor, log_decay_BHN: Tensor, row_NM: Tensor | None)
     return F.pad(come_BNHSK[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
 
 
-def _kernel_scan(
-    kernel: Callable[..., Tensor],
-    x_BLHK: Tensor,
-    delta_BLH: Tensor,
-    a_H: Tensor,
-    b_BLS: Tensor,
-    c_BLS: Tensor,
-    skip_H: Tensor,
-    bias_H: Tensor,
-    first_L: Tensor | None,
-) -> Tensor:
-    """The scan of `mamba_ssm`, with softplus and the way past the state inside; (B, L, H, K)."""
-    row_BL = None
-    if first_L is not None:
-        row_BL = (first_L.cumsum(0) - 1).to(torch.int32).expand(len(x_BLHK), -1).contiguous()
-    return kernel(
-        x_BLHK.contiguous(),
-        delta_BLH.contiguous(),
-        a_H,
-        b_BLS[:, :, None].contiguous(),
-        c_BLS[:, :, None].contiguous(),
-        chunk_size=KERNEL_CHUNK,
-        D=skip_H,
-        dt_bias=bias_H,
-        dt_softplus=True,
-        seq_idx=row_BL,
-    )
-
-
 @dataclass
 class MambaState:
     """The last inputs of the convolution, and the state of every head, float32 or wider."""
@@ -174,9 +145,30 @@ class Mamba2(nn.Module):
         self.out = nn.Linear(self.inner, config.width, bias=False)
         nn.init.zeros_(self.out.weight)
 
-    def _kernel_for(self, like: Tensor) -> Callable[..., Tensor] | None:
-        """The kernel, for tensors that lie where `like` does."""
-        return self.kernel if like.is_cuda else None
+    def _has_kernel(self, like: Tensor) -> bool:
+        """Whether the kernel does the scan of tensors that lie where `like` does."""
+        return self.kernel is not None and like.is_cuda
+
+    def _kernel_scan(
+        self, x_BLHK: Tensor, delta_BLH: Tensor, a_H: Tensor, b_BLS: Tensor, c_BLS: Tensor, first_L: Tensor | None
+    ) -> Tensor:
+        """The scan of `mamba_ssm`, with softplus and the way past the state inside; (B, L, H, K)."""
+        assert self.kernel is not None
+        row_BL = None
+        if first_L is not None:
+            row_BL = (first_L.cumsum(0) - 1).to(torch.int32).expand(len(x_BLHK), -1).contiguous()
+        return self.kernel(
+            x_BLHK.contiguous(),
+            delta_BLH.contiguous(),
+            a_H,
+            b_BLS[:, :, None].contiguous(),
+            c_BLS[:, :, None].contiguous(),
+            chunk_size=KERNEL_CHUNK,
+            D=self.skip,
+            dt_bias=self.dt_bias,
+            dt_softplus=True,
+            seq_idx=row_BL,
+        )
 
     def _split(self, x_D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gate, what goes through the convolution, and δ."""
@@ -199,9 +191,8 @@ class Mamba2(nn.Module):
         x_BLHK, b_BLS, c_BLS = self._parts(self.conv(mixed, context.place_L))
         wide = torch.promote_types(x_BLD.dtype, torch.float32)
         a_H = -self.a_log.to(wide).exp()
-        if (kernel := self._kernel_for(x_BLD)) is not None:
-            given = (x_BLHK, delta_BLH, a_H, b_BLS, c_BLS, self.skip, self.dt_bias, first_L)
-            y_BLHK = _kernel_scan(kernel, *given).to(wide)
+        if self._has_kernel(x_BLD):
+            y_BLHK = self._kernel_scan(x_BLHK, delta_BLH, a_H, b_BLS, c_BLS, first_L).to(wide)
         else:
             with torch.autocast(x_BLD.device.type, enabled=False):
                 x_BLHK, b_BLS, c_BLS = (v.to(wide) for v in (x_BLHK, b_BLS, c_BLS))
