@@ -120,9 +120,8 @@ def _best_scales(blocks_NK: Tensor, levels: int, matter_NK: Tensor | None) -> Te
     """Return for each block the scale of least squared error among those that the clips give, (N,)."""
     if not blocks_NK.numel():
         return blocks_NK.new_zeros(len(blocks_NK))
-    size_NK = blocks_NK.abs()
-    rising_NK = torch.from_numpy(np.sort(size_NK.cpu().numpy(), 1)).to(size_NK.device)  # torch takes 35 times as long
-    held_N = (size_NK > 0).sum(1)  # filled-up zeros are no weights; true zeros need no scale
+    rising_NK = _rising(blocks_NK.abs())
+    held_N = (rising_NK > 0).sum(1)  # filled-up zeros are no weights; true zeros need no scale
     best_N, least_N = blocks_NK.new_zeros(len(blocks_NK)), blocks_NK.new_full((len(blocks_NK),), torch.inf)
     for clip in FINE_CLIPS if levels >= FINE_LEVELS and matter_NK is None else COARSE_CLIPS:
         at_N = ((1 - clip) * (held_N - 1).clamp_min(0)).long()
@@ -133,6 +132,11 @@ def _best_scales(blocks_NK: Tensor, levels: int, matter_NK: Tensor | None) -> Te
         better_N = error_N < least_N
         best_N, least_N = torch.where(better_N, scale_N, best_N), torch.where(better_N, error_N, least_N)
     return best_N
+
+
+def _rising(x_NK: Tensor) -> Tensor:
+    """Sort each row. On a processor by NumPy, which takes a 35th of torch's time."""
+    return torch.from_numpy(np.sort(x_NK.numpy(), 1)) if x_NK.device.type == "cpu" else x_NK.sort(1).values
 
 
 def even_grid(weights_RC: Tensor, scheme: Scheme, weight_C: Tensor | None) -> Grid:

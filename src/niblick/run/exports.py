@@ -359,10 +359,11 @@ def _without_gptq(config: ExportConfig) -> ExportConfig:
 
 def _coded_bytes(codec: str, tensor: EncodedTensor) -> int:
     """Bytes of a tensor under a codec; of many that are made up alike, one is coded."""
-    parts = [np.ascontiguousarray(part) for part in tensor.parts.values()]
-    key = (codec, *((part.dtype.str, part.shape, hashlib.sha256(part.tobytes()).digest()) for part in parts))
+    parts, coder = [*tensor.parts.values()], get_codec(codec)
+    facts = ((part.dtype.str, part.shape, hashlib.sha256(part.tobytes()).digest()) for part in parts)
+    key = (codec, type(coder), *facts)  # its class, too: in a notebook a codec is written anew under its name
     if key not in _coded:
-        _coded[key] = len(get_codec(codec).encode(parts))
+        _coded[key] = len(coder.encode(parts))
     return _coded[key]
 
 
