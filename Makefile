@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 PY = $(VENV)/bin/python
-# Workers of the test suite. Each computes on one thread: two that want all cores wait for each other most of the time.
-JOBS ?= 2
+# Workers of the test suite, on two cores three: tests of processes wait a third of their time. Each computes on one
+# thread: two that want all cores wait for each other most of the time.
+JOBS ?= 3
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help findings quickstart test test-fast fuzz lint bench gpu soak memory tokenizers penalties boundaries readme screenshots docs package install dev sky clean

@@ -32,6 +32,7 @@ PEAK = "print(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')
 IMPORT = """
 import sys
 from pathlib import Path
+import torch._dynamo  # as torch does for weights on the device `meta`
 from niblick.run.paper_import import import_hnet
 if len(sys.argv) > 1:
     import_hnet(*map(Path, sys.argv[1:4]))
