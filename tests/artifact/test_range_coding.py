@@ -373,3 +373,11 @@ def test_sparse_arrays_fill_their_stream() -> None:
     codes[:, 7] = 1
     data = roundtrip([codes])
     assert 10**6 / MAX_PER_BYTE < len(data) < 10**6 / MAX_PER_BYTE + 100
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_frequencies_add_up_however_weights_lie_in_memory(order: str) -> None:
+    weights = np.random.default_rng(0).integers(1, 2**20, (3, 20, 248))
+    freqs = frequencies(np.asarray(weights, order=order))
+    assert (freqs.sum(-1) == 2**24).all()
+    np.testing.assert_array_equal(freqs, [frequencies(each) for each in weights])

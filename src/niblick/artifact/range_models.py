@@ -62,9 +62,9 @@ def frequencies(weights: np.ndarray) -> np.ndarray:
     """
     free = 2**PRECISION - weights.shape[-1]  # each symbol has one to begin with: all can be coded
     shares = weights * free // weights.sum(-1, keepdims=True)
-    rows = shares.reshape(-1, shares.shape[-1])
+    rows = shares.reshape(-1, shares.shape[-1])  # a view or a copy, as `weights` lie in memory
     rows[np.arange(len(rows)), rows.argmax(-1)] += free - rows.sum(-1)
-    return shares + 1
+    return rows.reshape(shares.shape) + 1
 
 
 def coder_weights(freqs: np.ndarray) -> np.ndarray:
@@ -237,7 +237,7 @@ def _best_shape(shape: Shape, codes: np.ndarray, rows: np.ndarray, columns: np.n
             near = {choices[0], *(value + step for step in (-16, -4, -1, 0, 1, 4, 16))}
             candidates = [shape._replace(**{name: v}) for v in sorted(near & set(choices))]
             if new := [candidate for candidate in candidates if candidate not in costs]:
-                freqs = frequencies(np.stack([_weights(candidate, used) for candidate in new]))
+                freqs = frequencies(np.array([_weights(candidate, used) for candidate in new]))
                 costs |= zip(new, (counts * bits(freqs)).sum((1, 2)).tolist(), strict=True)
             shape = min(candidates, key=costs.__getitem__)
         better = costs[shape] < costs[before]
