@@ -282,6 +282,15 @@ def test_kernel_is_told_of_packed_rows(stand_in: StandIn) -> None:
     assert stand_in.rows[0] is not None and stand_in.rows[0].tolist() == [row_L.tolist()]
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_a_package_that_does_not_load_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that was built for another torch: it raises whatever it raises, and the model is built."""
+    broken = ModuleType("mamba_ssm.ops.triton.ssd_combined")
+    broken.__getattr__ = lambda name: (_ for _ in ()).throw(OSError("no libcuda"))  # type: ignore[method-assign]
+    monkeypatch.setitem(sys.modules, broken.__name__, broken)
+    assert mixer(BlockConfig(width=16, heads=2, kv_heads=1, **SMALL)).kernel is None
+
+
 def test_without_the_package_there_is_no_kernel() -> None:
     mamba.find_kernel.cache_clear()
     if importlib.util.find_spec("mamba_ssm") is None:
