@@ -75,7 +75,7 @@ def coder_weights(freqs: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(freqs - 1, np.float64)
 
 
-def family(shape: Shape, spreads: slice | np.ndarray = slice(None)) -> np.ndarray:
+def family(shape: Shape, spreads: slice = slice(None)) -> np.ndarray:
     """Return the frequencies (spreads, symbols low … high) of a family, as int64; `spreads` may name some of the 64."""
     return frequencies(_weights(shape, spreads))
 

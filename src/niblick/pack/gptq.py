@@ -160,7 +160,8 @@ def _factor(hessian_CC: Tensor, damping: float, tell: Tell) -> Factor | None:
         tell("its inputs are all zero: plain rounding")
         return None
     order_C = diagonal_C.argsort(descending=True, stable=True)
-    turned_CC = hessian_CC[order_C.flip(0)[:, None], order_C.flip(0)]
+    back_C = order_C.flip(0)
+    turned_CC = hessian_CC[back_C[:, None], back_C]
     for factor in MORE_DAMPING:
         share = damping if factor == 1 else max(damping, LEAST) * factor
         damped_CC = turned_CC.to(torch.float64, copy=True)
