@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,9 +91,10 @@ def _read_length(data: bytes | memoryview, at: int) -> tuple[int, int]:
 def _cut(data: memoryview) -> tuple[memoryview, memoryview]:
     """Return the first segment, its length before it, and all that follows."""
     size, at = _read_length(data, 0)
-    if at + size > len(data):
-        raise _damaged(f"declares {at + size:,} bytes and has {len(data):,}")
-    return data[at : at + size], data[at + size :]
+    end = at + size
+    if end > len(data):
+        raise _damaged(f"declares {end:,} bytes and has {len(data):,}")
+    return data[at:end], data[end:]
 
 
 def _segments(data: bytes | memoryview, count: int) -> list[memoryview]:
@@ -101,9 +102,9 @@ def _segments(data: bytes | memoryview, count: int) -> list[memoryview]:
     for _ in range(count):
         size, at = _read_length(data, at)
         sizes.append(size)
-    if at + sum(sizes) != len(data):
-        raise _damaged(f"declares {at + sum(sizes):,} bytes and has {len(data):,}")
-    ends = np.cumsum([at, *sizes], dtype=np.int64).tolist()
+    *_, end = ends = [*itertools.accumulate([at, *sizes])]
+    if end != len(data):
+        raise _damaged(f"declares {end:,} bytes and has {len(data):,}")
     return [memoryview(data)[start:end] for start, end in itertools.pairwise(ends)]
 
 
@@ -176,10 +177,9 @@ def _decode_wide(rest: memoryview, spec: Spec) -> np.ndarray:
 
 
 def _encode_sparse(part: np.ndarray, filled: np.ndarray) -> bytes:
-    flags, coder = filled.astype(np.uint8), _Writer()
-    head = _adaptive_head(flags)
-    _adaptive(coder, head, flags, len(flags))
-    stream, others = coder.stream(), part[filled]
+    coder, others = _Writer(), part[filled]
+    head = _write(coder, [filled.astype(np.uint8)])
+    stream = coder.stream()
     return bytes([SPARSE]) + head + _length(len(stream)) + stream + (_encode(others) if others.size else b"")
 
 
@@ -209,11 +209,14 @@ class _Writer:
         self._encoder = stream.queue.RangeEncoder()
         self._coded = 0
 
+    def expect(self, count: int) -> None:
+        """Say that `count` symbols follow."""
+        self._coded += count
+
     def code(self, model: Any, symbols: np.ndarray | None, count: int) -> np.ndarray:
         """Write `symbols` (0 …, any integers) and return them, as a reader would."""
-        assert symbols is not None and len(symbols) == count
+        assert symbols is not None
         self._encoder.encode(symbols.astype(np.int32), model)
-        self._coded += count
         return symbols
 
     def stream(self) -> bytes:
@@ -230,11 +233,14 @@ class _Reader:
         self._decoder = stream.queue.RangeDecoder(np.frombuffer(words, ">u4").astype(np.uint32))
         self._left = MAX_PER_BYTE * len(data)
 
-    def code(self, model: Any, symbols: np.ndarray | None, count: int) -> np.ndarray:
-        """Read `count` symbols as int32; raise ArtifactError if the stream cannot hold them."""
+    def expect(self, count: int) -> None:
+        """Say that `count` symbols follow; raise ArtifactError, before room is made, if the stream cannot hold them."""
         self._left -= count
         if self._left < 0:
             raise _damaged("has a stream too short for its symbols")
+
+    def code(self, model: Any, symbols: np.ndarray | None, count: int) -> np.ndarray:
+        """Read `count` symbols as int32; raise ArtifactError for a damaged stream."""
         try:
             return self._decoder.decode(model, count)
         except (AssertionError, ValueError) as error:  # no encoder writes such words
@@ -259,9 +265,10 @@ def _adaptive(coder: _Writer | _Reader, head: bytes, symbols: np.ndarray | None,
     low, high, gain = head
     if low > high or gain >= len(GAINS):
         raise _damaged("has a model that cannot be")
-    out = np.full(count, low, np.uint8)
     if low == high:
-        return out
+        return np.full(count, low, np.uint8)
+    coder.expect(count)
+    out = np.empty(count, np.uint8)
     counts = np.zeros(high - low + 1, np.int64)
     for block in _blocks(count):
         model = _model(models.frequencies(1 + GAINS[gain] * counts))
@@ -283,11 +290,18 @@ def _adaptive_head(symbols: np.ndarray) -> bytes:
     return bytes([low, high, int(costs.argmin())])
 
 
+def _write(coder: _Writer, parts: Iterable[np.ndarray]) -> bytes:
+    """Code each part adaptively and return their heads."""
+    heads = b""
+    for part in parts:
+        heads += (head := _adaptive_head(part))
+        _adaptive(coder, head, part, len(part))
+    return heads
+
+
 def _encode_planes(planes: np.ndarray) -> bytes:
-    coder, heads = _Writer(), [_adaptive_head(plane) for plane in planes]
-    for head, plane in zip(heads, planes, strict=True):
-        _adaptive(coder, head, plane, len(plane))
-    return bytes([PLANES]) + b"".join(heads) + coder.stream()
+    coder = _Writer()
+    return bytes([PLANES]) + _write(coder, planes) + coder.stream()
 
 
 def _decode_planes(rest: memoryview, count: int, itemsize: int) -> np.ndarray:
@@ -301,12 +315,10 @@ def _encode_spreads(codes: np.ndarray) -> bytes:
     eighths = models.likeness(codes, outline.center)
     residual = models.unlike(codes, eighths, outline)
     shape, rows, columns = models.fit(residual, outline)
-    coder, parts = _Writer(), (eighths, rows, columns)
-    heads = [_adaptive_head(part) for part in parts]
-    for head, part in zip(heads, parts, strict=True):
-        _adaptive(coder, head, part, len(part))
+    coder = _Writer()
+    heads = _write(coder, (eighths, rows, columns))
     _spread(coder, shape, rows, columns, residual.reshape(-1))
-    return bytes([SPREADS, *shape]) + b"".join(heads) + coder.stream()
+    return bytes([SPREADS, *shape]) + heads + coder.stream()
 
 
 def _decode_spreads(rest: memoryview, rows: int, columns: int) -> np.ndarray:
@@ -328,9 +340,10 @@ def _spread(
 ) -> np.ndarray:
     """Code a matrix, flat, spread by spread within each block of it."""
     count = len(rows) * len(columns)
-    out = np.full(count, shape.low, np.uint8)
     if shape.low == shape.high:
-        return out
+        return np.full(count, shape.low, np.uint8)
+    coder.expect(count)
+    out = np.empty(count, np.uint8)
     base = int(models.spread_index(rows.min(), columns.min()))
     stop = int(models.spread_index(rows.max(), columns.max())) + 1
     family = [_model(freqs) for freqs in models.family(shape, slice(base, stop))]
@@ -340,10 +353,10 @@ def _spread(
         order = np.argsort(index, kind="stable")
         given = None if codes is None else codes[block][order] - np.uint8(shape.low)
         coded, first = np.empty(len(order), np.uint8), 0
-        for k, many in enumerate(np.bincount(index).tolist()):
+        for model, many in zip(family, np.bincount(index - base).tolist(), strict=False):
             own = slice(first, first := first + many)
             if many:
-                coded[own] = coder.code(family[k - base], None if given is None else given[own], many)
+                coded[own] = coder.code(model, None if given is None else given[own], many)
         out[block][order] = coded + np.uint8(shape.low)
     return out
 
