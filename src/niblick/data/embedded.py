@@ -13,9 +13,11 @@ training documents paragraph by paragraph (`without_paragraphs`).
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib
 import inspect
+import os
 import re
 import sys
 import sysconfig
@@ -34,8 +36,11 @@ _SKIPPED_MODULES = re.compile(r"_?xx.*|_test.*|_ctypes_test|readline|_tkinter") 
 _BLANK_LINES = re.compile(r"(\n(?:[ \t]*\n)+)")
 
 
-def embedded_documents(name: str) -> list[tuple[str, str]]:
+@functools.cache
+def embedded_documents(name: str) -> tuple[tuple[str, str], ...]:
     """Return (text, source) of every document of `pydocs` or `pysource`, distinct and sorted by SHA-256 of the text.
+
+    A process reads them once.
 
     Raises DataError if this Python came without them.
     """
@@ -43,7 +48,7 @@ def embedded_documents(name: str) -> list[tuple[str, str]]:
     by_hash = {hashlib.sha256(text.encode()).digest(): (text, origin) for text, origin in pairs if text.strip()}
     if not by_hash:
         raise DataError(f"this Python ({sys.version.split()[0]}) came without what {name} is made of; give a file")
-    return [pair for _, pair in sorted(by_hash.items())]
+    return tuple(pair for _, pair in sorted(by_hash.items()))
 
 
 def held_out_count(name: str, texts: list[str]) -> int:
@@ -82,10 +87,10 @@ def _library_files(suffixes: Iterable[str]) -> Iterator[tuple[Path, tuple[str, .
     """Files of the standard library and their path inside it, sorted by that."""
     library = _library()
     found = []
-    for path in library.rglob("*"):
-        inside = path.relative_to(library).parts
-        if path.suffix in suffixes and not _SKIPPED_FOLDERS.intersection(inside) and path.is_file():
-            found.append((path, inside))
+    for folder, folders, names in os.walk(library):
+        folders[:] = set(folders) - _SKIPPED_FOLDERS  # site-packages may hold 100,000 files
+        paths = [Path(folder, name) for name in names if name.endswith(tuple(suffixes))]
+        found += [(path, path.relative_to(library).parts) for path in paths if path.is_file()]
     yield from sorted(found, key=lambda item: item[1])
 
 
