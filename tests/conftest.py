@@ -19,6 +19,14 @@ settings.register_profile("untimed", deadline=None)  # a busy machine is no fail
 settings.load_profile("untimed")
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="niblick-state-")  # tests trust recipes of their own
 
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share it: a script's parts are found once
+    CACHE = tempfile.TemporaryDirectory(prefix="niblick-cache-")
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for there in usual.iterdir() if usual.is_dir() else ():
+        if there.name != "niblick":
+            Path(CACHE.name, there.name).symlink_to(there)  # what pip and browsers have
+    os.environ["XDG_CACHE_HOME"] = CACHE.name
+
 for ignored in (signal.SIGINT, signal.SIGHUP):  # as under nohup or behind `&`
     if signal.getsignal(ignored) == signal.SIG_IGN:
         signal.signal(ignored, lambda number, frame: None)  # processes that tests start would ignore them too

@@ -20,8 +20,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ["torch", "torch._dynamo", "numpy", "sentencepiece", "constriction", "zstandard", "brotli"]
-"""What the processes share; torch imports torch._dynamo for its first optimizer."""
+LIBRARIES = ["torch", "numpy", "sentencepiece", "constriction", "zstandard", "brotli"]
+"""What the processes share."""
 
 
 @functools.cache

@@ -14,13 +14,15 @@ import importlib.machinery
 import lzma
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from niblick.bundle.parts import FASTER_WITH, left_out, registries
 from niblick.bundle.pieces import dotted_name, is_text, modules_of, read_module, without
 from niblick.bundle.reach import Reach
+from niblick.bundle.recalled import recall
 from niblick.config.run_config import RunConfig, as_code, for_submission
 from niblick.errors import ConfigError
 from niblick.files import imported_beside
@@ -82,18 +84,16 @@ def _made(config: RunConfig, users: dict[str, Path]) -> Script:
     for owner, name in classes.values():
         roots.setdefault(owner, []).append(name)
     own = tuple((name, path, path.read_bytes()) for name, path in users.items())
-    wanted = tuple((name, *sorted(names)) for name, names in roots.items())
-    parts = _parts(own, wanted, frozenset(asked.items()), frozenset(absent.items()), frozenset(unused.items()))
-    sections = {OWN: _own_module(code, classes, [*parts.dotted], bool(users), calls)} | parts.sections
+    named = tuple((name, *sorted(names)) for name, names in roots.items())
+    parts = _parts(Wanted(own, named, frozenset(asked.items()), frozenset(absent.items()), frozenset(unused.items())))
+    sections = {OWN: _own_module(code, classes, parts.dotted, bool(users), calls)} | parts.sections
     marks = {OWN: ""} | parts.marks
-    head = (PACKAGE / "submission" / "head.py").read_text(encoding="utf-8")
-    readable = head + _joined(sections, marks)
-    small = {name: minified(text, name in users) for name, text in sections.items()}
-    packed = minified(head) + _joined(small, marks)
+    readable = _head() + _joined(sections, marks)
+    packed = parts.head + _joined({OWN: minified(sections[OWN])} | parts.small, marks)
     if any(len(re.findall(r"^# module ", text, re.MULTILINE)) != len(sections) for text in (readable, packed)):
         raise ConfigError("a line of the recipe begins with `# module `, as a script's sections do: write it otherwise")
     sizes = {name: len(text.encode()) for name, text in sections.items()}
-    return Script(compressed(packed), readable, sizes, parts.requires)
+    return Script(compressed(packed), readable, sizes, _packages(parts))
 
 
 @dataclass(frozen=True)
@@ -104,37 +104,66 @@ class Parts:
     """The text of each module that is reached, without what is not."""
     marks: dict[str, str]
     """What the line over each says after its name."""
-    dotted: tuple[str, ...]
+    dotted: list[str]
     """Modules that are named with dots somewhere."""
-    requires: tuple[str, ...]
+    outside: list[list[Any]]
+    """Imports of what is not in the sections: top-level name, file, line, and whether a failure is caught."""
+    head: str
+    """What stands before all sections, minified."""
+    small: dict[str, str]
+    """The sections, minified."""
+
+
+class Wanted(NamedTuple):
+    """What decides which parts a script holds."""
+
+    users: tuple[tuple[str, Path, bytes], ...]
+    """Name, file and bytes of each of the recipe's modules."""
+    roots: tuple[tuple[str, ...], ...]
+    """Modules, each with the names that are wanted of it."""
+    asked: frozenset[tuple[tuple[str, str], frozenset[str]]]
+    """Registries, each with the entries that are asked for."""
+    absent: frozenset[tuple[str, frozenset[str]]]
+    """Pieces and methods that are left out, by module."""
+    unused: frozenset[tuple[str, frozenset[str]]]
+    """Of these, those that are left out whatever is reached."""
 
 
 @lru_cache(maxsize=32)
-def _parts(
-    users: tuple[tuple[str, Path, bytes], ...],
-    roots: tuple[tuple[str, ...], ...],
-    asked: frozenset[tuple[tuple[str, str], frozenset[str]]],
-    absent: frozenset[tuple[str, frozenset[str]]],
-    unused: frozenset[tuple[str, frozenset[str]]],
-) -> Parts:
+def _parts(wanted: Wanted) -> Parts:
     """The modules that are reached: the same for configs that differ in numbers only, and found once for them.
 
-    `users` are the name, file and bytes of the recipe's modules, `roots` modules with the names wanted of them.
+    Without a recipe, an earlier process may have found them.
     """
-    files, missing = modules_of(PACKAGE) | {name: path for name, path, _ in users}, dict(absent) | dict(unused)
-    reach = Reach(files, dict(asked), "niblick", missing)
-    reach.run({name: names for name, *names in roots})
+    if wanted.users:
+        return _found(wanted)
+    named = [sorted([key, sorted(names)] for key, names in each) for each in (wanted.asked, wanted.absent)]
+    return Parts(**recall([wanted.roots, *named], lambda: asdict(_found(wanted))))
+
+
+def _found(wanted: Wanted) -> Parts:
+    files = modules_of(PACKAGE) | {name: path for name, path, _ in wanted.users}
+    roots, missing = {name: names for name, *names in wanted.roots}, dict(wanted.absent) | dict(wanted.unused)
+    reach = Reach(files, dict(wanted.asked), "niblick", missing)
+    reach.run(roots)
     if PRESETS in reach.modules:  # they name parts of all kinds
-        missing = dict(unused)
+        missing = dict(wanted.unused)
         reach = Reach(files, {}, "niblick", missing)
-        reach.run({name: names for name, *names in roots})
+        reach.run(roots)
     sections, marks = {}, {}
     for name, module in reach.modules.items():
         sections[name] = without(module, reach.kept, reach.entries, reach.names(module))
         left = sorted({n for piece in module.pieces for n in piece.names} & missing.get(name, frozenset()))
         marks[name] = "" if module.postponed else " annotated"
         marks[name] += f" without {' '.join(left)}" if left else ""
-    return Parts(sections, marks, tuple(sorted(reach.dotted)), _packages(reach))
+    own = {name for name, _, _ in wanted.users}
+    small = {name: minified(text, name in own) for name, text in sections.items()}
+    outside = [[name, str(path), *rest] for name, path, *rest in reach.outside]
+    return Parts(sections, marks, sorted(reach.dotted), outside, minified(_head()), small)
+
+
+def _head() -> str:
+    return (PACKAGE / "submission" / "head.py").read_text(encoding="utf-8")
 
 
 def words_of(tree: ast.AST) -> set[str]:
@@ -228,10 +257,10 @@ def _own_module(code: str, classes: dict[str, tuple[str, str]], dotted: list[str
     return "\n".join([*lines, f"\ndef run():\n    {START}(CONFIG)\n"])
 
 
-def _packages(reach: Reach) -> tuple[str, ...]:
+def _packages(parts: Parts) -> tuple[str, ...]:
     """Modules from outside that the script cannot do without. Raises ConfigError for one that nobody could install."""
     found = set()
-    for name, path, line, may_be_missing in reach.outside:
+    for name, path, line, may_be_missing in parts.outside:
         if may_be_missing or name in sys.stdlib_module_names:
             continue
         if name not in found and importlib.machinery.PathFinder.find_spec(name) is None:
@@ -240,5 +269,5 @@ def _packages(reach: Reach) -> tuple[str, ...]:
                 "carries neither compiled code nor what it does not find; put it into the recipe, or install a package"
             )
         found.add(name)
-    found |= {package for module, package in FASTER_WITH.items() if module in reach.modules}
+    found |= {package for module, package in FASTER_WITH.items() if module in parts.sections}
     return tuple(sorted(found))

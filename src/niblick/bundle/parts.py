@@ -105,7 +105,7 @@ SETTLED = {
 """Configs whose values no name of the environment changes: they were checked when the script was made."""
 NEVER = (
     "train.checkpoint save_checkpoint load_checkpoint list_checkpoints",
-    "train.loop _save _roll_back _not_finite",
+    "train.loop _resumed _save _roll_back _not_finite",
     "train.watch Watch",
     "run.entropy resolve_entropy",
     "run.generate written",

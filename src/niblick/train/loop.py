@@ -151,7 +151,7 @@ class _Training:
             self.parts["qat"] = aids.qat
         unused = ranks.size > 1 and has_unused(model, config, device, aids.guide)
         compile_stages(model, config.compile, device, self.emit)
-        self.progress = self._resumed()
+        self.progress = self._resumed(keeping.folder) if keeping and keeping.resume else Progress()
         forward = ranks.wrap(TrainingLoss(model), device, unused)
         self.rig = Rig(model, forward, batches, config, device, ranks, aids.qat)
         batches.position = self.progress.position
@@ -166,10 +166,9 @@ class _Training:
         self.watch = Watch(self.progress.watch) if keeping else None
         self.log_times = LogTimes(config.log_every)
 
-    def _resumed(self) -> Progress:
-        """Go back to the newest checkpoint, if that is wanted and there is one."""
-        resume = self.keeping is not None and self.keeping.resume
-        newest = next(reversed(list_checkpoints(self.keeping.folder)), None) if resume and self.keeping else None
+    def _resumed(self, folder: Path) -> Progress:
+        """Go back to the newest checkpoint, if there is one."""
+        newest = next(reversed(list_checkpoints(folder)), None)
         if newest is None:
             return Progress()
         progress = load_checkpoint(newest, self.model, self.parts)
