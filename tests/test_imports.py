@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from layers import LAYERS
+from tiny import TINY
 
 SRC = Path(__file__).parents[1] / "src" / "niblick"
 
@@ -99,6 +100,21 @@ def test_core_runs_without_the_rest() -> None:
         "assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_training_on_a_processor_loads_no_compiler(toy_data: Path, tmp_path: Path) -> None:
+    """Optimizers, and models without memory, would: a second of CPU and 70 MB each time."""
+    command = ["niblick", "train", "hnet-small", "--data", str(toy_data), "--runs", str(tmp_path), *TINY]
+    code = (
+        f"import contextlib, sys\nsys.argv = {command!r}\n"
+        "from niblick.cli import main\n"
+        "with contextlib.suppress(SystemExit): main()\n"
+        "assert 'torch' in sys.modules and 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    [run] = tmp_path.glob("hnet-small-*")
+    assert (run / "result.json").is_file()
 
 
 LOG = "step:1/1 val_loss:2.0 val_bpb:1.2 train_time:10ms step_avg:10.0ms\n"

@@ -109,6 +109,7 @@ NEVER = (
     "train.watch Watch",
     "run.entropy resolve_entropy",
     "run.generate written",
+    "run.prepared expect_parts_fit",
     "data.foreign_shards foreign_kind",
     "data.vocabularies Vocabulary decodes_only other_tokenizer",
     "data.json_tokenizers JsonTokenizer",

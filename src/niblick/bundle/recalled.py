@@ -26,7 +26,7 @@ from niblick.errors import NiblickError
 from niblick.files import write_bytes
 
 MOST_FILES = 128
-"""Files of a hundred kB each. The oldest go first."""
+"""Files of two hundred kB each. The oldest go first."""
 
 
 def recall(asked: Any, find: Callable[[], Any]) -> Any:
@@ -39,16 +39,19 @@ def recall(asked: Any, find: Callable[[], Any]) -> Any:
         if hashlib.sha256(data[32:]).digest() == data[:32]:
             return json.loads(zlib.decompress(data[32:]))
     found = find()
-    if _sources.__wrapped__() != _sources():  # somebody is at work on them, and what was found may be of either
-        return found
-    packed = zlib.compress(json.dumps(found).encode(), 1)
     with contextlib.suppress(OSError, NiblickError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, hashlib.sha256(packed).digest() + packed)
-        files = sorted(path.parent.glob("*.parts"), key=lambda file: file.stat().st_mtime)
-        for file in files[:-MOST_FILES]:
-            file.unlink()
+        if _sources.__wrapped__() == _sources():  # else they are being changed, and it may be of either
+            _keep(path, found)
     return found
+
+
+def _keep(path: Path, found: Any) -> None:
+    packed = zlib.compress(json.dumps(found).encode(), 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, hashlib.sha256(packed).digest() + packed)
+    files = sorted(path.parent.glob("*.parts"), key=lambda file: file.stat().st_mtime)
+    for file in files[:-MOST_FILES]:
+        file.unlink()
 
 
 def _place(asked: Any) -> Path | None:

@@ -11,6 +11,7 @@ from niblick.config.run_config import RunConfig, dotted, to_dict
 from niblick.data.dataset import Dataset, Split
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError
+from niblick.model.counting import is_ours
 from niblick.model.lm import LM
 from niblick.model.model_config import GIVEN
 from niblick.recipes.presets import load_recipe
@@ -60,13 +61,12 @@ def prepare(
     text, holdout = held_back(dataset.train, config)
     if not settled:
         config = resolve_entropy(config, dataset)
+        expect_parts_fit(config)
     # What this machine chooses holds from here on: the artifact says in which arithmetic it is scored.
     # Where ranks measured differently, one that found bfloat16 faster decides for all.
     dtype = pick_dtype(config.train.dtype, device)
     config = in_dtype(config, "bfloat16" if ranks.agree(dtype == "bfloat16")[0] else dtype)
     guide = make_config_guide(config, dataset)
-    with torch.device("meta"):
-        compression_aware(LM(config.model), config)
     return Prepared(config, dataset, text, holdout, device, guide)
 
 
@@ -83,6 +83,16 @@ def expect_reader(config: RunConfig) -> None:
             "score.sidecar.reset=document forgets the text of export.text with the first document: set "
             "score.sidecar.reset=carry"
         )
+
+
+def expect_parts_fit(config: RunConfig) -> None:
+    """Raise ConfigError for a model with parts of one's own that cannot be made, or that `compression_aware` refuses.
+
+    Models of niblick's own parts were checked with their config. A model without memory loads torch's compiler.
+    """
+    if config.qat.on or config.train.penalties or not is_ours(config.model):
+        with torch.device("meta"):
+            compression_aware(LM(config.model), config)
 
 
 def expect_chunks_fit(config: RunConfig) -> None:
