@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def test_other_sources_and_versions_are_another_question(place: Path, monkeypatc
         recalled.recall(["a"], find)
         copied = {"niblick": place.parent / "one.py"}
         copied["niblick"].write_text("x = 1\n")
+        monkeypatch.setattr(recalled, "STARTED", math.inf)
         monkeypatch.setattr(recalled, "modules_of", lambda package: copied)
         recalled._sources.cache_clear()
         recalled.recall(["a"], find)
@@ -75,13 +77,31 @@ def test_other_sources_and_versions_are_another_question(place: Path, monkeypatc
     assert find.asked == 4
 
 
-def test_what_was_found_while_sources_changed_is_not_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = Finder()
-    recalled._sources()
-    monkeypatch.setattr(recalled, "modules_of", lambda package: {})
+def test_a_process_older_than_a_source_neither_keeps_nor_recalls(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it runs is not what the sources say."""
+    find, real = Finder(), recalled.modules_of(recalled.PACKAGE)
+    edited = place.parents[1].parent / "edited.py"
+    monkeypatch.setattr(recalled, "modules_of", lambda package: real | ({"edited": edited} if edited.exists() else {}))
+    edited.touch()
     recalled.recall(["a"], find)
-    recalled._sources.cache_clear()
-    assert find.asked == 1 and not place.exists()
+    assert not place.exists()
+    edited.unlink()
+    recalled.recall(["a"], find)
+    recalled.recall(["a"], find)
+    assert find.asked == 2
+    edited.touch()
+    recalled.recall(["a"], find)
+    assert find.asked == 3
+
+    def while_edited() -> Any:
+        edited.touch()
+        return find()
+
+    edited.unlink()
+    recalled.recall(["b"], while_edited)
+    edited.unlink()
+    recalled.recall(["b"], find)
+    assert find.asked == 5
 
 
 def test_nothing_hangs_on_a_place_to_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""How much goes through a model at once, by machine."""
+"""What is settled before a run begins: what cannot be trained, and how much goes through a model at once."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from niblick.config.run_config import RunConfig
+from niblick.config.run_config import RunConfig, override
+from niblick.errors import ConfigError
 from niblick.memory import tokens_at_once
+from niblick.model.layers import register_block
+from niblick.model.model_config import BlockConfig
 from niblick.model.routers import ROUTERS
 from niblick.recipes.presets import get_preset
-from niblick.run import prepared, training
+from niblick.run import pipeline, prepared, training
 from niblick.score.scorers import on_its_device
 from niblick.train.distributed import SINGLE
 from niblick.train.settings import TrainConfig
@@ -73,3 +76,34 @@ def test_scoring_reads_less_at_once_too() -> None:
     model.config = config.model  # type: ignore[assignment]
     assert on_its_device(config.score, model) == config.score  # type: ignore[arg-type]
     assert on_its_device(config.score, model.to_empty(device="cpu")).batch_tokens == 4_096  # type: ignore[arg-type]
+
+
+def refuses(config: BlockConfig) -> torch.nn.Module:
+    raise ConfigError("this block is for even days")
+
+
+register_block("Z", refuses)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["model.levels=[]", "model.main.layout=M1", "model.ssm_head_width=12"], "ssm_head_width=12 does not divide"),
+        (["model.levels.0.encoder.layout=m1", "model.levels.0.encoder.ssm_head_width=5"], "ssm_head_width=5 does not"),
+        (["model.main.layout=T1Z1"], "even days"),
+        (['export.rules=["nothing*=int8"]'], "nothing"),
+        (["qat.scheme=int6", "qat.share=0.5", "export.scheme=int6", 'export.rules=["nothing*=int8"]'], "nothing"),
+    ],
+)
+def test_a_model_that_cannot_be_made_leaves_nothing(
+    settings: list[str], message: str, toy_data: Path, tmp_path: Path
+) -> None:
+    config = override(get_preset("hnet-small"), [f"data.path={toy_data}", "train.device=cpu", *settings])
+    with pytest.raises(ConfigError, match=message):
+        pipeline.run(config, tmp_path / "runs", lambda event: None)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_spread_of_less_than_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"embed_std=-0.1 must be positive, or 0 for none"):
+        override(get_preset("hnet-small"), ["model.embed_std=-0.1"])

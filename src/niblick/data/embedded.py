@@ -89,7 +89,7 @@ def _library_files(suffixes: Iterable[str]) -> Iterator[tuple[Path, tuple[str, .
     found = []
     for folder, folders, names in os.walk(library):
         folders[:] = set(folders) - _SKIPPED_FOLDERS  # site-packages may hold 100,000 files
-        paths = [Path(folder, name) for name in names if name.endswith(tuple(suffixes))]
+        paths = [Path(folder, name) for name in names if os.path.splitext(name)[1] in suffixes]
         found += [(path, path.relative_to(library).parts) for path in paths if path.is_file()]
     yield from sorted(found, key=lambda item: item[1])
 

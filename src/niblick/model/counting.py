@@ -25,7 +25,7 @@ def parameter_count(config: ModelConfig) -> int:
     A small model inside counts too.
     """
     config.expect_entropy()
-    if not is_ours(config):
+    if not _is_ours(config):
         return _made(config)
     narrow, width = config.embed_width or config.width, config.width
     count = config.vocab_size * narrow
@@ -38,8 +38,7 @@ def parameter_count(config: ModelConfig) -> int:
     return count + _stage(config.main, config)
 
 
-def is_ours(config: ModelConfig) -> bool:
-    """Whether a model's blocks and routers are all niblick's own."""
+def _is_ours(config: ModelConfig) -> bool:
     letters = {letter for stage in config.stages() for letter in parse_layout(stage.layout)}
     return letters <= _BLOCKS.keys() and {level.router for level in config.levels} <= _ROUTERS.keys()
 

@@ -397,8 +397,9 @@ class ModelConfig(BlockConfig):
         super().__post_init__()
         if not 2 <= self.vocab_size <= 65536:
             raise ConfigError(f"vocab_size={self.vocab_size} must be between 2 and 65536: tokens are stored in 16 bits")
-        if self.softcap < 0:
-            raise ConfigError(f"softcap={self.softcap} must be positive, or 0 for none")
+        for name in ("softcap", "embed_std"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be positive, or 0 for none")
         if not 0 <= self.embed_width <= self.width:
             raise ConfigError(f"embed_width={self.embed_width} must be between 0 (off) and the width {self.width}")
         level_widths(self.levels, self.main, self)

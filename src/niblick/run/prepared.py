@@ -11,9 +11,10 @@ from niblick.config.run_config import RunConfig, dotted, to_dict
 from niblick.data.dataset import Dataset, Split
 from niblick.data.tokenizers import Tokenizer
 from niblick.errors import ConfigError
-from niblick.model.counting import is_ours
+from niblick.model.counting import parameter_count
 from niblick.model.lm import LM
 from niblick.model.model_config import GIVEN
+from niblick.pack.schemes import expect_matches, parse_rules
 from niblick.recipes.presets import load_recipe
 from niblick.recipes.trust import expect_trusted
 from niblick.run.directory import Run
@@ -86,13 +87,16 @@ def expect_reader(config: RunConfig) -> None:
 
 
 def expect_parts_fit(config: RunConfig) -> None:
-    """Raise ConfigError for a model with parts of one's own that cannot be made, or that `compression_aware` refuses.
+    """Raise ConfigError for a model that cannot be made, that `compression_aware` refuses or that a rule does not fit.
 
-    Models of niblick's own parts were checked with their config. A model without memory loads torch's compiler.
+    Most are counted without being made: a model without memory loads torch's compiler.
     """
-    if config.qat.on or config.train.penalties or not is_ours(config.model):
+    parameter_count(config.model)
+    if config.qat.on or config.train.penalties or config.export.rules:
         with torch.device("meta"):
-            compression_aware(LM(config.model), config)
+            model = LM(config.model)
+            compression_aware(model, config)
+        expect_matches(parse_rules(config.export.rules), model.state_dict())
 
 
 def expect_chunks_fit(config: RunConfig) -> None:
