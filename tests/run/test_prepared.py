@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import torch
 from niblick.config.run_config import RunConfig, override
 from niblick.errors import ConfigError
 from niblick.memory import tokens_at_once
-from niblick.model.layers import register_block
-from niblick.model.model_config import BlockConfig
+from niblick.model.layers import BLOCKS, register_block
+from niblick.model.model_config import BLOCK_LETTERS, BlockConfig
 from niblick.model.routers import ROUTERS
 from niblick.recipes.presets import get_preset
 from niblick.run import pipeline, prepared, training
@@ -82,15 +83,22 @@ def refuses(config: BlockConfig) -> torch.nn.Module:
     raise ConfigError("this block is for even days")
 
 
-register_block("Z", refuses)
+@pytest.fixture
+def refused_block() -> Iterator[None]:
+    """The letter R, for as long as a test takes."""
+    register_block("R", refuses)
+    yield
+    del BLOCKS["R"]
+    BLOCK_LETTERS.discard("R")
 
 
+@pytest.mark.usefixtures("refused_block")
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         (["model.levels=[]", "model.main.layout=M1", "model.ssm_head_width=12"], "ssm_head_width=12 does not divide"),
         (["model.levels.0.encoder.layout=m1", "model.levels.0.encoder.ssm_head_width=5"], "ssm_head_width=5 does not"),
-        (["model.main.layout=T1Z1"], "even days"),
+        (["model.main.layout=T1R1"], "even days"),
         (['export.rules=["nothing*=int8"]'], "nothing"),
         (["qat.scheme=int6", "qat.share=0.5", "export.scheme=int6", 'export.rules=["nothing*=int8"]'], "nothing"),
     ],
