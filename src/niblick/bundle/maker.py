@@ -22,13 +22,12 @@ from typing import Any, NamedTuple
 from niblick.bundle.parts import FASTER_WITH, left_out, registries
 from niblick.bundle.pieces import dotted_name, is_text, modules_of, read_module, without
 from niblick.bundle.reach import Reach
-from niblick.bundle.recalled import recall
+from niblick.bundle.recalled import PACKAGE, recall
 from niblick.config.run_config import RunConfig, as_code, for_submission
 from niblick.errors import ConfigError
 from niblick.files import imported_beside
 from niblick.memory import uncollected
 
-PACKAGE = Path(__file__).parents[1]
 PRESETS = "niblick.recipes.presets"
 OWN, ENTRY, START, RECIPE = "train_config", "niblick.submission.program", "main", "niblick_recipe"
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]

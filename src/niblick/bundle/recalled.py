@@ -28,6 +28,7 @@ from niblick.errors import NiblickError
 from niblick.files import write_bytes
 
 STARTED = time.time()
+"""Of this process, near enough: a source that is younger may not be the code that runs."""
 PACKAGE = Path(__file__).parents[1]
 MOST_FILES = 128
 """Files of two hundred kB each. The oldest go first."""
